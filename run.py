@@ -1,0 +1,6 @@
+"""The door: `python run.py --help`."""
+
+from ponder.cli import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())

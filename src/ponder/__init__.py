@@ -1,0 +1,3 @@
+"""Ponder: thinking before answering in language models."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,102 @@
+"""The roof: the only module that turns configuration nodes into objects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from ponder.checkpoint import load_model
+from ponder.config import Config
+from ponder.errors import UserError
+from ponder.models.policy import Policy, Rules
+from ponder.models.transformer import Shape, Transformer
+from ponder.rewards import Reward
+from ponder.rollout import Gold, Sampler, Source
+from ponder.schedule import parse_schedule
+from ponder.search import SEARCHES, choose
+from ponder.strategies import STRATEGIES
+from ponder.tasks import TASKS, Task
+from ponder.trainer import Trainer
+
+
+def build_task(config: Config) -> Task:
+    """The task, with as many thought tokens in its vocabulary as the thinker has."""
+    thoughts = config.thinker.vocabulary if config.thinker.tokens else 0
+    return TASKS[config.task.name](config.task, thoughts)
+
+
+def build_policy(config: Config, task: Task) -> Policy:
+    """Thinker and answerer: new ones, or those of the checkpoint `model.name`."""
+    thinker = _network(config, task, config.model.name)
+    answerer = None
+    if config.answerer.model == "separate" and config.thinker.tokens:
+        path = None if config.model.name is None else str(Path(config.model.name) / "answerer")
+        if path is not None and not Path(path).is_dir():
+            raise UserError(f"model.name={config.model.name}: has no answerer/ of its own; legal: "
+                            "answerer.model=shared, or a checkpoint with one")
+        answerer = _network(config, task, path)
+    return Policy(thinker, answerer, task.vocabulary, _rules(config),
+                  frozen=config.answerer.model == "frozen")
+
+
+def _rules(config: Config) -> Rules:
+    sees = config.answerer.sees
+    return Rules(config.thinker.tokens, config.thinker.stops, "question" in sees,
+                 "thought" in sees)
+
+
+def _network(config: Config, task: Task, path: str | None) -> Transformer:
+    if path is not None:
+        net = load_model(Path(path))
+        if net.shape.vocabulary != len(task.vocabulary):
+            raise UserError(f"model.name={path}: has {net.shape.vocabulary} tokens; legal: "
+                            f"{len(task.vocabulary)}, as task and thinker.vocabulary say")
+        return net
+    model = config.model
+    positions = task.question_length + config.thinker.tokens + 1 + task.answer_length
+    shape = Shape(len(task.vocabulary), positions, model.d_model, model.layers, model.heads,
+                  model.positions == "sinusoidal", model.tie_embeddings)
+    return Transformer(shape, model.init_std)
+
+
+def build_reward(config: Config, task: Task, device: torch.device) -> Reward:
+    """The weighted sum of rewards, with its reference model where one is named."""
+    reference = None
+    if "reference" in config.reward:
+        net = load_model(Path(config.model.ref_name or "")).to(device).requires_grad_(False)
+        vocabulary = type(task.vocabulary)(task.vocabulary.ordinary, 0)
+        reference = Policy(net, None, vocabulary, Rules(0, False))
+    weights = dict(config.reward)
+    if getattr(config.strategy, "keep", "") == "correct":
+        weights.setdefault("exact_match", 0.0)
+    return Reward(weights, reference)
+
+
+def build_source(config: Config, task: Task) -> Source:
+    """Where thoughts come from: samples, gold ones, or a search."""
+    if config.rollout.kind == "search":
+        return SEARCHES[choose(config, task.labels)](config.rollout)
+    if config.strategy.name == "sft" or config.thinker.tokens == 0:
+        return Gold()
+    return Sampler(config.rollout)
+
+
+def build_trainer(config: Config, task: Task, policy: Policy, device: torch.device) -> Trainer:
+    """The loop with everything it needs."""
+    gold = config.answerer.learns_from == "gold" and config.thinker.tokens > 0
+    return Trainer(
+        config.trainer, task, policy, build_source(config, task),
+        build_reward(config, task, device), STRATEGIES[config.strategy.name](config.strategy),
+        parse_schedule(config.strategy.entropy), gold, config.answerer.refresh_every, device,
+        torch.Generator().manual_seed(config.seed))
+
+
+def build_device(config: Config) -> torch.device:
+    """The device of `trainer.device`. Raises `UserError` for CUDA where there is none."""
+    wanted = config.trainer.device
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UserError("trainer.device=cuda: this machine has no CUDA GPU; legal: cpu, auto")
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)

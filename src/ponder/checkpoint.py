@@ -1,0 +1,117 @@
+"""Checkpoints: directories that open in plain `transformers`, written whole or not at all.
+
+The thinker lies at the top (config.json, model.safetensors, tokenizer), a separate answerer in
+`answerer/`, and the resolved configuration in ponder.json.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ponder.errors import UserError
+from ponder.models.policy import Policy
+from ponder.models.transformer import Shape, Transformer
+from ponder.tokens import END, PAD, Vocabulary
+
+
+def save(policy: Policy, directory: Path, config: dict[str, Any]) -> None:
+    """Write a checkpoint directory atomically: to a temporary name, synced, then renamed."""
+    temporary = directory.with_name(f".{directory.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    save_pretrained(policy.thinker, temporary, policy.vocabulary)
+    if policy.answerer is not policy.thinker:
+        save_pretrained(policy.answerer, temporary / "answerer", policy.vocabulary)
+    write_json(temporary / "ponder.json", {"config": config})
+    for path in temporary.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    shutil.rmtree(directory, ignore_errors=True)
+    temporary.rename(directory)
+
+
+def save_pretrained(model: Transformer, directory: Path, vocabulary: Vocabulary) -> None:
+    """config.json, model.safetensors and a word tokenizer, as `transformers` reads them."""
+    directory.mkdir(parents=True, exist_ok=True)
+    shape = model.shape
+    write_json(directory / "config.json", {
+        "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2",
+        "vocab_size": shape.vocabulary, "n_positions": shape.positions, "n_embd": shape.d_model,
+        "n_layer": shape.layers, "n_head": shape.heads, "activation_function": "gelu_new",
+        "embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0, "layer_norm_epsilon": 1e-5,
+        "tie_word_embeddings": shape.tied, "pad_token_id": vocabulary.pad,
+        "bos_token_id": vocabulary.end, "eos_token_id": vocabulary.end,
+        "ponder_sinusoidal": shape.sinusoidal})
+    weights = {name: value.detach().contiguous().cpu()
+               for name, value in model.state_dict().items()}
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    _save_tokenizer(directory, vocabulary)
+
+
+def _save_tokenizer(directory: Path, vocabulary: Vocabulary) -> None:
+    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+
+    words = vocabulary.words
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)},
+                                           unk_token=PAD))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")  # type: ignore[assignment]
+    tokenizer.add_special_tokens([AddedToken(word, normalized=False)
+                                  for word in words if word.startswith(("<", "#"))])
+    tokenizer.save(str(directory / "tokenizer.json"))
+    write_json(directory / "tokenizer_config.json", {
+        "tokenizer_class": "PreTrainedTokenizerFast", "pad_token": PAD, "eos_token": END,
+        "unk_token": PAD, "clean_up_tokenization_spaces": False})
+
+
+def load_model(directory: Path) -> Transformer:
+    """The transformer of a checkpoint directory. Raises `UserError` where it cannot be one."""
+    try:
+        config = json.loads((directory / "config.json").read_text())
+        weights = load_file(directory / "model.safetensors")
+    except (OSError, ValueError) as error:
+        raise UserError(f"model.name={directory}: cannot be read ({error}); legal: a checkpoint "
+                        "directory with config.json and model.safetensors") from None
+    except Exception as error:  # safetensors raises its own class for a damaged file
+        raise UserError(f"model.name={directory}: model.safetensors is damaged ({error}); legal: "
+                        "an intact checkpoint") from None
+    if config.get("model_type") != "gpt2":
+        raise UserError(f"model.name={directory}: found model_type {config.get('model_type')!r}; "
+                        "legal: gpt2")
+    model = Transformer(Shape(
+        config["vocab_size"], config["n_positions"], config["n_embd"], config["n_layer"],
+        config["n_head"], bool(config.get("ponder_sinusoidal")),
+        bool(config.get("tie_word_embeddings", True))))
+    model.load_state_dict(weights)
+    return model
+
+
+def load_config(directory: Path) -> dict[str, Any] | None:
+    """The configuration a checkpoint was trained with; None for a directory from elsewhere."""
+    path = directory / "ponder.json"
+    return json.loads(path.read_text())["config"] if path.is_file() else None
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON to a temporary file, then rename: readers see all of it or nothing."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """Hash of all weights, by name: equal exactly where every bit of every tensor is equal."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,85 @@
+"""The words of the configuration: every key, its type, its default and what it means.
+
+Nothing in this package imports torch: `--help` and `--cfg job` answer before anything heavy is
+loaded. Each default lives here once; the YAML files under `conf/` name choices and differences.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ponder.config.fields import option
+from ponder.config.policy import AnswererConfig, ModelConfig, ThinkerConfig
+from ponder.config.rollouts import SamplerConfig, SearchConfig
+from ponder.config.running import LoggerConfig, TrainerConfig
+from ponder.config.strategies import Grpo, Reinforce, Sft, Star
+from ponder.config.tasks import AddTask, gold_length
+
+VARIANTS = ("think", "fixed", "blind", "super", "clean", "search")
+REWARDS = ("log_likelihood", "probability", "exact_match", "gold_thought", "gold_tokens", "softmax",
+           "gain", "reference", "variance", "repetition", "length")
+
+
+@dataclass
+class Config:
+    """The spine: one node per group of `conf/`."""
+
+    action: str = option("train", "what to do", legal=("train", "evaluate", "problems"))
+    seed: int = option(0, "of weights, questions and samples")
+    run_type: str = option("train", "first part of the name of the run directory")
+    out: str | None = option(None, "action=problems: file to write (.csv or .parquet)")
+    task: Any = option(None, "what is learnt")
+    model: ModelConfig = field(default_factory=ModelConfig)
+    thinker: ThinkerConfig = field(default_factory=ThinkerConfig)
+    answerer: AnswererConfig = field(default_factory=AnswererConfig)
+    rollout: Any = option(None, "how thoughts are made")
+    reward: dict[str, float] = option({}, "weight of each reward that counts")
+    strategy: Any = option(None, "how thoughts are learnt")
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+
+
+def variants(config: Config) -> list[str]:
+    """The variant flags that are in force, read back from the values they patch."""
+    on = {
+        "think": config.thinker.tokens > 0,
+        "fixed": config.thinker.tokens > 0 and not config.thinker.stops,
+        "blind": "question" not in config.answerer.sees,
+        "super": config.answerer.learns_from == "gold",
+        "clean": "gold_thought" in config.reward,
+        "search": config.rollout.kind == "search",
+    }
+    return [flag for flag in VARIANTS if on[flag]]
+
+
+SCHEMAS: dict[str, dict[str, type]] = {
+    "task": {"add": AddTask},
+    "model": {"model": ModelConfig},
+    "rollout": {"sample": SamplerConfig, "search": SearchConfig},
+    "strategy": {"reinforce": Reinforce, "grpo": Grpo, "star": Star, "sft": Sft},
+    "trainer": {"trainer": TrainerConfig},
+    "logger": {"logger": LoggerConfig},
+}
+
+
+def register() -> None:
+    """Make the dataclasses known to Hydra as `<group>/schema/<name>`."""
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
+
+    store = ConfigStore.instance()
+    store.store(name="spine", node=Config)
+    for group, schemas in SCHEMAS.items():
+        for name, schema in schemas.items():
+            store.store(group=f"{group}/schema", name=name, node=schema)
+    OmegaConf.register_new_resolver("ponder.gold_length", gold_length, replace=True)
+
+
+def config_hash(config: Config) -> str:
+    """Hash of everything that can change a result: equal runs have equal hashes."""
+    content = {name: value for name, value in asdict(config).items()
+               if name not in ("action", "run_type", "out", "logger")}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

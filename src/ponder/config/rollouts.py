@@ -1,0 +1,58 @@
+"""Keys of how thoughts are made: sampled or searched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ponder.config.fields import option, schedule
+
+
+@dataclass
+class SamplerConfig:
+    """How thoughts are drawn; every number may be a schedule."""
+
+    kind: str = option("sample", "thoughts are sampled", legal=("sample",))
+    samples: int = option(8, "rollouts per question (G)", low=1)
+    temperature: float | str = schedule(1.0, "softmax temperature", low=1e-3)
+    top_k: int = option(0, "keep the k likeliest tokens; 0: all", low=0)
+    top_p: float = option(1.0, "keep the smallest set with this probability", low=1e-6, high=1.0)
+    epsilon: float | str = schedule(0.0, "share of uniform exploration mixed in", low=0.0, high=1.0)
+
+
+@dataclass
+class BalancedConfig:
+    """Balanced self-labelling: answers are dealt out to codes the thinker finds easy."""
+
+    every: int = option(40, "steps between assignments", low=1)
+    bonus: float = option(0.1, "nats in favour of the token an answer has now", low=0)
+    decay: float = option(0.95, "decay of the running mean of log p(token | question)", low=0,
+                          high=0.9999)
+
+
+@dataclass
+class TreeConfig:
+    """Monte-Carlo tree search over thoughts."""
+
+    simulations: int = option(32, "simulations per question", low=1)
+    exploration: float = option(1.0, "PUCT exploration constant", low=0)
+    value: str = option("answerer", "leaf value: the answerer's, or a learnt value model's",
+                        legal=("answerer", "model"))
+    value_lr: float = option(1e-3, "learning rate of the value model", low=0)
+
+
+@dataclass
+class SearchConfig(SamplerConfig):
+    """Thoughts are found by search; its endpoints are the group."""
+
+    kind: str = option("search", "thoughts are found by search", legal=("search",))
+    samples: int = option(1, "endpoints kept per question (G)", low=1)
+    method: str = option("auto", "auto: balanced where the answers are few enough for a table and "
+                         "the answerer learns from own thoughts, else exhaustive or beam",
+                         legal=("auto", "balanced", "exhaustive", "beam", "tree"))
+    limit: int = option(20_000, "largest thought space that is searched exhaustively", low=2)
+    width: int = option(8, "beams kept (beam)", low=1)
+    balance: bool = option(True, "exhaustive: no thought may be claimed by many answers")
+    noise: float | str = schedule("linear(0.5, 0, 1000)", "exhaustive: Gumbel noise on the scores",
+                                  low=0)
+    balanced: BalancedConfig = field(default_factory=BalancedConfig)
+    tree: TreeConfig = field(default_factory=TreeConfig)

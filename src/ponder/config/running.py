@@ -1,0 +1,46 @@
+"""Keys of the loop and of where its numbers go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ponder.config.fields import option
+
+
+@dataclass
+class TrainerConfig:
+    """The loop: sizes, optimizer, when to look and when to save."""
+
+    max_steps: int = option(3000, "optimizer steps", low=0)
+    max_epochs: int | None = option(None, "rounds of sampling and learning; null: no limit", low=0)
+    internal_epochs: int = option(1, "passes over the rollouts of a round", low=0)
+    gen_batch_size: int | None = option(None, "questions collected per round; null: what one "
+                                        "optimizer step uses", low=1)
+    train_batch_size: int = option(256, "questions per micro-batch", low=1)
+    train_gradient_accumulation_steps: int = option(1, "micro-batches per optimizer step", low=1)
+    lr: float = option(2e-3, "peak learning rate (AdamW)", low=0)
+    warmup: int = option(100, "steps of linear warm-up", low=0)
+    lr_decay: str = option("linear", "after the warm-up", legal=("constant", "linear", "cosine"))
+    lr_end: float = option(0.02, "final share of the learning rate", low=0, high=1)
+    beta2: float = option(0.98, "second moment decay of AdamW", low=0, high=0.99999)
+    weight_decay: float = option(0.0, "AdamW weight decay; thoughts do better without", low=0)
+    grad_clip: float = option(1.0, "largest gradient norm; 0: no clipping", low=0)
+    target_accuracy: float | None = option(None, "stop once an evaluation reaches this", low=0,
+                                           high=1)
+    val_every_n_steps: int = option(200, "steps between evaluations", low=1)
+    log_every_n_steps: int = option(20, "steps between lines of metrics.jsonl", low=1)
+    save_every_n_steps: int = option(0, "steps between checkpoints; 0: at the end only", low=0)
+    single_batch: bool = option(False, "overfit one batch of questions")
+    device: str = option("auto", "where to compute", legal=("auto", "cpu", "cuda"))
+    dtype: str = option("float32", "of the matrix products", legal=("float32", "bfloat16"))
+    compile: bool = option(False, "torch.compile the networks")
+    threads: int = option(0, "CPU threads; 0: as torch chooses", low=0)
+
+
+@dataclass
+class LoggerConfig:
+    """Where metrics go besides metrics.jsonl."""
+
+    kind: str = option("none", "mirror", legal=("none", "wandb", "tensorboard"))
+    project: str = option("ponder", "wandb project")
+    mode: str = option("offline", "wandb mode", legal=("online", "offline", "disabled"))

@@ -1,0 +1,97 @@
+"""What the terminal shows: a live display for people, plain lines for log files."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from ponder.tokens import COLOURS
+
+Pieces = list[tuple[str, str]]
+SHOWN = (("loss", "loss", ".3f"), ("accuracy", "accuracy", ".4f"),
+         ("thought_entropy", "entropy", ".2f"), ("steps_per_second", "steps/s", ".1f"),
+         ("rollouts_per_second", "rollouts/s", ".0f"))
+
+
+def figures(metrics: dict[str, float]) -> str:
+    """The numbers people watch, in one line."""
+    return "  ".join(f"{label} {metrics[name]:{form}}" for name, label, form in SHOWN
+                     if name in metrics)
+
+
+class Plain:
+    """Plain lines: one an evaluation, and one every ten seconds between."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.seen: dict[str, float] = {}
+        self.last = time.monotonic()
+
+    def note(self, text: str) -> None:
+        print(text, flush=True)
+
+    def update(self, step: int, metrics: dict[str, float]) -> None:
+        self.seen.update(metrics)
+        if "accuracy" in metrics or time.monotonic() - self.last > 10:
+            self.last = time.monotonic()
+            print(f"step {step}/{self.total}  {figures(self.seen)}", flush=True)
+
+    def samples(self, rows: list[Pieces]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class Rich(Plain):
+    """A bar, the numbers, and a few rollouts in colour."""
+
+    def __init__(self, total: int, console: Console) -> None:
+        super().__init__(total)
+        self.console = console
+        self.progress = Progress(BarColumn(None), MofNCompleteColumn(), TextColumn("steps, left"),
+                                 TimeRemainingColumn(), console=console)
+        self.task = self.progress.add_task("train", total=total)
+        self.rollouts: list[Text] = []
+        self.live = Live(self._render(), console=console, refresh_per_second=4)
+        self.live.start()
+
+    def _render(self) -> Group:
+        panel = Panel(Group(*self.rollouts), title="held-out questions", title_align="left",
+                      border_style="dim")
+        return Group(self.progress, Text(figures(self.seen)), *([panel] if self.rollouts else []))
+
+    def note(self, text: str) -> None:
+        self.console.print(text, highlight=False, soft_wrap=True)
+
+    def update(self, step: int, metrics: dict[str, float]) -> None:
+        self.seen.update(metrics)
+        self.progress.update(self.task, completed=step)
+        self.live.update(self._render())
+
+    def samples(self, rows: list[Pieces]) -> None:
+        self.rollouts = [coloured(row) for row in rows]
+        self.live.update(self._render())
+
+    def close(self) -> None:
+        self.live.stop()
+
+
+def coloured(pieces: Pieces) -> Text:
+    """Tokens in colour: blue ordinary, cyan thought, magenta special."""
+    text = Text()
+    for word, kind in pieces:
+        text.append(word, COLOURS[kind])
+    return text
+
+
+def build_console(total: int) -> Plain:
+    """The live display on a terminal, plain lines elsewhere."""
+    console = Console()
+    return Rich(total, console) if console.is_terminal and sys.stdout.isatty() else Plain(total)

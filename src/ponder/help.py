@@ -1,0 +1,57 @@
+"""The text of `python run.py --help`: read off the folders and dataclasses, so it stays true."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ponder.config import VARIANTS
+
+HEAD = """\
+Ponder: thinking before answering in language models.
+
+usage: python run.py [GROUP=CHOICE ...] [KEY=VALUE ...] [-m] [--cfg job]
+
+With no words at all, two small networks invent a language of meaningless tokens and add with it.
+"""
+
+EXAMPLES = """\
+Examples
+  python run.py                                            the default run
+  python run.py experiment=add_think_fixed_blind_super_clean strategy=grpo
+  python run.py think=true blind=true task.max=1000 trainer.max_steps=5000
+  python run.py -m experiment=add_normal seed=0,1,2        a sweep, one run after another
+  python run.py action=evaluate model.name=star_runs/<run>/checkpoint_<epoch>
+
+Also
+  --cfg job       print the configuration, run nothing
+  -m              sweep over comma-separated values
+  Every key with its default and meaning: docs/config.md"""
+
+
+def first_comment(path: Path) -> str:
+    """The first line of a YAML file that is a sentence."""
+    for line in path.read_text().splitlines():
+        if line.startswith("# ") and "@package" not in line:
+            return line[2:]
+    return ""
+
+
+def choices(conf: Path) -> dict[str, dict[str, str]]:
+    """group -> choice -> what it is."""
+    groups = sorted(path for path in conf.iterdir() if path.is_dir() and path.name != "hydra")
+    return {group.name: {file.stem: first_comment(file) for file in sorted(group.glob("*.yaml"))}
+            for group in groups}
+
+
+def help_text(conf: Path) -> str:
+    lines = [HEAD, "Groups"]
+    for group, options in choices(conf).items():
+        if group == "variant":
+            continue
+        lines.append(f"  {group}=")
+        lines += [f"      {name:<16}{about}" for name, about in options.items()]
+    lines.append("  experiment also takes a task and variants: add_normal, add_think_fixed_blind, ...")
+    lines.append("\nVariants: variant=[think,blind], or think=true blind=true")
+    about = choices(conf)["variant"]
+    lines += [f"      {flag:<16}{about[flag]}" for flag in VARIANTS]
+    return "\n".join([*lines, "", EXAMPLES])

@@ -1,0 +1,111 @@
+"""Where numbers go: metrics.jsonl is the truth, wandb and tensorboard mirror it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any, Protocol
+
+from ponder.config.running import LoggerConfig
+from ponder.errors import UserError
+
+
+class Mirror(Protocol):
+    def write(self, step: int, metrics: dict[str, float]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Nowhere:
+    """The mirror of `logger=none`."""
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class Wandb:
+    """Mirrors to Weights & Biases; offline unless `logger.mode=online`."""
+
+    def __init__(self, config: LoggerConfig, directory: Path, run_config: dict[str, Any]) -> None:
+        import wandb
+
+        self.run = wandb.init(project=config.project, mode=config.mode,  # type: ignore[arg-type]
+                              dir=str(directory), name="/".join(directory.parts[-2:]),
+                              config=run_config, settings=wandb.Settings(silent=True))
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        self.run.log(metrics, step=step)
+
+    def close(self) -> None:
+        self.run.finish()
+
+
+class Tensorboard:
+    """Mirrors to TensorBoard event files in the run directory."""
+
+    def __init__(self, directory: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(str(directory / "tensorboard"))
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        for name, value in metrics.items():
+            self.writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+def build_mirror(config: LoggerConfig, directory: Path, run_config: dict[str, Any]) -> Mirror:
+    """The mirror that `logger=` names. Raises `UserError` where its package is missing."""
+    try:
+        if config.kind == "wandb":
+            return Wandb(config, directory, run_config)
+        if config.kind == "tensorboard":
+            return Tensorboard(directory)
+    except ImportError as error:
+        raise UserError(f"logger={config.kind}: {error.name} is not installed; legal: "
+                        f"pip install {error.name}, or logger=none") from None
+    return Nowhere()
+
+
+class Log:
+    """Appends lines to metrics.jsonl, each flushed, and mirrors them."""
+
+    def __init__(self, directory: Path, mirror: Mirror) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory = directory
+        self.mirror = mirror
+        self.file = (directory / "metrics.jsonl").open("a")
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        """One line: `{"step": step, name: value, ...}`."""
+        self.file.write(json.dumps({"step": step, **metrics}) + "\n")
+        self.file.flush()
+        self.mirror.write(step, metrics)
+
+    def table(self, name: str, rows: list[dict[str, Any]]) -> Path:
+        """Write `<name>/generated.csv`."""
+        path = self.directory / name / "generated.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        return path
+
+    def close(self) -> None:
+        self.file.close()
+        self.mirror.close()
+
+
+def read_metrics(directory: Path) -> list[dict[str, float]]:
+    """The lines of a run's metrics.jsonl."""
+    path = directory / "metrics.jsonl"
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; legal: a run directory")
+    return [json.loads(line) for line in path.read_text().splitlines()]

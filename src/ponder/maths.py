@@ -1,0 +1,142 @@
+"""Pure functions: tensors in, tensors out. Equations and sources are in the docstrings."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The numbers of a sampling distribution at one moment."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    epsilon: float = 0.0
+
+
+GREEDY = Sampling(temperature=0.0)
+
+
+def distribution(logits: Tensor, sampling: Sampling, keep: Tensor | None = None) -> Tensor:
+    r"""Log-probabilities (..., V) of the distribution thoughts are drawn from.
+
+    .. math:: p = (1 - \epsilon)\, \mathrm{softmax}(l / \tau)|_{S} + \epsilon / V
+
+    with S the top-k or top-p (nucleus, Holtzman et al. 2020) tokens. The very same function gives
+    the sample and its log-probability, so gradients are those of the distribution sampled from.
+    keep (...,) names a token of S whatever its rank: the one that was sampled when S was another.
+    """
+    scaled = logits / sampling.temperature
+    allowed = _allowed(scaled, sampling)
+    if allowed is not None:
+        if keep is not None:
+            allowed = allowed.scatter(-1, keep[..., None], True)
+        scaled = scaled.masked_fill(~allowed, -torch.inf)
+    logprobs = scaled.log_softmax(-1)
+    if sampling.epsilon > 0:
+        uniform = math.log(sampling.epsilon) - math.log(logits.shape[-1])
+        rest = math.log1p(-sampling.epsilon) if sampling.epsilon < 1 else -torch.inf
+        logprobs = torch.logaddexp(logprobs + rest, torch.full_like(logprobs, uniform))
+    return logprobs
+
+
+def _allowed(scaled: Tensor, sampling: Sampling) -> Tensor | None:
+    """True on the tokens of the top-k / top-p set; None where every token is allowed."""
+    allowed = None
+    if 0 < sampling.top_k < scaled.shape[-1]:
+        allowed = scaled >= scaled.topk(sampling.top_k, -1).values[..., -1:]
+    if sampling.top_p < 1:
+        ranked, order = scaled.sort(-1, descending=True)
+        before = ranked.softmax(-1).cumsum(-1) - ranked.softmax(-1)
+        nucleus = torch.zeros_like(scaled, dtype=torch.bool).scatter(
+            -1, order, before < sampling.top_p)
+        allowed = nucleus if allowed is None else allowed & nucleus
+    return allowed
+
+
+def draw(logprobs: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Sample from log-probabilities (..., V) -> (...,): argmax of p / Exp(1) (exponential race)."""
+    noise = torch.empty_like(logprobs).exponential_(generator=generator)
+    return (logprobs - noise.log()).argmax(-1)
+
+
+def entropy(logprobs: Tensor) -> Tensor:
+    """-sum p log p over the last dimension, in nats; tokens of probability 0 count 0."""
+    return -(logprobs.exp() * logprobs.clamp_min(-1e9)).sum(-1)
+
+
+def group_advantages(reward: Tensor, samples: int, baseline: str, scale: str,
+                     running: float = 0.0) -> Tensor:
+    r"""Advantages (B,) of rewards (B,), rows of a group side by side.
+
+    baseline: none; group_mean, :math:`r_i - \bar r`; leave_one_out (RLOO, Kool et al. 2019),
+    :math:`r_i - \frac{1}{G-1}\sum_{j \ne i} r_j`; running_mean, the given number. scale divides by
+    the standard deviation (unbiased) of the group (GRPO, Shao et al. 2024), of the batch, or not.
+    """
+    grouped = reward.view(-1, samples)
+    mean = grouped.mean(1, keepdim=True)
+    if baseline == "group_mean":
+        advantage = grouped - mean
+    elif baseline == "leave_one_out":
+        advantage = (grouped - mean) * (samples / (samples - 1))
+    else:
+        advantage = grouped - (running if baseline == "running_mean" else 0.0)
+    if scale == "group":
+        advantage = advantage / (grouped.std(1, keepdim=True) + 1e-6)
+    elif scale == "batch":
+        advantage = advantage / (reward.std() + 1e-6)
+    return advantage.flatten()
+
+
+def discounted(advantage: Tensor, mask: Tensor, discount: float) -> Tensor:
+    r"""Credit (B, T): :math:`\gamma^{n_t} A` with n_t the masked tokens after t in its row."""
+    left = mask.flip(1).cumsum(1).flip(1) - mask.long()
+    return advantage[:, None] * discount ** left * mask
+
+
+def mutual_information(a: Tensor, b: Tensor) -> float:
+    """I(A; B) in nats of two integer samples (N,), by counting (plug-in estimate)."""
+    _, a = a.unique(return_inverse=True)
+    _, b = b.unique(return_inverse=True)
+    width = int(b.max()) + 1
+    joint = torch.bincount(a * width + b, minlength=(int(a.max()) + 1) * width).view(-1, width)
+    joint = joint.double() / joint.sum()
+    independent = joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)
+    seen = joint > 0
+    return float((joint[seen] * (joint[seen] / independent[seen]).log()).sum().clamp_min(0.0))
+
+
+def count_entropy(values: Tensor) -> float:
+    """Entropy in nats of how often each value of an integer sample (N,) occurs."""
+    share = values.unique(return_counts=True)[1].double()
+    share = share / share.sum()
+    return float(-(share * share.log()).sum())
+
+
+def row_codes(tokens: Tensor) -> Tensor:
+    """Number the distinct rows of (N, K): (N,), equal where the rows are equal."""
+    return tokens.unique(dim=0, return_inverse=True)[1]
+
+
+def left_justify(tokens: Tensor, pad: int) -> Tensor:
+    """Rows (B, T) with their padding moved to the right, order kept."""
+    order = (tokens == pad).to(torch.int8).argsort(1, stable=True)
+    return tokens.gather(1, order)
+
+
+def sinkhorn(scores: Tensor, rounds: int, temperature: float = 1.0) -> Tensor:
+    """Log of a plan (N, M) near exp(scores / temperature) with equal rows and equal columns.
+
+    Each row sums to 1 and each column to N / M in the limit (Sinkhorn 1967, Cuturi 2013).
+    """
+    plan = scores / temperature
+    share = math.log(scores.shape[0] / scores.shape[1])
+    for _ in range(rounds):
+        plan = plan - plan.logsumexp(0, keepdim=True) + share
+        plan = plan - plan.logsumexp(1, keepdim=True)
+    return plan

@@ -1,0 +1,172 @@
+"""The two players: a thinker that writes thoughts and an answerer that reads them."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ponder.maths import Sampling, distribution, entropy, left_justify
+from ponder.models.transformer import Transformer, repeat_past
+from ponder.tokens import Vocabulary
+from ponder.types import Problems, Rollouts, Scores
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the variants say about a thought: its length, its end, who sees what."""
+
+    tokens: int
+    stops: bool
+    sees_question: bool = True
+    sees_thought: bool = True
+
+
+class Policy(nn.Module):
+    """Thinker and answerer over one vocabulary; they may be one network.
+
+    judge is the network that scores thoughts: the answerer itself, or a frozen copy of it that
+    `refresh` renews (the target network of Q-learning, Mnih et al. 2015).
+    """
+
+    def __init__(self, thinker: Transformer, answerer: Transformer | None, vocabulary: Vocabulary,
+                 rules: Rules, frozen: bool = False) -> None:
+        super().__init__()
+        self.thinker = thinker
+        self.answerer = thinker if answerer is None else answerer
+        self.vocabulary = vocabulary
+        self.rules = rules
+        self.frozen = copy.deepcopy(self.answerer).requires_grad_(False) if frozen else None
+
+    @property
+    def judge(self) -> Transformer:
+        return self.frozen or self.answerer
+
+    def refresh(self) -> None:
+        """Make the frozen judge equal to the answerer."""
+        if self.frozen is not None:
+            self.frozen.load_state_dict(self.answerer.state_dict())
+
+    @property
+    def allowed(self) -> slice:
+        """Ids of the V tokens a thinker may choose from."""
+        return self.vocabulary.allowed(self.rules.stops)
+
+    # --- the thinker ----------------------------------------------------------------------------
+
+    def decisions(self, problems: Problems, thought: Tensor, samples: int) -> Tensor:
+        """Logits (B, K, V) of every decision of thoughts (B, K + 1).
+
+        The question is computed once for its samples; one sample a question is one plain sequence.
+        """
+        count = thought.shape[1] - 1
+        question, given = problems.question, thought[:, :max(count - 1, 0)]
+        mask = question != problems.pad if problems.padded else None
+        if samples == 1:
+            mask = _widen(mask, count - 1)
+            hidden = self.thinker(torch.cat([question, given], 1), mask=mask)[0]
+            hidden = hidden[:, question.shape[1] - 1:]
+        else:
+            hidden, past = self.thinker(question, mask=mask)
+            hidden = hidden[:, -1:].repeat_interleave(samples, 0)
+            if count > 1:
+                mask = _widen(mask, count - 1, samples)
+                rest = self.thinker(given, repeat_past(past, samples), mask)[0]
+                hidden = torch.cat([hidden, rest], 1)
+        return self.thinker.logits(hidden, self.allowed)
+
+    def think(self, rollouts: Rollouts, sampling: Sampling) -> tuple[Tensor, Tensor, Tensor]:
+        """(logprobs (B, K), entropy (B, K), distribution (B, K, V)) of the thoughts as written."""
+        thought = rollouts.thought
+        count = thought.shape[1] - 1
+        if count == 0:
+            empty = torch.zeros(len(thought), 0, device=thought.device)
+            return empty, empty, torch.zeros(len(thought), 0, 1, device=thought.device)
+        logits = self.decisions(rollouts.problems, thought, rollouts.samples).float()
+        taken = (thought[:, :-1] - self.allowed.start).clamp(0, logits.shape[-1] - 1)
+        logprobs = distribution(logits, sampling, keep=taken)
+        real = rollouts.mask[:, :-1]
+        chosen = logprobs.gather(-1, taken[..., None])[..., 0].masked_fill(~real, 0.0)
+        return chosen, entropy(logprobs) * real, logprobs
+
+    # --- the answerer ---------------------------------------------------------------------------
+
+    def answer_logits(self, problems: Problems, thought: Tensor, samples: int,
+                      net: Transformer | None = None, ragged: bool | None = None) -> Tensor:
+        """Logits (B, A, ordinary vocabulary) of the gold answer's tokens, given thoughts (B, T).
+
+        The answerer's context is what `rules` lets it see; where the question is not in it,
+        positions restart at 0. End-of-thought is always there: it says "answer now". ragged:
+        whether thoughts differ in length (default: where the thinker stops by itself).
+        """
+        net = net or self.answerer
+        answer = problems.answer[:, :-1].repeat_interleave(samples, 0)
+        if not self.rules.sees_thought:
+            thought = thought.new_full((len(thought), 1), self.vocabulary.end)
+        row = torch.cat([thought, answer], 1)
+        ragged = (self.rules.stops if ragged is None else ragged) and thought.shape[1] > 1
+        row = left_justify(row, problems.pad) if ragged else row
+        hidden = self._context(net, problems, row, samples)
+        width = problems.answer.shape[1]
+        if ragged:
+            start = (thought != problems.pad).sum(1, keepdim=True) - 1
+            at = start + torch.arange(width, device=row.device)
+            hidden = hidden.gather(1, at[..., None].expand(-1, -1, hidden.shape[-1]))
+        else:
+            hidden = hidden[:, -width:]
+        return net.logits(hidden, slice(0, self.vocabulary.end)).float()
+
+    def _context(self, net: Transformer, problems: Problems, row: Tensor, samples: int) -> Tensor:
+        """Hidden states (B, T, D) of rows (B, T) behind the question, if it may be seen."""
+        if not self.rules.sees_question:
+            return net(row)[0]
+        question = problems.question
+        mask = question != problems.pad if problems.padded else None
+        if samples == 1:
+            tokens = torch.cat([question, row], 1)
+            return net(tokens, mask=_widen(mask, row.shape[1]))[0][:, question.shape[1]:]
+        past = repeat_past(net(question, mask=mask)[1], samples)
+        return net(row, past, _widen(mask, row.shape[1], samples))[0]
+
+    def answer(self, problems: Problems, thought: Tensor, samples: int = 1,
+               net: Transformer | None = None, ragged: bool | None = None,
+               ) -> tuple[Tensor, Tensor]:
+        """(log p(answer | context) (B,) in nats, whether the greedy answer is right (B,))."""
+        logits = self.answer_logits(problems, thought, samples, net, ragged)
+        gold = problems.answer.repeat_interleave(samples, 0)
+        real = gold != problems.pad
+        logprobs = logits.log_softmax(-1).gather(-1, gold[..., None])[..., 0]
+        right = ((logits.argmax(-1) == gold) | ~real).all(1)
+        return (logprobs * real).sum(1), right
+
+    def reply(self, problems: Problems, thought: Tensor) -> Tensor:
+        """Greedy answers (P, A) to P questions with one thought each."""
+        filled = problems[:]
+        filled.answer = problems.answer.clone()
+        for column in range(problems.answer.shape[1]):
+            logits = self.answer_logits(filled, thought, 1)
+            filled.answer[:, column] = logits[:, column].argmax(-1)
+        return filled.answer
+
+    def score(self, rollouts: Rollouts, sampling: Sampling,
+              answer_thought: Tensor | None = None) -> Scores:
+        """All log-probabilities of a batch, with gradients.
+
+        answer_thought (P, K + 1): the answerer learns from these thoughts, one a question, instead
+        of the rollouts' own.
+        """
+        logprobs, spread, full = self.think(rollouts, sampling)
+        if answer_thought is None:
+            answer, _ = self.answer(rollouts.problems, rollouts.thought, rollouts.samples)
+        else:
+            answer, _ = self.answer(rollouts.problems, answer_thought)
+        return Scores(logprobs, spread, full, answer)
+
+
+def _widen(mask: Tensor | None, columns: int, samples: int = 1) -> Tensor | None:
+    """A question mask (P, Q) for B rows with `columns` more columns, all of them visible."""
+    if mask is None:
+        return None
+    return nn.functional.pad(mask, (0, columns), value=True).repeat_interleave(samples, 0)

@@ -1,0 +1,238 @@
+"""GPT-2 (Radford et al. 2019), small and exact, with a key/value past that gradients flow through.
+
+Two verbs: `forward` takes any number of tokens behind a differentiable past, `extend` adds one
+token to each row of a preallocated cache. What was left out: dropout and every option GPT-2 does
+not have. Weights have the names and layouts of `transformers.GPT2LMHeadModel`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Past = list[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a GPT-2."""
+
+    vocabulary: int
+    positions: int
+    d_model: int = 64
+    layers: int = 2
+    heads: int = 4
+    sinusoidal: bool = False
+    tied: bool = True
+
+
+@dataclass
+class Cache:
+    """Room for the keys and values of B rows: k and v are lists of L tensors (B, H, S, D/H).
+
+    length says how many columns are filled. mask (B, S) is False on padding, None without any;
+    offset (B,) is subtracted from the column to give the position of a left-padded row.
+    """
+
+    k: list[Tensor]
+    v: list[Tensor]
+    length: int
+    mask: Tensor | None = None
+    offset: Tensor | None = None
+
+    def select(self, rows: Tensor) -> Cache:
+        """The cache of some rows (b,), when others have finished."""
+        return Cache([k[rows] for k in self.k], [v[rows] for v in self.v], self.length,
+                     None if self.mask is None else self.mask[rows],
+                     None if self.offset is None else self.offset[rows])
+
+
+class Conv1D(nn.Module):
+    """y = x W + b with W (inputs, outputs): GPT-2's layout."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(inputs, outputs))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addmm(self.bias, x.view(-1, x.shape[-1]), self.weight).view(
+            *x.shape[:-1], self.weight.shape[1])
+
+
+class Attention(nn.Module):
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.heads = shape.heads
+        self.c_attn = Conv1D(shape.d_model, 3 * shape.d_model)
+        self.c_proj = Conv1D(shape.d_model, shape.d_model)
+
+    def heads_of(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (B, H, T, D/H) of x (B, T, D)."""
+        rows, columns, width = x.shape
+        q, k, v = self.c_attn(x).view(rows, columns, 3, self.heads, width // self.heads).permute(
+            2, 0, 3, 1, 4)
+        return q, k, v
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None,
+               causal: bool) -> Tensor:
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+        return self.c_proj(y.transpose(1, 2).flatten(2))
+
+
+class MLP(nn.Module):
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.c_fc = Conv1D(shape.d_model, 4 * shape.d_model)
+        self.c_proj = Conv1D(4 * shape.d_model, shape.d_model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
+
+
+class Block(nn.Module):
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(shape.d_model)
+        self.attn = Attention(shape)
+        self.ln_2 = nn.LayerNorm(shape.d_model)
+        self.mlp = MLP(shape)
+
+    def forward(self, x: Tensor, past: tuple[Tensor, Tensor] | None, mask: Tensor | None,
+                causal: bool) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        q, k, v = self.attn.heads_of(self.ln_1(x))
+        if past is not None:
+            k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
+        x = x + self.attn.attend(q, k, v, mask, causal)
+        return x + self.mlp(self.ln_2(x)), (k, v)
+
+
+class Transformer(nn.Module):
+    """Decoder-only language model; hidden states out, logits on demand."""
+
+    def __init__(self, shape: Shape, init_std: float = 0.02) -> None:
+        super().__init__()
+        self.shape = shape
+        self.transformer = nn.ModuleDict({
+            "wte": nn.Embedding(shape.vocabulary, shape.d_model),
+            "wpe": nn.Embedding(shape.positions, shape.d_model),
+            "h": nn.ModuleList(Block(shape) for _ in range(shape.layers)),
+            "ln_f": nn.LayerNorm(shape.d_model)})
+        if not shape.tied:
+            self.lm_head = nn.Linear(shape.d_model, shape.vocabulary, bias=False)
+        self._initialise(init_std)
+
+    def _initialise(self, std: float) -> None:
+        """N(0, std); projections back into the residual stream are scaled by 1/sqrt(2 L)."""
+        for name, weight in self.named_parameters():
+            if weight.dim() > 1:
+                residual = name.endswith("c_proj.weight")
+                scale = 1 / math.sqrt(2 * self.shape.layers) if residual else 1.0
+                nn.init.normal_(weight, std=std * scale)
+        if self.shape.sinusoidal:
+            self.wpe.weight.requires_grad_(False).copy_(
+                sinusoids(self.shape.positions, self.shape.d_model))
+
+    @property
+    def wte(self) -> nn.Embedding:
+        return self.transformer["wte"]  # type: ignore[return-value]
+
+    @property
+    def wpe(self) -> nn.Embedding:
+        return self.transformer["wpe"]  # type: ignore[return-value]
+
+    @property
+    def head(self) -> Tensor:
+        """Output matrix (vocabulary, D)."""
+        return self.wte.weight if self.shape.tied else self.lm_head.weight
+
+    def logits(self, hidden: Tensor, vocabulary: slice = slice(None)) -> Tensor:
+        """(..., D) -> (..., V): only the logits of a slice of the vocabulary."""
+        return F.linear(hidden, self.head[vocabulary])
+
+    def forward(self, tokens: Tensor, past: Past | None = None, mask: Tensor | None = None,
+                ) -> tuple[Tensor, Past]:
+        """Hidden states (B, T, D) of tokens (B, T), and the past with them in it.
+
+        past holds keys and values (B, H, S, D/H) of S earlier tokens. mask (B, S + T) is False on
+        padding, wherever it lies; positions count the real tokens only, so padding on either side
+        changes nothing. None: no padding.
+        """
+        columns = tokens.shape[1]
+        before = past[0][0].shape[2] if past else 0
+        if mask is None:
+            positions = torch.arange(before, before + columns, device=tokens.device)
+        else:
+            positions = (mask.long().cumsum(1) - 1).clamp_min(0)[:, before:]
+        x = self.wte(tokens) + self.wpe(positions)
+        attend = _attention_mask(mask, before, columns, tokens.device)
+        present: Past = []
+        for layer, block in enumerate(self.blocks):
+            x, kv = block(x, past[layer] if past else None, attend, attend is None and columns > 1)
+            present.append(kv)
+        return self.transformer["ln_f"](x), present
+
+    @property
+    def blocks(self) -> list[Block]:
+        return list(self.transformer["h"])  # type: ignore[arg-type]
+
+    def cache(self, past: Past, samples: int, room: int, mask: Tensor | None = None) -> Cache:
+        """A cache for `samples` rows of each row of a past, with room for `room` more tokens.
+
+        mask (P, S) is False on the padding of the past.
+        """
+        length = past[0][0].shape[2]
+
+        def grow(value: Tensor) -> Tensor:
+            return F.pad(value, (0, 0, 0, room)).repeat_interleave(samples, 0)
+
+        offset = None
+        if mask is not None:
+            offset = (~mask).sum(1).repeat_interleave(samples, 0)
+            mask = F.pad(mask, (0, room), value=True).repeat_interleave(samples, 0)
+        return Cache([grow(k) for k, _ in past], [grow(v) for _, v in past], length, mask, offset)
+
+    def extend(self, tokens: Tensor, cache: Cache) -> Tensor:
+        """Append one token (B,) to every row of the cache: hidden states (B, D). No gradient."""
+        at = cache.length
+        position = self.wpe.weight[at] if cache.offset is None else self.wpe(at - cache.offset)
+        x = (self.wte(tokens) + position)[:, None]
+        mask = None if cache.mask is None else cache.mask[:, None, None, :at + 1]
+        for block, keys, values in zip(self.blocks, cache.k, cache.v, strict=True):
+            q, k, v = block.attn.heads_of(block.ln_1(x))
+            keys[:, :, at:at + 1], values[:, :, at:at + 1] = k, v
+            x = x + block.attn.attend(q, keys[:, :, :at + 1], values[:, :, :at + 1], mask, False)
+            x = x + block.mlp(block.ln_2(x))
+        cache.length += 1
+        return self.transformer["ln_f"](x)[:, 0]
+
+
+def repeat_past(past: Past, samples: int) -> Past:
+    """The past of P questions for B = P * samples rows; gradients of a group add up."""
+    return [(k.repeat_interleave(samples, 0), v.repeat_interleave(samples, 0)) for k, v in past]
+
+
+def sinusoids(positions: int, width: int) -> Tensor:
+    """Sinusoidal positions (positions, width), Vaswani et al. 2017, equation of section 3.5."""
+    angle = torch.arange(positions)[:, None] / 10_000 ** (torch.arange(0, width, 2) / width)
+    table = torch.zeros(positions, width)
+    table[:, 0::2], table[:, 1::2] = angle.sin(), angle.cos()[:, :width // 2]
+    return table
+
+
+def _attention_mask(mask: Tensor | None, before: int, columns: int,
+                    device: torch.device) -> Tensor | None:
+    """Boolean (1 or B, 1, T, S + T), True where a token may look; None: plain causal attention."""
+    if mask is None and (before == 0 or columns == 1):
+        return None
+    causal = torch.ones(columns, before + columns, dtype=torch.bool, device=device).tril(before)
+    if mask is None:
+        return causal[None, None]
+    sees = causal & mask[:, None]
+    own = torch.eye(columns, before + columns, dtype=torch.bool, device=device)
+    own = own.roll(before, 1) if before else own
+    return (sees | own)[:, None]

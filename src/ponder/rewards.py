@@ -1,0 +1,165 @@
+"""Rewards: each a function of judged rollouts that gives one number a row.
+
+A new reward is one function here, decorated with `@reward`, and one file in `conf/reward/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ponder.models.policy import Policy
+from ponder.types import Rollouts
+
+
+@dataclass
+class Judged:
+    """Rollouts and what the judge says of them, computed when a reward first asks.
+
+    Rows are B = P * G, groups side by side. reference is a policy that answers without thoughts.
+    """
+
+    policy: Policy
+    rollouts: Rollouts
+    reference: Policy | None = None
+
+    @cached_property
+    def _own(self) -> tuple[Tensor, Tensor]:
+        r = self.rollouts
+        return self.policy.answer(r.problems, r.thought, r.samples, self.policy.judge)
+
+    @property
+    def logprob(self) -> Tensor:
+        """(B,): log p(answer | thought), in nats."""
+        return self._own[0]
+
+    @property
+    def right(self) -> Tensor:
+        """(B,): whether the greedy answer is right."""
+        return self._own[1]
+
+    @property
+    def grouped(self) -> Tensor:
+        """(P, G): the log-probabilities by group."""
+        return self.logprob.view(-1, self.rollouts.samples)
+
+    def unthinking(self, policy: Policy) -> Tensor:
+        """(B,): log p(answer) by a policy whose thought is empty."""
+        problems = self.rollouts.problems
+        empty = problems.answer.new_full((len(problems), 1), policy.vocabulary.end)
+        logprob, _ = policy.answer(problems, empty, 1, policy.judge)
+        return logprob.repeat_interleave(self.rollouts.samples, 0)
+
+    @property
+    def gold(self) -> Tensor:
+        """(B, K + 1): the gold thought of each row, padded to the width of the thoughts."""
+        problems, width = self.rollouts.problems, self.rollouts.thought.shape[1]
+        assert problems.thought is not None, "the configuration check lets no such run begin"
+        gold = problems.thought[:, :width]
+        gold = torch.nn.functional.pad(gold, (0, width - gold.shape[1]), value=problems.pad)
+        return gold.repeat_interleave(self.rollouts.samples, 0)
+
+
+REWARDS: dict[str, Callable[[Judged], Tensor]] = {}
+
+
+def reward(function: Callable[[Judged], Tensor]) -> Callable[[Judged], Tensor]:
+    REWARDS[function.__name__] = function
+    return function
+
+
+@reward
+def log_likelihood(judged: Judged) -> Tensor:
+    """log p(answer | thought), in nats."""
+    return judged.logprob
+
+
+@reward
+def probability(judged: Judged) -> Tensor:
+    """p(answer | thought)."""
+    return judged.logprob.exp()
+
+
+@reward
+def exact_match(judged: Judged) -> Tensor:
+    """1 where the greedy answer is right."""
+    return judged.right.float()
+
+
+@reward
+def gold_thought(judged: Judged) -> Tensor:
+    """1 where the whole thought is the gold one."""
+    return (judged.rollouts.thought == judged.gold).all(1).float()
+
+
+@reward
+def gold_tokens(judged: Judged) -> Tensor:
+    """Share of the thought's tokens that are the gold ones, place by place."""
+    own, gold = judged.rollouts.thought[:, :-1], judged.gold[:, :-1]
+    real = own != judged.rollouts.problems.pad
+    return ((own == gold) & real).sum(1) / real.sum(1).clamp_min(1)
+
+
+@reward
+def softmax(judged: Judged) -> Tensor:
+    """Softmax over the group of log p(answer | thought): what a right thought among wrong earns.
+
+    Needs an answerer that knows the language; then it is close to `gold_thought`.
+    """
+    return judged.grouped.softmax(1).flatten()
+
+
+@reward
+def gain(judged: Judged) -> Tensor:
+    """log p(answer | thought) - log p(answer | no thought): easy answers do not pay."""
+    return judged.logprob - judged.unthinking(judged.policy)
+
+
+@reward
+def reference(judged: Judged) -> Tensor:
+    """log p(answer | thought) - log p_ref(answer | question): easy answers do not pay."""
+    assert judged.reference is not None, "the configuration check lets no such run begin"
+    return judged.logprob - judged.unthinking(judged.reference)
+
+
+@reward
+def variance(judged: Judged) -> Tensor:
+    """(p_i - mean_group p)^2, p the probability of the answer: rewards thoughts that matter."""
+    p = judged.grouped.exp()
+    return (p - p.mean(1, keepdim=True)).square().flatten()
+
+
+@reward
+def repetition(judged: Judged) -> Tensor:
+    """Share of a thought's tokens that repeat the one before."""
+    own = judged.rollouts.thought[:, :-1]
+    repeated = (own[:, 1:] == own[:, :-1]) & (own[:, 1:] != judged.rollouts.problems.pad)
+    return repeated.sum(1) / judged.rollouts.lengths.clamp_min(1)
+
+
+@reward
+def length(judged: Judged) -> Tensor:
+    """Thought length as a share of the longest allowed."""
+    return judged.rollouts.lengths / max(judged.rollouts.thought.shape[1] - 1, 1)
+
+
+class Reward:
+    """The weighted sum of some rewards. `rollouts.parts` keeps each unweighted."""
+
+    def __init__(self, weights: dict[str, float], reference: Policy | None = None) -> None:
+        self.weights = weights
+        self.reference = reference
+
+    @torch.no_grad()
+    def __call__(self, policy: Policy, rollouts: Rollouts) -> Rollouts:
+        judged = Judged(policy, rollouts, self.reference)
+        rollouts.parts = {name: REWARDS[name](judged) for name in self.weights}
+        total = torch.zeros(len(rollouts), device=rollouts.thought.device)
+        for name, weight in self.weights.items():
+            total = total + weight * rollouts.parts[name]
+        rollouts.reward = total
+        return rollouts

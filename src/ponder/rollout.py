@@ -1,0 +1,149 @@
+"""Sampling thoughts: the question is computed once, no prefix is ever computed again."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ponder.config.rollouts import SamplerConfig
+from ponder.maths import GREEDY, Sampling, distribution, draw
+from ponder.models.policy import Policy
+from ponder.schedule import parse_schedule
+from ponder.types import Problems, Rollouts, Scores
+
+
+@torch.no_grad()
+def sample(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
+           generator: torch.Generator | None = None) -> Rollouts:
+    """`samples` thoughts for each problem, drawn from the thinker (or its greedy choice)."""
+    rules = policy.rules
+    rows = len(problems) * samples
+    thought = torch.full((rows, rules.tokens + 1), problems.pad, device=problems.question.device)
+    logprobs = torch.zeros(rows, rules.tokens, device=thought.device)
+    if rules.tokens:
+        fill = _sample_ragged if rules.stops else _sample_fixed
+        fill(policy, problems, samples, sampling, generator, thought, logprobs)
+    else:
+        thought[:, 0] = policy.vocabulary.end
+    chosen = thought[:, :-1] != problems.pad
+    return Rollouts(problems, samples, thought, chosen, logprobs, learn=chosen)
+
+
+def greedy(policy: Policy, problems: Problems) -> Rollouts:
+    """The thinker's greedy thought for each problem."""
+    return sample(policy, problems, 1, GREEDY)
+
+
+def given(problems: Problems, thought: Tensor, samples: int = 1,
+          learn: Tensor | None = None) -> Rollouts:
+    """Rollouts of thoughts (B, K + 1) that the policy did not choose: gold ones, or found ones."""
+    real = thought[:, :-1] != problems.pad
+    zeros = torch.zeros(real.shape, device=thought.device)
+    return Rollouts(problems, samples, thought, torch.zeros_like(real), zeros,
+                    learn=real if learn is None else learn)
+
+
+def _choose(policy: Policy, hidden: Tensor, sampling: Sampling,
+            generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    """Next tokens (B,) as vocabulary ids and their log-probabilities (B,)."""
+    logits = policy.thinker.logits(hidden, policy.allowed).float()
+    if sampling.temperature == 0:
+        full = logits.log_softmax(-1)
+        token = full.argmax(-1)
+    else:
+        full = distribution(logits, sampling)
+        token = draw(full, generator)
+    return token + policy.allowed.start, full.gather(-1, token[:, None])[:, 0]
+
+
+def _prefill(policy: Policy, problems: Problems, samples: int):
+    """Hidden state (B, D) at the end of each question, and a cache with room for the thoughts."""
+    mask = problems.question != problems.pad if problems.padded else None
+    hidden, past = policy.thinker(problems.question, mask=mask)
+    cache = policy.thinker.cache(past, samples, policy.rules.tokens, mask)
+    return hidden[:, -1].repeat_interleave(samples, 0), cache
+
+
+def _sample_fixed(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
+                  generator: torch.Generator | None, thought: Tensor, logprobs: Tensor) -> None:
+    """Exactly K tokens a row: static shapes, no look at the data, one graph on a GPU."""
+    hidden, cache = _prefill(policy, problems, samples)
+    last = policy.rules.tokens - 1
+    for step in range(last + 1):
+        thought[:, step], logprobs[:, step] = _choose(policy, hidden, sampling, generator)
+        if step < last:
+            hidden = policy.thinker.extend(thought[:, step], cache)
+    thought[:, -1] = policy.vocabulary.end
+
+
+def _sample_ragged(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
+                   generator: torch.Generator | None, thought: Tensor, logprobs: Tensor) -> None:
+    """Rows end when they choose end-of-thought; finished rows leave the batch."""
+    end, count = policy.vocabulary.end, policy.rules.tokens
+    hidden, cache = _prefill(policy, problems, samples)
+    rows = torch.arange(len(thought), device=thought.device)
+    for step in range(count):
+        token, logprob = _choose(policy, hidden, sampling, generator)
+        thought[rows, step], logprobs[rows, step] = token, logprob
+        going = (token != end).nonzero()[:, 0]
+        if len(going) < len(rows):
+            rows, token, cache = rows[going], token[going], cache.select(going)
+        if len(rows) == 0:
+            return
+        if step < count - 1:
+            hidden = policy.thinker.extend(token, cache)
+    thought[rows, count] = end
+
+
+
+class Source:
+    """Where a round's thoughts come from: `collect` makes them, `observe` hears how they scored.
+
+    The thinker learns from them as the strategy says. `state` and `load` are for checkpoints.
+    """
+
+    def collect(self, policy: Policy, problems: Problems, step: int,
+                generator: torch.Generator | None = None) -> Rollouts:
+        raise NotImplementedError
+
+    def observe(self, policy: Policy, rollouts: Rollouts, scores: Scores) -> None:
+        """Called after each micro-batch with its scores."""
+
+    def sampling(self, step: int) -> Sampling:
+        """The distribution that thoughts are scored under at this step."""
+        return Sampling()
+
+    def metrics(self) -> dict[str, float]:
+        """Numbers of its own for the log."""
+        return {}
+
+
+class Sampler(Source):
+    """Thoughts are sampled from the thinker."""
+
+    def __init__(self, config: SamplerConfig) -> None:
+        self.config = config
+        self.temperature = parse_schedule(config.temperature)
+        self.epsilon = parse_schedule(config.epsilon)
+
+    def sampling(self, step: int) -> Sampling:
+        return Sampling(self.temperature(step), self.config.top_k, self.config.top_p,
+                        self.epsilon(step))
+
+    def collect(self, policy: Policy, problems: Problems, step: int,
+                generator: torch.Generator | None = None) -> Rollouts:
+        samples = self.config.samples if policy.rules.tokens else 1
+        return sample(policy, problems, samples, self.sampling(step), generator)
+
+
+class Gold(Source):
+    """The task's hand-made thoughts."""
+
+    def collect(self, policy: Policy, problems: Problems, step: int,
+                generator: torch.Generator | None = None) -> Rollouts:
+        if policy.rules.tokens == 0:
+            return sample(policy, problems, 1, Sampling())
+        thought = problems.thought
+        assert thought is not None, "the configuration check lets no such run begin"
+        room = policy.rules.tokens + 1 - thought.shape[1]
+        return given(problems, torch.nn.functional.pad(thought, (0, room), value=problems.pad))

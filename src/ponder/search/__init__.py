@@ -1,0 +1,39 @@
+"""Searches: thoughts that are found instead of only sampled."""
+
+from __future__ import annotations
+
+from ponder.config import Config
+from ponder.errors import UserError
+from ponder.rollout import Source
+from ponder.search.balanced import Balanced
+from ponder.search.beam import Beam
+from ponder.search.exhaustive import Exhaustive, thought_count
+from ponder.search.tree import Tree
+
+SEARCHES: dict[str, type] = {"balanced": Balanced, "exhaustive": Exhaustive, "beam": Beam,
+                             "tree": Tree}
+
+
+def choose(config: Config, labels: int | None) -> str:
+    """The method of `rollout.method=auto`, or the one that was asked for.
+
+    Balanced self-labelling invents a language, so it needs answers that are few enough to number,
+    a code for each, and no gold thought that says otherwise. Raises `UserError` where a method
+    that was asked for cannot work.
+    """
+    thinker, rollout = config.thinker, config.rollout
+    full = thinker.vocabulary ** thinker.tokens
+    free = config.answerer.learns_from == "own" and "gold_thought" not in config.reward
+    space = thought_count(thinker.tokens, thinker.vocabulary, thinker.stops)
+    if rollout.method == "auto":
+        if free and labels is not None and full >= labels:
+            return "balanced"
+        return "exhaustive" if space <= rollout.limit else "beam"
+    if rollout.method == "balanced" and (labels is None or full < labels):
+        raise UserError(f"rollout.method=balanced: {full} thoughts for {labels or 'uncounted'} "
+                        "answers; legal: thinker.vocabulary ** thinker.tokens at least as many as "
+                        "answers, which the task must be able to number")
+    if rollout.method == "exhaustive" and space > rollout.limit:
+        raise UserError(f"rollout.method=exhaustive: {space} thoughts, more than "
+                        f"rollout.limit={rollout.limit}; legal: beam, tree, or a higher limit")
+    return rollout.method

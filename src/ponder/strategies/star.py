@@ -1,0 +1,72 @@
+r"""STaR (Zelikman et al. 2022) and supervised learning: filter, then likelihood.
+
+.. math:: L = -\frac{1}{N}\sum_{i \in \mathrm{kept}} \sum_t \log p(z_{i,t})
+
+Expert iteration (Anthony et al. 2017) is the same with the best of each group. What a search found
+and gold thoughts are learnt by the same line: they are groups whose best is given.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ponder.config.strategies import Sft, Star
+from ponder.types import Rollouts, Scores
+
+
+class STaR:
+    """Keep the best rollout of each group, or all that answer right."""
+
+    def __init__(self, config: Star) -> None:
+        self.config = config
+
+    def needs_reward(self, samples: int) -> bool:
+        """The best of one needs no reward."""
+        return samples > 1 or self.config.keep == "correct"
+
+    def credit(self, rollouts: Rollouts) -> Rollouts:
+        """Credit and answerer weight 1 on kept rows, 0 on the others.
+
+        Where no answer of a group is right, the answerer still learns from all of its rows: an
+        answerer that only learnt what it can do already would never begin.
+        """
+        if self.config.keep == "correct":
+            right = rollouts.parts["exact_match"].view(-1, rollouts.samples) > 0
+            rollouts = _keep(rollouts, right.flatten())
+            rollouts.weight = (right | ~right.any(1, keepdim=True)).flatten().float()
+            return rollouts
+        if rollouts.samples == 1:
+            return _keep(rollouts, _everything(rollouts))
+        assert rollouts.reward is not None
+        best = rollouts.reward.view(-1, rollouts.samples).argmax(1)
+        kept = torch.nn.functional.one_hot(best, rollouts.samples).flatten() > 0
+        return _keep(rollouts, kept)
+
+    def loss(self, scores: Scores, rollouts: Rollouts, denominator: Tensor) -> Tensor:
+        assert rollouts.credit is not None
+        return -(rollouts.credit * scores.logprobs).sum() / denominator
+
+
+class SFT(STaR):
+    """Every rollout is kept: it is gold, or found by search."""
+
+    def __init__(self, config: Sft) -> None:
+        del config
+
+    def needs_reward(self, samples: int) -> bool:
+        return False
+
+    def credit(self, rollouts: Rollouts) -> Rollouts:
+        return _keep(rollouts, _everything(rollouts))
+
+
+def _everything(rollouts: Rollouts) -> Tensor:
+    return torch.ones(len(rollouts), dtype=torch.bool, device=rollouts.thought.device)
+
+
+def _keep(rollouts: Rollouts, kept: Tensor) -> Rollouts:
+    rollouts.weight = kept.float()
+    rollouts.learn = rollouts.learn & kept[:, None]
+    rollouts.credit = rollouts.learn.float()
+    return rollouts

@@ -1,0 +1,39 @@
+"""Tasks: what is asked, what is right, and what a hand-made thought would be."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+
+from ponder.tasks.add import Add
+from ponder.tokens import Vocabulary
+from ponder.types import Problem, Problems
+
+
+class Task(Protocol):
+    """Four questions every task answers.
+
+    vocabulary: the words. labels: number of distinct answers where `Problems.label` numbers them,
+    else None. answer_length: tokens of the longest answer.
+    """
+
+    vocabulary: Vocabulary
+    labels: int | None
+    answer_length: int
+    question_length: int
+
+    def sample(self, count: int, generator: torch.Generator) -> Problems:
+        """`count` training problems."""
+        ...
+
+    def test(self) -> Problems:
+        """The held-out problems: always the same ones."""
+        ...
+
+    def problems(self) -> list[tuple[str, Problem]]:
+        """(split, problem) for `action=problems`, as text."""
+        ...
+
+
+TASKS: dict[str, type] = {"add": Add}

@@ -1,0 +1,139 @@
+"""The records that everything else passes around, and the letters of their shapes.
+
+P problems, G samples of each, B = P * G rows; Q question columns, K thought tokens at most (so K
+decisions a row), A answer columns; V tokens a thinker may choose from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+PADDING, QUESTION, THOUGHT, ANSWER = range(4)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One question as text. `thought` is the task's gold thought, if it has one."""
+
+    question: str
+    answer: str
+    thought: str | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Problems:
+    """P problems as tokens.
+
+    question (P, Q) is padded on the left, answer (P, A) and thought (P, K + 1) on the right;
+    thought holds the gold thought with its end-of-thought token, None where the task has none.
+    label (P,) numbers the distinct answers where the task knows them, else None. features maps the
+    name of a property of the answer (such as its units digit) to its value (P,).
+    """
+
+    question: Tensor
+    answer: Tensor
+    thought: Tensor | None
+    pad: int
+    label: Tensor | None = None
+    features: dict[str, Tensor] = field(default_factory=dict)
+    padded: bool = False
+
+    def __len__(self) -> int:
+        return len(self.question)
+
+    def __getitem__(self, rows: Tensor | slice) -> Problems:
+        def take(value: Tensor | None) -> Tensor | None:
+            return None if value is None else value[rows]
+
+        return replace(self, question=self.question[rows], answer=self.answer[rows],
+                       thought=take(self.thought), label=take(self.label),
+                       features={name: value[rows] for name, value in self.features.items()})
+
+    def to(self, device: torch.device) -> Problems:
+        def move(value: Tensor | None) -> Tensor | None:
+            return None if value is None else value.to(device)
+
+        return replace(self, question=self.question.to(device), answer=self.answer.to(device),
+                       thought=move(self.thought), label=move(self.label),
+                       features={name: value.to(device) for name, value in self.features.items()})
+
+
+@dataclass
+class Rollouts:
+    """G thoughts for each of P problems, with all that was found out about them.
+
+    thought (B, K + 1) holds thought tokens up to and including end-of-thought, then padding; rows
+    p * G to p * G + G - 1 belong to problem p. Everything (B, K) speaks of decisions: decision k
+    is the token thought[:, k]. chosen is True where the policy chose the token (False: forced,
+    given or padding); logprobs are those of chosen tokens under the distribution they were drawn
+    from, else 0; learn is True where the thinker may learn from the token; credit is what the
+    token earns. reward (B,); weight (B,) is how much the answerer learns from the row; parts are
+    the unweighted rewards, each (B,).
+    """
+
+    problems: Problems
+    samples: int
+    thought: Tensor
+    chosen: Tensor
+    logprobs: Tensor
+    learn: Tensor
+    reward: Tensor | None = None
+    credit: Tensor | None = None
+    weight: Tensor | None = None
+    parts: dict[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.thought)
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, T), True on thought tokens, False on padding."""
+        return self.thought != self.problems.pad
+
+    @property
+    def lengths(self) -> Tensor:
+        """(B,): thought tokens in each row, without end-of-thought."""
+        return self.mask.sum(1) - 1
+
+    def role(self) -> Tensor:
+        """(B, Q + T + A): the role of every token of the row question, thought, answer."""
+        def of(tokens: Tensor, role: int) -> Tensor:
+            return torch.where(tokens == self.problems.pad, PADDING, role)
+
+        groups = self.samples
+        return torch.cat([of(self.problems.question, QUESTION).repeat_interleave(groups, 0),
+                          of(self.thought, THOUGHT),
+                          of(self.problems.answer, ANSWER).repeat_interleave(groups, 0)], 1)
+
+    def __getitem__(self, problems: Tensor) -> Rollouts:
+        """The rollouts of some problems, chosen by index (p,)."""
+        groups = self.samples
+        rows = (problems[:, None] * groups + torch.arange(groups, device=problems.device)).flatten()
+
+        def take(value: Tensor | None) -> Tensor | None:
+            return None if value is None else value[rows]
+
+        return replace(self, problems=self.problems[problems], thought=self.thought[rows],
+                       chosen=self.chosen[rows], logprobs=self.logprobs[rows],
+                       learn=self.learn[rows], reward=take(self.reward), credit=take(self.credit),
+                       weight=take(self.weight),
+                       parts={name: value[rows] for name, value in self.parts.items()})
+
+
+@dataclass
+class Scores:
+    """What the networks say about a batch of rollouts, with gradients.
+
+    logprobs (B, K): of the thought tokens, under the sampling distribution; 0 on padding.
+    entropy (B, K): of that distribution, in nats; 0 on padding. distribution (B, K, V): its
+    log-probabilities. answer (B,): log p(answer | what the answerer sees), in nats.
+    """
+
+    logprobs: Tensor
+    entropy: Tensor
+    distribution: Tensor
+    answer: Tensor
