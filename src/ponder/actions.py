@@ -19,7 +19,6 @@ from ponder.models.policy import Policy
 from ponder.report import write_report
 from ponder.tasks import Task
 from ponder.tasks.table import write_table
-from ponder.tokens import Vocabulary
 from ponder.trainer import Hooks, Metrics, Progress, Trainer
 
 SHOWN_ROLLOUTS = 5
@@ -101,10 +100,9 @@ class Session:
         self.found = evaluate(self.policy, self.test, self.config.seed)
         self.log_metrics(progress, self.found.metrics)
         self.log.table(f"val_{progress.step}", self.found.rows)
-        vocabulary: Vocabulary = self.task.vocabulary
-        ids = {word: i for i, word in enumerate(vocabulary.words)}
-        del ids
-        self.console.samples([row["pieces"] for row in []])
+        shown = self.found.rows[:SHOWN_ROLLOUTS]
+        self.console.samples([f"{row['question']}{row['thought']}{row['answer']}"
+                              for row in shown])
         return self.found.metrics["accuracy"]
 
     def save(self, progress: Progress) -> None:
@@ -126,7 +124,7 @@ class Session:
         summary = {**_summary(self.config, self.directory, self.policy, found),
                    "steps": progress.step, "seconds": progress.seconds,
                    "rollouts_per_second": progress.rollouts / max(progress.seconds, 1e-9)}
-        write_report(self.directory, summary, asdict(self.config), self.task.vocabulary)
+        write_report(self.directory, summary, asdict(self.config))
         checkpoint.write_json(self.directory / "summary.json", summary)
         print(_necessity_line(found))
         print(f"accuracy {summary['accuracy']:.4f} after {progress.step} steps, "

@@ -11,9 +11,8 @@ from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from ponder.tokens import COLOURS
+from ponder.tokens import COLOURS, pieces
 
-Pieces = list[tuple[str, str]]
 SHOWN = (("loss", "loss", ".3f"), ("accuracy", "accuracy", ".4f"),
          ("thought_entropy", "entropy", ".2f"), ("steps_per_second", "steps/s", ".1f"),
          ("rollouts_per_second", "rollouts/s", ".0f"))
@@ -42,7 +41,7 @@ class Plain:
             self.last = time.monotonic()
             print(f"step {step}/{self.total}  {figures(self.seen)}", flush=True)
 
-    def samples(self, rows: list[Pieces]) -> None:
+    def samples(self, rows: list[str]) -> None:
         pass
 
     def close(self) -> None:
@@ -75,7 +74,7 @@ class Rich(Plain):
         self.progress.update(self.task, completed=step)
         self.live.update(self._render())
 
-    def samples(self, rows: list[Pieces]) -> None:
+    def samples(self, rows: list[str]) -> None:
         self.rollouts = [coloured(row) for row in rows]
         self.live.update(self._render())
 
@@ -83,10 +82,10 @@ class Rich(Plain):
         self.live.stop()
 
 
-def coloured(pieces: Pieces) -> Text:
+def coloured(row: str) -> Text:
     """Tokens in colour: blue ordinary, cyan thought, magenta special."""
     text = Text()
-    for word, kind in pieces:
+    for word, kind in pieces(row):
         text.append(word, COLOURS[kind])
     return text
 

@@ -29,12 +29,13 @@ def distribution(logits: Tensor, sampling: Sampling, keep: Tensor | None = None)
 
     with S the top-k or top-p (nucleus, Holtzman et al. 2020) tokens. The very same function gives
     the sample and its log-probability, so gradients are those of the distribution sampled from.
-    keep (...,) names a token of S whatever its rank: the one that was sampled when S was another.
+    keep (...,) names a token of S whatever its rank: the one that was sampled when S was another
+    (weights have moved since). With exploration every token has some probability and needs none.
     """
     scaled = logits / sampling.temperature
     allowed = _allowed(scaled, sampling)
     if allowed is not None:
-        if keep is not None:
+        if keep is not None and sampling.epsilon == 0:
             allowed = allowed.scatter(-1, keep[..., None], True)
         scaled = scaled.masked_fill(~allowed, -torch.inf)
     logprobs = scaled.log_softmax(-1)
@@ -125,7 +126,7 @@ def row_codes(tokens: Tensor) -> Tensor:
 
 def left_justify(tokens: Tensor, pad: int) -> Tensor:
     """Rows (B, T) with their padding moved to the right, order kept."""
-    order = (tokens == pad).to(torch.int8).argsort(1, stable=True)
+    order = (tokens == pad).to(torch.int8).argsort(dim=1, stable=True)
     return tokens.gather(1, order)
 
 

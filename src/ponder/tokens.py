@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 PAD, END = "<pad>", "</think>"
+_WORD, _THOUGHT = re.compile(r"</?\w+>|[^<]|<", re.DOTALL), re.compile(r"<t\d+>")
 COLOURS = {"ordinary": "blue", "thought": "cyan", "special": "magenta"}
 
 
@@ -44,18 +46,17 @@ class Vocabulary:
         """Ids a thinker may sample: the thoughts, and end-of-thought if it stops by itself."""
         return slice(self.end if stops else self.first_thought, len(self))
 
-    def kind(self, token: int) -> str:
-        """ordinary, thought or special: what colour the token has."""
-        if token >= self.first_thought:
-            return "thought"
-        return "special" if token in (self.pad, self.end) else "ordinary"
-
     def text(self, tokens: list[int]) -> str:
         """Tokens as text, without padding."""
         words = self.words
         return "".join(words[token] for token in tokens if token != self.pad)
 
-    def pieces(self, tokens: list[int]) -> list[tuple[str, str]]:
-        """(text, kind) of every token but padding."""
-        words = self.words
-        return [(words[t], self.kind(t)) for t in tokens if t != self.pad]
+
+def pieces(text: str) -> list[tuple[str, str]]:
+    """(token, kind) of every token of a text; kind is ordinary, thought or special."""
+    def kind(word: str) -> str:
+        if word in (PAD, END):
+            return "special"
+        return "thought" if _THOUGHT.fullmatch(word) else "ordinary"
+
+    return [(word, kind(word)) for word in _WORD.findall(text)]

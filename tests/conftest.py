@@ -1,0 +1,43 @@
+"""What the tests share: small policies and problems, one CPU thread."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("WANDB_MODE", "offline")
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ponder.config.tasks import AddTask
+from ponder.models.policy import Policy, Rules
+from ponder.models.transformer import Shape, Transformer
+from ponder.tasks.add import Add
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def make_task(thoughts: int = 10, **changes) -> Add:
+    return Add(replace(AddTask(seed=0, thought_length=2), **changes), thoughts)
+
+
+def make_policy(task: Add, tokens: int = 3, stops: bool = True, sees: tuple[str, ...] = (
+        "question", "thought"), shared: bool = False, frozen: bool = False,
+        dtype: torch.dtype = torch.float32) -> Policy:
+    positions = task.question_length + tokens + 1 + task.answer_length + 4  # room to pad
+    shape = Shape(len(task.vocabulary), positions, 16, 2, 2)
+    rules = Rules(tokens, stops, "question" in sees, "thought" in sees)
+    nets = [Transformer(shape, init_std=0.3), None if shared else Transformer(shape, init_std=0.3)]
+    return Policy(nets[0], nets[1], task.vocabulary, rules, frozen).to(dtype)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
