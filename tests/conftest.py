@@ -14,7 +14,7 @@ import torch
 
 from ponder.config.tasks import AddTask
 from ponder.models.policy import Policy, Rules
-from ponder.models.transformer import Shape, Transformer
+from ponder.models.transformer import Init, Shape, Transformer
 from ponder.tasks.add import Add
 
 torch.set_num_threads(1)
@@ -35,7 +35,8 @@ def make_policy(task: Add, tokens: int = 3, stops: bool = True, sees: tuple[str,
     positions = task.question_length + tokens + 1 + task.answer_length + 4  # room to pad
     shape = Shape(len(task.vocabulary), positions, 16, 2, 2)
     rules = Rules(tokens, stops, "question" in sees, "thought" in sees)
-    nets = [Transformer(shape, init_std=0.3), None if shared else Transformer(shape, init_std=0.3)]
+    init = Init(0.3, 0.3, 0.3)
+    nets = [Transformer(shape, init), None if shared else Transformer(shape, init)]
     return Policy(nets[0], nets[1], task.vocabulary, rules, frozen).to(dtype)
 
 

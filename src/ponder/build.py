@@ -10,7 +10,7 @@ from ponder.checkpoint import load_model
 from ponder.config import Config
 from ponder.errors import UserError
 from ponder.models.policy import Policy, Rules
-from ponder.models.transformer import Shape, Transformer
+from ponder.models.transformer import Init, Shape, Transformer
 from ponder.rewards import Reward
 from ponder.rollout import Gold, Sampler, Source
 from ponder.schedule import parse_schedule
@@ -57,7 +57,7 @@ def _network(config: Config, task: Task, path: str | None) -> Transformer:
     positions = task.question_length + config.thinker.tokens + 1 + task.answer_length
     shape = Shape(len(task.vocabulary), positions, model.d_model, model.layers, model.heads,
                   model.positions == "sinusoidal", model.tie_embeddings)
-    return Transformer(shape, model.init_std)
+    return Transformer(shape, Init(model.init_std, model.embedding_std, model.head_std))
 
 
 def build_reward(config: Config, task: Task, device: torch.device) -> Reward:

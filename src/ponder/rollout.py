@@ -59,9 +59,9 @@ def _choose(policy: Policy, hidden: Tensor, sampling: Sampling,
 def _prefill(policy: Policy, problems: Problems, samples: int):
     """Hidden state (B, D) at the end of each question, and a cache with room for the thoughts."""
     mask = problems.question != problems.pad if problems.padded else None
-    hidden, past = policy.thinker(problems.question, mask=mask)
+    hidden, past = policy.thinker(problems.question, mask=mask, last=1)
     cache = policy.thinker.cache(past, samples, policy.rules.tokens, mask)
-    return hidden[:, -1].repeat_interleave(samples, 0), cache
+    return hidden[:, 0].repeat_interleave(samples, 0), cache
 
 
 def _sample_fixed(policy: Policy, problems: Problems, samples: int, sampling: Sampling,

@@ -19,8 +19,10 @@ class ModelConfig:
     layers: int = option(2, "number of blocks", low=1)
     heads: int = option(4, "attention heads", low=1)
     positions: str = option("learned", "position embedding", legal=("learned", "sinusoidal"))
-    init_std: float = option(0.02, "standard deviation of the initial weights (GPT-2: 0.02)", low=0)
-    tie_embeddings: bool = option(True, "input and output embeddings share their weights")
+    init_std: float = option(0.2, "standard deviation of the initial matrices (GPT-2: 0.02)", low=0)
+    embedding_std: float = option(1.0, "of the initial embeddings (GPT-2: 0.02)", low=0)
+    head_std: float = option(0.1, "of an initial head that is not tied to the embeddings", low=0)
+    tie_embeddings: bool = option(False, "input and output embeddings share their weights")
 
 
 @dataclass

@@ -66,11 +66,10 @@ class Policy(nn.Module):
         mask = question != problems.pad if problems.padded else None
         if samples == 1:
             mask = _widen(mask, count - 1)
-            hidden = self.thinker(torch.cat([question, given], 1), mask=mask)[0]
-            hidden = hidden[:, question.shape[1] - 1:]
+            hidden = self.thinker(torch.cat([question, given], 1), mask=mask, last=count)[0]
         else:
-            hidden, past = self.thinker(question, mask=mask)
-            hidden = hidden[:, -1:].repeat_interleave(samples, 0)
+            hidden, past = self.thinker(question, mask=mask, last=1)
+            hidden = hidden.repeat_interleave(samples, 0)
             if count > 1:
                 mask = _widen(mask, count - 1, samples)
                 rest = self.thinker(given, repeat_past(past, samples), mask)[0]
@@ -108,27 +107,28 @@ class Policy(nn.Module):
         row = torch.cat([thought, answer], 1)
         ragged = (self.rules.stops if ragged is None else ragged) and thought.shape[1] > 1
         row = left_justify(row, problems.pad) if ragged else row
-        hidden = self._context(net, problems, row, samples)
         width = problems.answer.shape[1]
-        if ragged:
+        if not ragged:
+            hidden = self._context(net, problems, row, samples, width)
+        else:
             start = (thought != problems.pad).sum(1, keepdim=True) - 1
             at = start + torch.arange(width, device=row.device)
+            hidden = self._context(net, problems, row, samples, row.shape[1])
             hidden = hidden.gather(1, at[..., None].expand(-1, -1, hidden.shape[-1]))
-        else:
-            hidden = hidden[:, -width:]
         return net.logits(hidden, slice(0, self.vocabulary.end)).float()
 
-    def _context(self, net: Transformer, problems: Problems, row: Tensor, samples: int) -> Tensor:
-        """Hidden states (B, T, D) of rows (B, T) behind the question, if it may be seen."""
+    def _context(self, net: Transformer, problems: Problems, row: Tensor, samples: int,
+                 last: int) -> Tensor:
+        """Last hidden states (B, last, D) of rows (B, T) behind the question, if it may be seen."""
         if not self.rules.sees_question:
-            return net(row)[0]
+            return net(row, last=last)[0]
         question = problems.question
         mask = question != problems.pad if problems.padded else None
         if samples == 1:
             tokens = torch.cat([question, row], 1)
-            return net(tokens, mask=_widen(mask, row.shape[1]))[0][:, question.shape[1]:]
-        past = repeat_past(net(question, mask=mask)[1], samples)
-        return net(row, past, _widen(mask, row.shape[1], samples))[0]
+            return net(tokens, mask=_widen(mask, row.shape[1]), last=last)[0]
+        past = repeat_past(net(question, mask=mask, last=1)[1], samples)
+        return net(row, past, _widen(mask, row.shape[1], samples), last)[0]
 
     def answer(self, problems: Problems, thought: Tensor, samples: int = 1,
                net: Transformer | None = None, ragged: bool | None = None,

@@ -30,6 +30,18 @@ class Shape:
     tied: bool = True
 
 
+@dataclass(frozen=True)
+class Init:
+    """Standard deviations of the initial weights: of matrices, embeddings and an untied head.
+
+    GPT-2's are 0.02 throughout. Tiny models that must make something of nothing want more.
+    """
+
+    matrices: float = 0.02
+    embeddings: float = 0.02
+    head: float = 0.02
+
+
 @dataclass
 class Cache:
     """Room for the keys and values of B rows: k and v are lists of L tensors (B, H, S, D/H).
@@ -59,24 +71,31 @@ class Conv1D(nn.Module):
         self.weight = nn.Parameter(torch.empty(inputs, outputs))
         self.bias = nn.Parameter(torch.zeros(outputs))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.addmm(self.bias, x.view(-1, x.shape[-1]), self.weight).view(
-            *x.shape[:-1], self.weight.shape[1])
+    def forward(self, x: Tensor, outputs: slice = slice(None)) -> Tensor:
+        """(..., inputs) -> (..., outputs), or only some of the outputs."""
+        weight, bias = self.weight[:, outputs], self.bias[outputs]
+        return torch.addmm(bias, x.reshape(-1, x.shape[-1]), weight).view(*x.shape[:-1], len(bias))
 
 
 class Attention(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.heads = shape.heads
+        self.width = shape.d_model
         self.c_attn = Conv1D(shape.d_model, 3 * shape.d_model)
         self.c_proj = Conv1D(shape.d_model, shape.d_model)
 
-    def heads_of(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values (B, H, T, D/H) of x (B, T, D)."""
-        rows, columns, width = x.shape
-        q, k, v = self.c_attn(x).view(rows, columns, 3, self.heads, width // self.heads).permute(
-            2, 0, 3, 1, 4)
-        return q, k, v
+    def heads_of(self, x: Tensor, last: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, H, last, D/H), keys and values (B, H, T, D/H) of x (B, T, D)."""
+        def split(value: Tensor, parts: int) -> Tensor:
+            rows, columns, _ = value.shape
+            return value.view(rows, columns, parts, self.heads, -1).permute(2, 0, 3, 1, 4)
+
+        if last == x.shape[1]:
+            q, k, v = split(self.c_attn(x), 3)
+            return q, k, v
+        k, v = split(self.c_attn(x, slice(self.width, None)), 2)
+        return split(self.c_attn(x[:, -last:], slice(0, self.width)), 1)[0], k, v
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None,
                causal: bool) -> Tensor:
@@ -103,18 +122,20 @@ class Block(nn.Module):
         self.mlp = MLP(shape)
 
     def forward(self, x: Tensor, past: tuple[Tensor, Tensor] | None, mask: Tensor | None,
-                causal: bool) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        q, k, v = self.attn.heads_of(self.ln_1(x))
+                last: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The last columns (B, last, D) of the block's output, and all keys and values."""
+        q, k, v = self.attn.heads_of(self.ln_1(x), last)
         if past is not None:
             k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
-        x = x + self.attn.attend(q, k, v, mask, causal)
+        causal = mask is None and last > 1
+        x = x[:, -last:] + self.attn.attend(q, k, v, mask, causal)
         return x + self.mlp(self.ln_2(x)), (k, v)
 
 
 class Transformer(nn.Module):
     """Decoder-only language model; hidden states out, logits on demand."""
 
-    def __init__(self, shape: Shape, init_std: float = 0.02) -> None:
+    def __init__(self, shape: Shape, init: Init | None = None) -> None:
         super().__init__()
         self.shape = shape
         self.transformer = nn.ModuleDict({
@@ -124,15 +145,17 @@ class Transformer(nn.Module):
             "ln_f": nn.LayerNorm(shape.d_model)})
         if not shape.tied:
             self.lm_head = nn.Linear(shape.d_model, shape.vocabulary, bias=False)
-        self._initialise(init_std)
+        self._initialise(init or Init())
 
-    def _initialise(self, std: float) -> None:
-        """N(0, std); projections back into the residual stream are scaled by 1/sqrt(2 L)."""
+    def _initialise(self, init: Init) -> None:
+        """Normal; projections back into the residual stream are scaled by 1/sqrt(2 L)."""
         for name, weight in self.named_parameters():
-            if weight.dim() > 1:
-                residual = name.endswith("c_proj.weight")
-                scale = 1 / math.sqrt(2 * self.shape.layers) if residual else 1.0
-                nn.init.normal_(weight, std=std * scale)
+            if weight.dim() < 2:
+                continue
+            std = init.embeddings if ".wte" in name or ".wpe" in name else init.matrices
+            std = init.head if name == "lm_head.weight" else std
+            residual = name.endswith("c_proj.weight")
+            nn.init.normal_(weight, std=std / math.sqrt(2 * self.shape.layers) if residual else std)
         if self.shape.sinusoidal:
             self.wpe.weight.requires_grad_(False).copy_(
                 sinusoids(self.shape.positions, self.shape.d_model))
@@ -155,12 +178,14 @@ class Transformer(nn.Module):
         return F.linear(hidden, self.head[vocabulary])
 
     def forward(self, tokens: Tensor, past: Past | None = None, mask: Tensor | None = None,
-                ) -> tuple[Tensor, Past]:
-        """Hidden states (B, T, D) of tokens (B, T), and the past with them in it.
+                last: int | None = None) -> tuple[Tensor, Past]:
+        """Hidden states (B, last, D) of the last columns of tokens (B, T) (default: of all), and
+        the past with all T in it.
 
         past holds keys and values (B, H, S, D/H) of S earlier tokens. mask (B, S + T) is False on
         padding, wherever it lies; positions count the real tokens only, so padding on either side
-        changes nothing. None: no padding.
+        changes nothing. None: no padding. Nothing reads the earlier columns of the last block, so
+        they are not computed.
         """
         columns = tokens.shape[1]
         before = past[0][0].shape[2] if past else 0
@@ -169,10 +194,12 @@ class Transformer(nn.Module):
         else:
             positions = (mask.long().cumsum(1) - 1).clamp_min(0)[:, before:]
         x = self.wte(tokens) + self.wpe(positions)
-        attend = _attention_mask(mask, before, columns, tokens.device)
+        last = columns if last is None else last
         present: Past = []
         for layer, block in enumerate(self.blocks):
-            x, kv = block(x, past[layer] if past else None, attend, attend is None and columns > 1)
+            wanted = last if layer == len(self.blocks) - 1 else columns
+            attend = _attention_mask(mask, before, columns, wanted, tokens.device)
+            x, kv = block(x, past[layer] if past else None, attend, wanted)
             present.append(kv)
         return self.transformer["ln_f"](x), present
 
@@ -203,7 +230,7 @@ class Transformer(nn.Module):
         x = (self.wte(tokens) + position)[:, None]
         mask = None if cache.mask is None else cache.mask[:, None, None, :at + 1]
         for block, keys, values in zip(self.blocks, cache.k, cache.v, strict=True):
-            q, k, v = block.attn.heads_of(block.ln_1(x))
+            q, k, v = block.attn.heads_of(block.ln_1(x), 1)
             keys[:, :, at:at + 1], values[:, :, at:at + 1] = k, v
             x = x + block.attn.attend(q, keys[:, :, :at + 1], values[:, :, :at + 1], mask, False)
             x = x + block.mlp(block.ln_2(x))
@@ -224,15 +251,17 @@ def sinusoids(positions: int, width: int) -> Tensor:
     return table
 
 
-def _attention_mask(mask: Tensor | None, before: int, columns: int,
+def _attention_mask(mask: Tensor | None, before: int, columns: int, last: int,
                     device: torch.device) -> Tensor | None:
-    """Boolean (1 or B, 1, T, S + T), True where a token may look; None: plain causal attention."""
-    if mask is None and (before == 0 or columns == 1):
+    """Boolean (1 or B, 1, last, S + T), True where one of the last columns may look.
+
+    None: plain causal attention, or one column that sees everything.
+    """
+    if mask is None and (last == 1 or (before == 0 and last == columns)):
         return None
-    causal = torch.ones(columns, before + columns, dtype=torch.bool, device=device).tril(before)
+    total = before + columns
+    causal = torch.ones(last, total, dtype=torch.bool, device=device).tril(total - last)
     if mask is None:
         return causal[None, None]
-    sees = causal & mask[:, None]
-    own = torch.eye(columns, before + columns, dtype=torch.bool, device=device)
-    own = own.roll(before, 1) if before else own
-    return (sees | own)[:, None]
+    own = causal & ~causal.tril(-1 + total - last)  # padding sees itself: no empty softmax
+    return ((causal & mask[:, None]) | own)[:, None]
