@@ -77,12 +77,9 @@ def load_model(directory: Path) -> Transformer:
     try:
         config = json.loads((directory / "config.json").read_text())
         weights = load_file(directory / "model.safetensors")
-    except (OSError, ValueError) as error:
-        raise UserError(f"model.name={directory}: cannot be read ({error}); legal: a checkpoint "
-                        "directory with config.json and model.safetensors") from None
-    except Exception as error:  # safetensors raises its own class for a damaged file
-        raise UserError(f"model.name={directory}: model.safetensors is damaged ({error}); legal: "
-                        "an intact checkpoint") from None
+    except Exception as error:  # safetensors raises a class of its own for damaged files
+        raise UserError(f"model.name={directory}: cannot be read ({_short(error)}); legal: a "
+                        "directory with config.json and model.safetensors, both intact") from None
     if config.get("model_type") != "gpt2":
         raise UserError(f"model.name={directory}: found model_type {config.get('model_type')!r}; "
                         "legal: gpt2")
@@ -90,8 +87,18 @@ def load_model(directory: Path) -> Transformer:
         config["vocab_size"], config["n_positions"], config["n_embd"], config["n_layer"],
         config["n_head"], bool(config.get("ponder_sinusoidal")),
         bool(config.get("tie_word_embeddings", True))))
-    model.load_state_dict(weights)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(f"model.name={directory}: weights do not fit its config.json "
+                        f"({_short(error)}); legal: the two of one checkpoint") from None
+    if model.shape.sinusoidal:
+        model.wpe.weight.requires_grad_(False)
     return model
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:120]
 
 
 def load_config(directory: Path) -> dict[str, Any] | None:

@@ -113,6 +113,10 @@ class Source:
         """The distribution that thoughts are scored under at this step."""
         return Sampling()
 
+    def settled(self) -> bool:
+        """Whether it has found what it was looking for, so that training may cool down."""
+        return False
+
     def metrics(self) -> dict[str, float]:
         """Numbers of its own for the log."""
         return {}

@@ -72,6 +72,7 @@ class Trainer:
             weight_decay=config.weight_decay, fused=True)
         self.players = list({id(net): net for net in (self.policy.thinker, self.policy.answerer)
                              }.values())
+        self.end = config.max_steps
         self.single: Problems | None = None
         self.recent: dict[str, Tensor] = {}
 
@@ -102,7 +103,7 @@ class Trainer:
         reached = (config.target_accuracy is not None and progress.accuracy is not None
                    and progress.accuracy >= config.target_accuracy)
         rounds = config.max_epochs is not None and progress.epoch >= config.max_epochs
-        return progress.step >= config.max_steps or rounds or reached
+        return progress.step >= self.end or rounds or reached
 
     def _due(self, hooks: Hooks) -> None:
         config, progress = self.config, self.progress
@@ -211,7 +212,10 @@ class Trainer:
         return torch.stack(norms).square().sum().sqrt()
 
     def _set_lr(self) -> None:
-        rate = self.config.lr * learning_rate_share(self.config, self.progress.step)
+        config, step = self.config, self.progress.step
+        if config.lr_decay == "wsd" and self.source.settled():
+            self.end = min(self.end, step + config.cooldown)
+        rate = config.lr * learning_rate_share(config, step, self.end)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
@@ -225,12 +229,17 @@ class Trainer:
                 "rollouts_per_second": progress.rollouts / seconds, **self.source.metrics()}
 
 
-def learning_rate_share(config: TrainerConfig, step: int) -> float:
-    """Share of the peak learning rate at a step: linear warm-up, then the decay."""
+def learning_rate_share(config: TrainerConfig, step: int, end: int) -> float:
+    """Share of the peak learning rate at a step: linear warm-up, then the decay until `end`.
+
+    wsd is warm-up, stable, decay (Hu et al. 2024): the decay may begin when training says so.
+    """
     warm = min(1.0, (step + 1) / max(config.warmup, 1))
-    done = min(1.0, step / max(config.max_steps, 1))
+    done = min(1.0, step / max(end, 1))
     if config.lr_decay == "linear":
         return warm * max(config.lr_end, 1 - done)
     if config.lr_decay == "cosine":
         return warm * (config.lr_end + (1 - config.lr_end) * (1 + math.cos(math.pi * done)) / 2)
+    if config.lr_decay == "wsd":
+        return warm * min(1.0, max(config.lr_end, (end - step) / config.cooldown))
     return warm
