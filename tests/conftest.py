@@ -35,7 +35,7 @@ def make_policy(task: Add, tokens: int = 3, stops: bool = True, sees: tuple[str,
     positions = task.question_length + tokens + 1 + task.answer_length + 4  # room to pad
     shape = Shape(len(task.vocabulary), positions, 16, 2, 2)
     rules = Rules(tokens, stops, "question" in sees, "thought" in sees)
-    init = Init(0.3, 0.3, 0.3)
+    init = Init(*[0.3] * 5)
     nets = [Transformer(shape, init), None if shared else Transformer(shape, init)]
     return Policy(nets[0], nets[1], task.vocabulary, rules, frozen).to(dtype)
 

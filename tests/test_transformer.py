@@ -19,7 +19,7 @@ SHAPE = Shape(len(VOCABULARY), 24, 16, 2, 2)
 
 
 def network(**changes) -> Transformer:
-    return Transformer(Shape(**{**SHAPE.__dict__, **changes}), Init(0.3, 0.3, 0.3))
+    return Transformer(Shape(**{**SHAPE.__dict__, **changes}), Init(*[0.3] * 5))
 
 
 def tokens(rows: int = 3, columns: int = 9) -> torch.Tensor:

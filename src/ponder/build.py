@@ -14,7 +14,7 @@ from ponder.models.transformer import Init, Shape, Transformer
 from ponder.rewards import Reward
 from ponder.rollout import Gold, Sampler, Source
 from ponder.schedule import parse_schedule
-from ponder.search import SEARCHES, choose
+from ponder.search import SEARCHES, Balanced, choose
 from ponder.strategies import STRATEGIES
 from ponder.tasks import TASKS, Task
 from ponder.trainer import Trainer
@@ -57,7 +57,8 @@ def _network(config: Config, task: Task, path: str | None) -> Transformer:
     positions = task.question_length + config.thinker.tokens + 1 + task.answer_length
     shape = Shape(len(task.vocabulary), positions, model.d_model, model.layers, model.heads,
                   model.positions == "sinusoidal", model.tie_embeddings)
-    return Transformer(shape, Init(model.init_std, model.embedding_std, model.head_std))
+    return Transformer(shape, Init(model.init_std, model.query_key_std, model.embedding_std,
+                                   model.position_std, model.head_std))
 
 
 def build_reward(config: Config, task: Task, device: torch.device) -> Reward:
@@ -73,10 +74,13 @@ def build_reward(config: Config, task: Task, device: torch.device) -> Reward:
     return Reward(weights, reference)
 
 
-def build_source(config: Config, task: Task) -> Source:
+def build_source(config: Config, task: Task, device: torch.device) -> Source:
     """Where thoughts come from: samples, gold ones, or a search."""
     if config.rollout.kind == "search":
-        return SEARCHES[choose(config, task.labels)](config.rollout)
+        method = choose(config, task.labels)
+        if method == "balanced":
+            return Balanced(config.rollout, task, config.thinker.tokens, device)
+        return SEARCHES[method](config.rollout)
     if config.strategy.name == "sft" or config.thinker.tokens == 0:
         return Gold()
     return Sampler(config.rollout)
@@ -86,7 +90,7 @@ def build_trainer(config: Config, task: Task, policy: Policy, device: torch.devi
     """The loop with everything it needs."""
     gold = config.answerer.learns_from == "gold" and config.thinker.tokens > 0
     return Trainer(
-        config.trainer, task, policy, build_source(config, task),
+        config.trainer, task, policy, build_source(config, task, device),
         build_reward(config, task, device), STRATEGIES[config.strategy.name](config.strategy),
         parse_schedule(config.strategy.entropy), gold, config.answerer.refresh_every, device,
         torch.Generator().manual_seed(config.seed))

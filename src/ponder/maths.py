@@ -22,6 +22,11 @@ class Sampling:
 GREEDY = Sampling(temperature=0.0)
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precisions become float32; float32 and double stay what they are."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
 def distribution(logits: Tensor, sampling: Sampling, keep: Tensor | None = None) -> Tensor:
     r"""Log-probabilities (..., V) of the distribution thoughts are drawn from.
 
@@ -130,14 +135,20 @@ def left_justify(tokens: Tensor, pad: int) -> Tensor:
     return tokens.gather(1, order)
 
 
-def sinkhorn(scores: Tensor, rounds: int, temperature: float = 1.0) -> Tensor:
-    """Log of a plan (N, M) near exp(scores / temperature) with equal rows and equal columns.
+def sinkhorn(scores: Tensor, rounds: int, temperature: float = 1.0,
+             mask: Tensor | None = None) -> Tensor:
+    """Log of a plan (..., N, M) near exp(scores / temperature) with equal rows and equal columns.
 
-    Each row sums to 1 and each column to N / M in the limit (Sinkhorn 1967, Cuturi 2013).
+    Each row sums to 1 and each column to N / M in the limit (Sinkhorn 1967, Cuturi 2013). mask
+    (..., N) is False on rows that are not there.
     """
     plan = scores / temperature
-    share = math.log(scores.shape[0] / scores.shape[1])
+    if mask is None:
+        mask = torch.ones(scores.shape[:-1], dtype=torch.bool, device=scores.device)
+    absent = ~mask[..., None]
+    plan = plan.masked_fill(absent, -1e9)
+    share = (mask.sum(-1) / scores.shape[-1]).log()[..., None, None]
     for _ in range(rounds):
-        plan = plan - plan.logsumexp(0, keepdim=True) + share
-        plan = plan - plan.logsumexp(1, keepdim=True)
+        plan = plan - plan.logsumexp(-2, keepdim=True) + share
+        plan = (plan - plan.logsumexp(-1, keepdim=True)).masked_fill(absent, -1e9)
     return plan

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ponder.config.rollouts import SamplerConfig
-from ponder.maths import GREEDY, Sampling, distribution, draw
+from ponder.maths import GREEDY, Sampling, at_least_float32, distribution, draw
 from ponder.models.policy import Policy
 from ponder.schedule import parse_schedule
 from ponder.types import Problems, Rollouts, Scores
@@ -19,7 +19,8 @@ def sample(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
     rules = policy.rules
     rows = len(problems) * samples
     thought = torch.full((rows, rules.tokens + 1), problems.pad, device=problems.question.device)
-    logprobs = torch.zeros(rows, rules.tokens, device=thought.device)
+    logprobs = torch.zeros(rows, rules.tokens, device=thought.device,
+                           dtype=torch.promote_types(torch.float32, policy.thinker.head.dtype))
     if rules.tokens:
         fill = _sample_ragged if rules.stops else _sample_fixed
         fill(policy, problems, samples, sampling, generator, thought, logprobs)
@@ -46,7 +47,7 @@ def given(problems: Problems, thought: Tensor, samples: int = 1,
 def _choose(policy: Policy, hidden: Tensor, sampling: Sampling,
             generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
     """Next tokens (B,) as vocabulary ids and their log-probabilities (B,)."""
-    logits = policy.thinker.logits(hidden, policy.allowed).float()
+    logits = at_least_float32(policy.thinker.logits(hidden, policy.allowed))
     if sampling.temperature == 0:
         full = logits.log_softmax(-1)
         token = full.argmax(-1)

@@ -19,9 +19,11 @@ class ModelConfig:
     layers: int = option(2, "number of blocks", low=1)
     heads: int = option(4, "attention heads", low=1)
     positions: str = option("learned", "position embedding", legal=("learned", "sinusoidal"))
-    init_std: float = option(0.2, "standard deviation of the initial matrices (GPT-2: 0.02)", low=0)
-    embedding_std: float = option(1.0, "of the initial embeddings (GPT-2: 0.02)", low=0)
-    head_std: float = option(0.1, "of an initial head that is not tied to the embeddings", low=0)
+    init_std: float = option(0.3, "standard deviation of the initial matrices (GPT-2: 0.02)", low=0)
+    query_key_std: float = option(0.1, "of those that make queries and keys (GPT-2: 0.02)", low=0)
+    embedding_std: float = option(1.0, "of the token embeddings (GPT-2: 0.02)", low=0)
+    position_std: float = option(0.3, "of learned position embeddings (GPT-2: 0.02)", low=0)
+    head_std: float = option(0.1, "of a head that is not tied to the embeddings", low=0)
     tie_embeddings: bool = option(False, "input and output embeddings share their weights")
 
 

@@ -23,10 +23,21 @@ class SamplerConfig:
 class BalancedConfig:
     """Balanced self-labelling: answers are dealt out to codes the thinker finds easy."""
 
-    every: int = option(40, "steps between assignments", low=1)
-    bonus: float = option(0.1, "nats in favour of the token an answer has now", low=0)
-    decay: float = option(0.95, "decay of the running mean of log p(token | question)", low=0,
-                          high=0.9999)
+    every: int = option(20, "steps between assignments", low=1)
+    measure: int = option(20, "questions of each answer looked at before a position starts", low=1)
+    decay: float = option(0.5, "share of the table that is kept at each assignment", low=0, high=1)
+    bonus: float = option(0.3, "first bonus for the token an answer has now, in standard "
+                          "deviations of the table; a thermostat regulates it", low=0)
+    change: float = option(0.3, "share of the labels of unlearnt answers that may move", low=0)
+    half_life: float = option(400, "steps in which that share halves once a position is learnt",
+                              low=1)
+    next_known: float = option(0.9, "the next position starts at this training accuracy ...", low=0)
+    next_change: float = option(0.03, "... when no more of the labels moved", low=0)
+    frozen_known: float = option(0.95, "labels are frozen at this training accuracy ...", low=0)
+    frozen_change: float = option(0.005, "... when no more of them moved", low=0)
+    settled_known: float = option(0.93, "the language has settled when every position reaches this",
+                                  low=0, high=1)
+    freeze_after: int = option(250, "steps after that at which all labels are frozen", low=0)
 
 
 @dataclass

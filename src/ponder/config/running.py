@@ -19,10 +19,10 @@ class TrainerConfig:
     train_batch_size: int = option(256, "questions per micro-batch", low=1)
     train_gradient_accumulation_steps: int = option(1, "micro-batches per optimizer step", low=1)
     lr: float = option(2e-3, "peak learning rate (AdamW)", low=0)
-    warmup: int = option(100, "steps of linear warm-up", low=0)
-    lr_decay: str = option("linear", "after the warm-up; wsd: constant, then linear over the "
+    warmup: int = option(50, "steps of linear warm-up", low=0)
+    lr_decay: str = option("wsd", "after the warm-up; wsd: constant, then linear over the "
                            "cooldown", legal=("constant", "linear", "cosine", "wsd"))
-    cooldown: int = option(600, "wsd: steps of the final decay; begins when a search has settled "
+    cooldown: int = option(800, "wsd: steps of the final decay; begins when a search has settled "
                            "its language, or so many steps before the end", low=1)
     lr_end: float = option(0.02, "final share of the learning rate", low=0, high=1)
     beta2: float = option(0.98, "second moment decay of AdamW", low=0, high=0.99999)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ponder.maths import Sampling, distribution, entropy, left_justify
+from ponder.maths import Sampling, at_least_float32, distribution, entropy, left_justify
 from ponder.models.transformer import Transformer, repeat_past
 from ponder.tokens import Vocabulary
 from ponder.types import Problems, Rollouts, Scores
@@ -83,7 +83,7 @@ class Policy(nn.Module):
         if count == 0:
             empty = torch.zeros(len(thought), 0, device=thought.device)
             return empty, empty, torch.zeros(len(thought), 0, 1, device=thought.device)
-        logits = self.decisions(rollouts.problems, thought, rollouts.samples).float()
+        logits = at_least_float32(self.decisions(rollouts.problems, thought, rollouts.samples))
         taken = (thought[:, :-1] - self.allowed.start).clamp(0, logits.shape[-1] - 1)
         logprobs = distribution(logits, sampling, keep=taken)
         real = rollouts.mask[:, :-1]
@@ -115,7 +115,7 @@ class Policy(nn.Module):
             at = start + torch.arange(width, device=row.device)
             hidden = self._context(net, problems, row, samples, row.shape[1])
             hidden = hidden.gather(1, at[..., None].expand(-1, -1, hidden.shape[-1]))
-        return net.logits(hidden, slice(0, self.vocabulary.end)).float()
+        return at_least_float32(net.logits(hidden, slice(0, self.vocabulary.end)))
 
     def _context(self, net: Transformer, problems: Problems, row: Tensor, samples: int,
                  last: int) -> Tensor:

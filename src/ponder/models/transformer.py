@@ -32,13 +32,16 @@ class Shape:
 
 @dataclass(frozen=True)
 class Init:
-    """Standard deviations of the initial weights: of matrices, embeddings and an untied head.
+    """Standard deviations of the initial weights, by kind.
 
-    GPT-2's are 0.02 throughout. Tiny models that must make something of nothing want more.
+    GPT-2's are 0.02 throughout. Tiny models that must make something of nothing want more: their
+    first, random preferences are what a language grows from.
     """
 
     matrices: float = 0.02
+    queries_keys: float = 0.02
     embeddings: float = 0.02
+    positions: float = 0.02
     head: float = 0.02
 
 
@@ -149,13 +152,15 @@ class Transformer(nn.Module):
 
     def _initialise(self, init: Init) -> None:
         """Normal; projections back into the residual stream are scaled by 1/sqrt(2 L)."""
+        kinds = {"wte.weight": init.embeddings, "wpe.weight": init.positions,
+                 "lm_head.weight": init.head,
+                 "c_proj.weight": init.matrices / math.sqrt(2 * self.shape.layers)}
         for name, weight in self.named_parameters():
-            if weight.dim() < 2:
-                continue
-            std = init.embeddings if ".wte" in name or ".wpe" in name else init.matrices
-            std = init.head if name == "lm_head.weight" else std
-            residual = name.endswith("c_proj.weight")
-            nn.init.normal_(weight, std=std / math.sqrt(2 * self.shape.layers) if residual else std)
+            if weight.dim() > 1:
+                kind = ".".join(name.split(".")[-2:])
+                nn.init.normal_(weight, std=kinds.get(kind, init.matrices))
+            if name.endswith("c_attn.weight"):
+                nn.init.normal_(weight[:, :2 * self.shape.d_model], std=init.queries_keys)
         if self.shape.sinusoidal:
             self.wpe.weight.requires_grad_(False).copy_(
                 sinusoids(self.shape.positions, self.shape.d_model))

@@ -1,0 +1,39 @@
+# Everything a newcomer needs: `make demo` to see it work, `make test` to see that it is right.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: help setup demo test check results clean
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP) ## Make .venv and install everything into it (done once)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt setuptools torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev,tensorboard]'
+	@touch $@
+
+demo: setup ## Run the main job: two networks invent a language and add with it
+	$(BIN)/python run.py
+	@echo "More: source .venv/bin/activate; python run.py --help"
+
+check: setup ## The fast tier, under a minute: ruff, pyright, floors, unit tests
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test: setup ## Everything: ruff, pyright, all tests
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/python -m pytest -n 2 --durations 10
+
+results: setup ## Run every setting of docs/results.md again (hours) and rewrite its tables
+	$(BIN)/python bench/results.py
+
+clean: ## Remove the environment and caches; runs and their results stay
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis src/*.egg-info

@@ -1,0 +1,100 @@
+"""Pure functions against numbers worked by hand, and against counting."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from ponder.maths import (
+    Sampling,
+    count_entropy,
+    discounted,
+    distribution,
+    draw,
+    entropy,
+    group_advantages,
+    mutual_information,
+    row_codes,
+    sinkhorn,
+)
+
+LOGITS = torch.tensor([0.5, 0.25, 0.15, 0.10]).log()
+
+
+def probabilities(**changes) -> list[float]:
+    return distribution(LOGITS, Sampling(**changes)).exp().tolist()
+
+
+def test_distribution_by_hand() -> None:
+    assert probabilities() == pytest.approx([0.5, 0.25, 0.15, 0.10])
+    assert probabilities(top_k=2) == pytest.approx([2 / 3, 1 / 3, 0, 0])
+    assert probabilities(top_p=0.6) == pytest.approx([2 / 3, 1 / 3, 0, 0])
+    assert probabilities(top_p=0.5) == pytest.approx([1, 0, 0, 0])
+    assert probabilities(top_p=0.8) == pytest.approx([0.5 / 0.9, 0.25 / 0.9, 0.15 / 0.9, 0])
+    assert probabilities(epsilon=0.4) == pytest.approx([0.4, 0.25, 0.19, 0.16])
+    assert probabilities(top_k=1, epsilon=0.4) == pytest.approx([0.7, 0.1, 0.1, 0.1])
+    assert probabilities(epsilon=1.0) == pytest.approx([0.25] * 4)
+    squares = [0.25, 0.0625, 0.0225, 0.01]
+    assert probabilities(temperature=0.5) == pytest.approx([s / sum(squares) for s in squares])
+
+
+def test_the_token_that_was_sampled_stays_allowed() -> None:
+    kept = distribution(LOGITS, Sampling(top_k=1), keep=torch.tensor(3)).exp()
+    assert kept.tolist() == pytest.approx([5 / 6, 0, 0, 1 / 6])
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(top_k=3), Sampling(0.5, epsilon=0.2)])
+def test_draws_follow_the_distribution(sampling: Sampling) -> None:
+    logprobs = distribution(LOGITS, sampling)
+    count = 40_000
+    drawn = draw(logprobs.expand(count, 4), torch.Generator().manual_seed(0))
+    share = torch.bincount(drawn, minlength=4) / count
+    assert torch.allclose(share, logprobs.exp(), atol=4 * 0.5 / math.sqrt(count))
+    assert (share[logprobs.exp() == 0] == 0).all()
+
+
+def test_entropy_by_hand() -> None:
+    assert entropy(torch.full((3, 8), 1 / 8).log()).tolist() == pytest.approx([math.log(8)] * 3)
+    assert float(entropy(distribution(LOGITS, Sampling(top_k=1)))) == 0.0
+
+
+def test_group_advantages_by_hand() -> None:
+    reward = torch.tensor([1.0, 2.0, 6.0, 0.0, 0.0, 3.0])
+
+    def of(baseline: str, scale: str = "none", running: float = 0.0) -> list[float]:
+        return group_advantages(reward, 3, baseline, scale, running).tolist()
+
+    assert of("none") == reward.tolist()
+    assert of("group_mean") == pytest.approx([-2, -1, 3, -1, -1, 2])
+    assert of("leave_one_out") == pytest.approx([-3, -1.5, 4.5, -1.5, -1.5, 3])
+    assert of("running_mean", running=2.0) == pytest.approx([-1, 0, 4, -2, -2, 1])
+    assert of("group_mean", "group")[:3] == pytest.approx(
+        [x / math.sqrt(7) for x in (-2, -1, 3)], abs=1e-4)  # var = (4 + 1 + 9) / 2
+    assert of("group_mean", "batch")[5] == pytest.approx(2 / float(reward.std()), abs=1e-4)
+
+
+def test_discounted_credit_by_hand() -> None:
+    mask = torch.tensor([[True, True, True], [True, False, False]])
+    credit = discounted(torch.tensor([8.0, -1.0]), mask, 0.5)
+    assert credit.tolist() == [[2, 4, 8], [-1, 0, 0]]
+
+
+def test_mutual_information_by_hand() -> None:
+    a = torch.arange(1000)
+    assert mutual_information(a % 10, a % 10) == pytest.approx(math.log(10))
+    assert mutual_information(a % 10, a // 10 % 10) == pytest.approx(0.0, abs=1e-9)
+    assert mutual_information(a % 10, a % 5) == pytest.approx(math.log(5))
+
+
+def test_count_entropy_and_row_codes() -> None:
+    assert count_entropy(torch.tensor([1, 1, 2, 2])) == pytest.approx(math.log(2))
+    codes = row_codes(torch.tensor([[1, 2], [3, 4], [1, 2]]))
+    assert codes[0] == codes[2] != codes[1]
+
+
+def test_sinkhorn_balances_rows_and_columns() -> None:
+    plan = sinkhorn(torch.randn(30, 10) * 3, rounds=200).exp()
+    assert torch.allclose(plan.sum(1), torch.ones(30), atol=1e-4)
+    assert torch.allclose(plan.sum(0), torch.full((10,), 3.0), atol=1e-3)

@@ -1,0 +1,125 @@
+"""Credit and losses against hand-worked numbers and the exact gradient."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from conftest import generator, make_policy, make_task
+
+from ponder.config.strategies import Grpo, Reinforce, Sft, Star
+from ponder.maths import Sampling
+from ponder.rollout import given, sample
+from ponder.strategies import GRPO, REINFORCE, SFT, STaR
+from ponder.types import Rollouts, Scores
+
+
+def rollouts_of(reward: list[float], samples: int, tokens: int = 2) -> Rollouts:
+    task = make_task()
+    problems = task.sample(len(reward) // samples, generator())
+    thought = torch.full((len(reward), tokens + 1), task.vocabulary.first_thought)
+    thought[:, -1] = task.vocabulary.end
+    rollouts = given(problems, thought, samples)
+    rollouts.reward = torch.tensor(reward)
+    return rollouts
+
+
+def scores_of(logprobs: torch.Tensor) -> Scores:
+    zero = torch.zeros_like(logprobs)
+    return Scores(logprobs, zero, zero, torch.zeros(len(logprobs)))
+
+
+def test_reinforce_loss_by_hand() -> None:
+    rollouts = REINFORCE(Reinforce(discount=0.5)).credit(rollouts_of([1.0, 3.0], 2))
+    assert rollouts.credit is not None
+    assert rollouts.credit.tolist() == [[-0.5, -1], [0.5, 1]]
+    logprobs = torch.tensor([[-1.0, -2.0], [-3.0, -4.0]])
+    loss = REINFORCE(Reinforce()).loss(scores_of(logprobs), rollouts, torch.tensor(4))
+    assert float(loss) == pytest.approx(-(0.5 + 2 - 1.5 - 4) / 4)
+
+
+def test_running_mean_is_the_mean_before_this_batch() -> None:
+    strategy = REINFORCE(Reinforce(baseline="running_mean", decay=0.5))
+    first = strategy.credit(rollouts_of([2.0, 4.0], 2)).credit
+    second = strategy.credit(rollouts_of([7.0, 7.0], 2)).credit
+    third = strategy.credit(rollouts_of([7.0, 7.0], 2)).credit
+    assert [float(c[0, 0]) for c in (first, second, third) if c is not None] == [-1, 4, 2]
+
+
+def test_grpo_is_reinforce_at_the_first_step_and_clips_later() -> None:
+    rollouts = GRPO(Grpo(scale="none")).credit(rollouts_of([0.0, 2.0], 2))
+    rollouts.chosen = torch.ones_like(rollouts.chosen)
+    rollouts.logprobs = torch.tensor([[-1.0, -1.0], [-1.0, -1.0]])
+    logprobs = rollouts.logprobs.clone().requires_grad_()
+    strategy = GRPO(Grpo(scale="none", clip=0.2))
+    (gradient,) = torch.autograd.grad(
+        strategy.loss(scores_of(logprobs), rollouts, torch.tensor(4)), logprobs)
+    assert gradient.tolist() == [[0.25, 0.25], [-0.25, -0.25]]
+    moved = (rollouts.logprobs + torch.tensor([[0.5, -0.5], [0.5, 0.1]])).requires_grad_()
+    (gradient,) = torch.autograd.grad(
+        strategy.loss(scores_of(moved), rollouts, torch.tensor(4)), moved)
+    # credit -1: a ratio below 0.8 has no gradient; credit +1: a ratio above 1.2 has none
+    assert torch.allclose(gradient, torch.tensor([[0.4122, 0], [0, -0.2763]]), atol=1e-4)
+
+
+def test_star_keeps_the_best_of_each_group() -> None:
+    rollouts = STaR(Star()).credit(rollouts_of([1.0, 3.0, 2.0, 5.0, 4.0, 0.0], 3))
+    assert rollouts.weight is not None and rollouts.credit is not None
+    assert rollouts.weight.tolist() == [0, 1, 0, 1, 0, 0]
+    assert rollouts.credit[:, 0].tolist() == [0, 1, 0, 1, 0, 0]
+    assert int(rollouts.learn.sum()) == 4
+
+
+def test_star_keeps_all_correct_ones_and_the_answerer_learns_from_hopeless_groups() -> None:
+    rollouts = rollouts_of([0.0] * 6, 3)
+    rollouts.parts = {"exact_match": torch.tensor([1.0, 0, 1, 0, 0, 0])}
+    rollouts = STaR(Star(keep="correct")).credit(rollouts)
+    assert rollouts.credit is not None and rollouts.weight is not None
+    assert rollouts.credit[:, 0].tolist() == [1, 0, 1, 0, 0, 0]
+    assert rollouts.weight.tolist() == [1, 0, 1, 1, 1, 1]
+
+
+def test_sft_loss_is_the_mean_negative_log_likelihood() -> None:
+    rollouts = SFT(Sft()).credit(rollouts_of([0.0, 0.0], 1))
+    logprobs = torch.tensor([[-1.0, -2.0], [-3.0, -4.0]])
+    assert float(SFT(Sft()).loss(scores_of(logprobs), rollouts, torch.tensor(4))) == 2.5
+
+
+@pytest.mark.parametrize("baseline", ["none", "group_mean", "leave_one_out"])
+def test_reinforce_estimates_the_exact_gradient(baseline: str) -> None:
+    """V = 3, K = 2: 9 thoughts, enumerated. The group mean shrinks by (G - 1) / G, known."""
+    torch.manual_seed(3)
+    task = make_task(thoughts=3, max=10)
+    policy = make_policy(task, tokens=2, stops=False).double()
+    problems = task.sample(1, generator(1))
+    value = torch.rand(3, 3, dtype=torch.double)
+    first, end = task.vocabulary.first_thought, task.vocabulary.end
+
+    def worth(thought: torch.Tensor) -> torch.Tensor:
+        return value[thought[:, 0] - first, thought[:, 1] - first]
+
+    codes = torch.tensor([[first + a, first + b, end]
+                          for a, b in itertools.product(range(3), repeat=2)])
+    every = policy.think(given(problems, codes, 9), Sampling())[0].sum(1)
+    head = policy.thinker.head
+    (exact,) = torch.autograd.grad((every.exp() * worth(codes)).sum(), head)
+
+    samples, draws = 4, 1500
+    many = problems[torch.zeros(draws, dtype=torch.long)]
+    rollouts = sample(policy, many, samples, Sampling(), generator(2))
+    rollouts.reward = worth(rollouts.thought)
+    rollouts = REINFORCE(Reinforce(baseline=baseline)).credit(rollouts)
+    assert rollouts.credit is not None
+    logprobs = policy.think(rollouts, Sampling())[0]
+    rows = (rollouts.credit * logprobs).sum(1).view(draws, samples).mean(1)
+    shrink = (samples - 1) / samples if baseline == "group_mean" else 1.0
+    chunks = torch.stack([torch.autograd.grad(part.mean(), head, retain_graph=True)[0]
+                          for part in rows.split(50)])
+    mean, error = chunks.mean(0), chunks.std(0) / len(chunks) ** 0.5
+    seen = error > 1e-9
+    z = (mean - shrink * exact)[seen] / error[seen]
+    assert z.abs().max() < 4.5
+    assert z.square().mean() < 2
+    wrong = (mean - 0.5 * exact)[seen] / error[seen]
+    assert wrong.square().mean() > 2  # the test could tell
