@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import generator, make_policy, make_task
 
+from conftest import generator, make_policy, make_task
 from ponder.maths import Sampling, left_justify
 from ponder.rollout import given, greedy, sample
 from ponder.types import Problems

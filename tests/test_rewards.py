@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import generator, make_policy, make_task
 
+from conftest import generator, make_policy, make_task
 from ponder.config import REWARDS as NAMES
 from ponder.maths import Sampling
 from ponder.models.policy import Policy, Rules

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import generator, make_policy, make_task
 
+from conftest import generator, make_policy, make_task
 from ponder.config.rollouts import BalancedConfig, SearchConfig, TreeConfig
 from ponder.models.policy import Policy
 from ponder.search.assignment import assign, deal, padded_groups

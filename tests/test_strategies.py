@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 import torch
-from conftest import generator, make_policy, make_task
 
+from conftest import generator, make_policy, make_task
 from ponder.config.strategies import Grpo, Reinforce, Sft, Star
 from ponder.maths import Sampling
 from ponder.rollout import given, sample

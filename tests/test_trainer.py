@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import generator, make_policy, make_task
 
+from conftest import generator, make_policy, make_task
 from ponder.checkpoint import weights_sha256
 from ponder.config.rollouts import SamplerConfig
 from ponder.config.running import TrainerConfig
 from ponder.config.strategies import Grpo, Reinforce, Star
 from ponder.rewards import Reward
 from ponder.rollout import Sampler
-from ponder.strategies import GRPO, REINFORCE, Strategy, STaR
+from ponder.strategies import GRPO, REINFORCE, STaR, Strategy
 from ponder.trainer import Hooks, Trainer, learning_rate_share
 
 STRATEGIES = {"reinforce": REINFORCE(Reinforce()), "grpo": GRPO(Grpo()), "star": STaR(Star())}

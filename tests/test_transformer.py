@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_policy, make_task
 
+from conftest import make_policy, make_task
 from ponder.checkpoint import load_model, save, save_pretrained, weights_sha256
 from ponder.errors import UserError
 from ponder.models.transformer import Init, Shape, Transformer, repeat_past, sinusoids

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from ponder.config import REWARDS, Config, variants
-from ponder.errors import UserError, closest
+from ponder.config import REWARDS, SCHEMAS, VARIANTS, Config, variants
+from ponder.errors import UserError, closest, shown
 from ponder.schedule import FORMS, parse_schedule
+
+LARGEST = 10**18  # every whole number fits 64 bits, with room for arithmetic
 
 
 def check(config: Config) -> None:
     """Raise `UserError` with one line for the first thing that is wrong."""
+    for group in ("task", "rollout", "strategy"):
+        if getattr(config, group) is None:
+            raise UserError(f"{group}=null: found null; legal: {', '.join(SCHEMAS[group])}")
     for key, value, about in leaves(config):
         _check_leaf(key, value, about)
-    for name in config.reward:
+    for name, weight in config.reward.items():
         if name not in REWARDS:
-            raise UserError(f"reward.{name}: unknown reward{closest(name, list(REWARDS))}; "
+            raise UserError(f"reward.{name}: no such reward{closest(name, list(REWARDS))}; "
                             f"legal: {', '.join(REWARDS)}")
+        _check_range(f"reward.{name}={shown(weight)}", weight, {})
     for problem in contradictions(config):
         raise UserError(problem)
 
@@ -41,70 +49,76 @@ def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, dict]]:
 
 
 def _check_leaf(key: str, value: Any, about: dict) -> None:
+    typed = f"{key}={shown(value)}"
+    numbers = [value]
     if about.get("schedule"):
         try:
-            value = parse_schedule(value)(0)
+            schedule = parse_schedule(value)
         except ValueError as error:
-            raise UserError(f"{key}={value}: {error}; legal: {FORMS}") from None
+            raise UserError(f"{typed}: {error}; legal: {FORMS}") from None
+        numbers = [schedule(0), schedule(LARGEST)]  # every schedule runs from one to the other
+    for number in numbers:
+        _check_range(typed, number, about)
     legal = about.get("legal") or ()
     for word in value if isinstance(value, list) else [value]:
         if legal and word not in legal:
-            raise UserError(f"{key}={word}: found {word!r}{closest(str(word), list(legal))}; "
+            raise UserError(f"{typed}: found {word!r}{closest(str(word), list(legal))}; "
                             f"legal: {', '.join(legal)}")
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        low, high = about.get("low"), about.get("high")
-        if low is not None and value < low:
-            raise UserError(f"{key}={value}: found {value}; legal: at least {low}")
-        if high is not None and value > high:
-            raise UserError(f"{key}={value}: found {value}; legal: at most {high}")
+
+
+def _check_range(typed: str, number: Any, about: dict) -> None:
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        return
+    low, high = about.get("low"), about.get("high")
+    if isinstance(number, float) and not math.isfinite(number):
+        raise UserError(f"{typed}: found {number}; legal: a finite number")
+    if low is not None and number < low:
+        raise UserError(f"{typed}: found {number}; legal: at least {low}")
+    if high is not None and number > high:
+        raise UserError(f"{typed}: found {number}; legal: at most {high}")
+    if isinstance(number, int) and abs(number) > LARGEST:
+        raise UserError(f"{typed}: found {number}; legal: at most {LARGEST}")
 
 
 def contradictions(config: Config) -> Iterator[str]:
     """Each combination of legal values that means nothing, as the line that says why."""
     yield from _variants_need_thought(config)
+    yield from config.task.contradictions()
     yield from _gold_must_fit(config)
     yield from _learning_needs(config)
-    model = config.model
-    if model.d_model % model.heads:
-        yield (f"model.heads={model.heads}: does not divide model.d_model={model.d_model}; "
-               "legal: a divisor of it")
-    for key, path in (("model.name", model.name), ("model.ref_name", model.ref_name)):
-        if path is not None and not (Path(path) / "config.json").is_file():
-            yield f"{key}={path}: no config.json there; legal: a checkpoint directory"
-    if config.task.data is not None and not Path(config.task.data).is_file():
-        yield f"task.data={config.task.data}: no such file; legal: a .csv or .parquet file"
-    if config.action == "evaluate" and model.name is None:
-        yield "action=evaluate: needs model.name=<checkpoint directory>"
-    if config.action == "problems" and not str(config.out).endswith((".csv", ".parquet")):
-        yield f"out={config.out}: action=problems needs out=<file>.csv or <file>.parquet"
+    yield from _model_must_fit(config)
+    yield from _files_must_fit(config)
 
 
 def _variants_need_thought(config: Config) -> Iterator[str]:
-    if config.thinker.tokens == 0:
-        for flag in variants(config):
-            yield f"variant={flag}: needs think (thinker.tokens is 0); legal: variant=[think,{flag}]"
-        if not config.thinker.stops:
-            yield "variant=fixed: needs think (thinker.tokens is 0); legal: variant=[think,fixed]"
-    elif "thought" not in config.answerer.sees:
-        yield (f"answerer.sees={config.answerer.sees}: a thought nobody sees is no use; "
+    typed = [*variants(config), *([] if config.thinker.stops else ["fixed"])]
+    flags = ",".join(sorted(set(typed), key=VARIANTS.index))
+    if config.thinker.tokens == 0 and flags:
+        yield (f"variant=[{flags}]: found thinker.tokens=0; legal: together with think, as in "
+               f"variant=[think,{flags}]")
+    if config.thinker.tokens and "thought" not in config.answerer.sees:
+        yield (f"answerer.sees={shown(config.answerer.sees)}: found a thought that nobody sees; "
                "legal: [question,thought] or [thought]")
 
 
 def _gold_must_fit(config: Config) -> Iterator[str]:
     task, thinker = config.task, config.thinker
-    wanted = {"variant=super": config.answerer.learns_from == "gold",
-              "variant=clean": "gold_thought" in config.reward,
-              "strategy=sft": config.strategy.name == "sft" and config.rollout.kind != "search"}
+    whole = {"variant=super": config.answerer.learns_from == "gold",
+             "variant=clean": "gold_thought" in config.reward,
+             "strategy=sft": config.strategy.name == "sft" and config.rollout.kind != "search"}
+    wanted = {**whole, "reward=gold_tokens": "gold_tokens" in config.reward}
     for name in (name for name, on in wanted.items() if on and thinker.tokens):
-        if task.gold == "none" and task.data is None:
-            yield f"{name}: needs gold thoughts, but task.gold=none; legal: digits, scratchpad"
+        if task.gold == "none":
+            yield (f"task.gold=none: found no gold thoughts, which {name} needs; legal: digits, "
+                   "scratchpad")
         if thinker.vocabulary < 10:
-            yield (f"thinker.vocabulary={thinker.vocabulary}: {name} spells gold thoughts with 10 "
-                   "thought tokens; legal: at least 10")
+            yield (f"thinker.vocabulary={thinker.vocabulary}: found too few tokens to spell the "
+                   f"digits of gold thoughts, which {name} needs; legal: at least 10")
         length = task.thought_length
-        if thinker.tokens < length or (not thinker.stops and thinker.tokens != length):
-            yield (f"thinker.tokens={thinker.tokens}: {name} needs room for the gold thought; "
-                   f"legal: {length}{' or more' if thinker.stops else ''}")
+        if whole.get(name) and (thinker.tokens < length or (
+                not thinker.stops and thinker.tokens != length)):
+            yield (f"thinker.tokens={thinker.tokens}: found other room than the gold thought of "
+                   f"{name} takes; legal: {length}{' or more' if thinker.stops else ''}")
 
 
 def _learning_needs(config: Config) -> Iterator[str]:
@@ -112,11 +126,44 @@ def _learning_needs(config: Config) -> Iterator[str]:
     baseline = getattr(strategy, "baseline", "group_mean" if strategy.name == "grpo" else "none")
     if config.thinker.tokens and rollout.samples < 2 and baseline in ("group_mean",
                                                                       "leave_one_out"):
-        yield (f"rollout.samples={rollout.samples}: strategy={strategy.name} with baseline "
-               f"{baseline} learns nothing from one sample; legal: at least 2")
+        yield (f"rollout.samples={rollout.samples}: found one sample, from which "
+               f"strategy={strategy.name} with baseline {baseline} learns nothing; legal: at "
+               "least 2")
+    if not config.reward:
+        yield f"reward={{}}: found none; legal: one or more of {', '.join(REWARDS)}"
     if "reference" in config.reward and config.model.ref_name is None:
-        yield "reward=reference: needs model.ref_name=<checkpoint directory>"
-    if getattr(rollout, "method", "") == "balanced":
-        if config.answerer.learns_from == "gold" or "gold_thought" in config.reward:
-            yield ("rollout.method=balanced: invents its own language, so super and clean cannot "
-                   "steer it; legal: exhaustive, beam, tree")
+        yield ("reward=reference: found model.ref_name=null; legal: with "
+               "model.ref_name=<checkpoint directory>")
+    if getattr(rollout, "method", "") == "balanced" and (
+            config.answerer.learns_from == "gold" or "gold_thought" in config.reward):
+        yield ("rollout.method=balanced: found super or clean, but it invents a language of its "
+               "own; legal: auto, exhaustive, beam, tree")
+
+
+def _model_must_fit(config: Config) -> Iterator[str]:
+    model = config.model
+    if model.d_model % model.heads:
+        yield (f"model.heads={model.heads}: found no divisor of model.d_model={model.d_model}; "
+               "legal: a divisor")
+    if model.positions == "sinusoidal" and model.d_model % 2:
+        yield (f"model.d_model={model.d_model}: found an odd width, but sinusoidal positions come "
+               "in pairs; legal: an even width, or model.positions=learned")
+    for key, path in (("model.name", model.name), ("model.ref_name", model.ref_name)):
+        if path is not None and not (Path(path) / "config.json").is_file():
+            yield f"{key}={path}: found no config.json there; legal: a checkpoint directory"
+    if config.action == "evaluate" and model.name is None:
+        yield ("action=evaluate: found model.name=null; legal: with "
+               "model.name=<checkpoint directory>")
+
+
+def _files_must_fit(config: Config) -> Iterator[str]:
+    tables = (".csv", ".parquet")
+    data, out = config.task.data, config.out
+    if data is not None and not (Path(data).is_file() and data.endswith(tables)):
+        yield (f"task.data={data}: found no such table; legal: a file that ends in "
+               ".csv or .parquet")
+    if config.action == "problems" and not str(out).endswith(tables):
+        yield f"out={shown(out)}: found no table to write; legal: out=<file>.csv or .parquet"
+    if not re.fullmatch(r"\w[\w.-]*", config.run_type):
+        yield (f"run_type={config.run_type}: found {config.run_type!r}; legal: letters, digits, "
+               "_ . and -, as it names a directory")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 from ponder.compat import rewrite
-from ponder.errors import UserError, explain
+from ponder.errors import UserError, explain, refuse_words
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
+OF_THIS_CALL = ("action", "run_type", "out", "logger", "model.name", "trainer.device",
+                "trainer.threads")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,78 +28,137 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
-        _compose_and_run(rewrite(arguments, CONF))
-    except UserError as error:
-        return _refuse(str(error))
+        arguments = rewrite(arguments, CONF)
+        refuse_words(arguments, CONF)
+        return _compose_and_run(arguments)
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        line = explain(error, CONF)
-        if line is None:
-            raise
-        return _refuse(line)
-    return 0
+        return _refuse(error)
 
 
-def _refuse(line: str) -> int:
+def _refuse(error: Exception) -> int:
+    """One line and 2 for a mistake in the input. Raises anything else again."""
+    line = str(error) if isinstance(error, UserError) else explain(error)
+    if line is None:
+        raise error
     print(f"error: {line}", file=sys.stderr)
     return 2
 
 
-def _compose_and_run(arguments: list[str]) -> None:
+def _compose_and_run(arguments: list[str]) -> int:
     import hydra
 
     from ponder.config import register
 
     register()
     sys.argv = [sys.argv[0], *arguments]
-    refused: list[UserError] = []
-    hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(
-        functools.partial(job, refused=refused))()
-    if refused:
-        raise refused[0]
-
-
-def job(node: Any, refused: list[UserError]) -> float | None:
-    """One composed job. Mistakes in the input are handed back, so that Hydra adds no words."""
+    codes: list[int] = []
     try:
-        return _job(node)
-    except UserError as error:
-        refused.append(error)
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(
+            functools.partial(job, codes=codes, process=os.getpid()))()
+    except OSError as error:
+        if codes or explain(error) is not None:
+            raise
+        raise UserError(f"{error.filename}: cannot be made ({error.strerror}); legal: hydra.run.dir"
+                        "=<directory that can be written>") from None
+    return max(codes, default=0)
+
+
+def job(node: Any, codes: list[int], process: int) -> float | None:
+    """One composed job. Its line about a mistake is written here, so that Hydra adds no words.
+
+    In another process (a launcher's) nobody would read `codes`, so there it is raised.
+    """
+    codes.append(0)
+    try:
+        config = read(node)
+        from ponder.actions import run
+
+        return run(config, _directory())
+    except Exception as error:
+        if os.getpid() != process:
+            raise
+        codes.append(_refuse(error))
+        _forget(_directory())
         return None
 
 
-def _job(node: Any) -> float | None:
-    """Check everything, then load torch and act."""
-    from hydra.core.hydra_config import HydraConfig
+def read(node: Any) -> Any:
+    """The checked configuration of a composed node, before anything heavy is loaded."""
     from omegaconf import OmegaConf
 
     from ponder.check import check
 
-    config = OmegaConf.to_object(_with_checkpoint(node))
-    check(config)  # type: ignore[arg-type]
-    from ponder.actions import run
-
-    directory = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
-    return run(config, directory)  # type: ignore[arg-type]
+    if node.action == "evaluate" and node.model.name:
+        node = _with_checkpoint(node)
+    config: Any = OmegaConf.to_object(node)
+    check(config)
+    return config
 
 
 def _with_checkpoint(node: Any) -> Any:
-    """`action=evaluate`: the checkpoint's own configuration under what the user typed."""
-    if node.action != "evaluate" or not node.model.name:
-        return node
-    import json
+    """`action=evaluate`: what the checkpoint was trained with, under what was typed.
 
+    Raises `UserError` for variants that are not the checkpoint's: its networks know no others.
+    """
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    path = Path(node.model.name) / "ponder.json"
-    if not path.is_file():
+    from ponder.config import variants
+
+    merged = _of_checkpoint(Path(node.model.name) / "ponder.json")
+    if merged is None:
         return node
-    saved = OmegaConf.merge(node, json.loads(path.read_text())["config"])
-    for override in HydraConfig.get().overrides.task:
-        key = override.partition("=")[0].lstrip("+~")
-        found = OmegaConf.select(node, key)
-        if found is not None or "." in key:
-            OmegaConf.update(saved, key, found)
-    return saved
+    typed = [word.partition("=")[0].lstrip("+~") for word in HydraConfig.get().overrides.task]
+    if node.task.name != merged.task.name:
+        merged.task = node.task
+    for key in (*OF_THIS_CALL, *(key for key in typed if key == "seed" or "." in key)):
+        if not key.startswith("hydra."):
+            OmegaConf.update(merged, key, OmegaConf.select(node, key))
+    if "variant" in typed and variants(node) != variants(merged):
+        raise UserError(f"variant=[{','.join(variants(node))}]: found a checkpoint trained "
+                        f"otherwise; legal: [{','.join(variants(merged))}], or no word about it")
+    return merged
+
+
+def _of_checkpoint(path: Path) -> Any:
+    """The configuration in a checkpoint's ponder.json; None for a directory from elsewhere."""
+    from omegaconf import OmegaConf
+
+    from ponder.config import SCHEMAS, Config
+
+    if not path.is_file():
+        return None
+    try:
+        saved = json.loads(path.read_text())["config"]
+        merged = OmegaConf.structured(Config)
+        for group, name in (("task", "name"), ("rollout", "kind"), ("strategy", "name")):
+            merged[group] = OmegaConf.structured(SCHEMAS[group][saved[group][name]])
+        for key, default in vars(SCHEMAS["task"][saved["task"]["name"]]()).items():
+            if str(default).startswith("${ponder."):  # computed, so it follows what is typed
+                saved["task"].pop(key, None)
+        return OmegaConf.merge(merged, saved)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"{path}: cannot be read ({reason}); legal: the ponder.json of a "
+                        "checkpoint of this version") from None
+
+
+def _directory() -> Path:
+    """Where this job's outputs go."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
+
+
+def _forget(directory: Path) -> None:
+    """Remove the directory of a refused job, where nothing but Hydra's own files is in it."""
+    if not {path.name for path in directory.glob("*")} <= {".hydra", "run.log"}:
+        return
+    shutil.rmtree(directory / ".hydra", ignore_errors=True)
+    (directory / "run.log").unlink(missing_ok=True)
+    for folder in (directory, *directory.parents):
+        if folder.parts[:1] != ("star_runs",) or any(folder.glob("*")):
+            return
+        folder.rmdir()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ponder.maths import count_entropy, mutual_information, row_codes
 from ponder.models.policy import Policy
-from ponder.rollout import greedy
+from ponder.rollout import given, greedy
 from ponder.types import Problems, Rollouts
 
 NECESSITY = ("own", "shuffled", "random", "constant", "dropped")
@@ -39,7 +39,7 @@ def evaluate(policy: Policy, problems: Problems, seed: int = 0) -> Evaluation:
     parts = [problems[slice(start, start + ROWS_AT_ONCE)]
              for start in range(0, len(problems), ROWS_AT_ONCE)]
     thought = torch.cat([greedy(policy, part).thought for part in parts])
-    rollouts = Rollouts(problems, 1, thought, *[torch.empty(0)] * 3)
+    rollouts = given(problems, thought)
     generator = torch.Generator(device="cpu").manual_seed(seed)
     thoughts = {"own": thought, **replacements(policy, rollouts, generator)}
     right = {name: _right(policy, problems, changed) for name, changed in thoughts.items()}

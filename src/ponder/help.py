@@ -46,11 +46,11 @@ def choices(conf: Path) -> dict[str, dict[str, str]]:
 def help_text(conf: Path) -> str:
     lines = [HEAD, "Groups"]
     for group, options in choices(conf).items():
-        if group == "variant":
+        if group == "variant" or not options:
             continue
         lines.append(f"  {group}=")
         lines += [f"      {name:<16}{about}" for name, about in options.items()]
-    lines.append("  experiment also takes a task and variants: add_normal, add_think_fixed_blind, ...")
+    lines.append("  experiment= also takes names such as add_normal or add_think_fixed_blind")
     lines.append("\nVariants: variant=[think,blind], or think=true blind=true")
     about = choices(conf)["variant"]
     lines += [f"      {flag:<16}{about[flag]}" for flag in VARIANTS]

@@ -101,11 +101,3 @@ class Log:
     def close(self) -> None:
         self.file.close()
         self.mirror.close()
-
-
-def read_metrics(directory: Path) -> list[dict[str, float]]:
-    """The lines of a run's metrics.jsonl."""
-    path = directory / "metrics.jsonl"
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; legal: a run directory")
-    return [json.loads(line) for line in path.read_text().splitlines()]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 Schedule = Callable[[int], float]
 
 _FORM = re.compile(r"^(linear|cosine|exponential)\(([^()]*)\)$")
-FORMS = "a number, linear(start, end, steps), cosine(...) or exponential(...)"
+FORMS = "a number, or linear, cosine or exponential(start, end, steps)"
 
 
 def parse_schedule(value: float | str) -> Schedule:
@@ -18,24 +18,18 @@ def parse_schedule(value: float | str) -> Schedule:
     `linear(a, b, n)`, `cosine(a, b, n)` and `exponential(a, b, n)` go from `a` at step 0 to `b` at
     step `n` and stay there. Raises `ValueError` for anything else.
     """
-    try:
-        constant = float(value)
-    except ValueError:
-        pass
-    else:
+    constant = _finite(value)
+    if constant is not None:
         return lambda step: constant
     match = _FORM.match(str(value).replace(" ", ""))
-    if not match:
-        raise ValueError(f"{value!r} is not {FORMS}")
-    shape = match.group(1)
-    try:
-        start, end, steps = (float(part) for part in match.group(2).split(","))
-    except ValueError:
-        raise ValueError(f"{value!r} needs three numbers: {shape}(start, end, steps)") from None
+    numbers = [_finite(part) for part in match.group(2).split(",")] if match else []
+    if match is None or len(numbers) != 3 or None in numbers:
+        raise ValueError(f"found {value!r}")
+    shape, (start, end, steps) = match.group(1), [number or 0.0 for number in numbers]
     if steps < 1:
-        raise ValueError(f"{value!r} needs steps >= 1")
+        raise ValueError(f"found {steps:g} steps, fewer than 1")
     if shape == "exponential" and min(start, end) <= 0:
-        raise ValueError(f"{value!r} needs start and end above 0")
+        raise ValueError(f"found {min(start, end):g}, but exponential needs numbers above 0")
 
     def at(step: int) -> float:
         done = min(1.0, step / steps)
@@ -46,3 +40,12 @@ def parse_schedule(value: float | str) -> Schedule:
         return start + (end - start) * done
 
     return at
+
+
+def _finite(value: object) -> float | None:
+    """The finite number that a value says, or None."""
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None

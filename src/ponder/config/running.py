@@ -22,11 +22,11 @@ class TrainerConfig:
     warmup: int = option(50, "steps of linear warm-up", low=0)
     lr_decay: str = option("wsd", "after the warm-up; wsd: constant, then linear over the "
                            "cooldown", legal=("constant", "linear", "cosine", "wsd"))
-    cooldown: int = option(800, "wsd: steps of the final decay; begins when a search has settled "
+    cooldown: int = option(500, "wsd: steps of the final decay; begins when a search has settled "
                            "its language, or so many steps before the end", low=1)
     lr_end: float = option(0.02, "final share of the learning rate", low=0, high=1)
     beta2: float = option(0.98, "second moment decay of AdamW", low=0, high=0.99999)
-    weight_decay: float = option(0.0, "AdamW weight decay; thoughts do better without", low=0)
+    weight_decay: float = option(0.5, "decoupled weight decay of AdamW", low=0)
     grad_clip: float = option(1.0, "largest gradient norm; 0: no clipping", low=0)
     target_accuracy: float | None = option(None, "stop once an evaluation reaches this", low=0,
                                            high=1)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ponder.config.fields import option
+
+NUMBER_TOKENS = 1_000_000
 
 
 @dataclass
@@ -30,7 +33,24 @@ class AddTask:
     seed: int = option("${seed}", "which questions are held out")
     thought_length: int = option(
         "${ponder.gold_length:${.max},${.terms},${.modular},${.gold}}",
-        "tokens of the gold thought; the `think` variant allows as many")
+        "tokens of the gold thought, computed; the `think` variant allows as many")
+
+    def contradictions(self) -> Iterator[str]:
+        """Each combination of legal values that means nothing, as the line that says why."""
+        largest = self.max - 1 if self.modular else self.terms * (self.max - 1)
+        if self.answer == "number" and largest >= NUMBER_TOKENS:
+            yield (f"task.max={self.max}: found answers up to {largest}, too many for a token "
+                   f"each; legal: answers below {NUMBER_TOKENS}, or task.answer=digits")
+        if self.gold == "scratchpad" and self.terms > 10:
+            yield (f"task.terms={self.terms}: found carries that are no digit, in "
+                   "task.gold=scratchpad; legal: at most 10")
+        length = gold_length(self.max, self.terms, self.modular, self.gold)
+        if self.thought_length != length:
+            yield (f"task.thought_length={self.thought_length}: found another length than the "
+                   f"gold thought has; legal: {length} (set thinker.tokens for more)")
+        if self.held_out == 0 and self.data is None:
+            yield (f"task.held_out={self.held_out:g}: found no question to evaluate on; legal: "
+                   "above 0, at most 0.9")
 
 
 def gold_length(limit: int, terms: int, modular: bool, gold: str) -> int:

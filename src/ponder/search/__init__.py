@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ponder.config import Config
 from ponder.errors import UserError
-from ponder.rollout import Source
 from ponder.search.balanced import Balanced
 from ponder.search.beam import Beam
 from ponder.search.exhaustive import Exhaustive, thought_count

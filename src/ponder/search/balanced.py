@@ -1,10 +1,10 @@
 """Balanced self-labelling: the thinker chooses the language it finds easy.
 
-Every answer has a code, its assigned thought. A table keeps, for each answer and position, a mean of
-log p(token | question, the code so far) over questions with that answer. Now and then the answers
-that share a prefix are dealt out to the tokens in equal parts, each to a token it is likely to get
-(self-labelling by optimal transport: Asano et al. 2020; here labels are thoughts and groups are
-prefixes). This is an E-step; learning the codes by likelihood is the M-step. Positions begin one
+Every answer has a code, its assigned thought. A table keeps, for each answer and position, a mean
+of log p(token | question, the code so far) over questions with that answer. Now and then the
+answers that share a prefix are dealt out to the tokens in equal parts, each to a token it is likely
+to get (self-labelling by optimal transport: Asano et al. 2020; here labels are thoughts and groups
+are prefixes). This is an E-step; learning the codes by likelihood is the M-step. Positions begin one
 after another; a code that follows what the thinker finds easy is learnt at once.
 """
 
@@ -100,8 +100,9 @@ class Balanced(Source):
         positions = len(book.change)
         known = book.known.tolist()
         if self.frozen < self.active:
-            quiet = book.change[self.frozen] <= config.frozen_change
-            self.still = self.still + 1 if quiet and known[self.frozen] >= config.frozen_known else 0
+            quiet = (book.change[self.frozen] <= config.frozen_change
+                     and known[self.frozen] >= config.frozen_known)
+            self.still = self.still + 1 if quiet else 0
             if self.still >= 2:
                 self.frozen, self.still = self.frozen + 1, 0
         nearly = book.change[last] <= config.next_change and known[last] >= config.next_known

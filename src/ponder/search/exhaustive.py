@@ -1,4 +1,7 @@
-"""Exhaustive search: the answerer scores every thought there is (an E-step; learning is the M-step)."""
+"""Exhaustive search: the answerer scores every thought there is.
+
+Searching is an E-step, learning what was found the M-step.
+"""
 
 from __future__ import annotations
 

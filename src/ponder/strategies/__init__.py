@@ -18,9 +18,10 @@ from ponder.types import Rollouts, Scores
 class Strategy(Protocol):
     """Credit + loss.
 
-    `needs_reward` says whether rewards matter for groups of this size. `credit` fills `Rollouts.credit` (B, K) and `Rollouts.weight` (B,) from rewards. `loss` is the
-    thinker's loss of a micro-batch, divided by a denominator that comes from outside: tokens that
-    learn in the whole optimizer step, so that micro-batches never change the gradient.
+    `needs_reward` says whether rewards matter for groups of this size. `credit` fills
+    `Rollouts.credit` (B, K) and `Rollouts.weight` (B,) from rewards. `loss` is the thinker's loss
+    of a micro-batch, divided by a denominator that comes from outside: the tokens that learn in
+    the whole optimizer step, so that micro-batches never change the gradient.
     """
 
     def needs_reward(self, samples: int) -> bool: ...

@@ -1,6 +1,7 @@
 r"""GRPO (Shao et al. 2024): advantages relative to the group, clipped probability ratios (PPO).
 
-.. math:: L = -\frac{1}{N}\sum_{i,t} \min(\rho A_i, \mathrm{clip}(\rho, 1-\epsilon, 1+\epsilon) A_i),
+.. math:: L = -\frac{1}{N}\sum_{i,t}
+   \min(\rho A_i, \mathrm{clip}(\rho, 1-\epsilon, 1+\epsilon) A_i),
    \quad \rho = p(z_{i,t}) / p_\mathrm{old}(z_{i,t})
 
 scale=none is Dr. GRPO (Liu et al. 2025). Left out: the KL penalty; N counts tokens, not sequences.

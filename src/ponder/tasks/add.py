@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from ponder.types import Problem, Problems
 PLACES = ("units", "tens", "hundreds", "thousands")
 ENUMERABLE = 2_000_000
 LABELLED = 20_000
+TRIES = 1000
 
 
 class Add:
@@ -36,6 +38,8 @@ class Add:
         self.question_length = config.terms * (self.width + 1)
         self.answer_length = 1 if config.answer == "number" else self.answer_width
         self.table = self._read(Path(config.data)) if config.data else None
+        if self.table is None:
+            self._draw(1, held_out=False, generator=self._seeded())  # something is left to learn
         self._test: Problems | None = None
 
     def sample(self, count: int, generator: torch.Generator) -> Problems:
@@ -44,38 +48,37 @@ class Add:
             numbers, answers = self.table["train"]
             rows = torch.randint(len(numbers), (count,), generator=generator)
             return self.encode(numbers[rows], answers[rows])
-        kept = torch.empty(0, self.config.terms, dtype=torch.long)
-        while len(kept) < count:
-            numbers = torch.randint(self.config.max, (2 * count, self.config.terms),
-                                    generator=generator)
-            kept = torch.cat([kept, numbers[~self.held_out(numbers)]])
-        return self.encode(kept[:count])
+        return self.encode(self._draw(count, held_out=False, generator=generator))
 
     def test(self) -> Problems:
         """Up to `test_questions` held-out problems, the same ones for the same `task.seed`."""
         if self._test is None:
             if self.table is not None:
                 numbers, answers = self.table["test"]
-                self._test = self.encode(numbers, answers)[:self.config.test_questions]
+                rows = self._some(len(numbers))
+                self._test = self.encode(numbers[rows], answers[rows])
             else:
                 self._test = self.encode(self._test_numbers())
         return self._test
 
     def problems(self) -> list[tuple[str, Problem]]:
-        """All problems where they are few, else as many training ones as there are test ones."""
-        if self.config.max ** self.config.terms <= ENUMERABLE:
-            numbers = self._all()
-        else:
-            generator = torch.Generator().manual_seed(self.config.seed)
-            drawn = self.sample(self.config.test_questions, generator)
-            numbers = torch.cat([self._decode(drawn.question), self._test_numbers()])
-        encoded = self.encode(numbers)
-        rows = zip(self.held_out(numbers).tolist(), numbers.tolist(), self._sums(numbers).tolist(),
-                   encoded.thought.tolist() if encoded.thought is not None
-                   else [None] * len(numbers), strict=True)
-        return [("test" if out else "train",
-                 Problem("+".join(map(str, terms)) + "=", str(answer), gold and self.vocabulary.text(
-                     gold[:-1]))) for out, terms, answer, gold in rows]
+        """Those of `task.data`, or all where they are few, or as many of each split as of test."""
+        parts = self.table
+        if parts is None:
+            numbers = self._all() if self._few() else torch.cat([
+                self._draw(self.config.test_questions, held_out=False, generator=self._seeded()),
+                self._test_numbers()]).unique(dim=0)
+            parts = _split(numbers, self._sums(numbers), self.held_out(numbers))
+        return [(split, problem) for split, (numbers, answers) in parts.items()
+                for problem in self._as_text(numbers, answers)]
+
+    def _as_text(self, numbers: Tensor, answers: Tensor) -> list[Problem]:
+        gold = self._gold(numbers, answers)
+        thoughts = [None] * len(numbers) if gold is None else [
+            self.vocabulary.text(row) for row in gold[:, :-1].tolist()]
+        return [Problem("+".join(map(str, terms)) + "=", str(answer), thought)
+                for terms, answer, thought in zip(numbers.tolist(), answers.tolist(), thoughts,
+                                                  strict=True)]
 
     # --- the split ------------------------------------------------------------------------------
 
@@ -91,23 +94,44 @@ class Add:
             state = _mix(state * 0x9E3779B9 + column + 0x7F4A7C15)
         return (state & (2**52 - 1)).double() / 2**52 < self.config.held_out
 
+    def _seeded(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self.config.seed)
+
+    def _draw(self, count: int, held_out: bool, generator: torch.Generator) -> Tensor:
+        """(count, terms): questions of one side of the split, drawn with replacement.
+
+        Fewer where a side is so small that `TRIES` times as many draws bring no more of it. Raises
+        `UserError` where it is empty.
+        """
+        kept = torch.empty(0, self.config.terms, dtype=torch.long)
+        for _ in range(TRIES):
+            numbers = torch.randint(self.config.max, (2 * count, self.config.terms),
+                                    generator=generator)
+            kept = torch.cat([kept, numbers[self.held_out(numbers) == held_out]])
+            if len(kept) >= count:
+                break
+        if len(kept) == 0:
+            raise UserError(f"task.held_out={self.config.held_out}: found that it holds out "
+                            f"{'no question' if held_out else 'every question'} of this task; "
+                            f"legal: a {'larger' if held_out else 'smaller'} share, or another "
+                            "task.seed")
+        return kept[:count]
+
     def _test_numbers(self) -> Tensor:
-        generator = torch.Generator().manual_seed(self.config.seed)
-        wanted = self.config.test_questions
-        if self.config.max ** self.config.terms <= ENUMERABLE:
-            numbers = self._all()
-            numbers = numbers[self.held_out(numbers)]
-            numbers = numbers[torch.randperm(len(numbers), generator=generator)[:wanted]]
-        else:
-            drawn = torch.randint(self.config.max, (int(4 * wanted / self.config.held_out) + 100
-                                                    if self.config.held_out else 0,
-                                                    self.config.terms), generator=generator)
-            drawn = drawn[self.held_out(drawn)].unique(dim=0)
-            numbers = drawn[torch.randperm(len(drawn), generator=generator)[:wanted]]
+        numbers = self._all() if self._few() else torch.empty(0, self.config.terms).long()
+        numbers = numbers[self.held_out(numbers)]
         if len(numbers) == 0:
-            raise UserError(f"task.held_out={self.config.held_out}: holds out no question of this "
-                            "task; legal: a larger share, or another task.seed")
-        return numbers
+            count = 2 * self.config.test_questions
+            numbers = self._draw(count, held_out=True, generator=self._seeded()).unique(dim=0)
+        return numbers[self._some(len(numbers))]
+
+    def _some(self, count: int) -> Tensor:
+        """Up to `test_questions` of so many rows, the same ones for the same `task.seed`."""
+        return torch.randperm(count, generator=self._seeded())[:self.config.test_questions]
+
+    def _few(self) -> bool:
+        """Whether all questions can be listed."""
+        return self.config.max ** self.config.terms <= ENUMERABLE
 
     def _all(self) -> Tensor:
         ranges = [torch.arange(self.config.max)] * self.config.terms
@@ -137,10 +161,6 @@ class Add:
         question = torch.cat([digits, plus], 2).flatten(1)
         question[:, -1] = 11
         return 1 + question
-
-    def _decode(self, question: Tensor) -> Tensor:
-        digits = (question - 1).view(len(question), self.config.terms, self.width + 1)[:, :, :-1]
-        return (digits * 10 ** torch.arange(self.width - 1, -1, -1)).sum(2)
 
     def _gold(self, numbers: Tensor, answers: Tensor) -> Tensor | None:
         """(N, K + 1): the hand-made thought and end-of-thought."""
@@ -176,30 +196,38 @@ class Add:
     def _read(self, path: Path) -> dict[str, tuple[Tensor, Tensor]]:
         """(numbers, answers) of the splits train and test of a .csv or .parquet file."""
         rows = read_table(path, required=("question", "answer"))
-        numbers, answers = [], []
-        for line, row in enumerate(rows, start=2):
-            terms = str(row["question"]).strip().rstrip("=").split("+")
-            digits = [*terms, str(row["answer"])]
-            if len(terms) != self.config.terms or not all(term.isdigit() for term in digits):
-                raise UserError(f"{path}, line {line}: found {row['question']!r} and answer "
-                                f"{row['answer']!r}; legal: {self.config.terms} whole numbers "
-                                "joined by +, and a whole number")
-            numbers.append([int(term) for term in terms])
-            answers.append(int(row["answer"]))
-            if max(numbers[-1]) >= self.config.max or answers[-1] > self.largest:
-                raise UserError(f"{path}, line {line}: {row['question']!r} -> {row['answer']} is "
-                                f"out of range; legal: numbers below task.max={self.config.max}, "
-                                f"answers up to {self.largest}")
-        all_numbers, all_answers = torch.tensor(numbers), torch.tensor(answers)
-        test = self.held_out(all_numbers)
-        if rows and "split" in rows[0]:
-            test = torch.tensor([row["split"] == "test" for row in rows])
+        found = [self._row(path, line, row) for line, row in enumerate(rows, start=2)]
+        numbers = torch.tensor([numbers for numbers, _, _ in found])
+        answers = torch.tensor([answer for _, answer, _ in found])
+        test = self.held_out(numbers)
+        if "split" in rows[0]:
+            test = torch.tensor([split == "test" for _, _, split in found])
         for name, part in (("train", ~test), ("test", test)):
             if not part.any():
-                raise UserError(f"{path}: no {name} problems in it; legal: a column split with "
-                                "train and test, or another task.held_out")
-        return {name: (all_numbers[part], all_answers[part])
-                for name, part in (("train", ~test), ("test", test))}
+                raise UserError(f"{path}: found no {name} problems; legal: a column split with "
+                                "train and test in it, or another task.held_out")
+        return _split(numbers, answers, test)
+
+    def _row(self, path: Path, line: int, row: dict[str, Any]) -> tuple[list[int], int, str]:
+        """Numbers, answer and split of one row. Raises `UserError` that names the line."""
+        question, answer = str(row["question"]).strip(), str(row["answer"]).strip()
+        terms = [term.strip() for term in question.removesuffix("=").split("+")]
+        split = str(row.get("split", "train"))
+        where, limit = f"{path}, line {line}", self.config.max
+        if len(terms) != self.config.terms or not all(
+                word.isdecimal() and word.isascii() for word in [*terms, answer]):
+            raise UserError(f"{where}: found question {question!r} and answer {answer!r}; legal: "
+                            f"{self.config.terms} whole numbers joined by +, and a whole number")
+        if any(int(term) >= limit for term in terms) or int(answer) > self.largest:
+            raise UserError(f"{where}: found question {question!r} and answer {answer!r}; legal: "
+                            f"numbers below task.max={limit}, answers up to {self.largest}")
+        if split not in ("train", "test"):
+            raise UserError(f"{where}: found split {split!r}; legal: train, test")
+        return [int(term) for term in terms], int(answer), split
+
+
+def _split(numbers: Tensor, answers: Tensor, test: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    return {"train": (numbers[~test], answers[~test]), "test": (numbers[test], answers[test])}
 
 
 def _digits(values: Tensor, width: int) -> Tensor:

@@ -1,0 +1,312 @@
+"""Bad input of every kind gets one line: `key=value: found ...; legal: ...`."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from ponder.cli import CONF, read
+from ponder.compat import rewrite
+from ponder.config import REWARDS, register
+from ponder.errors import UserError, closest, explain, refuse_words, shown
+
+FORMS = "a number, or linear, cosine or exponential(start, end, steps)"
+Refusal = Callable[..., str | None]
+
+# Words of a command line, and the whole line they get.
+REFUSED = [
+    # types
+    ("trainer.train_batch_size=abc", "found 'abc'; legal: a whole number"),
+    ("trainer.train_batch_size=1.5", "found '1.5'; legal: a whole number"),
+    ("trainer.max_steps=1e9", "found '1e9'; legal: a whole number"),
+    ("task.max=nan", "found 'nan'; legal: a whole number"),
+    ("seed=", "found ''; legal: a whole number"),
+    ("seed=[1,2]", "found '[1,2]'; legal: a whole number"),
+    ("thinker.tokens=true", "found 'true'; legal: a whole number"),
+    ("trainer.gen_batch_size=abc", "found 'abc'; legal: a whole number, or null"),
+    ("trainer.lr=fast", "found 'fast'; legal: a number"),
+    ("trainer.lr=[1]", "found '[1]'; legal: a number"),
+    ("trainer.lr={a:1}", "found '{a:1}'; legal: a number"),
+    ("thinker.stops=maybe", "found 'maybe'; legal: true or false"),
+    ("model.name=[1]", "found '[1]'; legal: text, or null"),
+    ("answerer.sees=thought", "found 'thought'; legal: a list of question, thought"),
+    ("rollout.temperature=[1]", f"found '[1]'; legal: {FORMS}"),
+    ("rollout.temperature=true", f"found 'true'; legal: {FORMS}"),
+    ("thinker=1", "found '1'; legal: thinker.<key>=<value>"),
+    # null
+    ("seed=null", "found null; legal: a whole number"),
+    ("trainer.lr=null", "found null; legal: a number"),
+    ("answerer.sees=null", "found null; legal: a list of question, thought"),
+    ("answerer.model=null", "found null; legal: shared, separate, frozen"),
+    ("rollout.temperature=null", f"found null; legal: {FORMS}"),
+    ("thinker=null", "found null; legal: thinker.<key>=<value>"),
+    ("reward.length=null", "found null; legal: a number"),
+    # ranges
+    ("trainer.train_batch_size=0", "found 0; legal: at least 1"),
+    ("thinker.tokens=-1", "found -1; legal: at least 0"),
+    ("task.held_out=0.95", "found 0.95; legal: at most 0.9"),
+    ("task.max=1000000000000000000000", "found 1000000000000000000000; legal: at most "
+     "1000000000000000"),
+    ("seed=99999999999999999999", "found 99999999999999999999; legal: at most "
+     "1000000000000000000"),
+    ("trainer.lr=nan", "found nan; legal: a finite number"),
+    ("trainer.weight_decay=inf", "found inf; legal: a finite number"),
+    ("reward.length=nan", "found nan; legal: a finite number"),
+    ("task.held_out=nan", "found nan; legal: a finite number"),
+    # schedules
+    ("rollout.temperature=hot", f"found 'hot'; legal: {FORMS}"),
+    ("rollout.temperature=", f"found ''; legal: {FORMS}"),
+    ("rollout.temperature=nan", f"found nan; legal: {FORMS}"),
+    ("rollout.temperature=lin(1,2)", f"found a function lin; legal: {FORMS}"),
+    ("rollout.temperature=linear(1,2)", f"found 'linear(1,2)'; legal: {FORMS}"),
+    ("rollout.temperature=linear(1,0.5,0)", f"found 0 steps, fewer than 1; legal: {FORMS}"),
+    ("rollout.temperature=linear(1,0,10)", "found 0.0; legal: at least 0.001"),
+    ("rollout.epsilon=linear(2,0,10)", "found 2.0; legal: at most 1.0"),
+    ("strategy.entropy=exponential(1,0,10)", "found 0, but exponential needs numbers above 0; "
+     f"legal: {FORMS}"),
+    # words
+    ("action=trian", "found 'trian' (did you mean train?); legal: train, evaluate, problems"),
+    ("answerer.sees=[qestion,thought]", "found 'qestion' (did you mean question?); legal: "
+     "question, thought"),
+    ("task.name=sub", "found 'sub'; legal: add"),
+    ("strategy.name=grpo", "found 'grpo'; legal: star"),
+    ("run_type=a/b", "found 'a/b'; legal: letters, digits, _ . and -, as it names a directory"),
+    ("run_type=", "found ''; legal: letters, digits, _ . and -, as it names a directory"),
+    # choices
+    ("strategy=gpro", "found 'gpro' (did you mean grpo?); legal: grpo, reinforce, sft, star"),
+    ("strategy=", "found nothing; legal: grpo, reinforce, sft, star"),
+    ("strategy=null", "found null; legal: grpo, reinforce, sft, star"),
+    ("rollout=3", "found 3; legal: sample, search"),
+    ("task=sub", "found 'sub'; legal: add"),
+    ("hydra/launcher=slurm", "found 'slurm'; legal: basic, submitit_local, submitit_slurm"),
+    # grammar
+    ("trainer.lr=[1", "cannot be read; legal: key=value, with quotes around text that has signs"),
+    ("trainer.lr=1,2", "found several values; legal: one, a list in brackets, or -m in front for "
+     "a sweep over them"),
+    ("train", "cannot be read; legal: key=value, with quotes around text that has signs"),
+    ("seed:1", "cannot be read; legal: key=value, with quotes around text that has signs"),
+    ("=1", "found no key; legal: key=value"),
+    ("~trainer", "found a deletion; legal: key=value"),
+    ("~trainer.lr", "found a deletion; legal: key=value"),
+    # files
+    ("task.data=/no/such.csv", "found no such table; legal: a file that ends in .csv or .parquet"),
+    (f"task.data={__file__}", "found no such table; legal: a file that ends in .csv or .parquet"),
+    ("model.name=/no/such", "found no config.json there; legal: a checkpoint directory"),
+    ("model.name=", "found no config.json there; legal: a checkpoint directory"),
+    ("model.ref_name=/no/such", "found no config.json there; legal: a checkpoint directory"),
+    ("action=evaluate", "found model.name=null; legal: with model.name=<checkpoint directory>"),
+]
+
+# Words that contradict each other, and the whole line they get.
+CONTRADICTIONS = [
+    ("think=true super=true task.gold=none", "task.gold=none: found no gold thoughts, which "
+     "variant=super needs; legal: digits, scratchpad"),
+    ("think=true clean=true task.gold=none", "task.gold=none: found no gold thoughts, which "
+     "variant=clean needs; legal: digits, scratchpad"),
+    ("think=true strategy=sft task.gold=none", "task.gold=none: found no gold thoughts, which "
+     "strategy=sft needs; legal: digits, scratchpad"),
+    ("think=true reward=gold_tokens task.gold=none", "task.gold=none: found no gold thoughts, "
+     "which reward=gold_tokens needs; legal: digits, scratchpad"),
+    ("think=true super=true thinker.vocabulary=9", "thinker.vocabulary=9: found too few tokens to "
+     "spell the digits of gold thoughts, which variant=super needs; legal: at least 10"),
+    ("think=true super=true thinker.tokens=1", "thinker.tokens=1: found other room than the gold "
+     "thought of variant=super takes; legal: 2 or more"),
+    ("think=true super=true fixed=true thinker.tokens=3", "thinker.tokens=3: found other room than "
+     "the gold thought of variant=super takes; legal: 2"),
+    ("blind=true fixed=true", "variant=[fixed,blind]: found thinker.tokens=0; legal: together with "
+     "think, as in variant=[think,fixed,blind]"),
+    ("think=true fixed=true thinker.tokens=0", "variant=[fixed]: found thinker.tokens=0; legal: "
+     "together with think, as in variant=[think,fixed]"),
+    ("answerer.sees=[question]", "answerer.sees=[question]: found a thought that nobody sees; "
+     "legal: [question,thought] or [thought]"),
+    ("answerer.sees=[]", "answerer.sees=[]: found a thought that nobody sees; legal: "
+     "[question,thought] or [thought]"),
+    ("think=true strategy=grpo rollout.samples=1", "rollout.samples=1: found one sample, from "
+     "which strategy=grpo with baseline group_mean learns nothing; legal: at least 2"),
+    ("think=true rollout.samples=1 strategy.baseline=leave_one_out", "rollout.samples=1: found one "
+     "sample, from which strategy=reinforce with baseline leave_one_out learns nothing; legal: at "
+     "least 2"),
+    ("think=true reward=reference", "reward=reference: found model.ref_name=null; legal: with "
+     "model.ref_name=<checkpoint directory>"),
+    ("~reward.log_likelihood", "reward={}: found none; legal: one or more of "
+     + ", ".join(REWARDS)),
+    ("super=true think=true search=true rollout.method=balanced", "rollout.method=balanced: found "
+     "super or clean, but it invents a language of its own; legal: auto, exhaustive, beam, tree"),
+    ("model.heads=3", "model.heads=3: found no divisor of model.d_model=64; legal: a divisor"),
+    ("model.d_model=5 model.heads=1 model.positions=sinusoidal", "model.d_model=5: found an odd "
+     "width, but sinusoidal positions come in pairs; legal: an even width, or "
+     "model.positions=learned"),
+    ("task.max=10000000", "task.max=10000000: found answers up to 9999999, too many for a token "
+     "each; legal: answers below 1000000, or task.answer=digits"),
+    ("think=true task.gold=scratchpad task.terms=11", "task.terms=11: found carries that are no "
+     "digit, in task.gold=scratchpad; legal: at most 10"),
+    ("task.thought_length=5", "task.thought_length=5: found another length than the gold thought "
+     "has; legal: 2 (set thinker.tokens for more)"),
+    ("task.held_out=0", "task.held_out=0: found no question to evaluate on; legal: above 0, at "
+     "most 0.9"),
+    ("action=problems", "out=null: found no table to write; legal: out=<file>.csv or .parquet"),
+    ("action=problems out=x.txt", "out=x.txt: found no table to write; legal: out=<file>.csv or "
+     ".parquet"),
+]
+
+# Words that name a key that does not exist, and the beginning of the line they get.
+UNKNOWN = [
+    ("trainer.train_batch_sise=3", "trainer.train_batch_sise: no such key (did you mean "
+     "train_batch_size?); legal here: max_steps, "),
+    ("+trainer.foo=1", "trainer.foo: no such key; legal here: max_steps, "),
+    ("foo=1", "foo: no such key; legal here: action, seed, "),
+    ("+foo=1", "foo: no such key; legal here: action, seed, "),
+    ("modle.d_model=3", "modle: no such key (did you mean model?); legal here: action, seed, "),
+    ("strategy.baseline=none", "strategy.baseline: no such key; legal here: name, entropy, keep"),
+    ("trainer.lr.peak=1", "trainer.lr.peak: no such key; legal: trainer.lr=<a number>"),
+    ("reward.exactmatch=1", "reward.exactmatch: no such reward (did you mean exact_match?); legal: "
+     "log_likelihood, "),
+    ("hydra.foo=1", "hydra.foo: no such key; legal here: "),
+    ("trainer.lr=${foo}", "trainer.lr: found ${foo}, which is no key; legal: a number"),
+    ("trainer.lr=${trainer.lr}", "trainer.lr: found Recursive interpolation detected; legal: a"),
+    ("trainer.lr=${oc.env:NO_SUCH}", "trainer.lr: found KeyError raised while resolving"),
+    ("think=maybe", "think=maybe: found 'maybe'; legal: true or false"),
+    ("variant=[thnk]", "variant=[thnk]: found 'thnk' (did you mean think?); legal: a list of "),
+    ("experiment=add_thinkk", "experiment=add_thinkk: found 'add_thinkk' (did you mean add_think"),
+    ("--foo", "unrecognized arguments: --foo; legal: key=value, --cfg job, -m, --help"),
+    ("--cfg", "argument --cfg/-c: expected one argument; legal: key=value, --cfg job, -m, --help"),
+    ("--cfg=jbo", "argument --cfg/-c: invalid choice: 'jbo' (choose from "),
+]
+
+
+def refusal_of(conf: Path, words: tuple[str, ...]) -> str | None:
+    """The line that words get, on the way that `ponder.cli.main` goes; None if they are good.
+
+    Composing is slow, so it is done once for the same choices, and Hydra applies single values.
+    """
+    try:
+        arguments = rewrite(list(words), conf)
+        refuse_words(arguments, conf)
+        parsed = OverridesParser.create().parse_overrides(arguments)
+        values = [one for one in parsed if re.match(r"(?!hydra\.)\w+\.|seed|action|out|run_type",
+                                                    one.key_or_group)]
+        choices = tuple(str(one.input_line) for one in parsed if one not in values)
+        node = copy.deepcopy(_composed(choices) if "experiment=x" not in choices
+                             else compose("config", overrides=list(choices)))
+        ConfigLoaderImpl._apply_overrides_to_config(values, node)
+        read(node)
+    except UserError as error:
+        return str(error)
+    except Exception as error:
+        line = explain(error)
+        if line is None:
+            raise
+        return line
+    return None
+
+
+@functools.lru_cache
+def _composed(choices: tuple[str, ...]) -> Any:
+    return compose("config", overrides=list(choices))
+
+
+@pytest.fixture(scope="module")
+def conf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the configuration folder that tests may write experiments to."""
+    folder = tmp_path_factory.mktemp("conf")
+    shutil.copytree(CONF, folder, dirs_exist_ok=True)
+    (folder / "experiment").mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def refusal(conf: Path) -> Iterator[Refusal]:
+    register()
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        yield lambda *words: refusal_of(conf, words)
+
+
+@pytest.mark.parametrize("word, line", REFUSED)
+def test_a_wrong_word_gets_one_line(word: str, line: str, refusal: Refusal) -> None:
+    assert refusal(word) == f"{word}: {line}"
+
+
+@pytest.mark.parametrize("words, line", CONTRADICTIONS)
+def test_a_contradiction_gets_one_line(words: str, line: str, refusal: Refusal) -> None:
+    assert refusal(*words.split()) == line
+
+
+@pytest.mark.parametrize("word, start", UNKNOWN)
+def test_a_wrong_key_gets_one_line(word: str, start: str, refusal: Refusal) -> None:
+    line = refusal(word)
+    assert line is not None and line.startswith(start) and "\n" not in line
+
+
+@pytest.mark.parametrize("words", [
+    "", "rollout.epsilon=linear(0.5,0,100)", "rollout.temperature=0.5", "seed=-1",
+    "trainer.gen_batch_size=null", "reward.length=-0.1", "trainer={lr:0.5}",
+    "think=true strategy=grpo", "think=true super=true thinker.tokens=5",
+    "task.max=10000000 task.answer=digits", "think=true task.gold=scratchpad task.terms=10",
+    "think=true rollout.samples=1 strategy.baseline=running_mean", "task.held_out=0.001",
+    "think=true search=true super=true", "thinker.tokens=3", "model.heads=1 model.d_model=5",
+])
+def test_good_words_get_none(words: str, refusal: Refusal) -> None:
+    assert refusal(*words.split()) is None
+
+
+@pytest.mark.xfail(strict=True, reason="fields typed `float | str` refuse a whole number: "
+                   "config/fields.py users must say `int | float | str`")
+def test_a_schedule_may_be_a_whole_number(refusal: Refusal) -> None:
+    assert refusal("rollout.epsilon=0", "strategy.entropy=0", "rollout.temperature=1") is None
+
+
+# --- experiment files ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text, line", [
+    ("trainer:\n  lr: abc\n", "conf/experiment/x.yaml: trainer.lr=abc: found 'abc'; legal: a "
+     "number"),
+    ("trainer:\n  lr: null\n", "conf/experiment/x.yaml: trainer.lr=null: found null; legal: a "
+     "number"),
+    ("seeed: 1\n", "conf/experiment/x.yaml: seeed: no such key (did you mean seed?); legal here: "
+     "action, "),
+    ("trainer:\n  lr: ${foo}\n", "trainer.lr: found ${foo}, which is no key; legal: a number"),
+    ("trainer: [1\n", "while parsing a flow sequence in "),
+    ("- 1\n", "conf/experiment/x.yaml: Cannot merge DictConfig with ListConfig"),
+    ("defaults:\n  - override /strategy: gpro\n", "strategy=gpro: found 'gpro' (did you mean "
+     "grpo?); legal: grpo, reinforce, sft, star"),
+    ("defaults:\n  - override /stratgy: star\n", "conf/experiment/x.yaml: Could not override "
+     "'stratgy'."),
+    ("defaults:\n  - override /rollout: null\n  - override /variant: [think]\n", "rollout=null: "
+     "found null; legal: sample, search"),
+    ("trainer:\n  lr: 0.0\n", None),
+])
+def test_a_wrong_experiment_file_is_named(text: str, line: str | None, conf: Path,
+                                          refusal: Refusal) -> None:
+    (conf / "experiment" / "x.yaml").write_text(f"# @package _global_\n{text}")
+    found = refusal("experiment=x")
+    assert found == line or (found is not None and line is not None and found.startswith(line)
+                             and "\n" not in found)
+
+
+# --- the parts ----------------------------------------------------------------------------------
+
+
+def test_bugs_are_not_explained_away() -> None:
+    for bug in (ValueError("x"), KeyError("x"), TypeError("x"), OSError("x"), RuntimeError("x")):
+        assert explain(bug) is None
+
+
+def test_shown_as_typed() -> None:
+    assert [shown(value) for value in (None, True, False, 1, 0, 0.5, "a", ["a", None, 1])] == [
+        "null", "true", "false", "1", "0", "0.5", "a", "[a,null,1]"]
+
+
+def test_closest() -> None:
+    assert closest("gpro", ["star", "grpo"]) == " (did you mean grpo?)"
+    assert closest("zzz", ["star", "grpo"]) == ""
