@@ -1,0 +1,104 @@
+"""Every training claim of docs/results.md: run each setting with three seeds, write the tables.
+
+    python bench/results.py                  run what is missing, two runs at a time, write the tables
+    python bench/results.py --only invent    settings whose name contains a word
+    python bench/results.py --table          write the tables from the runs there are
+
+A run is kept in scratch/results/<setting>/<seed>; one that has a summary is not run again. Each
+run uses one CPU thread, so seconds are those of one core beside one other run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RUNS = ROOT / "scratch" / "results"
+PAGE = ROOT / "docs" / "results.md"
+SEEDS = (0, 1, 2)
+
+RL = ["trainer.train_batch_size=64", "rollout.samples=16", "trainer.val_every_n_steps=250"]
+BIG = ["task.max=1000", "task.order=least"]
+
+# name -> (what it is, overrides)
+SETTINGS: dict[str, tuple[str, list[str]]] = {
+    "default": ("the default run: think + fixed + blind + search, max 100", []),
+    "invent_digits": ("the same at max 1000 (`experiment=invent_digits`)",
+                      ["experiment=invent_digits"]),
+}
+
+
+def command(overrides: list[str], seed: int, directory: Path) -> list[str]:
+    return [sys.executable, str(ROOT / "run.py"), *overrides, f"seed={seed}", "trainer.threads=1",
+            f"hydra.run.dir={directory}"]
+
+
+def run(job: tuple[str, int]) -> str:
+    """Run one seed of one setting unless its summary is there."""
+    name, seed = job
+    directory = RUNS / name / str(seed)
+    if not (directory / "summary.json").is_file():
+        directory.mkdir(parents=True, exist_ok=True)
+        with (directory / "output.txt").open("w") as output:
+            subprocess.run(command(SETTINGS[name][1], seed, directory), stdout=output,
+                           stderr=subprocess.STDOUT, check=False)
+    summary = load(name, seed)
+    return f"{name} seed {seed}: " + (f"accuracy {summary['accuracy']:.4f}, "
+                                      f"{summary['seconds']:.0f} s" if summary else "FAILED")
+
+
+def load(name: str, seed: int) -> dict | None:
+    path = RUNS / name / str(seed) / "summary.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def row(name: str) -> str:
+    """A line of the table: accuracy of each seed, shuffled thoughts, steps and seconds."""
+    found = [summary for seed in SEEDS if (summary := load(name, seed))]
+    title, overrides = SETTINGS[name]
+    if not found:
+        return f"| {title} | not run | | | | |"
+    accuracies = " / ".join(f"{s['accuracy']:.3f}" for s in found)
+    mean = statistics.mean(s["accuracy"] for s in found)
+    shuffled = max(s["necessity"]["shuffled"] for s in found)
+    steps = " / ".join(str(s["steps"]) for s in found)
+    seconds = " / ".join(f"{s['seconds']:.0f}" for s in found)
+    line = " ".join(overrides) or "(nothing)"
+    return f"| {title} | {mean:.3f} | {accuracies} | {shuffled:.3f} | {steps} | {seconds} |" \
+           + f" `{line}` |"
+
+
+def write_table() -> None:
+    """Replace the table between the markers of docs/results.md."""
+    head = ("| setting | mean accuracy | seeds 0 / 1 / 2 | highest with shuffled thoughts | steps "
+            "| seconds | overrides |\n|---|---|---|---|---|---|---|\n")
+    table = head + "\n".join(row(name) for name in SETTINGS) + "\n"
+    text = PAGE.read_text()
+    text = re.sub(r"(<!-- results -->\n).*?(<!-- end -->)", lambda m: m[1] + table + m[2], text,
+                  flags=re.S)
+    PAGE.write_text(text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="settings whose name contains this")
+    parser.add_argument("--table", action="store_true", help="write the tables, run nothing")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    arguments = parser.parse_args()
+    jobs = [(name, seed) for name in SETTINGS if arguments.only in name for seed in SEEDS]
+    if not arguments.table:
+        with ThreadPoolExecutor(arguments.jobs) as pool:
+            for line in pool.map(run, jobs):
+                print(line, flush=True)
+    write_table()
+
+
+if __name__ == "__main__":
+    main()
