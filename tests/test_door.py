@@ -225,7 +225,10 @@ def test_typed_words_outrank_the_checkpoint(door: Door, ran: list, tmp_path: Pat
                 "answerer.sees=[thought]", "experiment=add_think")[0] == 0
     config = ran.pop()[0]
     assert (config.seed, config.task.test_questions, config.answerer.sees) == (3, 50, ["thought"])
-    assert (config.task.max, config.task.seed) == (1000, 7)
+    assert (config.task.max, config.task.thought_length, config.task.seed) == (1000, 3, 7)
+    assert door("action=evaluate", name, "task.max=100000")[0] == 0
+    config = ran.pop()[0]
+    assert (config.task.thought_length, config.thinker.tokens) == (5, 3)  # computed; as trained
 
 
 def test_other_variants_than_the_checkpoint_has_are_refused(door: Door, ran: list,
