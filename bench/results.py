@@ -24,14 +24,34 @@ RUNS = ROOT / "scratch" / "results"
 PAGE = ROOT / "docs" / "results.md"
 SEEDS = (0, 1, 2)
 
-RL = ["trainer.train_batch_size=64", "rollout.samples=16", "trainer.val_every_n_steps=250"]
-BIG = ["task.max=1000", "task.order=least"]
+RL = ["strategy=grpo", "trainer.weight_decay=0.1", "trainer.train_batch_size=64",
+      "rollout.samples=16", "trainer.max_steps=1500", "trainer.val_every_n_steps=250"]
+BIG = ["task.max=1000", "task.order=least", "trainer.train_batch_size=128",
+       "trainer.max_steps=2500", "strategy.entropy=0.001"]
+SEARCH = ["trainer.max_steps=1500", "trainer.weight_decay=0.1"]
+FREE = "experiment=add_think_fixed_blind"
+SUPER = "experiment=add_think_fixed_blind_super"
 
 # name -> (what it is, overrides)
 SETTINGS: dict[str, tuple[str, list[str]]] = {
-    "default": ("the default run: think + fixed + blind + search, max 100", []),
-    "invent_digits": ("the same at max 1000 (`experiment=invent_digits`)",
-                      ["experiment=invent_digits"]),
+    "default": ("**the default run**: think + fixed + blind + search, max 100", []),
+    "invent_digits": ("**the same at max 1000**", ["experiment=invent_digits"]),
+    "normal_100": ("no thoughts, max 100", ["experiment=add_normal"]),
+    "clean_100": ("think + fixed + blind + super + clean, max 100", [f"{SUPER}_clean", *RL]),
+    "clean_1000": ("the same, max 1000", [f"{SUPER}_clean", *RL, *BIG]),
+    "softmax_100": ("without clean: reward softmax, max 100", [SUPER, "reward=softmax", *RL]),
+    "search_100": ("with super and exhaustive search, max 100", [f"{SUPER}_search", *SEARCH]),
+    "star_100": ("without super: best of 16 samples (star), max 100",
+                 [FREE, *RL, "strategy=star", "rollout.epsilon=linear(0.5,0,1000)"]),
+    "grpo_100": ("without super: grpo, max 100", [FREE, *RL]),
+    "reinforce_100": ("without super: reinforce, max 100", [FREE, *RL, "strategy=reinforce"]),
+    "normal_1000": ("no thoughts, max 1000, more compute than invent_digits",
+                    ["experiment=add_normal", "task.max=1000", "trainer.train_batch_size=512",
+                     "trainer.max_steps=10000", "trainer.val_every_n_steps=1000"]),
+    "softmax_1000": ("without clean: reward softmax, max 1000",
+                     [SUPER, "reward=softmax", *RL, *BIG]),
+    "search_1000": ("with super and exhaustive search, max 1000",
+                    [f"{SUPER}_search", *SEARCH, "task.max=1000", "task.order=least"]),
 }
 
 

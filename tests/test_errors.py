@@ -259,8 +259,6 @@ def test_good_words_get_none(words: str, refusal: Refusal) -> None:
     assert refusal(*words.split()) is None
 
 
-@pytest.mark.xfail(strict=True, reason="OmegaConf's `float | str` refuses a whole number: "
-                   "schedules in ponder.config must be typed `int | float | str`")
 def test_a_schedule_may_be_a_whole_number(refusal: Refusal) -> None:
     assert refusal("rollout.epsilon=0", "strategy.entropy=0", "rollout.temperature=1") is None
 

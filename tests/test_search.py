@@ -208,3 +208,23 @@ def test_balanced_search_begins_with_one_position_and_distinct_codes_at_the_end(
     same = problems.label[:, None] == problems.label
     equal = (again[:, None] == again).all(-1)
     assert torch.equal(same, equal)
+
+
+def test_a_first_token_that_resists_makes_the_thinker_start_anew() -> None:
+    task = make_task(thoughts=4, max=10)
+    policy = make_policy(task, tokens=2, stops=False, sees=("thought",))
+    config = replace(SearchConfig(), balanced=BalancedConfig(every=1, first_known=0.99, patience=3))
+    search = Balanced(config, task, 2, torch.device("cpu"))
+    problems, before = task.sample(64, generator()), policy.thinker.head.clone()
+    for step in range(3):
+        search.collect(policy, problems, step, generator())
+    assert search.restarts == 0 and torch.equal(policy.thinker.head, before)
+    rollouts = search.collect(policy, problems, 3, generator())
+    assert search.restarts == 1 and search.active == 1 and rollouts.thought.shape[1] == 2
+    assert not torch.equal(policy.thinker.head, before)
+    first = search.book.codes.clone()
+    for step in range(4, 9):
+        search.book.known[0] = 1.0
+        rollouts = search.collect(policy, problems, step, generator())
+        search.observe(policy, rollouts, policy.score(rollouts, search.sampling(step)))
+    assert search.restarts == 1 and not torch.equal(search.book.codes, first)

@@ -71,7 +71,8 @@ def problems(config: Config, directory: Path) -> None:
     try:
         write_table(path, rows)
     except OSError as error:
-        raise UserError(f"out={path}: cannot be written ({error.strerror})") from None
+        raise UserError(f"out={path}: cannot be written ({error.strerror}); legal: a file "
+                        "in a directory that can be") from None
     print(f"{len(rows)} problems written to {path}")
 
 

@@ -47,14 +47,17 @@ def _rules(config: Config) -> Rules:
 
 
 def _network(config: Config, task: Task, path: str | None) -> Transformer:
+    model = config.model
+    positions = task.question_length + config.thinker.tokens + 1 + task.answer_length
     if path is not None:
         net = load_model(Path(path))
         if net.shape.vocabulary != len(task.vocabulary):
-            raise UserError(f"model.name={path}: has {net.shape.vocabulary} tokens; legal: "
+            raise UserError(f"model.name={path}: found {net.shape.vocabulary} tokens; legal: "
                             f"{len(task.vocabulary)}, as task and thinker.vocabulary say")
+        if net.shape.positions < positions:
+            raise UserError(f"model.name={path}: found {net.shape.positions} positions; legal: at "
+                            f"least {positions}, as task and thinker.tokens need")
         return net
-    model = config.model
-    positions = task.question_length + config.thinker.tokens + 1 + task.answer_length
     shape = Shape(len(task.vocabulary), positions, model.d_model, model.layers, model.heads,
                   model.positions == "sinusoidal", model.tie_embeddings)
     return Transformer(shape, Init(model.init_std, model.query_key_std, model.embedding_std,

@@ -80,16 +80,16 @@ def load_model(directory: Path) -> Transformer:
     except Exception as error:  # safetensors raises a class of its own for damaged files
         raise UserError(f"model.name={directory}: cannot be read ({_short(error)}); legal: a "
                         "directory with config.json and model.safetensors, both intact") from None
-    if config.get("model_type") != "gpt2":
-        raise UserError(f"model.name={directory}: found model_type {config.get('model_type')!r}; "
-                        "legal: gpt2")
-    model = Transformer(Shape(
-        config["vocab_size"], config["n_positions"], config["n_embd"], config["n_layer"],
-        config["n_head"], bool(config.get("ponder_sinusoidal")),
-        bool(config.get("tie_word_embeddings", True))))
+    if not isinstance(config, dict) or config.get("model_type") != "gpt2":
+        raise UserError(f"model.name={directory}: found a config.json of another architecture; "
+                        "legal: model_type gpt2")
     try:
+        model = Transformer(Shape(
+            config["vocab_size"], config["n_positions"], config["n_embd"], config["n_layer"],
+            config["n_head"], bool(config.get("ponder_sinusoidal")),
+            bool(config.get("tie_word_embeddings", True))))
         model.load_state_dict(weights)
-    except RuntimeError as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"model.name={directory}: weights do not fit its config.json "
                         f"({_short(error)}); legal: the two of one checkpoint") from None
     if model.shape.sinusoidal:

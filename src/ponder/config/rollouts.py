@@ -13,10 +13,10 @@ class SamplerConfig:
 
     kind: str = option("sample", "thoughts are sampled", legal=("sample",))
     samples: int = option(8, "rollouts per question (G)", low=1)
-    temperature: float | str = schedule(1.0, "softmax temperature", low=1e-3)
+    temperature: int | float | str = schedule(1.0, "softmax temperature", low=1e-3)
     top_k: int = option(0, "keep the k likeliest tokens; 0: all", low=0)
     top_p: float = option(1.0, "keep the smallest set with this probability", low=1e-6, high=1.0)
-    epsilon: float | str = schedule(0.0, "share of uniform exploration mixed in", low=0.0, high=1.0)
+    epsilon: int | float | str = schedule(0.0, "share of uniform exploration mixed in", low=0.0, high=1.0)
 
 
 @dataclass
@@ -33,6 +33,9 @@ class BalancedConfig:
                               low=1)
     next_known: float = option(0.9, "the next position starts at this training accuracy ...", low=0)
     next_change: float = option(0.03, "... when no more of the labels moved", low=0)
+    first_known: float = option(0.0, "the first token must be learnt this well ...", low=0, high=1)
+    patience: int = option(900, "... within so many steps, or the thinker starts anew from other "
+                           "weights", low=1)
     frozen_known: float = option(0.95, "labels are frozen at this training accuracy ...", low=0)
     frozen_change: float = option(0.005, "... when no more of them moved", low=0)
     settled_known: float = option(0.93, "the language has settled when every position reaches this",
@@ -63,7 +66,7 @@ class SearchConfig(SamplerConfig):
     limit: int = option(20_000, "largest thought space that is searched exhaustively", low=2)
     width: int = option(8, "beams kept (beam)", low=1)
     balance: bool = option(True, "exhaustive: no thought may be claimed by many answers")
-    noise: float | str = schedule("linear(0.5, 0, 1000)", "exhaustive: Gumbel noise on the scores",
+    noise: int | float | str = schedule("linear(0.5, 0, 1000)", "exhaustive: Gumbel noise on the scores",
                                   low=0)
     balanced: BalancedConfig = field(default_factory=BalancedConfig)
     tree: TreeConfig = field(default_factory=TreeConfig)

@@ -13,7 +13,7 @@ class TrainerConfig:
 
     max_steps: int = option(3000, "optimizer steps", low=0)
     max_epochs: int | None = option(None, "rounds of sampling and learning; null: no limit", low=0)
-    internal_epochs: int = option(1, "passes over the rollouts of a round", low=0)
+    internal_epochs: int = option(1, "passes over the rollouts of a round", low=1)
     gen_batch_size: int | None = option(None, "questions collected per round; null: what one "
                                         "optimizer step uses", low=1)
     train_batch_size: int = option(256, "questions per micro-batch", low=1)

@@ -12,7 +12,7 @@ class StrategyConfig:
     """What every strategy has."""
 
     name: str = option("", "name of the strategy")
-    entropy: float | str = schedule(0.0, "weight of the thought-entropy bonus")
+    entropy: int | float | str = schedule(0.0, "weight of the thought-entropy bonus")
 
 
 @dataclass
@@ -20,7 +20,7 @@ class Reinforce(StrategyConfig):
     """REINFORCE (Williams 1992)."""
 
     name: str = option("reinforce", "REINFORCE", legal=("reinforce",))
-    entropy: float | str = schedule(0.01, "weight of the thought-entropy bonus")
+    entropy: int | float | str = schedule(0.01, "weight of the thought-entropy bonus")
     baseline: str = option("group_mean", "subtracted from the reward",
                            legal=("none", "group_mean", "leave_one_out", "running_mean"))
     scale: str = option("none", "divide advantages by the standard deviation of the group, of the "
@@ -34,7 +34,7 @@ class Grpo(StrategyConfig):
     """Group-relative policy optimisation (Shao et al. 2024)."""
 
     name: str = option("grpo", "GRPO", legal=("grpo",))
-    entropy: float | str = schedule(0.01, "weight of the thought-entropy bonus")
+    entropy: int | float | str = schedule(0.01, "weight of the thought-entropy bonus")
     scale: str = option("group", "divide advantages by the standard deviation of the group, of the "
                         "batch, or not (Dr. GRPO)", legal=("none", "group", "batch"))
     clip: float = option(0.2, "probability ratios are clipped to 1 - clip .. 1 + clip", low=0)

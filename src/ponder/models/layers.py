@@ -21,6 +21,10 @@ class Shape:
     sinusoidal: bool = False
     tied: bool = True
 
+    def __post_init__(self) -> None:
+        if self.d_model % self.heads:
+            raise ValueError(f"{self.heads} heads do not divide a width of {self.d_model}")
+
 
 class Conv1D(nn.Module):
     """y = x W + b with W (inputs, outputs): GPT-2's layout."""

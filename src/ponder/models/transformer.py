@@ -68,10 +68,13 @@ class Transformer(nn.Module):
             "ln_f": nn.LayerNorm(shape.d_model)})
         if not shape.tied:
             self.lm_head = nn.Linear(shape.d_model, shape.vocabulary, bias=False)
-        self._initialise(init or Init())
+        self.init = init or Init()
+        self.reset()
 
-    def _initialise(self, init: Init) -> None:
-        """Normal; projections back into the residual stream are scaled by 1/sqrt(2 L)."""
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Draw all weights anew: normal; projections into the residual stream by 1/sqrt(2 L)."""
+        init = self.init
         kinds = {"wte.weight": init.embeddings, "wpe.weight": init.positions,
                  "lm_head.weight": init.head,
                  "c_proj.weight": init.matrices / math.sqrt(2 * self.shape.layers)}
@@ -79,6 +82,8 @@ class Transformer(nn.Module):
             if weight.dim() > 1:
                 kind = ".".join(name.split(".")[-2:])
                 nn.init.normal_(weight, std=kinds.get(kind, init.matrices))
+            else:
+                nn.init.constant_(weight, float(".ln_" in name and name.endswith("weight")))
             if name.endswith("c_attn.weight"):
                 nn.init.normal_(weight[:, :2 * self.shape.d_model], std=init.queries_keys)
         if self.shape.sinusoidal:

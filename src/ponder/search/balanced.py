@@ -26,14 +26,16 @@ class Balanced(Source):
 
     A position k starts when k - 1 is nearly learnt and its labels are nearly still; its labels are
     frozen when they are quite still. The language has settled when all positions are learnt well.
+    A first token that resists (`first_known`) is a poor foundation: the thinker starts anew.
     """
 
     def __init__(self, config: SearchConfig, task: Task, tokens: int, device: torch.device) -> None:
         assert task.labels is not None, "chosen only for tasks that number their answers"
         self.config, self.task = config.balanced, task
         self.book = Codebook(task.labels, tokens, task.vocabulary.thoughts, config.balanced, device)
+        self.device, self.tokens = device, tokens
         self.active = self.frozen = self.calm = self.still = 0
-        self.last = 0
+        self.last = self.begun = self.restarts = 0
         self.settled_at: int | None = None
 
     @torch.no_grad()
@@ -45,6 +47,8 @@ class Balanced(Source):
         if step - self.last >= self.config.every:
             self.last = step
             self._reassign(step)
+            if self._resists(step):
+                self._restart(policy, step)
             if self._due(step):
                 self._begin(policy, problems, generator)
         return given(problems, self._thoughts(policy, problems))
@@ -69,7 +73,7 @@ class Balanced(Source):
     def metrics(self) -> dict[str, float]:
         book, k = self.book, max(self.active - 1, 0)
         return {"language/positions": self.active, "language/frozen": self.frozen,
-                "language/change": book.change[k], "language/known": float(book.known[k]),
+                "language/restarts": self.restarts, "language/change": book.change[k], "language/known": float(book.known[k]),
                 "language/codes": float(len(book.codes[:, :self.active].unique(dim=0)))}
 
     # --- the rule -------------------------------------------------------------------------------
@@ -88,6 +92,18 @@ class Balanced(Source):
             self.book.add(drawn.label, logprobs, k)
         self.book.reassign(k, stay=0.0)
 
+    def _resists(self, step: int) -> bool:
+        return (self.active == 1 and float(self.book.known[0]) < self.config.first_known
+                and step - self.begun >= self.config.patience)
+
+    def _restart(self, policy: Policy, step: int) -> None:
+        """Other weights, an empty codebook: `_due` then begins the first position."""
+        policy.thinker.reset()
+        self.book = Codebook(self.book.answers, self.tokens, self.book.words, self.config,
+                             self.device)
+        self.active = self.frozen = self.calm = self.still = 0
+        self.begun, self.restarts = step, self.restarts + 1
+
     def _reassign(self, step: int) -> None:
         for k in range(self.frozen, self.active):
             self.book.reassign(k)
@@ -96,6 +112,8 @@ class Balanced(Source):
 
     def _due(self, step: int) -> bool:
         """Freeze, settle; True when the next position must begin."""
+        if self.active == 0:
+            return True
         config, book, last = self.config, self.book, self.active - 1
         positions = len(book.change)
         known = book.known.tolist()
@@ -105,7 +123,8 @@ class Balanced(Source):
             self.still = self.still + 1 if quiet else 0
             if self.still >= 2:
                 self.frozen, self.still = self.frozen + 1, 0
-        nearly = book.change[last] <= config.next_change and known[last] >= config.next_known
+        wanted = max(config.next_known, config.first_known if last == 0 else 0.0)
+        nearly = book.change[last] <= config.next_change and known[last] >= wanted
         self.calm = self.calm + 1 if nearly else 0
         if self.active < positions:
             return self.calm >= 2
