@@ -1,6 +1,6 @@
 """Every training claim of docs/results.md: run each setting with three seeds, write the tables.
 
-    python bench/results.py                  run what is missing, two runs at a time, write the tables
+    python bench/results.py                  run what is missing, two at a time, write the tables
     python bench/results.py --only invent    settings whose name contains a word
     python bench/results.py --table          write the tables from the runs there are
 

@@ -16,7 +16,8 @@ class SamplerConfig:
     temperature: int | float | str = schedule(1.0, "softmax temperature", low=1e-3)
     top_k: int = option(0, "keep the k likeliest tokens; 0: all", low=0)
     top_p: float = option(1.0, "keep the smallest set with this probability", low=1e-6, high=1.0)
-    epsilon: int | float | str = schedule(0.0, "share of uniform exploration mixed in", low=0.0, high=1.0)
+    epsilon: int | float | str = schedule(0.0, "share of uniform exploration mixed in", low=0.0,
+                                          high=1.0)
 
 
 @dataclass
@@ -66,7 +67,7 @@ class SearchConfig(SamplerConfig):
     limit: int = option(20_000, "largest thought space that is searched exhaustively", low=2)
     width: int = option(8, "beams kept (beam)", low=1)
     balance: bool = option(True, "exhaustive: no thought may be claimed by many answers")
-    noise: int | float | str = schedule("linear(0.5, 0, 1000)", "exhaustive: Gumbel noise on the scores",
-                                  low=0)
+    noise: int | float | str = schedule("linear(0.5, 0, 1000)", "exhaustive: Gumbel noise on the "
+                                        "scores", low=0)
     balanced: BalancedConfig = field(default_factory=BalancedConfig)
     tree: TreeConfig = field(default_factory=TreeConfig)

@@ -4,8 +4,8 @@ Every answer has a code, its assigned thought. A table keeps, for each answer an
 of log p(token | question, the code so far) over questions with that answer. Now and then the
 answers that share a prefix are dealt out to the tokens in equal parts, each to a token it is likely
 to get (self-labelling by optimal transport: Asano et al. 2020; here labels are thoughts and groups
-are prefixes). This is an E-step; learning the codes by likelihood is the M-step. Positions begin one
-after another; a code that follows what the thinker finds easy is learnt at once.
+are prefixes). This is an E-step; learning the codes by likelihood is the M-step. Positions begin
+one after another; a code that follows what the thinker finds easy is learnt at once.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ class Balanced(Source):
     def metrics(self) -> dict[str, float]:
         book, k = self.book, max(self.active - 1, 0)
         return {"language/positions": self.active, "language/frozen": self.frozen,
-                "language/restarts": self.restarts, "language/change": book.change[k], "language/known": float(book.known[k]),
+                "language/restarts": self.restarts, "language/change": book.change[k],
+                "language/known": float(book.known[k]),
                 "language/codes": float(len(book.codes[:, :self.active].unique(dim=0)))}
 
     # --- the rule -------------------------------------------------------------------------------
