@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import time
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from paths import ROOT  # first: makes ponder importable where it is not installed
+from paths import ROOT, fill  # first: makes ponder importable where it is not installed
 from ponder.config.tasks import AddTask
 from ponder.maths import Sampling
 from ponder.models.layers import Shape
@@ -216,9 +215,7 @@ def main() -> None:
     table = markdown(card, facts, rows)
     print(table)
     if arguments.write:
-        page = ROOT / "docs" / "results.md"
-        page.write_text(re.sub(r"(<!-- gpu -->\n).*?(<!-- end gpu -->)",
-                               lambda m: m[1] + table + m[2], page.read_text(), flags=re.S))
+        fill(ROOT / "docs" / "results.md", "gpu", table)
     if arguments.json:
         print(json.dumps({"card": card, "facts": facts, "rows": rows}))
 

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import statistics
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from paths import ROOT, fill
+
 RUNS = ROOT / "scratch" / "results"
 PAGE = ROOT / "docs" / "results.md"
 SEEDS = (0, 1, 2)
@@ -84,7 +84,7 @@ def row(name: str) -> str:
     found = [summary for seed in SEEDS if (summary := load(name, seed))]
     title, overrides = SETTINGS[name]
     if not found:
-        return f"| {title} | not run | | | | |"
+        return f"| {title} | not run yet | | | | | |"
     accuracies = " / ".join(f"{s['accuracy']:.3f}" for s in found)
     mean = statistics.mean(s["accuracy"] for s in found)
     shuffled = max(s["necessity"]["shuffled"] for s in found)
@@ -100,10 +100,7 @@ def write_table() -> None:
     head = ("| setting | mean accuracy | seeds 0 / 1 / 2 | highest with shuffled thoughts | steps "
             "| seconds | overrides |\n|---|---|---|---|---|---|---|\n")
     table = head + "\n".join(row(name) for name in SETTINGS) + "\n"
-    text = PAGE.read_text()
-    text = re.sub(r"(<!-- results -->\n).*?(<!-- end -->)", lambda m: m[1] + table + m[2], text,
-                  flags=re.S)
-    PAGE.write_text(text)
+    fill(PAGE, "training", table)
 
 
 def main() -> None:

@@ -11,8 +11,9 @@ places three and four are never right), 24 tokens in the vocabulary, 64 position
 float32, group-relative advantages divided by the group's standard deviation, no KL penalty.
 What differs: the peer samples from the whole vocabulary and may end early, we from the ten
 thoughts; its reward reads text, ours tokens; it repeats the question for each sample, we compute it
-once. A share (ours) or a number (its) of right tokens gives the same advantages. The row `with answerer` also trains the answer's two digits behind the
-thought, as users do; the peer has no such work.
+once. A share (ours) or a number (its) of right tokens gives the same advantages. The row `with
+answerer` also trains the answer's two digits behind the thought, as users do; the peer has no such
+work.
 
 The notes' way: one rollout at a time until end-of-thought (at most 4 tokens), every prefix computed
 again, logits of the whole row and vocabulary; then forward and backward one row at a time.
@@ -34,7 +35,7 @@ import torch
 from torch import Tensor
 
 from common import Work, build_trainer, last_json, median, seconds, table
-from paths import ROOT
+from paths import ROOT, fill
 from ponder.models.policy import Policy
 from ponder.trainer import Trainer
 from stopwatch import profile
@@ -187,7 +188,8 @@ def report(rates: dict[str, Rates], found: dict, missing: str | None) -> str:
             ("fixed", "ponder, fixed", "", ""),
             ("answerer", "ponder, with answerer", "", ""),
             ("ragged", "ponder, ragged",
-             number(found["ragged_cost_per_token"], " x cheaper a token"), f"at most {RAGGED_AT_MOST:g}"),
+             number(found["ragged_cost_per_token"], " x cheaper a token"),
+             f"at most {RAGGED_AT_MOST:g}"),
             ("alone", "one rollout at a time", number(found["ratio_alone"], " x faster"),
              f"at least {FASTER_THAN_ALONE:g}"),
             ("peer", "TRL GRPOTrainer", number(found["ratio_peer"], " x faster"),
@@ -210,6 +212,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--warm", type=int, default=5)
     parser.add_argument("--profile", action="store_true", help="where the time of a step goes")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
+    parser.add_argument("--write", action="store_true", help="put it into docs/results.md")
     parser.add_argument("--quick", action="store_true", help="two steps, no peer: for tests")
     options = parser.parse_args(arguments)
     options.peer = options.peer if options.peer.is_absolute() else ROOT / options.peer
@@ -223,9 +226,12 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(options.threads)
     rates, missing = take_turns(options)
     found = summarise(rates, missing, options)
-    print(report(rates, found, missing))
+    text = report(rates, found, missing)
     if options.profile:
-        print("\n" + profile(build_trainer(WORK), options.steps))
+        text += "\n\n" + profile(build_trainer(WORK), options.steps)
+    print(text)
+    if options.write:
+        fill(ROOT / "docs" / "results.md", "rollouts", f"```\n{text}\n```\n")
     if options.json:
         print(json.dumps(found))
     return 0

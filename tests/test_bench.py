@@ -1,0 +1,39 @@
+"""The benches run; what they measure is not judged here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+BENCH = Path(__file__).parents[1] / "bench"
+
+
+def run(*words: str) -> str:
+    done = subprocess.run([sys.executable, *words], cwd=BENCH, capture_output=True, text=True,
+                          timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_rollouts_bench_ends_with_json() -> None:
+    found = json.loads(run("rollouts.py", "--quick", "--json", "--threads", "1").splitlines()[-1])
+    assert found["rollouts_per_s"] > 0
+    assert found["ratio_alone"] > 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU: bench/gpu.py runs for real")
+def test_gpu_bench_skips_with_a_reason() -> None:
+    assert "skipped: this machine has no CUDA GPU" in run("gpu.py")
+
+
+def test_results_page_has_a_place_for_every_table() -> None:
+    page = (BENCH.parent / "docs" / "results.md").read_text()
+    for name in ("training", "rollouts", "gpu"):
+        assert page.index(f"<!-- {name} -->") < page.index(f"<!-- end {name} -->")
