@@ -74,13 +74,13 @@ def build_mirror(config: LoggerConfig, directory: Path, run_config: dict[str, An
 
 
 class Log:
-    """Appends lines to metrics.jsonl, each flushed, and mirrors them."""
+    """Writes lines to a new metrics.jsonl, each flushed, and mirrors them."""
 
     def __init__(self, directory: Path, mirror: Mirror) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.mirror = mirror
-        self.file = (directory / "metrics.jsonl").open("a")
+        self.file = (directory / "metrics.jsonl").open("w")
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """One line: `{"step": step, name: value, ...}`."""
