@@ -83,6 +83,8 @@ def row(name: str) -> str:
     """A line of the table: accuracy of each seed, shuffled thoughts, steps and seconds."""
     found = [summary for seed in SEEDS if (summary := load(name, seed))]
     title, overrides = SETTINGS[name]
+    if 0 < len(found) < len(SEEDS):
+        title += f" ({len(found)} of {len(SEEDS)} seeds run so far)"
     if not found:
         return f"| {title} | not run yet | | | | | |"
     accuracies = " / ".join(f"{s['accuracy']:.3f}" for s in found)
