@@ -92,6 +92,9 @@ def build_source(config: Config, task: Task, device: torch.device) -> Source:
 def build_trainer(config: Config, task: Task, policy: Policy, device: torch.device) -> Trainer:
     """The loop with everything it needs."""
     gold = config.answerer.learns_from == "gold" and config.thinker.tokens > 0
+    if config.trainer.compile:
+        for net in {policy.thinker, policy.answerer}:
+            net.compile()
     return Trainer(
         config.trainer, task, policy, build_source(config, task, device),
         build_reward(config, task, device), STRATEGIES[config.strategy.name](config.strategy),

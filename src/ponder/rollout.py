@@ -15,8 +15,13 @@ from ponder.types import Problems, Rollouts, Scores
 @torch.no_grad()
 def sample(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
            generator: torch.Generator | None = None) -> Rollouts:
-    """`samples` thoughts for each problem, drawn from the thinker (or its greedy choice)."""
+    """`samples` thoughts for each problem, drawn from the thinker (or its greedy choice).
+
+    A generator of another device than the problems' is not used: the device's own one is.
+    """
     rules = policy.rules
+    if generator is not None and generator.device.type != problems.question.device.type:
+        generator = None
     rows = len(problems) * samples
     thought = torch.full((rows, rules.tokens + 1), problems.pad, device=problems.question.device)
     logprobs = torch.zeros(rows, rules.tokens, device=thought.device,
