@@ -101,12 +101,6 @@ def _short(error: Exception) -> str:
     return " ".join(str(error).split())[:120]
 
 
-def load_config(directory: Path) -> dict[str, Any] | None:
-    """The configuration a checkpoint was trained with; None for a directory from elsewhere."""
-    path = directory / "ponder.json"
-    return json.loads(path.read_text())["config"] if path.is_file() else None
-
-
 def write_json(path: Path, content: Any) -> None:
     """Write JSON to a temporary file, then rename: readers see all of it or nothing."""
     temporary = path.with_name(f".{path.name}.tmp")

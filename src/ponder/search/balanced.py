@@ -33,7 +33,6 @@ class Balanced(Source):
         assert task.labels is not None, "chosen only for tasks that number their answers"
         self.config, self.task = config.balanced, task
         self.book = Codebook(task.labels, tokens, task.vocabulary.thoughts, config.balanced, device)
-        self.device, self.tokens = device, tokens
         self.active = self.frozen = self.calm = self.still = 0
         self.last = self.begun = self.restarts = 0
         self.settled_at: int | None = None
@@ -42,15 +41,16 @@ class Balanced(Source):
     def collect(self, policy: Policy, problems: Problems, step: int,
                 generator: torch.Generator | None = None) -> Rollouts:
         """The assigned code of each problem's answer, as far as positions have begun."""
-        if self.active == 0:
-            self._begin(policy, problems, generator)
-        if step - self.last >= self.config.every:
+        begins = self.active == 0
+        if not begins and step - self.last >= self.config.every:
             self.last = step
             self._reassign(step)
-            if self._resists(step):
+            if begins := self._resists(step):
                 self._restart(policy, step)
-            if self._due(step):
-                self._begin(policy, problems, generator)
+            else:
+                begins = self._due(step)
+        if begins:
+            self._begin(policy, problems, generator)
         return given(problems, self._thoughts(policy, problems))
 
     def _thoughts(self, policy: Policy, problems: Problems) -> Tensor:
@@ -98,10 +98,11 @@ class Balanced(Source):
                 and step - self.begun >= self.config.patience)
 
     def _restart(self, policy: Policy, step: int) -> None:
-        """Other weights, an empty codebook: `_due` then begins the first position."""
+        """Other weights and an empty codebook."""
         policy.thinker.reset()
-        self.book = Codebook(self.book.answers, self.tokens, self.book.words, self.config,
-                             self.device)
+        answers, tokens = self.book.codes.shape
+        self.book = Codebook(answers, tokens, self.book.words, self.config,
+                             self.book.codes.device)
         self.active = self.frozen = self.calm = self.still = 0
         self.begun, self.restarts = step, self.restarts + 1
 
@@ -113,8 +114,6 @@ class Balanced(Source):
 
     def _due(self, step: int) -> bool:
         """Freeze, settle; True when the next position must begin."""
-        if self.active == 0:
-            return True
         config, book, last = self.config, self.book, self.active - 1
         positions = len(book.change)
         known = book.known.tolist()
