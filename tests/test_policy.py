@@ -9,6 +9,7 @@ import torch
 
 from conftest import generator, make_policy, make_task
 from ponder.maths import Sampling, left_justify
+from ponder.models import policy as policy_module
 from ponder.rollout import given, greedy, sample
 from ponder.types import Problems
 
@@ -102,6 +103,27 @@ def test_grouped_gradient_equals_plain_one(sees: tuple[str, ...], stops: bool,
     assert gradients[0].keys() == gradients[1].keys()
     for name, value in gradients[0].items():
         assert torch.allclose(value, gradients[1][name], atol=1e-5 * float(value.abs().max() + 1))
+
+
+@pytest.mark.parametrize("padded", [True, False])
+def test_samples_side_by_side_equal_samples_behind_a_repeated_past(
+        padded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = make_task(answer="digits")
+    policy = make_policy(task, tokens=4, stops=False)
+    problems = task.sample(5, generator())
+    problems = padded_left(problems, 2) if padded else problems
+    found = []
+    for columns in (policy_module.SIDE_BY_SIDE, 0):
+        monkeypatch.setattr(policy_module, "SIDE_BY_SIDE", columns)
+        rollouts = sample(policy, problems, 6, Sampling(), generator(1))
+        policy.zero_grad()
+        scores = policy.score(rollouts, Sampling())
+        (scores.logprobs.square().sum() + scores.answer.sum()).backward()
+        found.append((rollouts.thought, rollouts.logprobs, scores.logprobs, scores.answer,
+                      *(p.grad.clone() for p in policy.parameters() if p.grad is not None)))
+    assert torch.equal(found[0][0], found[1][0])
+    for together, apart in zip(*found, strict=True):
+        assert torch.allclose(together, apart, atol=1e-5 * float(apart.detach().abs().max() + 1))
 
 
 def test_blind_answerer_cannot_see_the_question() -> None:

@@ -89,7 +89,7 @@ def test_past_extension_and_plain_forward_agree() -> None:
     rest, _ = net(row[:, 5:], past)
     assert torch.allclose(torch.cat([first, rest], 1), whole, atol=1e-5)
     with torch.no_grad():
-        cache = net.cache(past, 1, 4)
+        cache = net.cache(past, 4)
         steps = [net.extend(row[:, column], cache) for column in range(5, 9)]
     assert torch.allclose(torch.stack(steps, 1), whole[:, 5:], atol=1e-5)
 
@@ -120,7 +120,7 @@ def test_gradient_flows_through_the_past() -> None:
 def test_repeated_past_is_each_questions_own() -> None:
     past = network()(tokens(2, 3))[1]
     repeated = repeat_past(past, 3)
-    assert torch.equal(repeated[0][0][4], past[0][0][1])
+    assert torch.equal(repeated[0][4], past[0][1])
 
 
 def test_sinusoids_by_hand() -> None:

@@ -43,12 +43,19 @@ def distribution(logits: Tensor, sampling: Sampling, keep: Tensor | None = None)
         if keep is not None and sampling.epsilon == 0:
             allowed = allowed.scatter(-1, keep[..., None], True)
         scaled = scaled.masked_fill(~allowed, -torch.inf)
-    logprobs = scaled.log_softmax(-1)
+    logprobs = log_softmax(scaled)
     if sampling.epsilon > 0:
         uniform = math.log(sampling.epsilon) - math.log(logits.shape[-1])
         rest = math.log1p(-sampling.epsilon) if sampling.epsilon < 1 else -torch.inf
         logprobs = torch.logaddexp(logprobs + rest, torch.full_like(logprobs, uniform))
     return logprobs
+
+
+def log_softmax(x: Tensor) -> Tensor:
+    """Over the last dimension (..., V). Where it is short, rows are computed side by side."""
+    if x.shape[-1] >= 16:
+        return x.log_softmax(-1)
+    return x.movedim(-1, 0).log_softmax(0).movedim(0, -1)
 
 
 def _allowed(scaled: Tensor, sampling: Sampling) -> Tensor | None:
@@ -65,10 +72,15 @@ def _allowed(scaled: Tensor, sampling: Sampling) -> Tensor | None:
     return allowed
 
 
-def draw(logprobs: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Sample from log-probabilities (..., V) -> (...,): argmax of p / Exp(1) (exponential race)."""
-    noise = torch.empty_like(logprobs).exponential_(generator=generator)
-    return (logprobs - noise.log()).argmax(-1)
+def draw(logprobs: Tensor, uniform: Tensor) -> Tensor:
+    """Sample from log-probabilities (..., V) -> (...,): the inverse of the cumulated p.
+
+    uniform (...,) lies in [0, 1). One number a draw: a round draws its numbers at once by a CPU
+    generator, whatever the device of the model, and no scan of exponentials is needed.
+    """
+    cumulated = logprobs.exp().cumsum(-1)
+    below_one = uniform * (1 - torch.finfo(cumulated.dtype).eps)  # else rounding may reach the sum
+    return (cumulated <= below_one[..., None] * cumulated[..., -1:]).sum(-1)
 
 
 def entropy(logprobs: Tensor) -> Tensor:

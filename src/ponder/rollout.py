@@ -8,6 +8,7 @@ from torch import Tensor
 from ponder.config.rollouts import SamplerConfig
 from ponder.maths import GREEDY, Sampling, at_least_float32, distribution, draw
 from ponder.models.policy import Policy
+from ponder.models.transformer import repeat_past
 from ponder.schedule import parse_schedule
 from ponder.types import Problems, Rollouts, Scores
 
@@ -27,8 +28,10 @@ def sample(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
     logprobs = torch.zeros(rows, rules.tokens, device=thought.device,
                            dtype=torch.promote_types(torch.float32, policy.thinker.head.dtype))
     if rules.tokens:
+        noise = _noise(thought[:, :-1], sampling, generator)
         fill = _sample_ragged if rules.stops else _sample_fixed
-        fill(policy, problems, samples, sampling, generator, thought, logprobs)
+        with torch.inference_mode():
+            fill(policy, problems, samples, sampling, noise, thought, logprobs)
     else:
         thought[:, 0] = policy.vocabulary.end
     chosen = thought[:, :-1] != problems.pad
@@ -49,47 +52,63 @@ def given(problems: Problems, thought: Tensor, samples: int = 1,
                     learn=real if learn is None else learn)
 
 
+def _noise(thought: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:
+    """Uniform numbers (B, K) that decide every draw, drawn at once where the generator lives."""
+    if sampling.temperature == 0:
+        return torch.zeros(thought.shape, device=thought.device)
+    where = thought.device if generator is None else generator.device
+    return torch.rand(thought.shape, generator=generator, device=where).to(thought.device)
+
+
 def _choose(policy: Policy, hidden: Tensor, sampling: Sampling,
-            generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-    """Next tokens (B,) as vocabulary ids and their log-probabilities (B,)."""
+            noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Next tokens (B,) as vocabulary ids and their log-probabilities (B,); noise (B,) decides."""
     logits = at_least_float32(policy.thinker.logits(hidden, policy.allowed))
     if sampling.temperature == 0:
         full = logits.log_softmax(-1)
         token = full.argmax(-1)
     else:
         full = distribution(logits, sampling)
-        token = draw(full, generator)
+        token = draw(full, noise)
     return token + policy.allowed.start, full.gather(-1, token[:, None])[:, 0]
 
 
-def _prefill(policy: Policy, problems: Problems, samples: int):
-    """Hidden state (B, D) at the end of each question, and a cache with room for the thoughts."""
+def _prefill(policy: Policy, problems: Problems, samples: int, together: bool):
+    """Hidden state (B, D) at the end of each question, and a cache with room for the thoughts.
+
+    The samples of a question share its row of the cache, or have one each, so that they may leave.
+    """
     mask = problems.question != problems.pad if problems.padded else None
     hidden, past = policy.thinker(problems.question, mask=mask, last=1)
-    cache = policy.thinker.cache(past, samples, policy.rules.tokens, mask)
+    room, branches = policy.rules.tokens - 1, samples if together else 1
+    if samples > branches:
+        past = repeat_past(past, samples)
+        mask = None if mask is None else mask.repeat_interleave(samples, 0)
+    cache = policy.thinker.cache(past, room, branches, mask)
     return hidden[:, 0].repeat_interleave(samples, 0), cache
 
 
 def _sample_fixed(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
-                  generator: torch.Generator | None, thought: Tensor, logprobs: Tensor) -> None:
+                  noise: Tensor, thought: Tensor, logprobs: Tensor) -> None:
     """Exactly K tokens a row: static shapes, no look at the data, one graph on a GPU."""
-    hidden, cache = _prefill(policy, problems, samples)
+    together = policy.side_by_side(samples, policy.rules.tokens)
+    hidden, cache = _prefill(policy, problems, samples, together)
     last = policy.rules.tokens - 1
     for step in range(last + 1):
-        thought[:, step], logprobs[:, step] = _choose(policy, hidden, sampling, generator)
+        thought[:, step], logprobs[:, step] = _choose(policy, hidden, sampling, noise[:, step])
         if step < last:
             hidden = policy.thinker.extend(thought[:, step], cache)
     thought[:, -1] = policy.vocabulary.end
 
 
 def _sample_ragged(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
-                   generator: torch.Generator | None, thought: Tensor, logprobs: Tensor) -> None:
+                   noise: Tensor, thought: Tensor, logprobs: Tensor) -> None:
     """Rows end when they choose end-of-thought; finished rows leave the batch."""
     end, count = policy.vocabulary.end, policy.rules.tokens
-    hidden, cache = _prefill(policy, problems, samples)
+    hidden, cache = _prefill(policy, problems, samples, together=False)
     rows = torch.arange(len(thought), device=thought.device)
     for step in range(count):
-        token, logprob = _choose(policy, hidden, sampling, generator)
+        token, logprob = _choose(policy, hidden, sampling, noise[rows, step])
         thought[rows, step], logprobs[rows, step] = token, logprob
         going = (token != end).nonzero()[:, 0]
         if len(going) < len(rows):
@@ -99,7 +118,6 @@ def _sample_ragged(policy: Policy, problems: Problems, samples: int, sampling: S
         if step < count - 1:
             hidden = policy.thinker.extend(token, cache)
     thought[rows, count] = end
-
 
 
 class Source:

@@ -70,8 +70,8 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             parameters, lr=config.lr, betas=(0.9, config.beta2),
             weight_decay=config.weight_decay, fused=True)
-        self.players = list({id(net): net for net in (self.policy.thinker, self.policy.answerer)
-                             }.values())
+        players = {id(net): net for net in (self.policy.thinker, self.policy.answerer)}
+        self.players = [list(net.parameters()) for net in players.values()]
         self.end = config.max_steps
         self.single: Problems | None = None
         self.recent: dict[str, Tensor] = {}
@@ -208,7 +208,7 @@ class Trainer:
     def _clip(self) -> Tensor:
         """Clip each player's gradient by itself; the norm over both (0-dim)."""
         limit = self.config.grad_clip or math.inf
-        norms = [nn.utils.clip_grad_norm_(net.parameters(), limit) for net in self.players]
+        norms = [nn.utils.clip_grad_norm_(player, limit) for player in self.players]
         return torch.stack(norms).square().sum().sqrt()
 
     def _set_lr(self) -> None:

@@ -1,4 +1,8 @@
-"""The parts of a GPT-2 block, with the names and layouts of `transformers.GPT2LMHeadModel`."""
+"""The parts of a GPT-2 block, with the names and layouts of `transformers.GPT2LMHeadModel`.
+
+Keys and values travel as one tensor (B, S, 2 D), heads side by side, so that a past is grown,
+repeated and selected in one go.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+LANES = 16  # attention kernels are two to three times as fast for a multiple of so many keys
 
 
 @dataclass(frozen=True)
@@ -34,9 +40,11 @@ class Conv1D(nn.Module):
         self.weight = nn.Parameter(torch.empty(inputs, outputs))
         self.bias = nn.Parameter(torch.zeros(outputs))
 
-    def forward(self, x: Tensor, outputs: slice = slice(None)) -> Tensor:
+    def forward(self, x: Tensor, outputs: slice | None = None) -> Tensor:
         """(..., inputs) -> (..., outputs), or only some of the outputs."""
-        weight, bias = self.weight[:, outputs], self.bias[outputs]
+        weight, bias = self.weight, self.bias
+        if outputs is not None:
+            weight, bias = weight[:, outputs], bias[outputs]
         return torch.addmm(bias, x.reshape(-1, x.shape[-1]), weight).view(*x.shape[:-1], len(bias))
 
 
@@ -48,21 +56,25 @@ class Attention(nn.Module):
         self.c_attn = Conv1D(shape.d_model, 3 * shape.d_model)
         self.c_proj = Conv1D(shape.d_model, shape.d_model)
 
-    def heads_of(self, x: Tensor, last: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (B, H, last, D/H), keys and values (B, H, T, D/H) of x (B, T, D)."""
-        def split(value: Tensor, parts: int) -> Tensor:
-            rows, columns, _ = value.shape
-            return value.view(rows, columns, parts, self.heads, -1).permute(2, 0, 3, 1, 4)
+    def project(self, x: Tensor, last: int) -> tuple[Tensor, Tensor]:
+        """Queries (B, last, D) of the last columns, keys and values (B, T, 2 D) of x (B, T, D)."""
+        if 2 * last > x.shape[1]:
+            q, kv = self.c_attn(x).split([self.width, 2 * self.width], -1)
+            return q if last == x.shape[1] else q[:, -last:], kv
+        return (self.c_attn(x[:, -last:], slice(0, self.width)),
+                self.c_attn(x, slice(self.width, None)))
 
-        if last == x.shape[1]:
-            q, k, v = split(self.c_attn(x), 3)
-            return q, k, v
-        k, v = split(self.c_attn(x, slice(self.width, None)), 2)
-        return split(self.c_attn(x[:, -last:], slice(0, self.width)), 1)[0], k, v
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None,
-               causal: bool) -> Tensor:
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+    def attend(self, q: Tensor, kv: Tensor, bias: Tensor | None) -> Tensor:
+        """(B, T, D): queries (B, T, D) look at keys and values (B, S, 2 D) as bias (1 or B, T, S
+        or more) lets them. No bias: plain causal attention, or one query that sees everything.
+        """
+        if bias is not None and bias.shape[2] > kv.shape[1]:
+            kv = F.pad(kv, (0, 0, 0, bias.shape[2] - kv.shape[1]))
+        q, k, v = (value.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+                   for value in (q, *kv.chunk(2, -1)))
+        y = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=None if bias is None else bias[:, None],
+            is_causal=bias is None and q.shape[2] > 1)
         return self.c_proj(y.transpose(1, 2).flatten(2))
 
 
@@ -84,12 +96,40 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(shape.d_model)
         self.mlp = MLP(shape)
 
-    def forward(self, x: Tensor, past: tuple[Tensor, Tensor] | None, mask: Tensor | None,
-                last: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def forward(self, x: Tensor, past: Tensor | None, bias: Tensor | None,
+                last: int) -> tuple[Tensor, Tensor]:
         """The last columns (B, last, D) of the block's output, and all keys and values."""
-        q, k, v = self.attn.heads_of(self.ln_1(x), last)
+        q, kv = self.attn.project(self.ln_1(x), last)
         if past is not None:
-            k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
-        causal = mask is None and last > 1
-        x = x[:, -last:] + self.attn.attend(q, k, v, mask, causal)
-        return x + self.mlp(self.ln_2(x)), (k, v)
+            kv = torch.cat([past, kv], 1)
+        if last < x.shape[1]:
+            x = x[:, -last:]
+        x = x + self.attn.attend(q, kv, bias)
+        return x + self.mlp(self.ln_2(x)), kv
+
+
+def whole_lanes(columns: int) -> int:
+    """The next multiple of LANES."""
+    return -(-columns // LANES) * LANES
+
+
+def attention_bias(mask: Tensor | None, before: int, columns: int, trunk: int, branches: int,
+                   like: Tensor) -> Tensor:
+    """(1 or B, T, S + T): 0 where one of the T columns may look, else -inf.
+
+    A column sees what is before it and not padding; behind `trunk` columns every column belongs to
+    one of `branches` in turn, and sees no other branch. With branches, S + T is rounded up to whole
+    lanes, the new columns invisible.
+    """
+    visible = torch.ones(columns, before + columns, dtype=torch.bool, device=like.device)
+    visible = visible.tril(before)
+    if branches > 1:
+        branch = torch.arange(columns - trunk, device=like.device) % branches
+        visible[trunk:, before + trunk:] &= branch[:, None] == branch
+    visible = visible[None]
+    if mask is not None:
+        own = visible & ~visible.tril(before - 1)  # padding sees itself: no empty softmax
+        visible = (visible & mask[:, None]) | own
+    if branches > 1:
+        visible = F.pad(visible, (0, whole_lanes(before + columns) - before - columns))
+    return like.new_zeros(visible.shape).masked_fill_(~visible, -torch.inf)

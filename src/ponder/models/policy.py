@@ -13,6 +13,8 @@ from ponder.models.transformer import Transformer, repeat_past
 from ponder.tokens import Vocabulary
 from ponder.types import Problems, Rollouts, Scores
 
+SIDE_BY_SIDE = 256  # so many columns of samples may share one sequence with their question
+
 
 @dataclass(frozen=True)
 class Rules:
@@ -62,18 +64,8 @@ class Policy(nn.Module):
         The question is computed once for its samples; one sample a question is one plain sequence.
         """
         count = thought.shape[1] - 1
-        question, given = problems.question, thought[:, :max(count - 1, 0)]
-        mask = question != problems.pad if problems.padded else None
-        if samples == 1:
-            mask = _widen(mask, count - 1)
-            hidden = self.thinker(torch.cat([question, given], 1), mask=mask, last=count)[0]
-        else:
-            hidden, past = self.thinker(question, mask=mask, last=1)
-            hidden = hidden.repeat_interleave(samples, 0)
-            if count > 1:
-                mask = _widen(mask, count - 1, samples)
-                rest = self.thinker(given, repeat_past(past, samples), mask)[0]
-                hidden = torch.cat([hidden, rest], 1)
+        hidden = self._behind(self.thinker, problems, thought[:, :max(count - 1, 0)], samples,
+                              count)
         return self.thinker.logits(hidden, self.allowed)
 
     def think(self, rollouts: Rollouts, sampling: Sampling) -> tuple[Tensor, Tensor, Tensor]:
@@ -122,13 +114,32 @@ class Policy(nn.Module):
         """Last hidden states (B, last, D) of rows (B, T) behind the question, if it may be seen."""
         if not self.rules.sees_question:
             return net(row, last=last)[0]
-        question = problems.question
+        return self._behind(net, problems, row, samples, last)
+
+    @staticmethod
+    def side_by_side(samples: int, columns: int) -> bool:
+        """Whether samples of so many columns may share one sequence with their question."""
+        return samples == 1 or samples * columns <= SIDE_BY_SIDE
+
+    def _behind(self, net: Transformer, problems: Problems, row: Tensor, samples: int,
+                last: int) -> Tensor:
+        """Last hidden states (B, last, D) of rows (B, T) behind their questions.
+
+        last = T + 1 includes the last column of the question. The question is computed once for
+        its samples. Short ones lie behind it side by side in one sequence; for long ones that see
+        little of each other that would be a waste, and the past is repeated.
+        """
+        question, columns = problems.question, row.shape[1]
         mask = question != problems.pad if problems.padded else None
-        if samples == 1:
-            tokens = torch.cat([question, row], 1)
-            return net(tokens, mask=_widen(mask, row.shape[1]), last=last)[0]
-        past = repeat_past(net(question, mask=mask, last=1)[1], samples)
-        return net(row, past, _widen(mask, row.shape[1], samples), last)[0]
+        tail, end = min(last, columns), int(last > columns)
+        if self.side_by_side(samples, columns):
+            tokens = torch.cat([question, _weave(row, samples)], 1)
+            hidden = net(tokens, mask=_widen(mask, samples * columns), last=tail * samples + end,
+                         trunk=question.shape[1], branches=samples)[0]
+            return _unravel(hidden, samples, end)
+        hidden, past = net(question, mask=mask, last=1)
+        rest = net(row, repeat_past(past, samples), _widen(mask, columns, samples), tail)[0]
+        return torch.cat([hidden.repeat_interleave(samples, 0), rest], 1) if end else rest
 
     def answer(self, problems: Problems, thought: Tensor, samples: int = 1,
                net: Transformer | None = None, ragged: bool | None = None,
@@ -170,3 +181,19 @@ def _widen(mask: Tensor | None, columns: int, samples: int = 1) -> Tensor | None
     if mask is None:
         return None
     return nn.functional.pad(mask, (0, columns), value=True).repeat_interleave(samples, 0)
+
+
+def _weave(row: Tensor, samples: int) -> Tensor:
+    """Rows (P * G, T) -> (P, T * G): the first tokens of a group, then its second ones, ..."""
+    groups = row.view(len(row) // samples, samples, row.shape[1])
+    return groups.transpose(1, 2).flatten(1)
+
+
+def _unravel(hidden: Tensor, samples: int, shared: int) -> Tensor:
+    """(P, shared + T * G, D), woven -> (P * G, shared + T, D); all samples have the shared ones."""
+    if samples == 1:
+        return hidden
+    own = hidden[:, shared:].unflatten(1, (-1, samples)).transpose(1, 2).flatten(0, 1)
+    if not shared:
+        return own
+    return torch.cat([hidden[:, :shared].repeat_interleave(samples, 0), own], 1)

@@ -1,22 +1,22 @@
 """GPT-2 (Radford et al. 2019), small and exact, with a key/value past that gradients flow through.
 
 Two verbs: `forward` takes any number of tokens behind a differentiable past, `extend` adds one
-token to each row of a preallocated cache. What was left out: dropout and every option GPT-2 does
-not have. Weights have the names and layouts of `transformers.GPT2LMHeadModel`.
+token to each continuation in a preallocated cache. What was left out: dropout and every option
+GPT-2 does not have. Weights have the names and layouts of `transformers.GPT2LMHeadModel`.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ponder.models.layers import Block, Shape
+from ponder.models.layers import Block, Shape, attention_bias, whole_lanes
 
-Past = list[tuple[Tensor, Tensor]]
+Past = list[Tensor]  # keys and values (B, S, 2 D) of each layer
 
 
 @dataclass(frozen=True)
@@ -36,23 +36,28 @@ class Init:
 
 @dataclass
 class Cache:
-    """Room for the keys and values of B rows: k and v are lists of L tensors (B, H, S, D/H).
+    """Room for the keys and values of R rows: kv is a list of L tensors (R, S, 2 D).
 
-    length says how many columns are filled. mask (B, S) is False on padding, None without any;
-    offset (B,) is subtracted from the column to give the position of a left-padded row.
+    A row holds `branches` continuations side by side, as in `Transformer.forward`. length says how
+    many columns are filled, position how many tokens each continuation has; bias (1 or R, branches,
+    S) is -inf where a continuation may not look, None where it may look everywhere; offset (R, 1)
+    is subtracted from the position in a left-padded row.
     """
 
-    k: list[Tensor]
-    v: list[Tensor]
+    kv: Past
     length: int
-    mask: Tensor | None = None
+    position: int
+    branches: int = 1
+    bias: Tensor | None = None
     offset: Tensor | None = None
 
     def select(self, rows: Tensor) -> Cache:
-        """The cache of some rows (b,), when others have finished."""
-        return Cache([k[rows] for k in self.k], [v[rows] for v in self.v], self.length,
-                     None if self.mask is None else self.mask[rows],
-                     None if self.offset is None else self.offset[rows])
+        """The cache of some rows (r,), when others have finished."""
+        def take(value: Tensor | None) -> Tensor | None:
+            return value if value is None or len(value) == 1 else value[rows]
+
+        return replace(self, kv=[kv[rows] for kv in self.kv], bias=take(self.bias),
+                       offset=take(self.offset))
 
 
 class Transformer(nn.Module):
@@ -108,28 +113,32 @@ class Transformer(nn.Module):
         return F.linear(hidden, self.head[vocabulary])
 
     def forward(self, tokens: Tensor, past: Past | None = None, mask: Tensor | None = None,
-                last: int | None = None) -> tuple[Tensor, Past]:
+                last: int | None = None, trunk: int = 0,
+                branches: int = 1) -> tuple[Tensor, Past]:
         """Hidden states (B, last, D) of the last columns of tokens (B, T) (default: of all), and
         the past with all T in it.
 
-        past holds keys and values (B, H, S, D/H) of S earlier tokens. mask (B, S + T) is False on
+        past holds keys and values (B, S, 2 D) of S earlier tokens. mask (B, S + T) is False on
         padding, wherever it lies; positions count the real tokens only, so padding on either side
         changes nothing. None: no padding. Nothing reads the earlier columns of the last block, so
         they are not computed.
+
+        branches: column trunk + t * branches + g of tokens is token t of the g-th continuation of
+        the first `trunk` columns (and of the past), which sees no other continuation.
         """
-        columns = tokens.shape[1]
-        before = past[0][0].shape[2] if past else 0
-        if mask is None:
-            positions = torch.arange(before, before + columns, device=tokens.device)
-        else:
-            positions = (mask.long().cumsum(1) - 1).clamp_min(0)[:, before:]
+        columns, before = tokens.shape[1], past[0].shape[1] if past else 0
+        positions = _positions(mask, before, columns, trunk, branches, tokens.device)
         x = self.wte(tokens) + self.wpe(positions)
         last = columns if last is None else last
+        plain = mask is None and before == 0 and branches == 1
+        bias = None
+        if not (plain and last in (1, columns)):
+            bias = attention_bias(mask, before, columns, trunk, branches, x)
         present: Past = []
         for layer, block in enumerate(self.blocks):
             wanted = last if layer == len(self.blocks) - 1 else columns
-            attend = _attention_mask(mask, before, columns, wanted, tokens.device)
-            x, kv = block(x, past[layer] if past else None, attend, wanted)
+            seen = None if bias is None or (plain and wanted == columns) else bias[:, -wanted:]
+            x, kv = block(x, past[layer] if past else None, seen, wanted)
             present.append(kv)
         return self.transformer["ln_f"](x), present
 
@@ -137,40 +146,53 @@ class Transformer(nn.Module):
     def blocks(self) -> list[Block]:
         return list(self.transformer["h"])  # type: ignore[arg-type]
 
-    def cache(self, past: Past, samples: int, room: int, mask: Tensor | None = None) -> Cache:
-        """A cache for `samples` rows of each row of a past, with room for `room` more tokens.
+    def cache(self, past: Past, room: int, branches: int = 1,
+              mask: Tensor | None = None) -> Cache:
+        """A cache for `branches` continuations of each row of a past, each of up to `room` tokens.
 
-        mask (P, S) is False on the padding of the past.
+        mask (R, S) is False on the padding of the past.
         """
-        length = past[0][0].shape[2]
-
-        def grow(value: Tensor) -> Tensor:
-            return F.pad(value, (0, 0, 0, room)).repeat_interleave(samples, 0)
-
-        offset = None
+        rows, length, width = past[0].shape
+        total = length + room * branches
+        total = whole_lanes(total) if branches > 1 else total
+        kv = [value.new_zeros(rows, total, width) for value in past]
+        for own, value in zip(kv, past, strict=True):
+            own[:, :length] = value
+        bias = offset = None
+        if branches > 1:
+            bias = kv[0].new_full((1, branches, total), -torch.inf)
+            bias[:, :, :length] = 0
         if mask is not None:
-            offset = (~mask).sum(1).repeat_interleave(samples, 0)
-            mask = F.pad(mask, (0, room), value=True).repeat_interleave(samples, 0)
-        return Cache([grow(k) for k, _ in past], [grow(v) for _, v in past], length, mask, offset)
+            offset = (~mask).sum(1, keepdim=True)
+            bias = kv[0].new_zeros(1, 1, total) if bias is None else bias
+            bias = bias.masked_fill(F.pad(~mask, (0, total - length))[:, None], -torch.inf)
+        return Cache(kv, length, length, branches, bias, offset)
 
     def extend(self, tokens: Tensor, cache: Cache) -> Tensor:
-        """Append one token (B,) to every row of the cache: hidden states (B, D). No gradient."""
-        at = cache.length
-        position = self.wpe.weight[at] if cache.offset is None else self.wpe(at - cache.offset)
-        x = (self.wte(tokens) + position)[:, None]
-        mask = None if cache.mask is None else cache.mask[:, None, None, :at + 1]
-        for block, keys, values in zip(self.blocks, cache.k, cache.v, strict=True):
-            q, k, v = block.attn.heads_of(block.ln_1(x), 1)
-            keys[:, :, at:at + 1], values[:, :, at:at + 1] = k, v
-            x = x + block.attn.attend(q, keys[:, :, :at + 1], values[:, :, :at + 1], mask, False)
+        """Append a token (B,) to each continuation: hidden states (B, D). No gradient.
+
+        B = R * branches; the continuations of a row lie side by side.
+        """
+        at, end = cache.length, cache.length + cache.branches
+        seen = end
+        if cache.branches > 1 and cache.bias is not None:
+            seen = whole_lanes(end)
+            cache.bias[:, :, at:end].diagonal(dim1=1, dim2=2).zero_()
+        bias = None if cache.bias is None else cache.bias[:, :, :seen]
+        position = (self.wpe.weight[cache.position] if cache.offset is None
+                    else self.wpe(cache.position - cache.offset))
+        x = self.wte(tokens.view(-1, cache.branches)) + position
+        for block, kv in zip(self.blocks, cache.kv, strict=True):
+            q, kv[:, at:end] = block.attn.project(block.ln_1(x), cache.branches)
+            x = x + block.attn.attend(q, kv[:, :seen], bias)
             x = x + block.mlp(block.ln_2(x))
-        cache.length += 1
-        return self.transformer["ln_f"](x)[:, 0]
+        cache.length, cache.position = end, cache.position + 1
+        return self.transformer["ln_f"](x).flatten(0, 1)
 
 
 def repeat_past(past: Past, samples: int) -> Past:
     """The past of P questions for B = P * samples rows; gradients of a group add up."""
-    return [(k.repeat_interleave(samples, 0), v.repeat_interleave(samples, 0)) for k, v in past]
+    return [kv.repeat_interleave(samples, 0) for kv in past]
 
 
 def sinusoids(positions: int, width: int) -> Tensor:
@@ -181,17 +203,16 @@ def sinusoids(positions: int, width: int) -> Tensor:
     return table
 
 
-def _attention_mask(mask: Tensor | None, before: int, columns: int, last: int,
-                    device: torch.device) -> Tensor | None:
-    """Boolean (1 or B, 1, last, S + T), True where one of the last columns may look.
-
-    None: plain causal attention, or one column that sees everything.
-    """
-    if mask is None and (last == 1 or (before == 0 and last == columns)):
-        return None
-    total = before + columns
-    causal = torch.ones(last, total, dtype=torch.bool, device=device).tril(total - last)
+def _positions(mask: Tensor | None, before: int, columns: int, trunk: int, branches: int,
+               device: torch.device) -> Tensor:
+    """(T,) or (B, T): how many real tokens are before each column, in its own continuation."""
+    if branches == 1 and mask is not None:
+        return (mask.long().cumsum(1) - 1).clamp_min(0)[:, before:]
+    column = torch.arange(columns, device=device)
+    if branches > 1:
+        column = torch.minimum(column, trunk + (column - trunk) // branches)
     if mask is None:
-        return causal[None, None]
-    own = causal & ~causal.tril(-1 + total - last)  # padding sees itself: no empty softmax
-    return ((causal & mask[:, None]) | own)[:, None]
+        return before + column
+    real = mask[:, :before + trunk].long().cumsum(1)
+    behind = column[trunk:] - trunk + real[:, -1:]
+    return torch.cat([(real[:, before:] - 1).clamp_min(0), behind], 1)
