@@ -202,7 +202,7 @@ def report(rates: dict[str, Rates], found: dict, missing: str | None) -> str:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peer", type=Path, default=ROOT / "../shared/peers/trl_grpo_add.py")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)

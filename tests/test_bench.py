@@ -33,6 +33,15 @@ def test_gpu_bench_skips_with_a_reason() -> None:
     assert "skipped: this machine has no CUDA GPU" in run("gpu.py")
 
 
+@pytest.mark.slow
+def test_gpu_bench_checks_and_leaves_out_what_it_has_no_time_for() -> None:
+    line = run("gpu.py", "--device", "cpu", "--seconds", "0.01", "--limit", "0", "--json")
+    found = json.loads(line.splitlines()[-1])
+    assert found["verdict"].startswith("agree")
+    assert found["checks"]["sampled and recomputed"] <= 1e-5
+    assert {row["rollouts_per_s"] for row in found["rows"]} == {"left out: --limit is reached"}
+
+
 def test_results_page_has_a_place_for_every_table() -> None:
     page = (BENCH.parent / "docs" / "results.md").read_text()
     for name in ("training", "rollouts", "gpu"):

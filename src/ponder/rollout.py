@@ -30,8 +30,7 @@ def sample(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
     if rules.tokens:
         noise = _noise(thought[:, :-1], sampling, generator)
         fill = _sample_ragged if rules.stops else _sample_fixed
-        with torch.inference_mode():
-            fill(policy, problems, samples, sampling, noise, thought, logprobs)
+        fill(policy, problems, samples, sampling, noise, thought, logprobs)
     else:
         thought[:, 0] = policy.vocabulary.end
     chosen = thought[:, :-1] != problems.pad
