@@ -66,7 +66,7 @@ def test_reference_sees_the_question_and_no_thought() -> None:
     hidden, _ = reference.thinker(row)
     words = reference.thinker.logits(hidden[0, -1], slice(0, plain.vocabulary.end)).log_softmax(-1)
     expected = own[8] - words[rollouts.problems.answer[2, 0]]
-    assert float(ours[8]) == pytest.approx(float(expected), abs=1e-5)
+    assert float(ours[8]) == pytest.approx(expected.item(), abs=1e-5)
 
 
 def test_gold_and_shape_rewards_by_hand() -> None:

@@ -31,7 +31,7 @@ def brute_force(policy: Policy, problems: Problems, samples: int) -> list[list[l
     best = []
     for i in range(len(problems)):
         one = problems[torch.tensor([i])]
-        scores = [float(policy.answer(one, torch.tensor([[*c, policy.vocabulary.end]]))[0])
+        scores = [policy.answer(one, torch.tensor([[*c, policy.vocabulary.end]]))[0].item()
                   for c in codes]
         order = sorted(range(len(codes)), key=lambda j: -scores[j])[:samples]
         best.append([list(codes[j]) for j in order])

@@ -95,7 +95,7 @@ class Session:
 
     def log_metrics(self, progress: Progress, metrics: Metrics) -> None:
         self.log.write(progress.step, metrics)
-        self.console.update(progress.step, metrics)
+        self.console.update(progress.step, self.trainer.end, metrics)
 
     def validate(self, progress: Progress) -> float:
         self.found = evaluate(self.policy, self.test, self.config.seed)

@@ -27,19 +27,19 @@ def figures(metrics: dict[str, float]) -> str:
 class Plain:
     """Plain lines: one an evaluation, and one every ten seconds between."""
 
-    def __init__(self, total: int) -> None:
-        self.total = total
+    def __init__(self) -> None:
         self.seen: dict[str, float] = {}
         self.last = time.monotonic()
 
     def note(self, text: str) -> None:
         print(text, flush=True)
 
-    def update(self, step: int, metrics: dict[str, float]) -> None:
+    def update(self, step: int, end: int, metrics: dict[str, float]) -> None:
+        """Numbers at a step; end: the last step, as far as is known by now."""
         self.seen.update(metrics)
         if "accuracy" in metrics or time.monotonic() - self.last > 10:
             self.last = time.monotonic()
-            print(f"step {step}/{self.total}  {figures(self.seen)}", flush=True)
+            print(f"step {step}/{end}  {figures(self.seen)}", flush=True)
 
     def samples(self, rows: list[str]) -> None:
         pass
@@ -52,7 +52,7 @@ class Rich(Plain):
     """A bar, the numbers, and a few rollouts in colour."""
 
     def __init__(self, total: int, console: Console) -> None:
-        super().__init__(total)
+        super().__init__()
         self.console = console
         self.progress = Progress(BarColumn(None), MofNCompleteColumn(), TextColumn("steps, left"),
                                  TimeRemainingColumn(), console=console)
@@ -69,9 +69,9 @@ class Rich(Plain):
     def note(self, text: str) -> None:
         self.console.print(text, highlight=False, soft_wrap=True)
 
-    def update(self, step: int, metrics: dict[str, float]) -> None:
+    def update(self, step: int, end: int, metrics: dict[str, float]) -> None:
         self.seen.update(metrics)
-        self.progress.update(self.task, completed=step)
+        self.progress.update(self.task, completed=step, total=end)
         self.live.update(self._render())
 
     def samples(self, rows: list[str]) -> None:
@@ -93,4 +93,4 @@ def coloured(row: str) -> Text:
 def build_console(total: int) -> Plain:
     """The live display on a terminal, plain lines elsewhere."""
     console = Console()
-    return Rich(total, console) if console.is_terminal and sys.stdout.isatty() else Plain(total)
+    return Rich(total, console) if console.is_terminal and sys.stdout.isatty() else Plain()

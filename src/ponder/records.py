@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from ponder.config import Config, variants
-from ponder.tokens import pieces
+from ponder.tokens import pieces, place
 
-PLACES = ("units", "tens", "hundreds", "thousands", "10^4", "10^5")  # of the digits told apart
+MOST_PLACES = 6  # digits of an answer that are told apart
 
 
 @dataclass(frozen=True)
@@ -103,5 +103,5 @@ def digits(run: Run) -> dict[str, list[str]]:
     if task.get("answer") == "digits" and task.get("order") == "least":
         answers = [answer[::-1] for answer in answers]
     width = max(map(len, answers), default=0)
-    return {PLACES[i]: [answer.zfill(width)[-1 - i] for answer in answers]
-            for i in range(min(width, len(PLACES)))}
+    return {place(i): [answer.zfill(width)[-1 - i] for answer in answers]
+            for i in range(min(width, MOST_PLACES))}

@@ -10,6 +10,12 @@ _WORD, _THOUGHT = re.compile(r"</?\w+>|[^<]|<", re.DOTALL), re.compile(r"<t\d+>"
 COLOURS = {"ordinary": "blue", "thought": "cyan", "special": "magenta"}
 
 
+def place(power: int) -> str:
+    """The name of the digit that counts tens to some power: units, tens, ... 10^4."""
+    names = ("units", "tens", "hundreds", "thousands")
+    return names[power] if power < len(names) else f"10^{power}"
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """Token ids: 0 padding, then the ordinary words, then `</think>` and the thought tokens.

@@ -11,10 +11,9 @@ from torch import Tensor
 from ponder.config.tasks import AddTask
 from ponder.errors import UserError
 from ponder.tasks.table import read_table
-from ponder.tokens import Vocabulary
+from ponder.tokens import Vocabulary, place
 from ponder.types import Problem, Problems
 
-PLACES = ("units", "tens", "hundreds", "thousands")
 ENUMERABLE = 2_000_000
 LABELLED = 20_000
 TRIES = 1000
@@ -188,8 +187,7 @@ class Add:
         return digits if self.config.order == "most" else digits.flip(1)
 
     def _features(self, answers: Tensor) -> dict[str, Tensor]:
-        names = [PLACES[i] if i < len(PLACES) else f"10^{i}" for i in range(self.answer_width)]
-        return {name: answers // 10**i % 10 for i, name in enumerate(names)}
+        return {place(i): answers // 10**i % 10 for i in range(self.answer_width)}
 
     # --- files ----------------------------------------------------------------------------------
 
