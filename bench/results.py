@@ -25,9 +25,12 @@ PAGE = ROOT / "docs" / "results.md"
 SEEDS = (0, 1, 2)
 
 RL = ["strategy=grpo", "trainer.weight_decay=0.1", "trainer.train_batch_size=64",
-      "rollout.samples=16", "trainer.max_steps=1500", "trainer.val_every_n_steps=250"]
+      "rollout.samples=16", "rollout.epsilon=linear(0.3,0,1500)", "trainer.max_steps=2000",
+      "trainer.val_every_n_steps=250"]
 BIG = ["task.max=1000", "task.order=least", "trainer.train_batch_size=128",
-       "trainer.max_steps=2500", "strategy.entropy=0.001"]
+       "trainer.max_steps=2500"]
+SOFTMAX = ["reward=softmax", "strategy.scale=none", "rollout.samples=32",
+           "rollout.epsilon=linear(0.5,0,1500)"]
 SEARCH = ["trainer.max_steps=1500", "trainer.weight_decay=0.1"]
 FREE = "experiment=add_think_fixed_blind"
 SUPER = "experiment=add_think_fixed_blind_super"
@@ -38,18 +41,19 @@ SETTINGS: dict[str, tuple[str, list[str]]] = {
     "invent_digits": ("**the same at max 1000**", ["experiment=invent_digits"]),
     "normal_100": ("no thoughts, max 100", ["experiment=add_normal"]),
     "clean_100": ("think + fixed + blind + super + clean, max 100", [f"{SUPER}_clean", *RL]),
-    "clean_1000": ("the same, max 1000", [f"{SUPER}_clean", *RL, *BIG]),
-    "softmax_100": ("without clean: reward softmax, max 100", [SUPER, "reward=softmax", *RL]),
+    "clean_1000": ("the same, max 1000; clean pays for every right token",
+                   [f"{SUPER}_clean", "reward=gold_tokens", *RL, *BIG]),
+    "softmax_100": ("without clean: reward softmax, max 100", [SUPER, *RL, *SOFTMAX]),
     "search_100": ("with super and exhaustive search, max 100", [f"{SUPER}_search", *SEARCH]),
     "star_100": ("without super: best of 16 samples (star), max 100",
-                 [FREE, *RL, "strategy=star", "rollout.epsilon=linear(0.5,0,1000)"]),
+                 [FREE, *RL, "strategy=star"]),
     "grpo_100": ("without super: grpo, max 100", [FREE, *RL]),
     "reinforce_100": ("without super: reinforce, max 100", [FREE, *RL, "strategy=reinforce"]),
     "normal_1000": ("no thoughts, max 1000, more compute than invent_digits",
                     ["experiment=add_normal", "task.max=1000", "trainer.train_batch_size=512",
                      "trainer.max_steps=10000", "trainer.val_every_n_steps=1000"]),
     "softmax_1000": ("without clean: reward softmax, max 1000",
-                     [SUPER, "reward=softmax", *RL, *BIG]),
+                     [SUPER, *RL, *SOFTMAX, *BIG]),
     "search_1000": ("with super and exhaustive search, max 1000",
                     [f"{SUPER}_search", *SEARCH, "task.max=1000", "task.order=least"]),
 }
