@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from conftest import generator, make_policy, make_task
+from ponder import rollout as rollout_module
 from ponder.maths import Sampling, left_justify
 from ponder.models import policy as policy_module
 from ponder.rollout import given, greedy, sample
@@ -106,15 +107,17 @@ def test_grouped_gradient_equals_plain_one(sees: tuple[str, ...], stops: bool,
 
 
 @pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize("stops", [True, False])
 def test_samples_side_by_side_equal_samples_behind_a_repeated_past(
-        padded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        padded: bool, stops: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     task = make_task(answer="digits")
-    policy = make_policy(task, tokens=4, stops=False)
+    policy = make_policy(task, tokens=4, stops=stops)
     problems = task.sample(5, generator())
     problems = padded_left(problems, 2) if padded else problems
     found = []
     for columns in (policy_module.SIDE_BY_SIDE, 0):
         monkeypatch.setattr(policy_module, "SIDE_BY_SIDE", columns)
+        monkeypatch.setattr(rollout_module, "SIDE_BY_SIDE", columns)
         rollouts = sample(policy, problems, 6, Sampling(), generator(1))
         policy.zero_grad()
         scores = policy.score(rollouts, Sampling())

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ponder.config.rollouts import SamplerConfig
 from ponder.maths import GREEDY, Sampling, at_least_float32, distribution, draw
-from ponder.models.policy import Policy
+from ponder.models.policy import SIDE_BY_SIDE, Policy
 from ponder.models.transformer import repeat_past
 from ponder.schedule import parse_schedule
 from ponder.types import Problems, Rollouts, Scores
@@ -29,7 +29,10 @@ def sample(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
                            dtype=torch.promote_types(torch.float32, policy.thinker.head.dtype))
     if rules.tokens:
         noise = _noise(thought[:, :-1], sampling, generator)
-        fill = _sample_ragged if rules.stops else _sample_fixed
+        fill = _sample_fixed
+        if rules.stops:
+            short = samples * rules.tokens <= SIDE_BY_SIDE // 4  # leaving would save nothing
+            fill = _sample_together if short else _sample_leaving
         fill(policy, problems, samples, sampling, noise, thought, logprobs)
     else:
         thought[:, 0] = policy.vocabulary.end
@@ -100,9 +103,25 @@ def _sample_fixed(policy: Policy, problems: Problems, samples: int, sampling: Sa
     thought[:, -1] = policy.vocabulary.end
 
 
-def _sample_ragged(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
+def _sample_together(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
+                     noise: Tensor, thought: Tensor, logprobs: Tensor) -> None:
+    """Rows end when they choose end-of-thought; ended ones run on unheard until all have."""
+    end, count = policy.vocabulary.end, policy.rules.tokens
+    hidden, cache = _prefill(policy, problems, samples, together=True)
+    going = torch.ones(len(thought), dtype=torch.bool, device=thought.device)
+    for step in range(count):
+        token, logprob = _choose(policy, hidden, sampling, noise[:, step])
+        thought[:, step], logprobs[:, step] = token.where(going, problems.pad), logprob * going
+        going = going & (token != end)
+        if step == count - 1 or not going.any():
+            break
+        hidden = policy.thinker.extend(token, cache)
+    thought[:, count].masked_fill_(going, end)
+
+
+def _sample_leaving(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
                    noise: Tensor, thought: Tensor, logprobs: Tensor) -> None:
-    """Rows end when they choose end-of-thought; finished rows leave the batch."""
+    """Rows end when they choose end-of-thought, and leave the batch."""
     end, count = policy.vocabulary.end, policy.rules.tokens
     hidden, cache = _prefill(policy, problems, samples, together=False)
     rows = torch.arange(len(thought), device=thought.device)
