@@ -37,7 +37,7 @@ def distribution(logits: Tensor, sampling: Sampling, keep: Tensor | None = None)
     keep (...,) names a token of S whatever its rank: the one that was sampled when S was another
     (weights have moved since). With exploration every token has some probability and needs none.
     """
-    scaled = logits / sampling.temperature
+    scaled = logits if sampling.temperature == 1 else logits / sampling.temperature
     allowed = _allowed(scaled, sampling)
     if allowed is not None:
         if keep is not None and sampling.epsilon == 0:

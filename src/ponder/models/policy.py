@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -64,9 +65,8 @@ class Policy(nn.Module):
         The question is computed once for its samples; one sample a question is one plain sequence.
         """
         count = thought.shape[1] - 1
-        hidden = self._behind(self.thinker, problems, thought[:, :max(count - 1, 0)], samples,
-                              count)
-        return self.thinker.logits(hidden, self.allowed)
+        return self._behind(self.thinker, problems, thought[:, :max(count - 1, 0)], samples, count,
+                            lambda hidden: self.thinker.logits(hidden, self.allowed))
 
     def think(self, rollouts: Rollouts, sampling: Sampling) -> tuple[Tensor, Tensor, Tensor]:
         """(logprobs (B, K), entropy (B, K), distribution (B, K, V)) of the thoughts as written."""
@@ -121,9 +121,10 @@ class Policy(nn.Module):
         """Whether samples of so many columns may share one sequence with their question."""
         return samples == 1 or samples * columns <= SIDE_BY_SIDE
 
-    def _behind(self, net: Transformer, problems: Problems, row: Tensor, samples: int,
-                last: int) -> Tensor:
-        """Last hidden states (B, last, D) of rows (B, T) behind their questions.
+    def _behind(self, net: Transformer, problems: Problems, row: Tensor, samples: int, last: int,
+                read: Callable[[Tensor], Tensor] = lambda hidden: hidden) -> Tensor:
+        """Last hidden states (B, last, D) of rows (B, T) behind their questions, or what `read`
+        makes of each.
 
         last = T + 1 includes the last column of the question. The question is computed once for
         its samples. Short ones lie behind it side by side in one sequence; for long ones that see
@@ -136,10 +137,11 @@ class Policy(nn.Module):
             tokens = torch.cat([question, _weave(row, samples)], 1)
             hidden = net(tokens, mask=_widen(mask, samples * columns), last=tail * samples + end,
                          trunk=question.shape[1], branches=samples)[0]
-            return _unravel(hidden, samples, end)
+            return _unravel(read(hidden), samples, end)
         hidden, past = net(question, mask=mask, last=1)
         rest = net(row, repeat_past(past, samples), _widen(mask, columns, samples), tail)[0]
-        return torch.cat([hidden.repeat_interleave(samples, 0), rest], 1) if end else rest
+        rest = read(rest)
+        return torch.cat([read(hidden).repeat_interleave(samples, 0), rest], 1) if end else rest
 
     def answer(self, problems: Problems, thought: Tensor, samples: int = 1,
                net: Transformer | None = None, ragged: bool | None = None,
