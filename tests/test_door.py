@@ -277,6 +277,7 @@ def test_a_checkpoint_evaluates_to_the_accuracy_of_its_training(trained: Path, d
     first = json.loads((trained / "summary.json").read_text())
     checkpoint, = trained.glob("checkpoint_*")
     code, out, err = door("action=evaluate", f"model.name={checkpoint}")
+    assert (Path(out.split("results: ")[1].strip())).is_file()
     assert (code, err) == (0, "") and f"accuracy {first['accuracy']:.4f}" in out
     summary, = Path("star_runs").glob("*/*/summary.json")
     again = json.loads(summary.read_text())

@@ -58,9 +58,11 @@ def evaluate_checkpoint(config: Config, directory: Path) -> float:
     log.close()
     summary = {**_summary(config, directory, policy, found), "steps": 0, "seconds": 0.0,
                "rollouts_per_second": 0.0}
+    write_report(directory, summary, asdict(config))
     checkpoint.write_json(directory / "summary.json", summary)
     print(_necessity_line(found))
-    print(f"accuracy {found.metrics['accuracy']:.4f} of {config.model.name}; {directory}")
+    print(f"accuracy {found.metrics['accuracy']:.4f} of {config.model.name}; results: "
+          f"{directory}/report.html")
     return found.metrics["accuracy"]
 
 
