@@ -21,6 +21,7 @@ from ponder.config import REWARDS, register
 from ponder.errors import UserError, closest, explain, refuse_words, shown
 
 FORMS = "a number, or linear, cosine or exponential(start, end, steps)"
+STRATEGIES = "dpo, exact, grpo, ppo, reinforce, rloo, sft, star"
 Refusal = Callable[..., str | None]
 
 # Words of a command line, and the whole line they get.
@@ -83,9 +84,9 @@ REFUSED = [
     ("run_type=a/b", "found 'a/b'; legal: letters, digits, _ . and -, as it names a directory"),
     ("run_type=", "found ''; legal: letters, digits, _ . and -, as it names a directory"),
     # choices
-    ("strategy=gpro", "found 'gpro' (did you mean grpo?); legal: grpo, reinforce, sft, star"),
-    ("strategy=", "found nothing; legal: grpo, reinforce, sft, star"),
-    ("strategy=null", "found null; legal: grpo, reinforce, sft, star"),
+    ("strategy=gpro", "found 'gpro' (did you mean grpo?); legal: " + STRATEGIES),
+    ("strategy=", "found nothing; legal: " + STRATEGIES),
+    ("strategy=null", "found null; legal: " + STRATEGIES),
     ("rollout=3", "found 3; legal: sample, search"),
     ("task=sub", "found 'sub'; legal: add"),
     ("hydra/launcher=slurm", "found 'slurm'; legal: basic, submitit_local, submitit_slurm"),
@@ -167,7 +168,8 @@ UNKNOWN = [
     ("foo=1", "foo: no such key; legal here: action, seed, "),
     ("+foo=1", "foo: no such key; legal here: action, seed, "),
     ("modle.d_model=3", "modle: no such key (did you mean model?); legal here: action, seed, "),
-    ("strategy.baseline=none", "strategy.baseline: no such key; legal here: name, entropy, keep"),
+    ("strategy.baseline=none", "strategy.baseline: no such key; legal here: name, entropy, "
+     "tokens_per_rollout, keep"),
     ("trainer.lr.peak=1", "trainer.lr.peak: no such key; legal: trainer.lr=<a number>"),
     ("reward.exactmatch=1", "reward.exactmatch: no such reward (did you mean exact_match?); legal: "
      "log_likelihood, "),
@@ -277,7 +279,7 @@ def test_a_schedule_may_be_a_whole_number(refusal: Refusal) -> None:
     ("trainer: [1\n", "while parsing a flow sequence in "),
     ("- 1\n", "conf/experiment/x.yaml: Cannot merge DictConfig with ListConfig"),
     ("defaults:\n  - override /strategy: gpro\n", "strategy=gpro: found 'gpro' (did you mean "
-     "grpo?); legal: grpo, reinforce, sft, star"),
+     "grpo?); legal: " + STRATEGIES),
     ("defaults:\n  - override /stratgy: star\n", "conf/experiment/x.yaml: Could not override "
      "'stratgy'."),
     ("defaults:\n  - override /rollout: null\n  - override /variant: [think]\n", "rollout=null: "

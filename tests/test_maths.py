@@ -10,11 +10,9 @@ import torch
 from ponder.maths import (
     Sampling,
     count_entropy,
-    discounted,
     distribution,
     draw,
     entropy,
-    group_advantages,
     mutual_information,
     row_codes,
     sinkhorn,
@@ -58,27 +56,6 @@ def test_draws_follow_the_distribution(sampling: Sampling) -> None:
 def test_entropy_by_hand() -> None:
     assert entropy(torch.full((3, 8), 1 / 8).log()).tolist() == pytest.approx([math.log(8)] * 3)
     assert float(entropy(distribution(LOGITS, Sampling(top_k=1)))) == 0.0
-
-
-def test_group_advantages_by_hand() -> None:
-    reward = torch.tensor([1.0, 2.0, 6.0, 0.0, 0.0, 3.0])
-
-    def of(baseline: str, scale: str = "none", running: float = 0.0) -> list[float]:
-        return group_advantages(reward, 3, baseline, scale, running).tolist()
-
-    assert of("none") == reward.tolist()
-    assert of("group_mean") == pytest.approx([-2, -1, 3, -1, -1, 2])
-    assert of("leave_one_out") == pytest.approx([-3, -1.5, 4.5, -1.5, -1.5, 3])
-    assert of("running_mean", running=2.0) == pytest.approx([-1, 0, 4, -2, -2, 1])
-    assert of("group_mean", "group")[:3] == pytest.approx(
-        [x / math.sqrt(7) for x in (-2, -1, 3)], abs=1e-4)  # var = (4 + 1 + 9) / 2
-    assert of("group_mean", "batch")[5] == pytest.approx(2 / float(reward.std()), abs=1e-4)
-
-
-def test_discounted_credit_by_hand() -> None:
-    mask = torch.tensor([[True, True, True], [True, False, False]])
-    credit = discounted(torch.tensor([8.0, -1.0]), mask, 0.5)
-    assert credit.tolist() == [[2, 4, 8], [-1, 0, 0]]
 
 
 def test_mutual_information_by_hand() -> None:

@@ -89,3 +89,21 @@ def test_weights_add_up_and_parts_stay_unweighted() -> None:
     assert both.reward is not None
     assert torch.allclose(both.reward, 2 * both.parts["probability"] - 0.5 * both.parts["length"])
     assert (both.parts["length"] >= 0).all()
+
+
+def test_interim_rewards_add_up_to_what_the_thought_is_worth() -> None:
+    """Token by token against answers to thoughts cut by hand."""
+    task = make_task(max=10)
+    policy = make_policy(task, tokens=3)
+    problems = task.sample(3, generator())
+    rollouts = sample(policy, problems, 4, Sampling(), generator(1))
+    found = Reward({"interim": 2.0})(policy, rollouts).token_reward
+    assert found is not None and (rollouts.reward == 0).all()
+    end, pad = policy.vocabulary.end, problems.pad
+    for row, thought in enumerate(rollouts.thought.tolist()):
+        words = thought[:thought.index(end)]
+        cut = torch.tensor([[*words[:n], end, *[pad] * (3 - n)] for n in range(len(words) + 1)])
+        one = problems[torch.full((len(cut),), row // 4)]
+        worth = policy.answer(one, cut, 1, ragged=True)[0]
+        expected = [*(2 * worth.diff()).tolist(), *[0.0] * (3 - len(words))]
+        assert found[row].tolist() == pytest.approx(expected, abs=1e-5)

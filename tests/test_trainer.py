@@ -7,50 +7,48 @@ from dataclasses import replace
 import pytest
 import torch
 
-from conftest import generator, make_policy, make_task
+from players import STRATEGIES, gradients, padded_left, trainer_of
 from ponder.checkpoint import weights_sha256
-from ponder.config.rollouts import SamplerConfig
 from ponder.config.running import TrainerConfig
-from ponder.config.strategies import Grpo, Reinforce, Star
-from ponder.rewards import Reward
-from ponder.rollout import Sampler
-from ponder.strategies import GRPO, REINFORCE, STaR, Strategy
-from ponder.trainer import Hooks, Trainer, learning_rate_share
-
-STRATEGIES = {"reinforce": REINFORCE(Reinforce()), "grpo": GRPO(Grpo()), "star": STaR(Star())}
-
-
-def trainer_of(strategy: Strategy, gold: bool = False, **changes) -> Trainer:
-    torch.manual_seed(0)
-    task = make_task(max=10, answer="digits", gold="digits")
-    policy = make_policy(task, tokens=2, dtype=torch.float64)
-    config = replace(TrainerConfig(max_steps=3, train_batch_size=16, warmup=1), **changes)
-    return Trainer(config, task, policy, Sampler(SamplerConfig(samples=4)),
-                   Reward({"log_likelihood": 1.0}), strategy, lambda step: 0.1, gold, 100,
-                   torch.device("cpu"), generator())
+from ponder.schedule import learning_rate_share
+from ponder.trainer import Hooks
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
 @pytest.mark.parametrize("gold", [False, True])
 def test_micro_batches_do_not_change_the_gradient(name: str, gold: bool) -> None:
-    gradients = []
+    found = []
     for size, accumulate in ((16, 1), (8, 2), (1, 16), (5, 4)):
-        trainer = trainer_of(STRATEGIES[name], gold, train_batch_size=size, grad_clip=0.0,
-                             train_gradient_accumulation_steps=accumulate, gen_batch_size=16)
-        rollouts = trainer.collect()
-        (batch,) = trainer.minibatches(rollouts)
-        tokens, rows = trainer.denominators(batch)
-        for micro in batch:
-            trainer.losses(trainer.score(micro), micro, tokens, rows)["loss"].backward()
-        gradients.append([p.grad.clone() for p in trainer.policy.parameters()
-                          if p.grad is not None])
-    for other in gradients[1:]:
-        for a, b in zip(gradients[0], other, strict=True):
-            assert torch.allclose(a, b, atol=1e-9)
+        trainer = trainer_of(name, gold, train_batch_size=size, grad_clip=0.0, gen_batch_size=16,
+                             train_gradient_accumulation_steps=accumulate)
+        (batch,) = trainer.minibatches(trainer.collect())
+        found.append(gradients(trainer, batch))
+    for other in found[1:]:
+        assert other.keys() == found[0].keys()
+        for key, value in found[0].items():
+            assert torch.allclose(value, other[key], atol=1e-9), key
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_padding_does_not_change_the_gradient(name: str) -> None:
+    """Padding of questions on the left, of thoughts on the right."""
+    trainer = trainer_of(name, grad_clip=0.0)
+    rollouts = trainer.collect()
+    expected = gradients(trainer, [rollouts])
+    wide = replace(rollouts, problems=padded_left(rollouts.problems, 3))
+    pad = rollouts.problems.pad
+    longer = {key: torch.nn.functional.pad(value, (0, 2)) for key, value in vars(rollouts).items()
+              if isinstance(value, torch.Tensor) and value.dim() == 2 and key != "thought"}
+    long = replace(rollouts, thought=torch.nn.functional.pad(rollouts.thought, (0, 2), value=pad),
+                   **longer)
+    for other in (wide, *([] if name[-2:] == "kl" else [long])):  # constant: over the longest
+        found = gradients(trainer, [other])
+        for key, value in expected.items():
+            assert torch.allclose(value, found[key], atol=1e-9), key
 
 
 def test_minibatches_cover_every_group_once_an_epoch() -> None:
-    trainer = trainer_of(STRATEGIES["star"], train_batch_size=3, gen_batch_size=10,
+    trainer = trainer_of("star", train_batch_size=3, gen_batch_size=10,
                          train_gradient_accumulation_steps=2, internal_epochs=2)
     rollouts = trainer.collect()
     batches = list(trainer.minibatches(rollouts))
@@ -62,7 +60,7 @@ def test_minibatches_cover_every_group_once_an_epoch() -> None:
 def test_same_seed_same_weights() -> None:
     hashes = set()
     for _ in range(2):
-        trainer = trainer_of(STRATEGIES["reinforce"])
+        trainer = trainer_of("reinforce")
         torch.manual_seed(5)
         trainer.fit(Hooks(lambda *_: None, lambda _: 0.0, lambda _: None))
         hashes.add(weights_sha256(trainer.policy))
@@ -74,14 +72,14 @@ def test_loop_stops_validates_and_saves_when_due() -> None:
     hooks = Hooks(lambda p, _: called.append(("log", p.step)),
                   lambda p: called.append(("validate", p.step)) or 0.0,
                   lambda p: called.append(("save", p.step)))
-    trainer_of(STRATEGIES["star"], max_steps=5, log_every_n_steps=2, val_every_n_steps=2,
+    trainer_of("star", max_steps=5, log_every_n_steps=2, val_every_n_steps=2,
                save_every_n_steps=4).fit(hooks)
     assert called == [("log", 1), ("log", 2), ("validate", 2), ("log", 4), ("validate", 4),
                       ("save", 4), ("validate", 5), ("save", 5)]
 
 
 def test_target_accuracy_ends_the_run() -> None:
-    trainer = trainer_of(STRATEGIES["star"], max_steps=50, val_every_n_steps=2,
+    trainer = trainer_of("star", max_steps=50, val_every_n_steps=2,
                          target_accuracy=0.9)
     progress = trainer.fit(Hooks(lambda *_: None, lambda p: p.step / 4, lambda _: None))
     assert (progress.step, progress.accuracy) == (4, 1.0)
@@ -91,12 +89,12 @@ def test_no_steps_only_validates() -> None:
     called: list[str] = []
     hooks = Hooks(lambda *_: None, lambda _: called.append("validate") or 0.5,
                   lambda _: called.append("save"))
-    progress = trainer_of(STRATEGIES["star"], max_epochs=0).fit(hooks)
+    progress = trainer_of("star", max_epochs=0).fit(hooks)
     assert (progress.step, called) == (0, ["validate", "save"])
 
 
 def test_single_batch_repeats_its_questions() -> None:
-    trainer = trainer_of(STRATEGIES["star"], single_batch=True)
+    trainer = trainer_of("star", single_batch=True)
     first, second = trainer.collect(), trainer.collect()
     assert torch.equal(first.problems.question, second.problems.question)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import torch
@@ -9,12 +10,13 @@ import torch
 from ponder.checkpoint import load_model
 from ponder.config import Config
 from ponder.errors import UserError
+from ponder.models.critic import Critic
 from ponder.models.policy import Policy, Rules
 from ponder.models.transformer import Init, Shape, Transformer
 from ponder.rewards import Reward
 from ponder.rollout import Gold, Sampler, Source
 from ponder.schedule import parse_schedule
-from ponder.search import SEARCHES, Balanced, choose
+from ponder.search import SEARCHES, Balanced, EveryThought, choose
 from ponder.strategies import STRATEGIES
 from ponder.tasks import TASKS, Task
 from ponder.trainer import Trainer
@@ -37,7 +39,28 @@ def build_policy(config: Config, task: Task) -> Policy:
                             "answerer.model=shared, or a checkpoint with one")
         answerer = _network(config, task, path)
     return Policy(thinker, answerer, task.vocabulary, _rules(config),
-                  frozen=config.answerer.model == "frozen")
+                  config.answerer.model == "frozen", _critic(config, task),
+                  _reference(config, task, thinker))
+
+
+def _critic(config: Config, task: Task) -> Critic | None:
+    """The value head that the strategy asks for."""
+    kind = getattr(config.strategy, "value", "none")
+    if kind == "none" or config.thinker.tokens == 0:
+        return None
+    trunk = _network(config, task, None) if kind == "separate" else None
+    return Critic(config.model.d_model, config.strategy.value_reads, trunk)
+
+
+def _reference(config: Config, task: Task, thinker: Transformer) -> Transformer | None:
+    """What the strategy's leash is tied to: model.ref_name, or the thinker as it begins."""
+    strategy = config.strategy
+    leashed = strategy.name == "dpo" or getattr(strategy, "kl", 0) not in (0, 0.0)
+    if not leashed or config.thinker.tokens == 0:
+        return None
+    if config.model.ref_name is not None:
+        return _network(config, task, config.model.ref_name)
+    return copy.deepcopy(thinker)
 
 
 def _rules(config: Config) -> Rules:
@@ -72,7 +95,7 @@ def build_reward(config: Config, task: Task, device: torch.device) -> Reward:
         vocabulary = type(task.vocabulary)(task.vocabulary.ordinary, 0)
         reference = Policy(net, None, vocabulary, Rules(0, False))
     weights = dict(config.reward)
-    if getattr(config.strategy, "keep", "") == "correct":
+    if getattr(config.strategy, "keep", "") == "correct" or config.strategy.name == "dpo":
         weights.setdefault("exact_match", 0.0)
     return Reward(weights, reference)
 
@@ -86,6 +109,8 @@ def build_source(config: Config, task: Task, device: torch.device) -> Source:
         return SEARCHES[method](config.rollout)
     if config.strategy.name == "sft" or config.thinker.tokens == 0:
         return Gold()
+    if config.strategy.name == "exact":
+        return EveryThought(config.rollout)
     return Sampler(config.rollout)
 
 
@@ -98,7 +123,8 @@ def build_trainer(config: Config, task: Task, policy: Policy, device: torch.devi
     return Trainer(
         config.trainer, task, policy, build_source(config, task, device),
         build_reward(config, task, device), STRATEGIES[config.strategy.name](config.strategy),
-        parse_schedule(config.strategy.entropy), gold, config.answerer.refresh_every, device,
+        parse_schedule(config.strategy.entropy), gold, config.answerer.refresh_every,
+        config.strategy.tokens_per_rollout, device,
         torch.Generator().manual_seed(config.seed))
 
 

@@ -13,6 +13,7 @@ from ponder.config import REWARDS, SCHEMAS, VARIANTS, Config, variants
 from ponder.errors import UserError, closest, shown
 from ponder.schedule import FORMS, parse_schedule
 
+ENUMERABLE = 4096  # thoughts of a question that strategy=exact takes
 LARGEST = 10**18  # every whole number fits 64 bits, with room for arithmetic
 
 
@@ -123,12 +124,17 @@ def _gold_must_fit(config: Config) -> Iterator[str]:
 
 def _learning_needs(config: Config) -> Iterator[str]:
     rollout, strategy = config.rollout, config.strategy
-    baseline = getattr(strategy, "baseline", "group_mean" if strategy.name == "grpo" else "none")
+    baseline = getattr(strategy, "baseline", "none")
     if config.thinker.tokens and rollout.samples < 2 and baseline in ("group_mean",
                                                                       "leave_one_out"):
         yield (f"rollout.samples={rollout.samples}: found one sample, from which "
                f"strategy={strategy.name} with baseline {baseline} learns nothing; legal: at "
                "least 2")
+    if config.thinker.tokens and strategy.name == "dpo" and rollout.samples < 2:
+        yield (f"rollout.samples={rollout.samples}: found one sample, of which strategy=dpo makes "
+               "no pair; legal: at least 2")
+    if strategy.name == "exact":
+        yield from _exact_needs(config)
     if not config.reward:
         yield f"reward={{}}: found none; legal: one or more of {', '.join(REWARDS)}"
     if "reference" in config.reward and config.model.ref_name is None:
@@ -138,6 +144,17 @@ def _learning_needs(config: Config) -> Iterator[str]:
             config.answerer.learns_from == "gold" or "gold_thought" in config.reward):
         yield ("rollout.method=balanced: found super or clean, but it invents a language of its "
                "own; legal: auto, exhaustive, beam, tree")
+
+
+def _exact_needs(config: Config) -> Iterator[str]:
+    thinker = config.thinker
+    lengths = range(0 if thinker.stops else thinker.tokens, thinker.tokens + 1)
+    count = sum(thinker.vocabulary**length for length in lengths)
+    if count > ENUMERABLE:
+        yield (f"strategy=exact: found {count} thoughts to enumerate; legal: at most {ENUMERABLE}, "
+               "by fewer thinker.tokens or a smaller thinker.vocabulary")
+    if config.rollout.kind == "search":
+        yield "strategy=exact: found a search, but it takes every thought; legal: rollout=sample"
 
 
 def _model_must_fit(config: Config) -> Iterator[str]:

@@ -88,35 +88,6 @@ def entropy(logprobs: Tensor) -> Tensor:
     return -(logprobs.exp() * logprobs.clamp_min(-1e9)).sum(-1)
 
 
-def group_advantages(reward: Tensor, samples: int, baseline: str, scale: str,
-                     running: float = 0.0) -> Tensor:
-    r"""Advantages (B,) of rewards (B,), rows of a group side by side.
-
-    baseline: none; group_mean, :math:`r_i - \bar r`; leave_one_out (RLOO, Kool et al. 2019),
-    :math:`r_i - \frac{1}{G-1}\sum_{j \ne i} r_j`; running_mean, the given number. scale divides by
-    the standard deviation (unbiased) of the group (GRPO, Shao et al. 2024), of the batch, or not.
-    """
-    grouped = reward.view(-1, samples)
-    mean = grouped.mean(1, keepdim=True)
-    if baseline == "group_mean":
-        advantage = grouped - mean
-    elif baseline == "leave_one_out":
-        advantage = (grouped - mean) * (samples / (samples - 1))
-    else:
-        advantage = grouped - (running if baseline == "running_mean" else 0.0)
-    if scale == "group":
-        advantage = advantage / (grouped.std(1, keepdim=True) + 1e-6)
-    elif scale == "batch":
-        advantage = advantage / (reward.std() + 1e-6)
-    return advantage.flatten()
-
-
-def discounted(advantage: Tensor, mask: Tensor, discount: float) -> Tensor:
-    r"""Credit (B, T): :math:`\gamma^{n_t} A` with n_t the masked tokens after t in its row."""
-    left = mask.flip(1).cumsum(1).flip(1) - mask.long()
-    return advantage[:, None] * discount ** left * mask
-
-
 def mutual_information(a: Tensor, b: Tensor) -> float:
     """I(A; B) in nats of two integer samples (N,), by counting (plug-in estimate)."""
     _, a = a.unique(return_inverse=True)

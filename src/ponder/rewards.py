@@ -147,8 +147,22 @@ def length(judged: Judged) -> Tensor:
     return judged.rollouts.lengths / max(judged.rollouts.thought.shape[1] - 1, 1)
 
 
+@reward
+def interim(judged: Judged) -> Tensor:
+    """(B, K): what each token adds to log p(answer), if the thought ended after it."""
+    r, end = judged.rollouts, judged.policy.vocabulary.end
+    width = r.thought.shape[1]
+    column = torch.arange(width, device=r.thought.device)
+    cut = torch.minimum(column, r.lengths[:, None])[..., None]  # (B, K + 1, 1): where it ends
+    ended = r.thought[:, None].expand(-1, width, -1)
+    ended = ended.where(column < cut, end).where(column <= cut, r.problems.pad)
+    logprob, _ = judged.policy.answer(r.problems, ended.flatten(0, 1), r.samples * width,
+                                      judged.policy.judge, ragged=True)
+    return logprob.view(-1, width).diff(dim=1)
+
+
 class Reward:
-    """The weighted sum of some rewards. `rollouts.parts` keeps each unweighted."""
+    """The weighted sum of some rewards, of rows and of tokens. `rollouts.parts` keeps each."""
 
     def __init__(self, weights: dict[str, float], reference: Policy | None = None) -> None:
         self.weights = weights
@@ -158,8 +172,13 @@ class Reward:
     def __call__(self, policy: Policy, rollouts: Rollouts) -> Rollouts:
         judged = Judged(policy, rollouts, self.reference)
         rollouts.parts = {name: REWARDS[name](judged) for name in self.weights}
-        total = torch.zeros(len(rollouts), device=rollouts.thought.device)
+        rollouts.reward = torch.zeros(len(rollouts), device=rollouts.thought.device)
         for name, weight in self.weights.items():
-            total = total + weight * rollouts.parts[name]
-        rollouts.reward = total
+            earned = weight * rollouts.parts[name]
+            if earned.dim() == 1:
+                rollouts.reward = rollouts.reward + earned
+            elif rollouts.token_reward is None:
+                rollouts.token_reward = earned
+            else:
+                rollouts.token_reward = rollouts.token_reward + earned
         return rollouts

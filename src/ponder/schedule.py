@@ -6,6 +6,8 @@ import math
 import re
 from collections.abc import Callable
 
+from ponder.config.running import TrainerConfig
+
 Schedule = Callable[[int], float]
 
 _FORM = re.compile(r"^(linear|cosine|exponential)\(([^()]*)\)$")
@@ -49,3 +51,19 @@ def _finite(value: object) -> float | None:
     except (TypeError, ValueError):
         return None
     return number if math.isfinite(number) else None
+
+
+def learning_rate_share(config: TrainerConfig, step: int, end: int) -> float:
+    """Share of the peak learning rate at a step: linear warm-up, then the decay until `end`.
+
+    wsd is warm-up, stable, decay (Hu et al. 2024): the decay may begin when training says so.
+    """
+    warm = min(1.0, (step + 1) / max(config.warmup, 1))
+    done = min(1.0, step / max(end, 1))
+    if config.lr_decay == "linear":
+        return warm * max(config.lr_end, 1 - done)
+    if config.lr_decay == "cosine":
+        return warm * (config.lr_end + (1 - config.lr_end) * (1 + math.cos(math.pi * done)) / 2)
+    if config.lr_decay == "wsd":
+        return warm * min(1.0, max(config.lr_end, (end - step) / config.cooldown))
+    return warm

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from ponder.config.running import TrainerConfig
+from ponder.credit import flat_groups, some_tokens
 from ponder.models.policy import Policy
 from ponder.rewards import Reward
 from ponder.rollout import Source
-from ponder.schedule import Schedule
+from ponder.schedule import Schedule, learning_rate_share
 from ponder.strategies import Strategy
 from ponder.tasks import Task
 from ponder.types import Problems, Rollouts, Scores
@@ -34,6 +35,16 @@ class Progress:
 
 
 @dataclass
+class Denominators:
+    """What the losses of an optimizer step are divided by, each 0-dim: the strategy's own count,
+    the tokens that learn, and the rows the answerer learns from."""
+
+    credit: Tensor
+    tokens: Tensor
+    rows: Tensor
+
+
+@dataclass
 class Hooks:
     """What the loop calls when something is due; `validate` returns the accuracy."""
 
@@ -47,8 +58,8 @@ class Trainer:
     """One loop for every strategy.
 
     An epoch is one round: collect rollouts, give credit, learn from them `internal_epochs` times.
-    Denominators (tokens that learn, rows the answerer learns from) are those of the whole
-    optimizer step, so micro-batches and accumulation never change the gradient.
+    Denominators are those of the whole optimizer step, so micro-batches and accumulation never
+    change the gradient.
     """
 
     config: TrainerConfig
@@ -60,6 +71,7 @@ class Trainer:
     entropy: Schedule
     learns_from_gold: bool
     refresh_every: int
+    tokens_per_rollout: int
     device: torch.device
     generator: torch.Generator
     progress: Progress = field(default_factory=Progress)
@@ -70,11 +82,13 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             parameters, lr=config.lr, betas=(0.9, config.beta2),
             weight_decay=config.weight_decay, fused=True)
-        players = {id(net): net for net in (self.policy.thinker, self.policy.answerer)}
-        self.players = [list(net.parameters()) for net in players.values()]
+        policy = self.policy
+        nets = [policy.thinker, policy.answerer, *([policy.critic] if policy.critic else [])]
+        self.players = [list(net.parameters()) for net in dict.fromkeys(nets)]
         self.end = config.max_steps
         self.single: Problems | None = None
         self.recent: dict[str, Tensor] = {}
+        self.round: dict[str, Tensor] = {}
 
     # --- the loop -------------------------------------------------------------------------------
 
@@ -85,11 +99,11 @@ class Trainer:
             started = time.perf_counter()
             rollouts = self.collect()
             for batch in self.minibatches(rollouts):
-                self.step(batch)
+                losses = self.step(batch)
                 progress.seconds += time.perf_counter() - started
                 self._due(hooks)
                 started = time.perf_counter()
-                if self.finished():
+                if self.finished() or self.strategy.enough(losses):
                     break
             progress.epoch += 1
             progress.seconds += time.perf_counter() - started
@@ -125,8 +139,13 @@ class Trainer:
             rollouts = self.source.collect(policy, problems, self.progress.step, self.generator)
             if self.strategy.needs_reward(rollouts.samples):
                 rollouts = self.reward(policy, rollouts)
+                self.round = {"reward": rollouts.total_reward.mean(), "flat_groups": flat_groups(
+                    rollouts.total_reward, rollouts.samples).float().mean()}
+            rollouts = policy.annotate(rollouts, self.source.sampling(self.progress.step))
         self.progress.rollouts += len(rollouts)
-        return self.strategy.credit(rollouts)
+        rollouts = self.strategy.credit(rollouts, self.progress.step)
+        rollouts.learn = some_tokens(rollouts.learn, self.tokens_per_rollout, self.generator)
+        return rollouts
 
     def _questions(self, count: int) -> Problems:
         if self.single is not None:
@@ -151,16 +170,16 @@ class Trainer:
 
     # --- one optimizer step ---------------------------------------------------------------------
 
-    def step(self, batch: list[Rollouts]) -> None:
+    def step(self, batch: list[Rollouts]) -> dict[str, Tensor]:
         """Accumulate the micro-batches' gradients under common denominators; then one step."""
         self._set_lr()
         self.optimizer.zero_grad(set_to_none=True)
-        tokens, rows = self.denominators(batch)
+        whole = self.denominators(batch)
         losses: dict[str, Tensor] = {}
         for micro in batch:
             with torch.autocast(self.device.type, torch.bfloat16, self.config.dtype == "bfloat16"):
                 scores = self.score(micro)
-                parts = self.losses(scores, micro, tokens, rows)
+                parts = self.losses(scores, micro, whole)
             parts["loss"].backward()
             self.source.observe(self.policy, micro, scores)
             for name, value in parts.items():
@@ -170,26 +189,26 @@ class Trainer:
         self.progress.step += 1
         if self.progress.step % self.refresh_every == 0:
             self.policy.refresh()
-        if batch[0].reward is not None:
-            losses["reward"] = torch.cat([m.reward for m in batch if m.reward is not None]).mean()
-        self.recent = losses
+        self.recent = {**losses, **self.round}
+        return losses
 
     def score(self, micro: Rollouts) -> Scores:
         gold = micro.problems.thought if self.learns_from_gold else None
         return self.policy.score(micro, self.source.sampling(self.progress.step), gold)
 
-    def denominators(self, batch: list[Rollouts]) -> tuple[Tensor, Tensor]:
-        """(tokens that learn, rows the answerer learns from) in the whole optimizer step."""
-        tokens = torch.stack([micro.learn.sum() for micro in batch]).sum()
-        if self.learns_from_gold:
-            rows = torch.tensor(sum(len(micro.problems) for micro in batch), device=self.device)
-        else:
-            rows = torch.stack([micro.weight.sum() for micro in batch
-                                if micro.weight is not None]).sum()
-        return tokens.clamp_min(1), rows.clamp_min(1)
+    def denominators(self, batch: list[Rollouts]) -> Denominators:
+        """Those of the whole optimizer step."""
+        def total(values: list[Tensor]) -> Tensor:
+            return torch.stack(values).sum().clamp_min(1)
 
-    def losses(self, scores: Scores, micro: Rollouts, tokens: Tensor, rows: Tensor,
-               ) -> dict[str, Tensor]:
+        if self.learns_from_gold:
+            rows = [torch.tensor(len(micro.problems), device=self.device) for micro in batch]
+        else:
+            rows = [micro.weight.sum() for micro in batch if micro.weight is not None]
+        return Denominators(total([self.strategy.count(micro) for micro in batch]),
+                            total([micro.learn.sum() for micro in batch]), total(rows))
+
+    def losses(self, scores: Scores, micro: Rollouts, whole: Denominators) -> dict[str, Tensor]:
         """Thinker's loss by the strategy, minus its entropy bonus, plus the answerer's likelihood.
 
         The sum is the score-function gradient for what was sampled and the ordinary one for what
@@ -197,13 +216,13 @@ class Trainer:
         """
         assert micro.weight is not None
         weight = torch.ones_like(scores.answer) if self.learns_from_gold else micro.weight
-        thinker = self.strategy.loss(scores, micro, tokens)
-        answer = -(weight * scores.answer).sum() / rows
-        spread = (scores.entropy * micro.learn).sum() / tokens
+        losses = self.strategy.loss(scores, micro, whole.credit, self.progress.step)
+        answer = -(weight * scores.answer).sum() / whole.rows
+        spread = (scores.entropy * micro.learn).sum() / whole.tokens
         bonus = self.entropy(self.progress.step)
-        loss = thinker + answer - bonus * spread if bonus else thinker + answer
-        return {"loss": loss, "thinker_loss": thinker, "answer_loss": answer,
-                "thought_entropy": spread}
+        loss = losses["thinker_loss"] + answer
+        loss = loss - bonus * spread if bonus else loss
+        return {"loss": loss, **losses, "answer_loss": answer, "thought_entropy": spread}
 
     def _clip(self) -> Tensor:
         """Clip each player's gradient by itself; the norm over both (0-dim)."""
@@ -227,19 +246,3 @@ class Trainer:
                 "lr": self.optimizer.param_groups[0]["lr"], "epoch": progress.epoch,
                 "seconds": progress.seconds, "steps_per_second": progress.step / seconds,
                 "rollouts_per_second": progress.rollouts / seconds, **self.source.metrics()}
-
-
-def learning_rate_share(config: TrainerConfig, step: int, end: int) -> float:
-    """Share of the peak learning rate at a step: linear warm-up, then the decay until `end`.
-
-    wsd is warm-up, stable, decay (Hu et al. 2024): the decay may begin when training says so.
-    """
-    warm = min(1.0, (step + 1) / max(config.warmup, 1))
-    done = min(1.0, step / max(end, 1))
-    if config.lr_decay == "linear":
-        return warm * max(config.lr_end, 1 - done)
-    if config.lr_decay == "cosine":
-        return warm * (config.lr_end + (1 - config.lr_end) * (1 + math.cos(math.pi * done)) / 2)
-    if config.lr_decay == "wsd":
-        return warm * min(1.0, max(config.lr_end, (end - step) / config.cooldown))
-    return warm

@@ -71,8 +71,10 @@ class Rollouts:
     is the token thought[:, k]. chosen is True where the policy chose the token (False: forced,
     given or padding); logprobs are those of chosen tokens under the distribution they were drawn
     from, else 0; learn is True where the thinker may learn from the token; credit is what the
-    token earns. reward (B,); weight (B,) is how much the answerer learns from the row; parts are
-    the unweighted rewards, each (B,).
+    token earns. reward (B,), and token_reward (B, K) for what single tokens earn besides; weight
+    (B,) is how much the answerer learns from the row; value (B, K) is what the value head expected
+    before each token and returns (B, K) what came; reference (B, K) are the log-probabilities under
+    the reference policy; parts are the unweighted rewards, each (B,) or (B, K).
     """
 
     problems: Problems
@@ -84,10 +86,28 @@ class Rollouts:
     reward: Tensor | None = None
     credit: Tensor | None = None
     weight: Tensor | None = None
+    token_reward: Tensor | None = None
+    value: Tensor | None = None
+    returns: Tensor | None = None
+    reference: Tensor | None = None
     parts: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.thought)
+
+    @property
+    def total_reward(self) -> Tensor:
+        """(B,): the reward of each row, with those of its tokens."""
+        assert self.reward is not None
+        return self.reward if self.token_reward is None else self.reward + self.token_reward.sum(1)
+
+    def old(self, scores: Scores) -> Tensor:
+        """(B, K): log-probabilities when sampled; of tokens nobody chose, those of now."""
+        return torch.where(self.chosen, self.logprobs, scores.logprobs.detach())
+
+    def change(self, scores: Scores) -> Tensor:
+        """(B, K): log ratio of now to when sampled, with the gradient of now."""
+        return scores.logprobs - self.old(scores)
 
     @property
     def mask(self) -> Tensor:
@@ -113,14 +133,18 @@ class Rollouts:
         """The rollouts of some problems, chosen by index (p,)."""
         groups = self.samples
         rows = (problems[:, None] * groups + torch.arange(groups, device=problems.device)).flatten()
+        return replace(self.rows(rows, groups), problems=self.problems[problems])
 
+    def rows(self, rows: Tensor, samples: int) -> Rollouts:
+        """Some rows (b,) by index, `samples` of every problem, which stay the same."""
         def take(value: Tensor | None) -> Tensor | None:
             return None if value is None else value[rows]
 
-        return replace(self, problems=self.problems[problems], thought=self.thought[rows],
-                       chosen=self.chosen[rows], logprobs=self.logprobs[rows],
-                       learn=self.learn[rows], reward=take(self.reward), credit=take(self.credit),
-                       weight=take(self.weight),
+        return replace(self, samples=samples, thought=self.thought[rows], chosen=self.chosen[rows],
+                       logprobs=self.logprobs[rows], learn=self.learn[rows],
+                       reward=take(self.reward), credit=take(self.credit), weight=take(self.weight),
+                       token_reward=take(self.token_reward), value=take(self.value),
+                       returns=take(self.returns), reference=take(self.reference),
                        parts={name: value[rows] for name, value in self.parts.items()})
 
 
@@ -130,10 +154,12 @@ class Scores:
 
     logprobs (B, K): of the thought tokens, under the sampling distribution; 0 on padding.
     entropy (B, K): of that distribution, in nats; 0 on padding. distribution (B, K, V): its
-    log-probabilities. answer (B,): log p(answer | what the answerer sees), in nats.
+    log-probabilities. answer (B,): log p(answer | what the answerer sees), in nats. value (B, K):
+    the value head's, where there is one.
     """
 
     logprobs: Tensor
     entropy: Tensor
     distribution: Tensor
     answer: Tensor
+    value: Tensor | None = None

@@ -15,12 +15,12 @@ from ponder.config.fields import option
 from ponder.config.policy import AnswererConfig, ModelConfig, ThinkerConfig
 from ponder.config.rollouts import SamplerConfig, SearchConfig
 from ponder.config.running import LoggerConfig, TrainerConfig
-from ponder.config.strategies import Grpo, Reinforce, Sft, Star
+from ponder.config.strategies import Dpo, Exact, Grpo, Ppo, Reinforce, Sft, Star
 from ponder.config.tasks import AddTask, gold_length
 
 VARIANTS = ("think", "fixed", "blind", "super", "clean", "search")
 REWARDS = ("log_likelihood", "probability", "exact_match", "gold_thought", "gold_tokens", "softmax",
-           "gain", "reference", "variance", "repetition", "length")
+           "gain", "reference", "variance", "repetition", "length", "interim")
 
 
 @dataclass
@@ -59,7 +59,8 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "task": {"add": AddTask},
     "model": {"model": ModelConfig},
     "rollout": {"sample": SamplerConfig, "search": SearchConfig},
-    "strategy": {"reinforce": Reinforce, "grpo": Grpo, "star": Star, "sft": Sft},
+    "strategy": {"reinforce": Reinforce, "grpo": Grpo, "ppo": Ppo, "dpo": Dpo, "star": Star,
+                 "sft": Sft, "exact": Exact},
     "trainer": {"trainer": TrainerConfig},
     "logger": {"logger": LoggerConfig},
 }

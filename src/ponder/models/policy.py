@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ponder.maths import Sampling, at_least_float32, distribution, entropy, left_justify
+from ponder.models.critic import Critic
 from ponder.models.transformer import Transformer, repeat_past
 from ponder.tokens import Vocabulary
 from ponder.types import Problems, Rollouts, Scores
@@ -35,13 +36,16 @@ class Policy(nn.Module):
     """
 
     def __init__(self, thinker: Transformer, answerer: Transformer | None, vocabulary: Vocabulary,
-                 rules: Rules, frozen: bool = False) -> None:
+                 rules: Rules, frozen: bool = False, critic: Critic | None = None,
+                 reference: Transformer | None = None) -> None:
         super().__init__()
         self.thinker = thinker
         self.answerer = thinker if answerer is None else answerer
         self.vocabulary = vocabulary
         self.rules = rules
         self.frozen = copy.deepcopy(self.answerer).requires_grad_(False) if frozen else None
+        self.critic = critic
+        self.reference = None if reference is None else reference.requires_grad_(False)
 
     @property
     def judge(self) -> Transformer:
@@ -59,28 +63,53 @@ class Policy(nn.Module):
 
     # --- the thinker ----------------------------------------------------------------------------
 
-    def decisions(self, problems: Problems, thought: Tensor, samples: int) -> Tensor:
-        """Logits (B, K, V) of every decision of thoughts (B, K + 1).
+    def decisions(self, problems: Problems, thought: Tensor, samples: int,
+                  net: Transformer | None = None) -> Tensor:
+        """Logits (B, K, V) of every decision of thoughts (B, K + 1), by the thinker or another net.
 
         The question is computed once for its samples; one sample a question is one plain sequence.
         """
-        count = thought.shape[1] - 1
-        return self._behind(self.thinker, problems, thought[:, :max(count - 1, 0)], samples, count,
-                            lambda hidden: self.thinker.logits(hidden, self.allowed))
+        count, player = thought.shape[1] - 1, net or self.thinker
+        return self._behind(player, problems, thought[:, :max(count - 1, 0)], samples, count,
+                            lambda hidden: player.logits(hidden, self.allowed))
 
-    def think(self, rollouts: Rollouts, sampling: Sampling) -> tuple[Tensor, Tensor, Tensor]:
+    def think(self, rollouts: Rollouts, sampling: Sampling, net: Transformer | None = None,
+              ) -> tuple[Tensor, Tensor, Tensor]:
         """(logprobs (B, K), entropy (B, K), distribution (B, K, V)) of the thoughts as written."""
         thought = rollouts.thought
         count = thought.shape[1] - 1
         if count == 0:
             empty = torch.zeros(len(thought), 0, device=thought.device)
             return empty, empty, torch.zeros(len(thought), 0, 1, device=thought.device)
-        logits = at_least_float32(self.decisions(rollouts.problems, thought, rollouts.samples))
+        logits = at_least_float32(self.decisions(rollouts.problems, thought, rollouts.samples,
+                                                 net))
         taken = (thought[:, :-1] - self.allowed.start).clamp(0, logits.shape[-1] - 1)
         logprobs = distribution(logits, sampling, keep=taken)
         real = rollouts.mask[:, :-1]
         chosen = logprobs.gather(-1, taken[..., None])[..., 0].masked_fill(~real, 0.0)
         return chosen, entropy(logprobs) * real, logprobs
+
+    def values(self, rollouts: Rollouts) -> Tensor | None:
+        """(B, K): what the critic expects before each token; None without one."""
+        if self.critic is None:
+            return None
+        net, problems = self.critic.trunk or self.thinker, rollouts.problems
+        count, samples = rollouts.thought.shape[1] - 1, rollouts.samples
+        if self.critic.reads == "token":
+            return self._behind(net, problems, rollouts.thought[:, :max(count - 1, 0)], samples,
+                                count, self.critic)
+        mask = problems.question != problems.pad if problems.padded else None
+        value = self.critic.of_question(net, problems.question, mask)
+        return value.repeat_interleave(samples)[:, None].expand(-1, count)
+
+    @torch.no_grad()
+    def annotate(self, rollouts: Rollouts, sampling: Sampling) -> Rollouts:
+        """Note what the critic expected and how likely the reference finds the thoughts."""
+        if rollouts.thought.shape[1] > 1:
+            rollouts.value = self.values(rollouts)
+            if self.reference is not None:
+                rollouts.reference = self.think(rollouts, sampling, self.reference)[0]
+        return rollouts
 
     # --- the answerer ---------------------------------------------------------------------------
 
@@ -175,7 +204,7 @@ class Policy(nn.Module):
             answer, _ = self.answer(rollouts.problems, rollouts.thought, rollouts.samples)
         else:
             answer, _ = self.answer(rollouts.problems, answer_thought)
-        return Scores(logprobs, spread, full, answer)
+        return Scores(logprobs, spread, full, answer, self.values(rollouts))
 
 
 def _widen(mask: Tensor | None, columns: int, samples: int = 1) -> Tensor | None:

@@ -6,9 +6,10 @@ from ponder.config import Config
 from ponder.errors import UserError
 from ponder.search.balanced import Balanced
 from ponder.search.beam import Beam
-from ponder.search.exhaustive import Exhaustive, thought_count
+from ponder.search.exhaustive import EveryThought, Exhaustive, thought_count
 from ponder.search.tree import Tree
 
+__all__ = ["SEARCHES", "Balanced", "EveryThought", "choose"]
 SEARCHES: dict[str, type] = {"balanced": Balanced, "exhaustive": Exhaustive, "beam": Beam,
                              "tree": Tree}
 

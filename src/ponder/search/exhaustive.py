@@ -14,9 +14,9 @@ from torch import Tensor
 from ponder.config.rollouts import SearchConfig
 from ponder.maths import sinkhorn
 from ponder.models.policy import Policy
-from ponder.rollout import Source, given
+from ponder.rollout import Sampler, Source, given
 from ponder.schedule import parse_schedule
-from ponder.search.leaf import best, leaf_values
+from ponder.search.leaf import best, close, leaf_values
 from ponder.types import Problems, Rollouts
 
 
@@ -64,6 +64,19 @@ class Exhaustive(Source):
         thought = torch.cat([codes, ends], 1)
         logits = policy.answer_logits(blank, thought, 1, policy.judge, ragged=ragged)
         return logits[:, 0].log_softmax(-1).T
+
+
+class EveryThought(Sampler):
+    """No search but a census: each group holds every thought once, with its log-probability."""
+
+    @torch.no_grad()
+    def collect(self, policy: Policy, problems: Problems, step: int,
+                generator: torch.Generator | None = None) -> Rollouts:
+        codes = every_thought(policy, problems.question.device)
+        thought = close(codes, policy.vocabulary.end, problems.pad).repeat(len(problems), 1)
+        rollouts = given(problems, thought, len(codes))
+        rollouts.logprobs = policy.think(rollouts, self.sampling(step))[0]
+        return rollouts
 
 
 def every_thought(policy: Policy, device: torch.device) -> Tensor:

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from ponder.config.strategies import Sft, Star
+from ponder.strategies.base import Losses, Strategy
 from ponder.types import Rollouts, Scores
 
 
-class STaR:
+class STaR(Strategy):
     """Keep the best rollout of each group, or all that answer right."""
 
     def __init__(self, config: Star) -> None:
@@ -25,7 +26,7 @@ class STaR:
         """The best of one needs no reward."""
         return samples > 1 or self.config.keep == "correct"
 
-    def credit(self, rollouts: Rollouts) -> Rollouts:
+    def credit(self, rollouts: Rollouts, step: int = 0) -> Rollouts:
         """Credit and answerer weight 1 on kept rows, 0 on the others.
 
         Where no answer of a group is right, the answerer still learns from all of its rows: an
@@ -38,14 +39,14 @@ class STaR:
             return rollouts
         if rollouts.samples == 1:
             return _keep(rollouts, _everything(rollouts))
-        assert rollouts.reward is not None
-        best = rollouts.reward.view(-1, rollouts.samples).argmax(1)
+        best = rollouts.total_reward.view(-1, rollouts.samples).argmax(1)
         kept = torch.nn.functional.one_hot(best, rollouts.samples).flatten() > 0
         return _keep(rollouts, kept)
 
-    def loss(self, scores: Scores, rollouts: Rollouts, denominator: Tensor) -> Tensor:
+    def loss(self, scores: Scores, rollouts: Rollouts, denominator: Tensor, step: int = 0,
+             ) -> Losses:
         assert rollouts.credit is not None
-        return -(rollouts.credit * scores.logprobs).sum() / denominator
+        return {"thinker_loss": -(rollouts.credit * scores.logprobs).sum() / denominator}
 
 
 class SFT(STaR):
@@ -57,7 +58,7 @@ class SFT(STaR):
     def needs_reward(self, samples: int) -> bool:
         return False
 
-    def credit(self, rollouts: Rollouts) -> Rollouts:
+    def credit(self, rollouts: Rollouts, step: int = 0) -> Rollouts:
         return _keep(rollouts, _everything(rollouts))
 
 

@@ -1,0 +1,133 @@
+"""What tokens earn: pure functions from rewards to credit. Equations and sources are in the
+docstrings; B = P * G rows, groups side by side; T decisions a row; mask (B, T) is True where a
+token counts.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def group_advantages(reward: Tensor, samples: int, baseline: str, scale: str,
+                     running: float = 0.0) -> Tensor:
+    r"""Advantages (B,) of rewards (B,), rows of a group side by side.
+
+    baseline: none; group_mean, :math:`r_i - \bar r`; leave_one_out (RLOO, Kool et al. 2019),
+    :math:`r_i - \frac{1}{G-1}\sum_{j \ne i} r_j`; running_mean, the given number. scale divides by
+    the standard deviation (unbiased) of the group (GRPO, Shao et al. 2024), of the batch, or not.
+    """
+    grouped = reward.view(-1, samples)
+    mean = grouped.mean(1, keepdim=True)
+    if baseline == "group_mean":
+        advantage = grouped - mean
+    elif baseline == "leave_one_out":
+        advantage = (grouped - mean) * (samples / (samples - 1))
+    else:
+        advantage = grouped - (running if baseline == "running_mean" else 0.0)
+    if scale == "group":
+        advantage = advantage / (grouped.std(1, keepdim=True) + 1e-6)
+    elif scale == "batch":
+        advantage = advantage / (reward.std() + 1e-6)
+    return advantage.flatten()
+
+
+def flat_groups(reward: Tensor, samples: int) -> Tensor:
+    """(P,): True where all rewards (B,) of a group are equal, so that it teaches nothing."""
+    grouped = reward.view(-1, samples)
+    return grouped.amax(1) - grouped.amin(1) <= 1e-8
+
+
+def discounted(advantage: Tensor, mask: Tensor, discount: float) -> Tensor:
+    r"""Credit (B, T): :math:`\gamma^{n_t} A` with n_t the masked tokens after t in its row."""
+    left = mask.flip(1).cumsum(1).flip(1) - mask.long()
+    return advantage[:, None] * discount ** left * mask
+
+
+def sequence_reward(reward: Tensor, token_reward: Tensor, mask: Tensor) -> Tensor:
+    """Rewards (B, T) of single tokens: token_reward (B, T), and reward (B,) on the last of a row.
+
+    Where nothing of a row counts, its reward is lost.
+    """
+    last = mask & (mask.flip(1).cumsum(1).flip(1) == 1)
+    return token_reward * mask + reward[:, None] * last
+
+
+def gae(reward: Tensor, value: Tensor, mask: Tensor, discount: float, trace: float,
+        ) -> tuple[Tensor, Tensor]:
+    r"""Generalised advantage estimates and returns (B, T) (Schulman et al. 2016).
+
+    .. math:: A_t = \delta_t + \gamma \lambda A_{t+1}, \quad
+       \delta_t = r_t + \gamma V_{t+1} - V_t, \quad R_t = A_t + V_t
+
+    reward and value are (B, T): of token t, and of the state before it. Tokens that do not count
+    are passed over: the next one that does follows. After the last one the value is 0.
+    """
+    advantage = torch.zeros_like(value)
+    following = torch.zeros_like(value[:, 0])
+    ahead = torch.zeros_like(value[:, 0])
+    for t in reversed(range(value.shape[1])):
+        delta = reward[:, t] + discount * ahead - value[:, t]
+        here = delta + discount * trace * following
+        advantage[:, t] = here * mask[:, t]
+        following = torch.where(mask[:, t], here, following)
+        ahead = torch.where(mask[:, t], value[:, t], ahead)
+    return advantage, (advantage + value) * mask
+
+
+def whiten(advantage: Tensor, mask: Tensor, samples: int, over: str) -> Tensor:
+    """Mean 0 and standard deviation 1 of the tokens that count: of a sequence, group or batch.
+
+    Padding has no part in either moment: counting it is a common mistake. over: none, sequence,
+    group or batch. Where fewer than two tokens count, only the mean is taken away.
+    """
+    if over == "none":
+        return advantage * mask
+    rows = {"sequence": 1, "group": samples, "batch": len(advantage)}[over]
+    parts = advantage.view(len(advantage) // rows, -1)
+    real = mask.reshape(parts.shape).to(advantage.dtype)
+    count = real.sum(1, keepdim=True)
+    mean = (parts * real).sum(1, keepdim=True) / count.clamp_min(1)
+    centred = (parts - mean) * real
+    variance = centred.square().sum(1, keepdim=True) / (count - 1).clamp_min(1)
+    scale = torch.where(count > 1, variance.sqrt() + 1e-8, torch.ones_like(variance))
+    return (centred / scale).view_as(advantage)
+
+
+def shares(mask: Tensor, normalise: str) -> tuple[Tensor, Tensor]:
+    r"""(weight (B, T) of every token, what these rows add to the denominator (0-dim)).
+
+    tokens: :math:`\sum_{i,t} / \sum_i T_i` (DAPO, Yu et al. 2025); sequences:
+    :math:`\frac{1}{B} \sum_i \frac{1}{T_i} \sum_t` (GRPO, Shao et al. 2024); constant:
+    :math:`\frac{1}{B T} \sum_{i,t}` with T the longest there may be (Dr. GRPO, Liu et al. 2025).
+    Rows of which no token counts are in no denominator. The denominator of an optimizer step is the
+    sum over its micro-batches, so their size never changes the gradient.
+    """
+    weight = mask.to(torch.get_default_dtype())
+    rows = mask.any(1).sum()
+    if normalise == "tokens":
+        return weight, mask.sum()
+    if normalise == "sequences":
+        return weight / weight.sum(1, keepdim=True).clamp_min(1), rows
+    return weight, rows * mask.shape[1]
+
+
+def kl_estimate(logprobs: Tensor, reference: Tensor, kind: str) -> Tensor:
+    r"""Estimates of KL(p || q) from tokens drawn from p, each one's own (Schulman 2020).
+
+    k1: :math:`\log p - \log q`, unbiased; k3: :math:`q/p - 1 - \log (q/p)`, never negative and of
+    lower variance. Both are unbiased in value; the *gradient* of k3 is not that of the KL, the one
+    of k1 has mean zero.
+    """
+    ratio = reference - logprobs
+    return -ratio if kind == "k1" else ratio.exp() - 1 - ratio
+
+
+def some_tokens(mask: Tensor, count: int, generator: torch.Generator | None = None) -> Tensor:
+    """A mask (B, T) of at most `count` of each row's tokens, chosen at random alike."""
+    if count == 0 or count >= mask.shape[1]:
+        return mask
+    device = "cpu" if generator is None else generator.device
+    lottery = torch.rand(mask.shape, generator=generator, device=device).to(mask.device)
+    ranks = lottery.masked_fill(~mask, 2.0).argsort(1).argsort(1)
+    return mask & (ranks < count)

@@ -1,0 +1,73 @@
+r"""DPO (Rafailov et al. 2023) on pairs of a group: one rollout that is right, one that is wrong.
+
+.. math:: L = -\frac{1}{N}\sum_\mathrm{pairs} (1-s) \log\sigma(\beta h) + s \log\sigma(-\beta h)
+   - \alpha \frac{\log p(z_w)}{T_w}, \quad
+   h = \log\frac{p(z_w)}{q(z_w)} - \log\frac{p(z_l)}{q(z_l)}
+
+q is the reference policy. objective=ipo: :math:`(h - 1/(2\beta))^2` (Azar et al. 2024). The term
+in alpha is the likelihood of the winner (IRPO, Pang et al. 2024). Only questions whose group has
+both a right and a wrong rollout make a pair.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ponder.config.strategies import Dpo
+from ponder.strategies.base import Losses, Strategy
+from ponder.types import Rollouts, Scores
+
+
+class DPO(Strategy):
+    def __init__(self, config: Dpo) -> None:
+        self.config = config
+
+    def credit(self, rollouts: Rollouts, step: int = 0) -> Rollouts:
+        """Two rows a question remain: the right rollout of highest reward (credit 1) and the wrong
+        one of lowest (credit -1). Groups without both kinds teach the thinker nothing.
+
+        The answerer learns from the right rows; where none is right, from both: one that only
+        learnt what it can do already would never begin.
+        """
+        samples, reward = rollouts.samples, rollouts.total_reward.view(-1, rollouts.samples)
+        right = rollouts.parts["exact_match"].view(-1, samples) > 0
+        winner = reward.masked_fill(~right, -torch.inf).argmax(1)
+        loser = reward.masked_fill(right, torch.inf).argmin(1)
+        both = right.any(1) & ~right.all(1)
+        start = torch.arange(len(reward), device=reward.device) * samples
+        rollouts = rollouts.rows(torch.stack([start + winner, start + loser], 1).flatten(), 2)
+        rollouts.learn = rollouts.learn & both.repeat_interleave(2)[:, None]
+        sign = torch.tensor([1.0, -1.0], device=reward.device).repeat(len(reward))
+        rollouts.credit = sign[:, None] * rollouts.learn
+        correct = rollouts.parts["exact_match"].view(-1, 2) > 0
+        rollouts.weight = (correct | ~correct.any(1, keepdim=True)).flatten().to(reward.dtype)
+        return rollouts
+
+    def count(self, rollouts: Rollouts) -> Tensor:
+        return rollouts.learn.any(1)[0::2].sum()
+
+    def loss(self, scores: Scores, rollouts: Rollouts, denominator: Tensor, step: int = 0,
+             ) -> Losses:
+        assert rollouts.reference is not None
+        config, pair = self.config, rollouts.learn.any(1)[0::2]
+        own = (scores.logprobs * rollouts.learn).sum(1)
+        reward = config.beta * (own - (rollouts.reference * rollouts.learn).sum(1))
+        won, lost = reward[0::2], reward[1::2]
+        margin = won - lost
+        if config.objective == "ipo":
+            loss = (margin / config.beta - 1 / (2 * config.beta)).square()
+        else:
+            loss = -(1 - config.smoothing) * F.logsigmoid(margin) \
+                - config.smoothing * F.logsigmoid(-margin)
+        lengths = rollouts.learn.sum(1)[0::2].clamp_min(1)
+        loss = loss - config.likelihood * own[0::2] / lengths
+
+        def mean(values: Tensor) -> Tensor:
+            return (values * pair).sum() / denominator
+
+        with torch.no_grad():
+            logged = {"ranking_accuracy": mean((margin > 0).to(margin.dtype)),
+                      "margin": mean(margin), "reward_won": mean(won), "reward_lost": mean(lost)}
+        return {"thinker_loss": mean(loss), **logged}

@@ -1,0 +1,67 @@
+r"""PPO (Schulman et al. 2017): clipped ratios, advantages from a value head (GAE), clipped values.
+
+.. math:: L = -\frac{1}{N}\sum_{i,t} \min(\rho A, \mathrm{clip}(\rho) A)
+   + \frac{c}{2N}\sum_{i,t} \max\big((V - R)^2, (\mathrm{clip}(V, V_\mathrm{old}) - R)^2\big)
+
+Rewards may come token by token (`reward=interim`) or at the end. Without a value head V = 0.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ponder.config.strategies import Ppo
+from ponder.credit import gae, sequence_reward, shares, whiten
+from ponder.schedule import parse_schedule
+from ponder.strategies.base import Losses, Strategy
+from ponder.strategies.ratio import Leash, clipped_gain
+from ponder.types import Rollouts, Scores
+
+
+class PPO(Strategy):
+    def __init__(self, config: Ppo) -> None:
+        self.config = config
+        self.normalise = config.normalise
+        self.clip = parse_schedule(config.clip)
+        self.leash = Leash(config)
+
+    def credit(self, rollouts: Rollouts, step: int = 0) -> Rollouts:
+        """Credit by GAE, whitened as `whiten` says; the answerer learns from every row alike."""
+        config, mask = self.config, rollouts.learn
+        assert rollouts.reward is not None
+        given = torch.zeros_like(rollouts.logprobs)
+        given = given if rollouts.token_reward is None else rollouts.token_reward
+        rewards = sequence_reward(rollouts.reward, given - self.leash.price(rollouts, step), mask)
+        value = torch.zeros_like(rewards) if rollouts.value is None else rollouts.value
+        advantage, rollouts.returns = gae(rewards, value, mask, config.discount, config.trace)
+        rollouts.credit = whiten(advantage, mask, rollouts.samples, config.whiten)
+        rollouts.weight = torch.ones_like(rollouts.reward)
+        return rollouts
+
+    def loss(self, scores: Scores, rollouts: Rollouts, denominator: Tensor, step: int = 0,
+             ) -> Losses:
+        assert rollouts.credit is not None
+        config, weight = self.config, shares(rollouts.learn, self.normalise)[0]
+        gain, clipped = clipped_gain(rollouts.change(scores), rollouts.credit, self.clip(step),
+                                     config.clip_high)
+        losses = self.leash.losses(scores, rollouts, weight, denominator, step)
+        loss = -(weight * gain).sum() / denominator + losses.pop("penalty")
+        if scores.value is not None:
+            error = (weight * self._value_error(scores.value, rollouts)).sum() / denominator
+            loss, losses["value_loss"] = loss + config.value_weight * error, error
+        return {"thinker_loss": loss, "clip_fraction": (weight * clipped).sum() / denominator,
+                **losses}
+
+    def _value_error(self, value: Tensor, rollouts: Rollouts) -> Tensor:
+        """(B, K): half the squared error, the worse one of the value and its clipped self."""
+        assert rollouts.value is not None and rollouts.returns is not None
+        error = (value - rollouts.returns).square()
+        if self.config.value_clip is not None:
+            limit = self.config.value_clip
+            near = rollouts.value + (value - rollouts.value).clamp(-limit, limit)
+            error = torch.maximum(error, (near - rollouts.returns).square())
+        return error / 2
+
+    def enough(self, losses: Losses) -> bool:
+        return self.leash.torn(losses)
