@@ -18,6 +18,8 @@ from ponder.config.rollouts import SamplerConfig
 from ponder.config.running import TrainerConfig
 from ponder.config.strategies import Grpo
 from ponder.config.tasks import AddTask
+from ponder.learner import Learner
+from ponder.maths import Sampling
 from ponder.models.policy import Policy, Rules
 from ponder.models.transformer import Shape, Transformer
 from ponder.rewards import Reward
@@ -49,11 +51,11 @@ class Work:
         return self.questions * self.samples
 
 
-class ThinkerOnly(Trainer):
-    """The loop without its answerer: the thinker's forward, backward, clipping and step only."""
+class ThinkerOnly(Learner):
+    """Learning without an answerer: the thinker's forward, backward, clipping and step only."""
 
-    def score(self, micro: Rollouts) -> Scores:
-        logprobs, entropy, full = self.policy.think(micro, self.source.sampling(self.progress.step))
+    def score(self, micro: Rollouts, sampling: Sampling) -> Scores:
+        logprobs, entropy, full = self.policy.think(micro, sampling)
         return Scores(logprobs, entropy, full, logprobs.new_zeros(len(micro)))
 
 
@@ -70,11 +72,12 @@ def build_trainer(work: Work, device: str = "cpu", dtype: str = "float32",
     policy = Policy(Transformer(shape), None, task.vocabulary, Rules(work.tokens, work.stops))
     config = TrainerConfig(train_batch_size=work.questions, lr=1e-3, warmup=0, lr_decay="constant",
                            device=device, dtype=dtype)
-    kind = Trainer if work.answerer else ThinkerOnly
-    return kind(config, task, policy.to(device), Sampler(SamplerConfig(samples=work.samples)),
-                Reward({"gold_tokens": 1.0}), GRPO(Grpo(entropy=0.0)), parse_schedule(0.0),
-                learns_from_gold=False, refresh_every=100, device=torch.device(device),
-                generator=torch.Generator().manual_seed(seed))
+    kind = Learner if work.answerer else ThinkerOnly
+    learner = kind(config, policy.to(device), GRPO(Grpo(entropy=0.0)), parse_schedule(0.0),
+                   learns_from_gold=False, device=torch.device(device))
+    return Trainer(config, task, Sampler(SamplerConfig(samples=work.samples)),
+                   Reward({"gold_tokens": 1.0}), learner, refresh_every=100, tokens_per_rollout=0,
+                   generator=torch.Generator().manual_seed(seed))
 
 
 def seconds(function: Callable[[], object], calls: int) -> float:

@@ -97,13 +97,13 @@ def measure_alone(trainer: Trainer, count: int, rates: Rates) -> None:
     started = time.perf_counter()
     rows = [think_alone(policy, question[None]) for question in questions]
     sampled = time.perf_counter()
-    trainer.optimizer.zero_grad()
+    trainer.learner.optimizer.zero_grad()
     for row in rows:
         logits = policy.thinker.logits(policy.thinker(row[:, :-1])[0])
         logprobs = logits.log_softmax(-1).gather(-1, row[:, 1:, None])
         (-logprobs[:, questions.shape[1] - 1:].sum() / count).backward()
     torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
-    trainer.optimizer.step()
+    trainer.learner.optimizer.step()
     spent = time.perf_counter() - started
     tokens = sum(row.shape[1] - questions.shape[1] for row in rows)
     rates.note(count / spent, tokens / spent, count / (sampled - started))

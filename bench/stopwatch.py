@@ -53,11 +53,11 @@ def parts_of(trainer: Trainer) -> list[tuple[Any, str, str]]:
     return [(trainer.task, "sample", "questions"),
             (rollout, "_prefill", "prefill"), (rollout, "_choose", "logits and draw"),
             (trainer.policy.thinker, "extend", "extend"), (trainer.source, "collect", "records"),
-            (trainer, "reward", "reward"), (trainer.strategy, "credit", "credit"),
-            (trainer, "denominators", "loss"), (trainer, "score", "forward"),
-            (trainer, "losses", "loss"), (torch.Tensor, "backward", "backward"),
-            (trainer, "_clip", "clip"), (trainer.optimizer, "step", "optimizer"),
-            (trainer.optimizer, "zero_grad", "optimizer"),
+            (trainer, "reward", "reward"), (trainer.learner.strategy, "credit", "credit"),
+            (trainer.learner, "denominators", "loss"), (trainer.learner, "score", "forward"),
+            (trainer.learner, "losses", "loss"), (torch.Tensor, "backward", "backward"),
+            (trainer.learner, "clip", "clip"), (trainer.learner.optimizer, "step", "optimizer"),
+            (trainer.learner.optimizer, "zero_grad", "optimizer"),
             (trainer, "step", "other"), (trainer, "collect", "other")]
 
 

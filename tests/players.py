@@ -13,6 +13,7 @@ from conftest import generator, make_policy, make_task
 from ponder.config.rollouts import SamplerConfig
 from ponder.config.running import TrainerConfig
 from ponder.config.strategies import Dpo, Exact, Grpo, Ppo, Reinforce, Star
+from ponder.learner import Learner
 from ponder.models.critic import Critic
 from ponder.models.policy import Policy
 from ponder.rewards import Reward
@@ -80,16 +81,17 @@ def trainer_of(name: str, gold: bool = False, stops: bool = True, samples: int =
     policy = outfit(policy, getattr(strategy, "config", None))
     config = replace(TrainerConfig(max_steps=3, train_batch_size=16, warmup=1), **changes)
     source = (EveryThought if name == "exact" else Sampler)(SamplerConfig(samples=samples))
-    return Trainer(config, task, policy, source, Parity(), strategy, lambda step: 0.1, gold, 100,
-                   0, torch.device("cpu"), generator())
+    learner = Learner(config, policy, strategy, lambda step: 0.1, gold, torch.device("cpu"))
+    return Trainer(config, task, source, Parity(), learner, 100, 0, generator())
 
 
 def gradients(trainer: Trainer, batch: list[Rollouts]) -> dict[str, Tensor]:
     """The gradient of one optimizer step from some micro-batches."""
-    trainer.optimizer.zero_grad(set_to_none=True)
-    whole = trainer.denominators(batch)
+    learner, sampling = trainer.learner, trainer.source.sampling(0)
+    learner.optimizer.zero_grad(set_to_none=True)
+    whole = learner.denominators(batch)
     for micro in batch:
-        trainer.losses(trainer.score(micro), micro, whole)["loss"].backward()
+        learner.losses(learner.score(micro, sampling), micro, whole, 0)["loss"].backward()
     return {name: p.grad.clone() for name, p in trainer.policy.named_parameters()
             if p.grad is not None}
 

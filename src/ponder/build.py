@@ -10,6 +10,7 @@ import torch
 from ponder.checkpoint import load_model
 from ponder.config import Config
 from ponder.errors import UserError
+from ponder.learner import Learner
 from ponder.models.critic import Critic
 from ponder.models.policy import Policy, Rules
 from ponder.models.transformer import Init, Shape, Transformer
@@ -120,12 +121,12 @@ def build_trainer(config: Config, task: Task, policy: Policy, device: torch.devi
     if config.trainer.compile:
         for net in {policy.thinker, policy.answerer}:
             net.compile()
-    return Trainer(
-        config.trainer, task, policy, build_source(config, task, device),
-        build_reward(config, task, device), STRATEGIES[config.strategy.name](config.strategy),
-        parse_schedule(config.strategy.entropy), gold, config.answerer.refresh_every,
-        config.strategy.tokens_per_rollout, device,
-        torch.Generator().manual_seed(config.seed))
+    strategy = config.strategy
+    learner = Learner(config.trainer, policy, STRATEGIES[strategy.name](strategy),
+                      parse_schedule(strategy.entropy), gold, device)
+    return Trainer(config.trainer, task, build_source(config, task, device),
+                   build_reward(config, task, device), learner, config.answerer.refresh_every,
+                   strategy.tokens_per_rollout, torch.Generator().manual_seed(config.seed))
 
 
 def build_device(config: Config) -> torch.device:

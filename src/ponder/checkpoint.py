@@ -23,20 +23,47 @@ from ponder.models.transformer import Shape, Transformer
 from ponder.tokens import END, PAD, Vocabulary
 
 
-def save(policy: Policy, directory: Path, config: dict[str, Any]) -> None:
-    """Write a checkpoint directory atomically: to a temporary name, synced, then renamed."""
-    temporary = directory.with_name(f".{directory.name}.tmp")
+def save(policy: Policy, directory: Path, config: dict[str, Any],
+         state: dict[str, Any] | None = None, about: dict[str, Any] | None = None) -> None:
+    """Write a checkpoint directory so that a crash at any moment leaves a whole one.
+
+    All goes to a temporary name and is synced; the old directory of that name steps aside, the new
+    one takes its place. state is what training needs to go on, about what the manifest says beside
+    the hash of every file.
+    """
+    temporary, aside = (directory.with_name(f".{directory.name}.{end}") for end in ("tmp", "old"))
     shutil.rmtree(temporary, ignore_errors=True)
     save_pretrained(policy.thinker, temporary, policy.vocabulary)
     if policy.answerer is not policy.thinker:
         save_pretrained(policy.answerer, temporary / "answerer", policy.vocabulary)
     write_json(temporary / "ponder.json", {"config": config})
-    for path in temporary.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    shutil.rmtree(directory, ignore_errors=True)
+    if state is not None:
+        torch.save(state, temporary / "state.pt")
+    files = {str(path.relative_to(temporary)): file_sha256(path)
+             for path in sorted(temporary.rglob("*")) if path.is_file()}
+    write_json(temporary / "manifest.json", {**(about or {"step": 0}), "files": files})
+    for path in (*temporary.rglob("*"), temporary):
+        _sync(path)
+    shutil.rmtree(aside, ignore_errors=True)
+    if directory.exists():
+        directory.rename(aside)
     temporary.rename(directory)
+    _sync(directory.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file or directory is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save_pretrained(model: Transformer, directory: Path, vocabulary: Vocabulary) -> None:
@@ -70,6 +97,13 @@ def _save_tokenizer(directory: Path, vocabulary: Vocabulary) -> None:
     write_json(directory / "tokenizer_config.json", {
         "tokenizer_class": "PreTrainedTokenizerFast", "pad_token": PAD, "eos_token": END,
         "unk_token": PAD, "clean_up_tokenization_spaces": False})
+
+
+def restore(policy: Policy, directory: Path) -> None:
+    """Give a policy the weights of its own earlier checkpoint."""
+    policy.thinker.load_state_dict(load_file(directory / "model.safetensors"))
+    if policy.answerer is not policy.thinker:
+        policy.answerer.load_state_dict(load_file(directory / "answerer" / "model.safetensors"))
 
 
 def load_model(directory: Path) -> Transformer:
@@ -110,9 +144,14 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def weights_sha256(model: nn.Module) -> str:
-    """Hash of all weights, by name: equal exactly where every bit of every tensor is equal."""
-    digest = hashlib.sha256()
+    """Hash of all weights, by name: equal exactly where every bit of every tensor is equal.
+
+    Of a policy: those of its thinker and its answerer.
+    """
+    digest, passing = hashlib.sha256(), ("frozen.", "critic.", "reference.")
     for name, value in sorted(model.state_dict().items()):
+        if isinstance(model, Policy) and name.startswith(passing):
+            continue
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -28,13 +28,34 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
-        arguments = rewrite(arguments, CONF)
+        arguments = rewrite(_as_begun(arguments), CONF)
         refuse_words(arguments, CONF)
         return _compose_and_run(arguments)
     except KeyboardInterrupt:
         return 130
     except Exception as error:
         return _refuse(error)
+
+
+def _as_begun(arguments: list[str]) -> list[str]:
+    """`resume=<run directory>`: the words that run was begun with, then those typed now.
+
+    Raises `UserError` where no run was begun in that directory.
+    """
+    named = [word for word in arguments if word.partition("=")[0] == "resume"
+             and word.partition("=")[2] not in ("auto", "never")]
+    if not named:
+        return arguments
+    from omegaconf import OmegaConf
+
+    directory = named[-1].partition("=")[2]
+    file = Path(directory) / ".hydra" / "overrides.yaml"
+    if not file.is_file():
+        raise UserError(f"resume={directory}: found no run there; legal: auto, never, or the "
+                        "directory of a run")
+    begun = [str(word) for word in OmegaConf.load(file)]
+    return [*begun, *(word for word in arguments if word not in named),
+            f"hydra.run.dir={directory}"]
 
 
 def _refuse(error: Exception) -> int:

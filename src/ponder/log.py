@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,6 +13,8 @@ from ponder.errors import UserError
 
 
 class Mirror(Protocol):
+    name: str | None  # under which the mirror finds this run again
+
     def write(self, step: int, metrics: dict[str, float]) -> None: ...
 
     def close(self) -> None: ...
@@ -19,6 +22,8 @@ class Mirror(Protocol):
 
 class Nowhere:
     """The mirror of `logger=none`."""
+
+    name: str | None = None
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         pass
@@ -30,12 +35,15 @@ class Nowhere:
 class Wandb:
     """Mirrors to Weights & Biases; offline unless `logger.mode=online`."""
 
-    def __init__(self, config: LoggerConfig, directory: Path, run_config: dict[str, Any]) -> None:
+    def __init__(self, config: LoggerConfig, directory: Path, run_config: dict[str, Any],
+                 name: str | None) -> None:
         import wandb
 
         self.run = wandb.init(project=config.project, mode=config.mode,  # type: ignore[arg-type]
                               dir=str(directory), name="/".join(directory.parts[-2:]),
-                              config=run_config, settings=wandb.Settings(silent=True))
+                              config=run_config, settings=wandb.Settings(silent=True), id=name,
+                              resume="allow")
+        self.name: str | None = self.run.id
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         self.run.log(metrics, step=step)
@@ -46,6 +54,8 @@ class Wandb:
 
 class Tensorboard:
     """Mirrors to TensorBoard event files in the run directory."""
+
+    name: str | None = None
 
     def __init__(self, directory: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -60,11 +70,15 @@ class Tensorboard:
         self.writer.close()
 
 
-def build_mirror(config: LoggerConfig, directory: Path, run_config: dict[str, Any]) -> Mirror:
-    """The mirror that `logger=` names. Raises `UserError` where its package is missing."""
+def build_mirror(config: LoggerConfig, directory: Path, run_config: dict[str, Any],
+                 name: str | None = None) -> Mirror:
+    """The mirror that `logger=` names; name: its own one of a run that goes on.
+
+    Raises `UserError` where its package is missing.
+    """
     try:
         if config.kind == "wandb":
-            return Wandb(config, directory, run_config)
+            return Wandb(config, directory, run_config, name)
         if config.kind == "tensorboard":
             return Tensorboard(directory)
     except ImportError as error:
@@ -74,13 +88,24 @@ def build_mirror(config: LoggerConfig, directory: Path, run_config: dict[str, An
 
 
 class Log:
-    """Writes lines to a new metrics.jsonl, each flushed, and mirrors them."""
+    """Writes lines to metrics.jsonl, each flushed, and mirrors them.
 
-    def __init__(self, directory: Path, mirror: Mirror) -> None:
+    `length` is how many bytes of an earlier file count: what was written after a checkpoint is
+    written again by the run that goes on from it.
+    """
+
+    def __init__(self, directory: Path, mirror: Mirror, length: int = 0) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.mirror = mirror
-        self.file = (directory / "metrics.jsonl").open("w")
+        self.file = (directory / "metrics.jsonl").open("a")
+        self.file.truncate(min(length, os.path.getsize(self.file.name)))
+
+    def state(self) -> dict[str, Any]:
+        """For the run that goes on from here; the lines are on the disk."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        return {"length": os.path.getsize(self.file.name), "mirror": self.mirror.name}
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """One line: `{"step": step, name: value, ...}`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -141,7 +143,7 @@ def _sample_leaving(policy: Policy, problems: Problems, samples: int, sampling: 
 class Source:
     """Where a round's thoughts come from: `collect` makes them, `observe` hears how they scored.
 
-    The thinker learns from them as the strategy says. `state` and `load` are for checkpoints.
+    The thinker learns from them as the strategy says.
     """
 
     def collect(self, policy: Policy, problems: Problems, step: int,
@@ -162,6 +164,13 @@ class Source:
     def metrics(self) -> dict[str, float]:
         """Numbers of its own for the log."""
         return {}
+
+    def state(self) -> dict[str, Any]:
+        """What it must remember across an interruption: tensors and plain values."""
+        return {}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take back what `state` gave."""
 
 
 class Sampler(Source):

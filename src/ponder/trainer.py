@@ -2,55 +2,70 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ponder.config.running import TrainerConfig
 from ponder.credit import flat_groups, some_tokens
+from ponder.learner import Learner
 from ponder.models.policy import Policy
 from ponder.rewards import Reward
 from ponder.rollout import Source
-from ponder.schedule import Schedule, learning_rate_share
-from ponder.strategies import Strategy
+from ponder.schedule import learning_rate_share
+from ponder.strategies import Losses
 from ponder.tasks import Task
-from ponder.types import Problems, Rollouts, Scores
+from ponder.types import Problems, Rollouts
 
 Metrics = dict[str, float]
 
 
 @dataclass
 class Progress:
-    """Where a run stands. seconds counts training alone: no evaluation, logging or saving."""
+    """Where a run stands. seconds counts training alone: no evaluation, logging or saving.
+
+    validated is the step of the last evaluation, bad how many steps in a row were not finite.
+    """
 
     step: int = 0
     epoch: int = 0
     rollouts: int = 0
     seconds: float = 0.0
     accuracy: float | None = None
-
-
-@dataclass
-class Denominators:
-    """What the losses of an optimizer step are divided by, each 0-dim: the strategy's own count,
-    the tokens that learn, and the rows the answerer learns from."""
-
-    credit: Tensor
-    tokens: Tensor
-    rows: Tensor
+    validated: int = -1
+    bad: int = 0
 
 
 @dataclass
 class Hooks:
-    """What the loop calls when something is due; `validate` returns the accuracy."""
+    """What the loop calls when something is due; `validate` returns the accuracy.
+
+    spoilt hears of a step that was not finite, with its batch; stopped says whether somebody has
+    asked for an end.
+    """
 
     log: Callable[[Progress, Metrics], None]
     validate: Callable[[Progress], float]
     save: Callable[[Progress], None]
+    spoilt: Callable[[Progress, list[Rollouts]], None] = lambda progress, batch: None
+    stopped: Callable[[], bool] = lambda: False
+
+
+@dataclass
+class Round:
+    """Rollouts in flight: how many optimizer steps they have given, and whether that is enough.
+
+    shuffle is the state of the generator before their first minibatch was drawn.
+    """
+
+    rollouts: Rollouts
+    shuffle: Tensor
+    done: int = 0
+    over: bool = False
 
 
 @dataclass
@@ -58,57 +73,52 @@ class Trainer:
     """One loop for every strategy.
 
     An epoch is one round: collect rollouts, give credit, learn from them `internal_epochs` times.
-    Denominators are those of the whole optimizer step, so micro-batches and accumulation never
-    change the gradient.
     """
 
     config: TrainerConfig
     task: Task
-    policy: Policy
     source: Source
     reward: Reward
-    strategy: Strategy
-    entropy: Schedule
-    learns_from_gold: bool
+    learner: Learner
     refresh_every: int
     tokens_per_rollout: int
-    device: torch.device
     generator: torch.Generator
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
-        config = self.config
-        parameters = [p for p in self.policy.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            parameters, lr=config.lr, betas=(0.9, config.beta2),
-            weight_decay=config.weight_decay, fused=True)
-        policy = self.policy
-        nets = [policy.thinker, policy.answerer, *([policy.critic] if policy.critic else [])]
-        self.players = [list(net.parameters()) for net in dict.fromkeys(nets)]
-        self.end = config.max_steps
+        self.policy: Policy = self.learner.policy
+        self.device = self.learner.device
+        self.end = self.config.max_steps
         self.single: Problems | None = None
+        self.round: Round | None = None
+        self.collected: dict[str, Tensor] = {}
         self.recent: dict[str, Tensor] = {}
-        self.round: dict[str, Tensor] = {}
 
     # --- the loop -------------------------------------------------------------------------------
 
     def fit(self, hooks: Hooks) -> Progress:
-        """Train until a limit is reached; evaluate and save at the end in any case."""
-        progress, config = self.progress, self.config
-        while not self.finished():
+        """Train until a limit is reached or somebody stops it; save in any case."""
+        progress = self.progress
+        while not (self.finished() or hooks.stopped()):
             started = time.perf_counter()
-            rollouts = self.collect()
-            for batch in self.minibatches(rollouts):
+            if self.round is None:
+                rollouts = self.collect()
+                self.round = Round(rollouts, self.generator.get_state())
+            for batch in self.remaining(self.round):
                 losses = self.step(batch)
+                self.round.done += 1
+                self.round.over = self.learner.strategy.enough(losses)
                 progress.seconds += time.perf_counter() - started
-                self._due(hooks)
+                self._due(hooks, batch, losses)
                 started = time.perf_counter()
-                if self.finished() or self.strategy.enough(losses):
+                if self.finished() or hooks.stopped():
                     break
-            progress.epoch += 1
+            if self.finished() or not hooks.stopped():
+                self.round = None
+                progress.epoch += 1
             progress.seconds += time.perf_counter() - started
-        if progress.step == 0 or progress.step % config.val_every_n_steps:
-            progress.accuracy = hooks.validate(progress)
+        if self.finished() and progress.validated != progress.step:
+            self._validate(hooks)
         hooks.save(progress)
         return progress
 
@@ -119,31 +129,41 @@ class Trainer:
         rounds = config.max_epochs is not None and progress.epoch >= config.max_epochs
         return progress.step >= self.end or rounds or reached
 
-    def _due(self, hooks: Hooks) -> None:
+    def _due(self, hooks: Hooks, batch: list[Rollouts], losses: Losses) -> None:
         config, progress = self.config, self.progress
-        if progress.step % config.log_every_n_steps == 0 or progress.step == 1:
+        bad = bool(losses["skipped"])
+        progress.bad = progress.bad + 1 if bad else 0
+        if bad or progress.step % config.log_every_n_steps == 0 or progress.step == 1:
             hooks.log(progress, self.metrics())
+        if bad:
+            hooks.spoilt(progress, batch)
         if progress.step % config.val_every_n_steps == 0:
-            progress.accuracy = hooks.validate(progress)
-        if config.save_every_n_steps and progress.step % config.save_every_n_steps == 0:
+            self._validate(hooks)
+        due = config.save_every_n_steps and progress.step % config.save_every_n_steps == 0
+        if due and not self.finished():
             hooks.save(progress)
+
+    def _validate(self, hooks: Hooks) -> None:
+        self.progress.validated = self.progress.step
+        self.progress.accuracy = hooks.validate(self.progress)
 
     # --- one round ------------------------------------------------------------------------------
 
     def collect(self) -> Rollouts:
         """Sample thoughts for a round of questions, reward them, give credit."""
-        config, policy = self.config, self.policy
+        config, policy, strategy = self.config, self.policy, self.learner.strategy
         per_step = config.train_batch_size * config.train_gradient_accumulation_steps
         problems = self._questions(config.gen_batch_size or per_step)
         with torch.autocast(self.device.type, torch.bfloat16, config.dtype == "bfloat16"):
             rollouts = self.source.collect(policy, problems, self.progress.step, self.generator)
-            if self.strategy.needs_reward(rollouts.samples):
+            if strategy.needs_reward(rollouts.samples):
                 rollouts = self.reward(policy, rollouts)
-                self.round = {"reward": rollouts.total_reward.mean(), "flat_groups": flat_groups(
-                    rollouts.total_reward, rollouts.samples).float().mean()}
+                self.collected = {
+                    "reward": rollouts.total_reward.mean(), "flat_groups": flat_groups(
+                        rollouts.total_reward, rollouts.samples).float().mean()}
             rollouts = policy.annotate(rollouts, self.source.sampling(self.progress.step))
         self.progress.rollouts += len(rollouts)
-        rollouts = self.strategy.credit(rollouts, self.progress.step)
+        rollouts = strategy.credit(rollouts, self.progress.step)
         rollouts.learn = some_tokens(rollouts.learn, self.tokens_per_rollout, self.generator)
         return rollouts
 
@@ -154,6 +174,15 @@ class Trainer:
         if self.config.single_batch:
             self.single = problems
         return problems
+
+    def remaining(self, flight: Round) -> Iterator[list[Rollouts]]:
+        """The optimizer steps of a round that are still to be done."""
+        self.generator.set_state(flight.shuffle)
+        for number, batch in enumerate(self.minibatches(flight.rollouts)):
+            if flight.over:
+                return
+            if number >= flight.done:
+                yield batch
 
     def minibatches(self, rollouts: Rollouts) -> Iterator[list[Rollouts]]:
         """Optimizer steps, each a list of micro-batches of whole groups."""
@@ -168,81 +197,51 @@ class Trainer:
                 rows = order[start:start + per_step]
                 yield [rollouts[part] for part in rows.split(config.train_batch_size)]
 
-    # --- one optimizer step ---------------------------------------------------------------------
-
-    def step(self, batch: list[Rollouts]) -> dict[str, Tensor]:
-        """Accumulate the micro-batches' gradients under common denominators; then one step."""
-        self._set_lr()
-        self.optimizer.zero_grad(set_to_none=True)
-        whole = self.denominators(batch)
-        losses: dict[str, Tensor] = {}
-        for micro in batch:
-            with torch.autocast(self.device.type, torch.bfloat16, self.config.dtype == "bfloat16"):
-                scores = self.score(micro)
-                parts = self.losses(scores, micro, whole)
-            parts["loss"].backward()
-            self.source.observe(self.policy, micro, scores)
-            for name, value in parts.items():
-                losses[name] = losses.get(name, torch.zeros_like(value)) + value.detach()
-        losses["grad_norm"] = self._clip()
-        self.optimizer.step()
-        self.progress.step += 1
-        if self.progress.step % self.refresh_every == 0:
-            self.policy.refresh()
-        self.recent = {**losses, **self.round}
-        return losses
-
-    def score(self, micro: Rollouts) -> Scores:
-        gold = micro.problems.thought if self.learns_from_gold else None
-        return self.policy.score(micro, self.source.sampling(self.progress.step), gold)
-
-    def denominators(self, batch: list[Rollouts]) -> Denominators:
-        """Those of the whole optimizer step."""
-        def total(values: list[Tensor]) -> Tensor:
-            return torch.stack(values).sum().clamp_min(1)
-
-        if self.learns_from_gold:
-            rows = [torch.tensor(len(micro.problems), device=self.device) for micro in batch]
-        else:
-            rows = [micro.weight.sum() for micro in batch if micro.weight is not None]
-        return Denominators(total([self.strategy.count(micro) for micro in batch]),
-                            total([micro.learn.sum() for micro in batch]), total(rows))
-
-    def losses(self, scores: Scores, micro: Rollouts, whole: Denominators) -> dict[str, Tensor]:
-        """Thinker's loss by the strategy, minus its entropy bonus, plus the answerer's likelihood.
-
-        The sum is the score-function gradient for what was sampled and the ordinary one for what
-        is differentiable.
-        """
-        assert micro.weight is not None
-        weight = torch.ones_like(scores.answer) if self.learns_from_gold else micro.weight
-        losses = self.strategy.loss(scores, micro, whole.credit, self.progress.step)
-        answer = -(weight * scores.answer).sum() / whole.rows
-        spread = (scores.entropy * micro.learn).sum() / whole.tokens
-        bonus = self.entropy(self.progress.step)
-        loss = losses["thinker_loss"] + answer
-        loss = loss - bonus * spread if bonus else loss
-        return {"loss": loss, **losses, "answer_loss": answer, "thought_entropy": spread}
-
-    def _clip(self) -> Tensor:
-        """Clip each player's gradient by itself; the norm over both (0-dim)."""
-        limit = self.config.grad_clip or math.inf
-        norms = [nn.utils.clip_grad_norm_(player, limit) for player in self.players]
-        return torch.stack(norms).square().sum().sqrt()
-
-    def _set_lr(self) -> None:
-        config, step = self.config, self.progress.step
+    def step(self, batch: list[Rollouts]) -> Losses:
+        """One optimizer step at the learning rate of the moment."""
+        config, progress = self.config, self.progress
         if config.lr_decay == "wsd" and self.source.settled():
-            self.end = min(self.end, step + config.cooldown)
-        rate = config.lr * learning_rate_share(config, step, self.end)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            self.end = min(self.end, progress.step + config.cooldown)
+        rate = config.lr * learning_rate_share(config, progress.step, self.end)
+        losses = self.learner.step(batch, progress.step, rate, self.source.sampling(progress.step),
+                                   self.source.observe)
+        progress.step += 1
+        if progress.step % self.refresh_every == 0:
+            self.policy.refresh()
+        self.recent = {**losses, **self.collected}
+        return losses
 
     def metrics(self) -> Metrics:
         """Numbers of the last step and of the whole run so far."""
         progress = self.progress
         seconds = max(progress.seconds, 1e-9)
         return {**{name: float(value) for name, value in self.recent.items()},
-                "lr": self.optimizer.param_groups[0]["lr"], "epoch": progress.epoch,
+                "lr": self.learner.optimizer.param_groups[0]["lr"], "epoch": progress.epoch,
                 "seconds": progress.seconds, "steps_per_second": progress.step / seconds,
                 "rollouts_per_second": progress.rollouts / seconds, **self.source.metrics()}
+
+    # --- going on later -------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Everything that decides how training goes on, but the networks a checkpoint holds."""
+        return {"progress": asdict(self.progress), "learner": self.learner.state(),
+                "source": self.source.state(), "generator": self.generator.get_state(),
+                "end": self.end if self.end < self.config.max_steps else None,
+                "collected": self.collected,
+                "single": None if self.single is None else asdict(self.single),
+                "round": None if self.round is None else asdict(self.round)}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was taken."""
+        self.progress = Progress(**state["progress"])
+        self.learner.load(state["learner"])
+        self.source.load(state["source"])
+        self.generator.set_state(state["generator"].cpu())
+        self.end = state["end"] or self.config.max_steps
+        self.collected = state["collected"]
+        self.single = None if state["single"] is None else Problems(**state["single"])
+        flight = state["round"]
+        if flight is not None:
+            problems = Problems(**flight["rollouts"].pop("problems"))
+            flight["rollouts"] = Rollouts(problems, **flight["rollouts"])
+            self.round = Round(**flight)

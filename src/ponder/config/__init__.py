@@ -30,6 +30,9 @@ class Config:
     action: str = option("train", "what to do", legal=("train", "evaluate", "problems"))
     seed: int = option(0, "of weights, questions and samples")
     run_type: str = option("train", "first part of the name of the run directory")
+    resume: str = option("auto", "go on with the run that is in the run directory, or begin anew; "
+                         "on the command line also a run directory, which is then gone on with "
+                         "as it was begun", legal=("auto", "never"))
     out: str | None = option(None, "action=problems: file to write (.csv or .parquet)")
     task: Any = option(None, "what is learnt")
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -82,5 +85,5 @@ def register() -> None:
 def config_hash(config: Config) -> str:
     """Hash of everything that can change a result: equal runs have equal hashes."""
     content = {name: value for name, value in asdict(config).items()
-               if name not in ("action", "run_type", "out", "logger")}
+               if name not in ("action", "run_type", "out", "logger", "resume")}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -32,7 +32,11 @@ class TrainerConfig:
                                            high=1)
     val_every_n_steps: int = option(200, "steps between evaluations", low=1)
     log_every_n_steps: int = option(20, "steps between lines of metrics.jsonl", low=1)
-    save_every_n_steps: int = option(0, "steps between checkpoints; 0: at the end only", low=0)
+    save_every_n_steps: int = option(500, "steps between checkpoints; 0: at the end only", low=0)
+    keep_checkpoints: int = option(2, "newest checkpoints that are kept, beside the best one; 0: "
+                                   "all", low=0)
+    max_bad_steps: int = option(5, "stop after so many steps in a row whose loss or gradient is "
+                                "not finite; each is skipped", low=1)
     single_batch: bool = option(False, "overfit one batch of questions")
     device: str = option("auto", "where to compute", legal=("auto", "cpu", "cuda"))
     dtype: str = option("float32", "of the matrix products", legal=("float32", "bfloat16"))

@@ -10,6 +10,8 @@ one after another; a code that follows what the thinker finds easy is learnt at 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -19,6 +21,9 @@ from ponder.rollout import Source, given
 from ponder.search.assignment import assign
 from ponder.tasks import Task
 from ponder.types import Problems, Rollouts, Scores
+
+COUNTERS = ("active", "frozen", "calm", "still", "last", "begun", "restarts", "settled_at")
+BOOK = ("codes", "total", "count", "known", "stay", "change", "took_off")
 
 
 class Balanced(Source):
@@ -76,6 +81,16 @@ class Balanced(Source):
                 "language/restarts": self.restarts, "language/change": book.change[k],
                 "language/known": float(book.known[k]),
                 "language/codes": float(len(book.codes[:, :self.active].unique(dim=0)))}
+
+    def state(self) -> dict[str, Any]:
+        own = {name: getattr(self, name) for name in COUNTERS}
+        return {**own, "book": {name: getattr(self.book, name) for name in BOOK}}
+
+    def load(self, state: dict[str, Any]) -> None:
+        for name in COUNTERS:
+            setattr(self, name, state[name])
+        for name in BOOK:
+            setattr(self.book, name, state["book"][name])
 
     # --- the rule -------------------------------------------------------------------------------
 

@@ -10,10 +10,14 @@ with p the thinker's distribution and Q scaled to 0..1 within each tree, adds on
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from ponder.config.rollouts import SearchConfig
+from ponder.models.layers import Shape
 from ponder.models.policy import Policy
 from ponder.models.value import ValueModel
 from ponder.rollout import Source, given
@@ -33,7 +37,7 @@ class Tree(Source):
     def collect(self, policy: Policy, problems: Problems, step: int,
                 generator: torch.Generator | None = None) -> Rollouts:
         if self.config.tree.value == "model" and self.value is None:
-            self._build_value(policy, problems)
+            self._build_value(policy.thinker.shape, problems.question.device)
         forest = Forest(policy, problems, self.config.tree.simulations)
         for _ in range(self.config.tree.simulations):
             forest.simulate(self.config.tree.exploration, self._leaf)
@@ -48,9 +52,24 @@ class Tree(Source):
             return leaf_values(policy, problems, prefixes[:, None])[:, 0]
         return self.value(torch.cat([problems.question, prefixes], 1), problems.pad)
 
-    def _build_value(self, policy: Policy, problems: Problems) -> None:
-        self.value = ValueModel(policy.thinker.shape).to(problems.question.device)
+    def _build_value(self, shape: Shape, device: torch.device) -> None:
+        self.value = ValueModel(shape).to(device)
         self.optimizer = torch.optim.AdamW(self.value.parameters(), lr=self.config.tree.value_lr)
+
+    def state(self) -> dict[str, Any]:
+        if self.value is None or self.optimizer is None:
+            return {}
+        return {"value": self.value.state_dict(), "optimizer": self.optimizer.state_dict(),
+                "shape": asdict(self.value.trunk.shape)}
+
+    def load(self, state: dict[str, Any]) -> None:
+        if state:
+            weights = state["value"]
+            device = next(iter(weights.values())).device
+            self._build_value(Shape(**state["shape"]), device)
+            assert self.value is not None and self.optimizer is not None
+            self.value.load_state_dict(weights)
+            self.optimizer.load_state_dict(state["optimizer"])
 
     def observe(self, policy: Policy, rollouts: Rollouts, scores: Scores) -> None:
         """Fit the value model to the answerer's value of every prefix of the thoughts found."""

@@ -1,0 +1,110 @@
+"""Going on where a run was cut off: which checkpoint is whole, and which may go.
+
+A checkpoint is trusted when every file has the hash that its manifest says; a damaged one is
+reported and the one before it used.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ponder.checkpoint import file_sha256
+from ponder.errors import UserError
+
+# Keys that say how long, how loud or how safe a run is, and not what it computes.
+MAY_CHANGE = {"action", "run_type", "out", "logger", "resume", "trainer.max_steps",
+              "trainer.max_epochs", "trainer.target_accuracy", "trainer.save_every_n_steps",
+              "trainer.keep_checkpoints", "trainer.max_bad_steps"}
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A whole checkpoint of a run."""
+
+    path: Path
+    step: int
+    accuracy: float | None
+
+    def state(self, device: torch.device) -> dict[str, Any]:
+        """What training needs to go on; nothing is unpickled but tensors and plain values."""
+        return torch.load(self.path / "state.pt", map_location=device, weights_only=True)
+
+
+def newest(directory: Path, note: Callable[[str], None]) -> Saved | None:
+    """The newest whole checkpoint of a run directory; `note` hears of damaged ones."""
+    for path, manifest in _manifests(directory):
+        fault = _fault(path, manifest)
+        if fault is None:
+            return Saved(path, manifest["step"], manifest.get("accuracy"))
+        note(f"{path}: damaged ({fault}); going back to the one before")
+    return None
+
+
+def prune(directory: Path, keep: int) -> None:
+    """Remove all but the newest `keep` checkpoints and the best one; 0 keeps all."""
+    found = list(_manifests(directory))
+    best = max(found, key=lambda entry: (entry[1].get("accuracy") or 0.0, entry[1]["step"]),
+               default=None)
+    for path, _ in found[keep:] if keep else []:
+        if best is None or path != best[0]:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _manifests(directory: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Checkpoints and their manifests, newest first; a hidden one was being replaced."""
+    found = []
+    for path in [*directory.glob("checkpoint_*"), *directory.glob(".checkpoint_*.old")]:
+        try:
+            manifest = json.loads((path / "manifest.json").read_text())
+            found.append(((int(manifest["step"]), int(manifest["epoch"])), path, manifest))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    for _, path, manifest in sorted(found, key=lambda entry: entry[0], reverse=True):
+        yield path, manifest
+
+
+def _fault(path: Path, manifest: dict[str, Any]) -> str | None:
+    """What is wrong with a checkpoint's files, or None."""
+    for name, expected in manifest["files"].items():
+        file = path / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if file_sha256(file) != expected:
+            return f"{name} has changed"
+    return None
+
+
+def same_run(saved: Path, config: dict[str, Any]) -> None:
+    """Raise `UserError` where a checkpoint is of another experiment than the configuration."""
+    before = json.loads((saved / "ponder.json").read_text())["config"]
+    old, new = dict(_flat(before)), dict(_flat(config))
+    for key in sorted(old.keys() | new.keys()):
+        if key.split(".")[0] in MAY_CHANGE or key in MAY_CHANGE:
+            continue
+        if old.get(key) != new.get(key):
+            raise UserError(f"{key}={new.get(key)}: found {old.get(key)} in the run that is in "
+                            f"{saved.parent}; legal: the same, another hydra.run.dir, or "
+                            "resume=never to begin anew")
+
+
+def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict) and node:
+        for key, value in node.items():
+            yield from _flat(value, f"{prefix}{key}.")
+    else:
+        yield prefix.rstrip("."), node
+
+
+def clear(directory: Path) -> None:
+    """Remove what an earlier run left in a directory: checkpoints, evaluations, its end."""
+    for pattern in ("checkpoint_*", ".checkpoint_*", "val_*", "bad_*"):
+        for path in directory.glob(pattern):
+            shutil.rmtree(path, ignore_errors=True)
+    (directory / "summary.json").unlink(missing_ok=True)

@@ -1,0 +1,160 @@
+"""One training run and its directory: begun or gone on with, looked at, saved, stopped, ended."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any, Self
+
+import torch
+
+from ponder import build, checkpoint, resume
+from ponder.config import Config
+from ponder.console import Plain, build_console
+from ponder.errors import UserError
+from ponder.evaluate import Evaluation, evaluate
+from ponder.log import Log, build_mirror
+from ponder.models.policy import Policy
+from ponder.report import write_report
+from ponder.summary import necessity_line, summarise
+from ponder.tasks import Task
+from ponder.trainer import Hooks, Metrics, Progress, Trainer
+from ponder.types import Rollouts
+
+SHOWN_ROLLOUTS = 5
+
+
+class Signals:
+    """While it lasts, the first Ctrl-C or SIGTERM is only noted, so that the loop can end in
+    order; the second does what it always did.
+    """
+
+    def __init__(self) -> None:
+        self.caught: int | None = None
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.before[number] = signal.signal(number, self._catch)
+        return self
+
+    def _catch(self, number: int, frame: FrameType | None) -> None:
+        self.caught = number
+        self.__exit__()
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+
+class Session:
+    """Builds everything, and goes on where a checkpoint of the same run was left."""
+
+    def __init__(self, config: Config, directory: Path) -> None:
+        self.config, self.directory = config, directory
+        self.device = build.build_device(config)
+        self.task: Task = build.build_task(config)
+        self.test = self.task.test().to(self.device)
+        self.policy: Policy = build.build_policy(config, self.task).to(self.device)
+        self.trainer: Trainer = build.build_trainer(config, self.task, self.policy, self.device)
+        self.console: Plain = build_console(config.trainer.max_steps)
+        self.found: Evaluation | None = None
+        parameters = sum(p.numel() for p in self.policy.parameters() if p.requires_grad)
+        self.console.note(f"{directory}: {parameters:,} parameters, {len(self.test)} held-out "
+                          f"questions, on {self.device}")
+        saved = resume.newest(directory, self.console.note) if config.resume == "auto" else None
+        state = {"length": 0, "mirror": None} if saved is None else self._go_on(saved)
+        mirror = build_mirror(config.logger, directory, asdict(config), state["mirror"])
+        self.log = Log(directory, mirror, state["length"])
+
+    @property
+    def done(self) -> float | None:
+        """The accuracy of a run that has ended already, else None."""
+        path = self.directory / "summary.json"
+        if not (path.is_file() and self.trainer.progress.step and self.trainer.finished()):
+            return None
+        return float(json.loads(path.read_text())["accuracy"])
+
+    def _go_on(self, saved: resume.Saved) -> dict[str, Any]:
+        """Restore a checkpoint of this run; what the log must know."""
+        resume.same_run(saved.path, asdict(self.config))
+        checkpoint.restore(self.policy, saved.path)
+        state = saved.state(self.device)
+        self.trainer.load(state["trainer"])
+        torch.set_rng_state(state["random"].cpu())
+        for number, value in enumerate(state["random_cuda"][:torch.cuda.device_count()]):
+            torch.cuda.set_rng_state(value.cpu(), number)
+        self.console.note(f"going on from step {saved.step} ({saved.path})")
+        return state["log"]
+
+    # --- what the loop asks for -----------------------------------------------------------------
+
+    def train(self, signals: Signals) -> None:
+        """Train to the end, or to the first signal."""
+        def stopped() -> bool:
+            return signals.caught is not None
+
+        self.trainer.fit(Hooks(self.log_metrics, self.validate, self.save, self.spoilt, stopped))
+        if stopped():
+            self.console.note(f"stopped at step {self.trainer.progress.step}; to go on: "
+                              f"python run.py resume={self.directory}")
+
+    def log_metrics(self, progress: Progress, metrics: Metrics) -> None:
+        self.log.write(progress.step, metrics)
+        self.console.update(progress.step, self.trainer.end, metrics)
+
+    def validate(self, progress: Progress) -> float:
+        self.found = evaluate(self.policy, self.test, self.config.seed)
+        self.log_metrics(progress, self.found.metrics)
+        self.log.table(f"val_{progress.step}", self.found.rows)
+        shown = self.found.rows[:SHOWN_ROLLOUTS]
+        self.console.samples([f"{row['question']}{row['thought']}{row['answer']}"
+                              for row in shown])
+        return self.found.metrics["accuracy"]
+
+    def save(self, progress: Progress) -> None:
+        state = {"trainer": self.trainer.state(), "log": self.log.state(),
+                 "random": torch.get_rng_state(),
+                 "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+        checkpoint.save(self.policy, self.directory / f"checkpoint_{progress.epoch}",
+                        asdict(self.config), state,
+                        {"step": progress.step, "epoch": progress.epoch,
+                         "accuracy": progress.accuracy})
+        resume.prune(self.directory, self.config.trainer.keep_checkpoints)
+
+    def spoilt(self, progress: Progress, batch: list[Rollouts]) -> None:
+        """Keep a batch whose loss or gradient was not finite; enough of them end the run."""
+        path = self.directory / f"bad_{progress.step}" / "rollouts.pt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save([asdict(micro) for micro in batch], path)
+        self.console.note(f"step {progress.step} was skipped: its loss or gradient is not finite; "
+                          f"its batch is in {path}")
+        if progress.bad >= self.config.trainer.max_bad_steps:
+            raise UserError(f"trainer.max_bad_steps={progress.bad}: found so many steps in a row "
+                            f"that are not finite, up to step {progress.step}; the batches are in "
+                            f"{self.directory}/bad_*; legal: a lower trainer.lr, a finite reward, "
+                            "trainer.dtype=float32")
+
+    # --- the end --------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        self.console.close()
+        self.log.close()
+
+    def finish(self) -> float:
+        progress = self.trainer.progress
+        found = self.found or evaluate(self.policy, self.test, self.config.seed)
+        summary = {**summarise(self.config, self.directory, self.policy, found),
+                   "steps": progress.step, "seconds": progress.seconds,
+                   "rollouts_per_second": progress.rollouts / max(progress.seconds, 1e-9)}
+        write_report(self.directory, summary, asdict(self.config))
+        checkpoint.write_json(self.directory / "summary.json", summary)
+        print(necessity_line(found))
+        print(f"accuracy {summary['accuracy']:.4f} after {progress.step} steps, "
+              f"{progress.seconds:.0f} s of training; results: {self.directory}/report.html")
+        return summary["accuracy"]
