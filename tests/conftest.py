@@ -7,11 +7,17 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 
+import logging
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from hydra._internal.hydra import Hydra
 
+from ponder import cli
 from ponder.config.tasks import AddTask
 from ponder.models.policy import Policy, Rules
 from ponder.models.transformer import Init, Shape, Transformer
@@ -42,3 +48,28 @@ def make_policy(task: Add, tokens: int = 3, stops: bool = True, sees: tuple[str,
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+Door = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+         capsys: pytest.CaptureFixture[str]) -> Iterator[Door]:
+    """Words -> exit code, stdout, stderr, in an empty folder. What Hydra changes is put back."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setattr(sys, "argv", ["run.py"])
+    monkeypatch.setattr(Hydra, "get_mode", lambda *words, **more: None)  # composes once more
+    handlers, level, threads = logging.root.handlers[:], logging.root.level, torch.get_num_threads()
+
+    def run(*words: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        return cli.main(list(words)), *capsys.readouterr()
+
+    yield run
+    for handler in logging.root.handlers:
+        if handler not in handlers:
+            handler.close()
+    logging.root.handlers[:], logging.root.level = handlers, level
+    torch.set_num_threads(threads)

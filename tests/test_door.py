@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-import torch
-from hydra._internal.hydra import Hydra
 
 import ponder.actions
+from conftest import Door
 from ponder import cli
 from ponder.config import VARIANTS, Config
 from ponder.errors import UserError
@@ -29,29 +26,6 @@ from ponder.help import choices, help_text
 RUN = Path(__file__).resolve().parents[1] / "run.py"
 SMALL = ["model.d_model=8", "model.layers=1", "task.test_questions=20", "trainer.max_steps=1",
          "trainer.train_batch_size=4", "trainer.threads=1"]
-Door = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-         capsys: pytest.CaptureFixture[str]) -> Iterator[Door]:
-    """Words -> exit code, stdout, stderr, in an empty folder. What Hydra changes is put back."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    monkeypatch.setattr(sys, "argv", ["run.py"])
-    monkeypatch.setattr(Hydra, "get_mode", lambda *words, **more: None)  # composes once more
-    handlers, level, threads = logging.root.handlers[:], logging.root.level, torch.get_num_threads()
-
-    def run(*words: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        return cli.main(list(words)), *capsys.readouterr()
-
-    yield run
-    for handler in logging.root.handlers:
-        if handler not in handlers:
-            handler.close()
-    logging.root.handlers[:], logging.root.level = handlers, level
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

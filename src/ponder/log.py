@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any, Protocol
@@ -108,8 +109,9 @@ class Log:
         return {"length": os.path.getsize(self.file.name), "mirror": self.mirror.name}
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
-        """One line: `{"step": step, name: value, ...}`."""
-        self.file.write(json.dumps({"step": step, **metrics}) + "\n")
+        """One line: `{"step": step, name: value, ...}`; null stands for what is not finite."""
+        line = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        self.file.write(json.dumps({"step": step, **line}) + "\n")
         self.file.flush()
         self.mirror.write(step, metrics)
 

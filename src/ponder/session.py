@@ -121,10 +121,10 @@ class Session:
         state = {"trainer": self.trainer.state(), "log": self.log.state(),
                  "random": torch.get_rng_state(),
                  "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
-        checkpoint.save(self.policy, self.directory / f"checkpoint_{progress.epoch}",
-                        asdict(self.config), state,
-                        {"step": progress.step, "epoch": progress.epoch,
-                         "accuracy": progress.accuracy})
+        epoch = progress.epoch + (self.trainer.round is not None)  # the one that has begun
+        checkpoint.save(self.policy, self.directory / f"checkpoint_{epoch}", asdict(self.config),
+                        state, {"step": progress.step, "epoch": epoch,
+                                "accuracy": progress.accuracy})
         resume.prune(self.directory, self.config.trainer.keep_checkpoints)
 
     def spoilt(self, progress: Progress, batch: list[Rollouts]) -> None:
