@@ -53,7 +53,7 @@ SETTINGS: dict[str, tuple[str, list[str]]] = {
                     ["experiment=add_normal", "task.max=1000", "trainer.train_batch_size=512",
                      "trainer.max_steps=6000", "trainer.val_every_n_steps=500"]),
     "softmax_1000": ("without clean: reward softmax, max 1000",
-                     [SUPER, *RL, *SOFTMAX, *BIG]),
+                     [SUPER, *RL, *SOFTMAX, *BIG, "rollout.samples=16"]),
     "search_1000": ("with super and exhaustive search, max 1000",
                     [f"{SUPER}_search", *SEARCH, "task.max=1000", "task.order=least"]),
 }

@@ -1,0 +1,95 @@
+"""One place for numbers: every quantity of metrics.jsonl with its unit and a sentence.
+
+docs/metrics.md is made from here: `python -m ponder.metrics > docs/metrics.md`. A `*` stands for
+any word. A line of metrics.jsonl holds those that are due; null says "not finite".
+"""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+
+class Metric(NamedTuple):
+    name: str
+    unit: str
+    meaning: str
+
+
+METRICS: dict[str, list[Metric]] = {
+    "Where the run stands": [
+        Metric("step", "steps", "optimizer steps done"),
+        Metric("epoch", "rounds", "rounds of sampling and learning that are complete"),
+        Metric("seconds", "s", "training alone: no evaluation, logging or saving"),
+        Metric("steps_per_second", "1/s", "over the whole run so far"),
+        Metric("rollouts_per_second", "1/s", "sampled or found, over the whole run so far"),
+        Metric("lr", "", "learning rate of this step"),
+    ],
+    "Losses of the last optimizer step, over its own denominators": [
+        Metric("loss", "nats", "what is minimised: thinker_loss + answer_loss - entropy * "
+                               "thought_entropy"),
+        Metric("thinker_loss", "as the strategy's", "the strategy's loss; of policy gradients only "
+                                                    "the gradient has a meaning"),
+        Metric("answer_loss", "nats", "-log p(answer | what the answerer sees), a mean over the "
+                                      "rows it learns from"),
+        Metric("grad_norm", "", "norm of the gradient of all players, before it is clipped"),
+        Metric("skipped", "0 or 1", "loss or gradient was not finite, so nothing was learnt"),
+        Metric("thought_entropy", "nats", "entropy of the thinker's next token, a mean over the "
+                                          "tokens that learn"),
+        Metric("clip_fraction", "share", "tokens whose gradient the clip took (grpo, ppo)"),
+        Metric("kl", "nats", "KL to the reference policy, by the estimator of the strategy"),
+        Metric("kl_old", "nats", "KL to the policy that sampled the round (k3)"),
+        Metric("value_loss", "reward squared", "half the squared error of the value head (ppo)"),
+        Metric("ranking_accuracy", "share", "pairs whose right rollout gained more (dpo)"),
+        Metric("margin", "nats", "beta times how much more (dpo)"),
+        Metric("reward_won", "nats", "beta log p/q of the right rollouts (dpo)"),
+        Metric("reward_lost", "nats", "beta log p/q of the wrong rollouts (dpo)"),
+    ],
+    "The last round": [
+        Metric("reward", "as the reward's", "mean reward of a rollout"),
+        Metric("flat_groups", "share", "groups whose rewards are all equal, which teach nothing"),
+    ],
+    "The search of a language (rollout.method=balanced)": [
+        Metric("language/positions", "tokens", "positions of the code that have begun"),
+        Metric("language/frozen", "tokens", "positions whose labels move no more"),
+        Metric("language/restarts", "times", "the thinker began anew from other weights"),
+        Metric("language/change", "share", "labels of the last position that moved lately"),
+        Metric("language/known", "share", "of the last position's labels the thinker would choose"),
+        Metric("language/codes", "codes", "distinct codes among the answers"),
+    ],
+    "An evaluation: held-out questions, answered greedily": [
+        Metric("accuracy", "share", "answers that are right"),
+        Metric("accuracy_stderr", "share", "its binomial standard error"),
+        Metric("necessity/own", "share", "the same as accuracy"),
+        Metric("necessity/shuffled", "share", "right with the thoughts of other questions"),
+        Metric("necessity/random", "share", "right with thoughts of random tokens, as long"),
+        Metric("necessity/constant", "share", "right with thoughts of one token, as long"),
+        Metric("necessity/dropped", "share", "right with no thought"),
+        Metric("thought/length", "tokens", "mean length of a thought, without its end"),
+        Metric("thought/token_entropy", "nats", "of how often each thought token is used"),
+        Metric("thought/distinct", "thoughts", "different thoughts among all"),
+        Metric("thought/answer_information", "nats", "mutual information of thought and answer"),
+        Metric("answer/entropy", "nats", "of the right answers: the most a thought can say"),
+        Metric("meaning/t*/*", "nats", "mutual information of a token of the thought and a "
+                                       "property of the answer, such as its units digit"),
+    ],
+}
+
+
+def known(name: str) -> bool:
+    """Whether a quantity has its place here."""
+    return any(fnmatchcase(name, metric.name) for part in METRICS.values() for metric in part)
+
+
+def page() -> str:
+    """The whole page as Markdown."""
+    lines = ["# Every number of metrics.jsonl", "",
+             "Made by `python -m ponder.metrics`. null says that a number was not finite."]
+    for title, metrics in METRICS.items():
+        lines += ["", f"## {title}", "", "| name | unit | meaning |", "|---|---|---|"]
+        lines += [f"| `{metric.name}` | {metric.unit} | {metric.meaning} |" for metric in metrics]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(page())

@@ -1,0 +1,41 @@
+"""Every number that a run writes has a name, a unit and a sentence in docs/metrics.md."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from conftest import Door
+from ponder.metrics import METRICS, known, page
+
+PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
+SMALL = ["task.max=10", "model.d_model=8", "model.layers=1", "task.test_questions=20",
+         "trainer.train_batch_size=4", "trainer.threads=1", "trainer.max_steps=2",
+         "hydra.run.dir=run"]
+
+
+def test_the_page_is_up_to_date() -> None:
+    assert PAGE.read_text() == page() + "\n", "run: python -m ponder.metrics > docs/metrics.md"
+
+
+def test_every_metric_has_a_sentence_and_one_place() -> None:
+    names = [metric.name for part in METRICS.values() for metric in part]
+    assert len(names) == len(set(names))
+    assert all(len(metric.meaning) > 10 for part in METRICS.values() for metric in part)
+
+
+@pytest.mark.parametrize("words", [
+    ["experiment=add_normal"],
+    ["experiment=add_think_fixed_blind_search"],
+    *(["experiment=add_think", f"strategy={name}"] for name in (
+        "reinforce", "rloo", "dpo", "star", "exact thinker.vocabulary=3")),
+    ["experiment=add_think_fixed", "strategy=grpo", "strategy.kl=0.1"],
+    ["experiment=add_think_fixed", "strategy=ppo", "strategy.kl=0.1", "reward=interim"],
+])
+def test_every_number_of_a_run_is_known(words: list[str], door: Door) -> None:
+    assert door(*" ".join(words).split(), *SMALL)[0] == 0
+    for line in Path("run/metrics.jsonl").read_text().splitlines():
+        for name in json.loads(line):
+            assert known(name), name
