@@ -86,12 +86,8 @@ def trainer_of(name: str, gold: bool = False, stops: bool = True, samples: int =
 
 
 def gradients(trainer: Trainer, batch: list[Rollouts]) -> dict[str, Tensor]:
-    """The gradient of one optimizer step from some micro-batches."""
-    learner, sampling = trainer.learner, trainer.source.sampling(0)
-    learner.optimizer.zero_grad(set_to_none=True)
-    whole = learner.denominators(batch)
-    for micro in batch:
-        learner.losses(learner.score(micro, sampling), micro, whole, 0)["loss"].backward()
+    """The gradient of one optimizer step from some micro-batches, taken at a learning rate of 0."""
+    trainer.learner.step(batch, 0, 0.0, trainer.source.sampling(0), trainer.source.observe)
     return {name: p.grad.clone() for name, p in trainer.policy.named_parameters()
             if p.grad is not None}
 
