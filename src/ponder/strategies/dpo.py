@@ -4,9 +4,10 @@ r"""DPO (Rafailov et al. 2023) on pairs of a group: one rollout that is right, o
    - \alpha \frac{\log p(z_w)}{T_w}, \quad
    h = \log\frac{p(z_w)}{q(z_w)} - \log\frac{p(z_l)}{q(z_l)}
 
-q is the reference policy. objective=ipo: :math:`(h - 1/(2\beta))^2` (Azar et al. 2024). The term
-in alpha is the likelihood of the winner (IRPO, Pang et al. 2024). Only questions whose group has
-both a right and a wrong rollout make a pair.
+q is the reference policy. objective=ipo: :math:`(h - 1/(2\beta))^2` with both ratios of h divided
+by their lengths (Azar et al. 2024; its authors compare means). The term in alpha is the likelihood
+of the winner (IRPO, Pang et al. 2024). Only questions whose group has both a right and a wrong
+rollout make a pair.
 """
 
 from __future__ import annotations
@@ -56,13 +57,14 @@ class DPO(Strategy):
         reward = config.beta * (own - (rollouts.reference * rollouts.learn).sum(1))
         won, lost = reward[0::2], reward[1::2]
         margin = won - lost
+        lengths = rollouts.learn.sum(1).clamp_min(1)
         if config.objective == "ipo":
-            loss = (margin / config.beta - 1 / (2 * config.beta)).square()
+            each = reward / config.beta / lengths
+            loss = (each[0::2] - each[1::2] - 1 / (2 * config.beta)).square()
         else:
             loss = -(1 - config.smoothing) * F.logsigmoid(margin) \
                 - config.smoothing * F.logsigmoid(-margin)
-        lengths = rollouts.learn.sum(1)[0::2].clamp_min(1)
-        loss = loss - config.likelihood * own[0::2] / lengths
+        loss = loss - config.likelihood * own[0::2] / lengths[0::2]
 
         def mean(values: Tensor) -> Tensor:
             return (values * pair).sum() / denominator
