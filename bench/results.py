@@ -58,6 +58,19 @@ SETTINGS: dict[str, tuple[str, list[str]]] = {
                     [f"{SUPER}_search", *SEARCH, "task.max=1000", "task.order=least"]),
 }
 
+# The same work by every strategy: gold thoughts are paid for, the answerer is taught.
+STRATEGIES: dict[str, tuple[str, list[str]]] = {
+    f"strategy_{name}": (title, [f"{SUPER}_clean", *RL, *more]) for name, title, more in (
+        ("reinforce", "reinforce, group mean", ["strategy=reinforce"]),
+        ("grpo", "grpo", []),
+        ("rloo", "rloo", ["strategy=rloo"]),
+        ("ppo_shared", "ppo, value head on the thinker", ["strategy=ppo", "strategy.value=shared"]),
+        ("ppo_separate", "ppo, a value network of its own", ["strategy=ppo"]),
+        ("star", "star, best of the group", ["strategy=star"]),
+        ("dpo", "dpo", ["strategy=dpo"]),
+        ("exact", "exact: every thought, the upper bound", ["strategy=exact"]))}
+ALL = {**SETTINGS, **STRATEGIES}
+
 
 def command(overrides: list[str], seed: int, directory: Path) -> list[str]:
     return [sys.executable, str(ROOT / "run.py"), *overrides, f"seed={seed}", "trainer.threads=1",
@@ -71,7 +84,7 @@ def run(job: tuple[str, int]) -> str:
     if not (directory / "summary.json").is_file():
         directory.mkdir(parents=True, exist_ok=True)
         with (directory / "output.txt").open("w") as output:
-            subprocess.run(command(SETTINGS[name][1], seed, directory), stdout=output,
+            subprocess.run(command(ALL[name][1], seed, directory), stdout=output,
                            stderr=subprocess.STDOUT, check=False)
     summary = load(name, seed)
     return f"{name} seed {seed}: " + (f"accuracy {summary['accuracy']:.4f}, "
@@ -86,7 +99,7 @@ def load(name: str, seed: int) -> dict | None:
 def row(name: str) -> str:
     """A line of the table: accuracy of each seed, shuffled thoughts, steps and seconds."""
     found = [summary for seed in SEEDS if (summary := load(name, seed))]
-    title, overrides = SETTINGS[name]
+    title, overrides = ALL[name]
     if 0 < len(found) < len(SEEDS):
         title += f" ({len(found)} of {len(SEEDS)} seeds run so far)"
     if not found:
@@ -102,11 +115,11 @@ def row(name: str) -> str:
 
 
 def write_table() -> None:
-    """Replace the table between the markers of docs/results.md."""
+    """Replace the tables between the markers of docs/results.md."""
     head = ("| setting | mean accuracy | seeds 0 / 1 / 2 | highest with shuffled thoughts | steps "
             "| seconds | overrides |\n|---|---|---|---|---|---|---|\n")
-    table = head + "\n".join(row(name) for name in SETTINGS) + "\n"
-    fill(PAGE, "training", table)
+    for name, settings in (("training", SETTINGS), ("strategies", STRATEGIES)):
+        fill(PAGE, name, head + "\n".join(row(setting) for setting in settings) + "\n")
 
 
 def main() -> None:
@@ -115,7 +128,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="write the tables, run nothing")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     arguments = parser.parse_args()
-    jobs = [(name, seed) for name in SETTINGS if arguments.only in name for seed in SEEDS]
+    jobs = [(name, seed) for name in ALL if arguments.only in name for seed in SEEDS]
     if not arguments.table:
         with ThreadPoolExecutor(arguments.jobs) as pool:
             for line in pool.map(run, jobs):
