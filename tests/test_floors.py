@@ -19,7 +19,7 @@ ROOF = 6
 FLOORS = {
     "config": 0, "compat": 0, "check": 0, "errors": 0, "help": 0, "reference": 0, "metrics": 0,
     "schedule": 0,
-    "types": 1, "maths": 1, "credit": 1,
+    "types": 1, "maths": 1, "credit": 1, "processes": 1,
     "strategies": 2, "tasks": 2, "tokens": 2,
     "models": 3,
     "rollout": 4, "search": 4, "rewards": 4, "cache": 4,

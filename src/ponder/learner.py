@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ponder.config.running import TrainerConfig
 from ponder.maths import Sampling
 from ponder.models.policy import Policy
+from ponder.processes import everywhere, sum_gradients
 from ponder.schedule import Schedule
 from ponder.strategies import Losses, Strategy
 from ponder.types import Rollouts, Scores
@@ -32,8 +33,9 @@ class Denominators:
 class Learner:
     """Turns micro-batches into a step of AdamW.
 
-    Denominators are those of the whole optimizer step, so micro-batches and accumulation never
-    change the gradient. A step whose loss or gradient is not finite changes nothing.
+    Denominators are those of the whole optimizer step, over all processes, so micro-batches,
+    accumulation and processes never change the gradient. A step whose loss or gradient is not
+    finite changes nothing.
     """
 
     config: TrainerConfig
@@ -72,6 +74,8 @@ class Learner:
             observe(self.policy, micro, scores)
             for name, value in parts.items():
                 losses[name] = losses.get(name, torch.zeros_like(value)) + value.detach()
+        sum_gradients(self.policy.parameters())
+        losses = {name: everywhere(value) for name, value in losses.items()}
         losses["grad_norm"] = self.clip()
         sound = torch.isfinite(losses["loss"] + losses["grad_norm"])
         losses["skipped"] = (~sound).float()
@@ -86,7 +90,7 @@ class Learner:
     def denominators(self, batch: list[Rollouts]) -> Denominators:
         """Those of the whole optimizer step."""
         def total(values: list[Tensor]) -> Tensor:
-            return torch.stack(values).sum().clamp_min(1)
+            return everywhere(torch.stack(values).sum()).clamp_min(1)
 
         if self.learns_from_gold:
             rows = [torch.tensor(len(micro.problems), device=self.device) for micro in batch]
