@@ -73,8 +73,8 @@ ALL = {**SETTINGS, **STRATEGIES}
 
 
 def command(overrides: list[str], seed: int, directory: Path) -> list[str]:
-    return [sys.executable, str(ROOT / "run.py"), *overrides, f"seed={seed}", "trainer.threads=1",
-            f"hydra.run.dir={directory}"]
+    return [sys.executable, str(ROOT / "run.py"), *last_words(overrides), f"seed={seed}",
+            "trainer.threads=1", f"hydra.run.dir={directory}"]
 
 
 def run(job: tuple[str, int]) -> str:
@@ -89,6 +89,12 @@ def run(job: tuple[str, int]) -> str:
     summary = load(name, seed)
     return f"{name} seed {seed}: " + (f"accuracy {summary['accuracy']:.4f}, "
                                       f"{summary['seconds']:.0f} s" if summary else "FAILED")
+
+
+def last_words(overrides: list[str]) -> list[str]:
+    """Each key once, as said last."""
+    said = {word.partition("=")[0]: word for word in overrides}
+    return list(said.values())
 
 
 def load(name: str, seed: int) -> dict | None:
@@ -106,11 +112,12 @@ def row(name: str) -> str:
         return f"| {title} | not run yet | | | | | |"
     accuracies = " / ".join(f"{s['accuracy']:.3f}" for s in found)
     mean = statistics.mean(s["accuracy"] for s in found)
-    shuffled = max(s["necessity"]["shuffled"] for s in found)
+    thinks = not name.startswith("normal")
+    shuffled = f"{max(s['necessity']['shuffled'] for s in found):.3f}" if thinks else "-"
     steps = " / ".join(str(s["steps"]) for s in found)
     seconds = " / ".join(f"{s['seconds']:.0f}" for s in found)
-    line = " ".join(overrides) or "(nothing)"
-    return f"| {title} | {mean:.3f} | {accuracies} | {shuffled:.3f} | {steps} | {seconds} |" \
+    line = " ".join(last_words(overrides)) or "(nothing)"
+    return f"| {title} | {mean:.3f} | {accuracies} | {shuffled} | {steps} | {seconds} |" \
            + f" `{line}` |"
 
 
