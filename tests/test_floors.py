@@ -24,7 +24,7 @@ FLOORS = {
     "models": 3,
     "rollout": 4, "search": 4, "rewards": 4, "cache": 4,
     "trainer": 5, "learner": 5, "evaluate": 5, "report": 5, "figures": 5, "records": 5, "log": 5,
-    "console": 5, "checkpoint": 5, "resume": 5,
+    "console": 5, "watch": 5, "checkpoint": 5, "resume": 5,
     "build": ROOF, "session": ROOF, "summary": ROOF, "actions": ROOF, "cli": ROOF,
 }
 NEIGHBOURS = {("search", "rollout"), ("tasks", "tokens"), ("report", "figures"),

@@ -67,6 +67,7 @@ METRICS: dict[str, list[Metric]] = {
         Metric("necessity/dropped", "share", "right with no thought"),
         Metric("thought/length", "tokens", "mean length of a thought, without its end"),
         Metric("thought/token_entropy", "nats", "of how often each thought token is used"),
+        Metric("thought/repetition", "share", "of thought tokens that repeat the one before"),
         Metric("thought/distinct", "thoughts", "different thoughts among all"),
         Metric("thought/answer_information", "nats", "mutual information of thought and answer"),
         Metric("answer/entropy", "nats", "of the right answers: the most a thought can say"),

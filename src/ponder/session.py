@@ -24,6 +24,7 @@ from ponder.summary import necessity_line, summarise
 from ponder.tasks import Task
 from ponder.trainer import Hooks, Metrics, Progress, Trainer
 from ponder.types import Rollouts
+from ponder.watch import Watch
 
 SHOWN_ROLLOUTS = 5
 
@@ -64,6 +65,9 @@ class Session:
         self.trainer: Trainer = build.build_trainer(config, self.task, self.policy, self.device)
         self.console: Plain = build_console(config.trainer.max_steps)
         self.found: Evaluation | None = None
+        sampled = config.rollout.kind == "sample" and config.strategy.name not in ("sft", "exact")
+        thoughts = config.thinker.vocabulary if config.thinker.tokens else 0
+        self.watch = Watch(thoughts, sampled and thoughts > 0, self.console.note)
         parameters = sum(p.numel() for p in self.policy.parameters() if p.requires_grad)
         self.console.note(f"{directory}: {parameters:,} parameters, {len(self.test)} held-out "
                           f"questions, on {self.device}")
@@ -107,6 +111,7 @@ class Session:
     def log_metrics(self, progress: Progress, metrics: Metrics) -> None:
         self.log.write(progress.step, metrics)
         self.console.update(progress.step, self.trainer.end, metrics)
+        self.watch.hear(metrics)
 
     def validate(self, progress: Progress) -> float:
         self.found = evaluate(self.policy, self.test, self.config.seed)
