@@ -52,5 +52,6 @@ class Watch:
             yield "needless", (f"nobody needs the thoughts: accuracy {own:.2f} with own ones, "
                                f"{others:.2f} with others; try variant blind, or reward=gain")
         if metrics.get("thought/repetition", 0.0) > 0.9 and metrics["thought/length"] > 3:
-            yield "repetition", (f"{metrics['thought/repetition']:.0%} of thought tokens repeat the "
-                                 "one before; try reward.repetition=-0.1 or a lower temperature")
+            share = metrics["thought/repetition"]
+            yield "repetition", (f"{share:.0%} of thought tokens repeat the one before; try "
+                                 "reward.repetition=-0.1 or a higher temperature")
