@@ -75,6 +75,13 @@ def test_star_keeps_the_best_of_each_group() -> None:
     assert int(rollouts.learn.sum()) == 4
 
 
+def test_star_learns_nothing_where_none_is_best() -> None:
+    rollouts = STaR(Star()).credit(rollouts_of([1.0, 1.0, 2.0, 5.0], 2))
+    assert rollouts.credit is not None and rollouts.weight is not None
+    assert rollouts.credit[:, 0].tolist() == [0, 0, 0, 1]
+    assert rollouts.weight.tolist() == [1, 0, 0, 1]  # the answerer must begin somewhere
+
+
 def test_star_keeps_all_correct_ones_and_the_answerer_learns_from_hopeless_groups() -> None:
     rollouts = rollouts_of([0.0] * 6, 3)
     rollouts.parts = {"exact_match": torch.tensor([1.0, 0, 1, 0, 0, 0])}

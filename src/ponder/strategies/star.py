@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ponder.config.strategies import Sft, Star
+from ponder.credit import flat_groups
 from ponder.strategies.base import Losses, Strategy
 from ponder.types import Rollouts, Scores
 
@@ -27,7 +28,8 @@ class STaR(Strategy):
         return samples > 1 or self.config.keep == "correct"
 
     def credit(self, rollouts: Rollouts, step: int = 0) -> Rollouts:
-        """Credit and answerer weight 1 on kept rows, 0 on the others.
+        """Credit and answerer weight 1 on kept rows, 0 on the others; of equal ones none is best,
+        and the thinker learns nothing.
 
         Where no answer of a group is right, the answerer still learns from all of its rows: an
         answerer that only learnt what it can do already would never begin.
@@ -39,8 +41,11 @@ class STaR(Strategy):
             return rollouts
         if rollouts.samples == 1:
             return _keep(rollouts, _everything(rollouts))
-        best = rollouts.total_reward.view(-1, rollouts.samples).argmax(1)
-        kept = torch.nn.functional.one_hot(best, rollouts.samples).flatten() > 0
+        reward, samples = rollouts.total_reward, rollouts.samples
+        best = reward.view(-1, samples).argmax(1)
+        kept = torch.nn.functional.one_hot(best, samples).flatten() > 0
+        flat = flat_groups(reward, samples).repeat_interleave(samples)
+        rollouts.learn = rollouts.learn & ~flat[:, None]
         return _keep(rollouts, kept)
 
     def loss(self, scores: Scores, rollouts: Rollouts, denominator: Tensor, step: int = 0,
