@@ -140,8 +140,8 @@ def shown(value: object) -> str:
 
 def verdict(facts: Facts) -> str:
     """Of the checks that could be made; one that failed is listed with its reason."""
-    worst = max(value for value in facts.values() if isinstance(value, float))
-    return f"agree to {TOLERANCE:g}" if worst <= TOLERANCE else f"DO NOT AGREE to {TOLERANCE:g}"
+    agree = all(value <= TOLERANCE for value in facts.values() if isinstance(value, float))
+    return f"agree to {TOLERANCE:g}" if agree else f"DO NOT AGREE to {TOLERANCE:g}"
 
 
 def markdown(card: str, checks: Facts, tops: Facts, rows: list[dict[str, object]]) -> str:

@@ -137,6 +137,25 @@ CONTRADICTIONS = [
     ("think=true rollout.samples=1 strategy.baseline=leave_one_out", "rollout.samples=1: found one "
      "sample, from which strategy=reinforce with baseline leave_one_out learns nothing; legal: at "
      "least 2"),
+    ("think=true strategy=dpo rollout.samples=1", "rollout.samples=1: found one sample, of which "
+     "strategy=dpo makes no pair; legal: at least 2"),
+    ("think=true strategy=grpo strategy.baseline=none rollout.samples=1", "strategy.scale=group: "
+     "found rollout.samples=1, which has no deviation; legal: at least 2 samples, or scale none or "
+     "batch"),
+    ("think=true strategy=ppo strategy.kl=0.1 strategy.kl_estimator=k1", "strategy.kl_estimator=k1:"
+     " found strategy.kl_place=loss, where its gradient is zero on average; legal: k3, or "
+     "strategy.kl_place=reward"),
+    ("think=true strategy=dpo strategy.tokens_per_rollout=1", "strategy.tokens_per_rollout=1: found"
+     " strategy=dpo, which weighs whole thoughts; legal: 0"),
+    ("think=true strategy=exact thinker.tokens=5000", "strategy=exact: found more than 4096 "
+     "thoughts to enumerate; legal: fewer thinker.tokens or a smaller thinker.vocabulary"),
+    ("think=true strategy=exact rollout.top_k=2", "strategy=exact: found rollout.top_k or top_p, "
+     "but it takes every thought; legal: rollout.top_k=0 rollout.top_p=1"),
+    ("think=true strategy=exact trainer.train_batch_size=3000", "trainer.train_batch_size=3000: "
+     "found 111 thoughts of each question; legal with strategy=exact: at most 2361, with more "
+     "train_gradient_accumulation_steps"),
+    ("think=true search=true strategy=exact", "strategy=exact: found a search, but it takes every "
+     "thought; legal: rollout=sample"),
     ("think=true reward=reference", "reward=reference: found model.ref_name=null; legal: with "
      "model.ref_name=<checkpoint directory>"),
     ("~reward.log_likelihood", "reward={}: found none; legal: one or more of "

@@ -33,6 +33,9 @@ def test_every_metric_has_a_sentence_and_one_place() -> None:
         "reinforce", "rloo", "dpo", "star", "exact thinker.vocabulary=3")),
     ["experiment=add_think_fixed", "strategy=grpo", "strategy.kl=0.1"],
     ["experiment=add_think_fixed", "strategy=ppo", "strategy.kl=0.1", "reward=interim"],
+    *(["experiment=add_normal", f"strategy={name}"] for name in ("ppo", "dpo", "rloo", "exact")),
+    *(["experiment=add_think_fixed_blind_search", f"strategy={name}", "rollout.samples=4"]
+      for name in ("rloo", "grpo", "dpo", "reinforce")),
 ])
 def test_every_number_of_a_run_is_known(words: list[str], door: Door) -> None:
     assert door(*" ".join(words).split(), *SMALL)[0] == 0

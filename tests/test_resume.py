@@ -66,13 +66,14 @@ def saves(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     yield steps
 
 
-@pytest.mark.parametrize("strategy", ["reinforce", "ppo", "star"])
+@pytest.mark.parametrize("strategy", ["reinforce", "ppo", "ppo strategy.kl_stop=0.0", "star"])
 def test_a_run_goes_on_as_if_it_had_never_stopped(strategy: str, door: Door,
                                                   saves: list[int]) -> None:
-    cut_off(door, f"strategy={strategy}", "trainer.gen_batch_size=8", "trainer.internal_epochs=2")
+    words = [*f"strategy={strategy}".split(), "trainer.gen_batch_size=8",
+             "trainer.internal_epochs=2"]
+    cut_off(door, *words)
     del saves[:]
-    code, out, err = door(*SMALL, "trainer.max_steps=10", f"strategy={strategy}",
-                          "trainer.gen_batch_size=8", "trainer.internal_epochs=2")
+    code, out, err = door(*SMALL, "trainer.max_steps=10", *words)
     assert (code, err) == (0, "") and "going on from step 8" in out
     assert saves == [10]
     assert weights(Path("run")) == weights(Path("whole"))
@@ -107,6 +108,20 @@ def test_a_directory_names_the_run_to_go_on_with(door: Door) -> None:
                                              "auto, never, or the directory of a run\n")
 
 
+def test_a_refused_call_does_not_change_the_words_of_a_run(door: Door) -> None:
+    cut_off(door)
+    assert door(*SMALL, "seed=1")[0] == 2
+    assert door("resume=run")[0] == 0
+    assert weights(Path("run")) == weights(Path("whole"))
+
+
+def test_beginning_anew_from_a_checkpoint_in_the_same_directory(door: Door) -> None:
+    assert door(*SMALL, "trainer.max_steps=3")[0] == 0
+    code, _, err = door(*SMALL, "trainer.max_steps=4", "resume=never",
+                        "model.name=run/checkpoint_3")
+    assert (code, err) == (0, "") and log(Path("run"))[-1] == 4
+
+
 def test_another_experiment_in_the_directory_gets_one_line(door: Door) -> None:
     cut_off(door)
     code, _, err = door(*SMALL, "trainer.lr=0.1")
@@ -132,6 +147,14 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_used(damage: str, f
     assert (code, err) == (0, "")
     assert f"run/checkpoint_8: damaged ({file} " in out and "going on from step 4" in out
     assert weights(Path("run")) == weights(Path("whole"))
+
+
+def test_a_damaged_checkpoint_counts_as_none_that_is_kept(door: Door) -> None:
+    cut_off(door, "trainer.keep_checkpoints=0")
+    (checkpoint_of(8) / "state.pt").write_bytes(b"")
+    assert door(*SMALL, "trainer.max_steps=6", "trainer.keep_checkpoints=1")[0] == 0
+    found = newest(Path("run"), pytest.fail)
+    assert found is not None and found.step == 6
 
 
 def test_the_newest_and_the_best_checkpoints_are_kept(door: Door) -> None:

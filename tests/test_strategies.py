@@ -75,6 +75,14 @@ def test_star_keeps_the_best_of_each_group() -> None:
     assert int(rollouts.learn.sum()) == 4
 
 
+def test_flat_groups_are_left_out_whatever_the_leash_costs() -> None:
+    rollouts = rollouts_of([1.0, 1.0, 2.0, 5.0], 2)
+    rollouts.chosen = rollouts.learn.clone()
+    rollouts.logprobs, rollouts.reference = -torch.rand(4, 2), -torch.rand(4, 2)
+    found = GRPO(Grpo(skip_flat=True, kl=0.1, kl_place="reward")).credit(rollouts)
+    assert found.learn.any(1).tolist() == [False, False, True, True]
+
+
 def test_star_learns_nothing_where_none_is_best() -> None:
     rollouts = STaR(Star()).credit(rollouts_of([1.0, 1.0, 2.0, 5.0], 2))
     assert rollouts.credit is not None and rollouts.weight is not None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ponder import build, checkpoint, resume
+from ponder import build, checkpoint
 from ponder.config import Config
 from ponder.errors import UserError
 from ponder.evaluate import evaluate
@@ -29,8 +29,6 @@ def run(config: Config, directory: Path) -> float | None:
 
 def train(config: Config, directory: Path) -> float:
     """Train, evaluate, save, report. `summary.json` is written last and means done."""
-    if config.resume == "never":
-        resume.clear(directory)
     session = Session(config, directory)
     if session.done is not None:
         session.close()

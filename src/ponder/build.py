@@ -9,6 +9,7 @@ import torch
 
 from ponder.checkpoint import load_model
 from ponder.config import Config
+from ponder.config.strategies import Sft
 from ponder.errors import UserError
 from ponder.learner import Learner
 from ponder.models.critic import Critic
@@ -18,7 +19,7 @@ from ponder.rewards import Reward
 from ponder.rollout import Gold, Sampler, Source
 from ponder.schedule import parse_schedule
 from ponder.search import SEARCHES, Balanced, EveryThought, choose
-from ponder.strategies import STRATEGIES
+from ponder.strategies import SFT, STRATEGIES
 from ponder.tasks import TASKS, Task
 from ponder.trainer import Trainer
 
@@ -40,27 +41,30 @@ def build_policy(config: Config, task: Task) -> Policy:
                             "answerer.model=shared, or a checkpoint with one")
         answerer = _network(config, task, path)
     return Policy(thinker, answerer, task.vocabulary, _rules(config),
-                  config.answerer.model == "frozen", _critic(config, task),
+                  config.answerer.model == "frozen", _critic(config, task, thinker),
                   _reference(config, task, thinker))
 
 
-def _critic(config: Config, task: Task) -> Critic | None:
+def _critic(config: Config, task: Task, thinker: Transformer) -> Critic | None:
     """The value head that the strategy asks for."""
     kind = getattr(config.strategy, "value", "none")
     if kind == "none" or config.thinker.tokens == 0:
         return None
     trunk = _network(config, task, None) if kind == "separate" else None
-    return Critic(config.model.d_model, config.strategy.value_reads, trunk)
+    return Critic((trunk or thinker).shape.d_model, config.strategy.value_reads, trunk)
 
 
 def _reference(config: Config, task: Task, thinker: Transformer) -> Transformer | None:
-    """What the strategy's leash is tied to: model.ref_name, or the thinker as it begins."""
+    """What the strategy's leash is tied to: model.ref_name, or the thinker as it begins.
+
+    With reward=reference that name is of a model without thoughts, and no leash.
+    """
     strategy = config.strategy
     leashed = strategy.name == "dpo" or getattr(strategy, "kl", 0) not in (0, 0.0)
     if not leashed or config.thinker.tokens == 0:
         return None
-    if config.model.ref_name is not None:
-        return _network(config, task, config.model.ref_name)
+    if config.model.ref_name is not None and "reference" not in config.reward:
+        return _network(config, task, config.model.ref_name, "model.ref_name")
     return copy.deepcopy(thinker)
 
 
@@ -70,16 +74,17 @@ def _rules(config: Config) -> Rules:
                  "thought" in sees)
 
 
-def _network(config: Config, task: Task, path: str | None) -> Transformer:
+def _network(config: Config, task: Task, path: str | None, key: str = "model.name",
+             ) -> Transformer:
     model = config.model
     positions = task.question_length + config.thinker.tokens + 1 + task.answer_length
     if path is not None:
-        net = load_model(Path(path))
+        net = load_model(Path(path), key)
         if net.shape.vocabulary != len(task.vocabulary):
-            raise UserError(f"model.name={path}: found {net.shape.vocabulary} tokens; legal: "
+            raise UserError(f"{key}={path}: found {net.shape.vocabulary} tokens; legal: "
                             f"{len(task.vocabulary)}, as task and thinker.vocabulary say")
         if net.shape.positions < positions:
-            raise UserError(f"model.name={path}: found {net.shape.positions} positions; legal: at "
+            raise UserError(f"{key}={path}: found {net.shape.positions} positions; legal: at "
                             f"least {positions}, as task and thinker.tokens need")
         return net
     shape = Shape(len(task.vocabulary), positions, model.d_model, model.layers, model.heads,
@@ -122,7 +127,9 @@ def build_trainer(config: Config, task: Task, policy: Policy, device: torch.devi
         for net in {policy.thinker, policy.answerer}:
             net.compile()
     strategy = config.strategy
-    learner = Learner(config.trainer, policy, STRATEGIES[strategy.name](strategy),
+    thinks = config.thinker.tokens > 0  # who does not think has nothing to learn it by
+    learner = Learner(config.trainer, policy,
+                      STRATEGIES[strategy.name](strategy) if thinks else SFT(Sft()),
                       parse_schedule(strategy.entropy), gold, device)
     return Trainer(config.trainer, task, build_source(config, task, device),
                    build_reward(config, task, device), learner, config.answerer.refresh_every,

@@ -14,6 +14,7 @@ from ponder.errors import UserError, closest, shown
 from ponder.schedule import FORMS, parse_schedule
 
 ENUMERABLE = 4096  # thoughts of a question that strategy=exact takes
+MOST_ROWS = 2**18  # thoughts of all questions of a micro-batch that it takes
 LARGEST = 10**18  # every whole number fits 64 bits, with room for arithmetic
 
 
@@ -133,8 +134,9 @@ def _learning_needs(config: Config) -> Iterator[str]:
     if config.thinker.tokens and strategy.name == "dpo" and rollout.samples < 2:
         yield (f"rollout.samples={rollout.samples}: found one sample, of which strategy=dpo makes "
                "no pair; legal: at least 2")
-    if strategy.name == "exact":
+    if strategy.name == "exact" and config.thinker.tokens:
         yield from _exact_needs(config)
+    yield from _ratio_needs(config)
     if not config.reward:
         yield f"reward={{}}: found none; legal: one or more of {', '.join(REWARDS)}"
     if "reference" in config.reward and config.model.ref_name is None:
@@ -147,14 +149,39 @@ def _learning_needs(config: Config) -> Iterator[str]:
 
 
 def _exact_needs(config: Config) -> Iterator[str]:
-    thinker = config.thinker
-    lengths = range(0 if thinker.stops else thinker.tokens, thinker.tokens + 1)
-    count = sum(thinker.vocabulary**length for length in lengths)
-    if count > ENUMERABLE:
-        yield (f"strategy=exact: found {count} thoughts to enumerate; legal: at most {ENUMERABLE}, "
-               "by fewer thinker.tokens or a smaller thinker.vocabulary")
-    if config.rollout.kind == "search":
+    thinker, rollout = config.thinker, config.rollout
+    count = 0
+    for length in range(0 if thinker.stops else thinker.tokens, thinker.tokens + 1):
+        count += thinker.vocabulary**min(length, 64)  # enough to be too many
+        if count > ENUMERABLE:
+            yield (f"strategy=exact: found more than {ENUMERABLE} thoughts to enumerate; legal: "
+                   "fewer thinker.tokens or a smaller thinker.vocabulary")
+            break
+    else:
+        if count * config.trainer.train_batch_size > MOST_ROWS:
+            yield (f"trainer.train_batch_size={config.trainer.train_batch_size}: found {count} "
+                   f"thoughts of each question; legal with strategy=exact: at most "
+                   f"{MOST_ROWS // count}, with more train_gradient_accumulation_steps")
+    if rollout.kind == "search":
         yield "strategy=exact: found a search, but it takes every thought; legal: rollout=sample"
+    elif rollout.top_k or rollout.top_p < 1:
+        yield ("strategy=exact: found rollout.top_k or top_p, but it takes every thought; legal: "
+               "rollout.top_k=0 rollout.top_p=1")
+
+
+def _ratio_needs(config: Config) -> Iterator[str]:
+    strategy = config.strategy
+    if getattr(strategy, "kl_place", "") == "loss" and strategy.kl_estimator == "k1" \
+            and strategy.kl not in (0, 0.0):
+        yield ("strategy.kl_estimator=k1: found strategy.kl_place=loss, where its gradient is zero "
+               "on average; legal: k3, or strategy.kl_place=reward")
+    if strategy.tokens_per_rollout and strategy.name in ("dpo", "exact"):
+        yield (f"strategy.tokens_per_rollout={strategy.tokens_per_rollout}: found strategy="
+               f"{strategy.name}, which weighs whole thoughts; legal: 0")
+    if getattr(strategy, "scale", "") == "group" and config.rollout.samples < 2 \
+            and config.thinker.tokens and config.rollout.kind != "search":
+        yield (f"strategy.scale=group: found rollout.samples={config.rollout.samples}, which has "
+               "no deviation; legal: at least 2 samples, or scale none or batch")
 
 
 def _model_must_fit(config: Config) -> Iterator[str]:
@@ -166,7 +193,8 @@ def _model_must_fit(config: Config) -> Iterator[str]:
         yield (f"model.d_model={model.d_model}: found an odd width, but sinusoidal positions come "
                "in pairs; legal: an even width, or model.positions=learned")
     for key, path in (("model.name", model.name), ("model.ref_name", model.ref_name)):
-        if path is not None and not (Path(path) / "config.json").is_file():
+        unused = key == "model.ref_name" and config.action != "train"
+        if path is not None and not unused and not (Path(path) / "config.json").is_file():
             yield f"{key}={path}: found no config.json there; legal: a checkpoint directory"
     if config.action == "evaluate" and model.name is None:
         yield ("action=evaluate: found model.name=null; legal: with "

@@ -44,8 +44,8 @@ def save(policy: Policy, directory: Path, config: dict[str, Any],
     write_json(temporary / "manifest.json", {**(about or {"step": 0}), "files": files})
     for path in (*temporary.rglob("*"), temporary):
         _sync(path)
-    shutil.rmtree(aside, ignore_errors=True)
     if directory.exists():
+        shutil.rmtree(aside, ignore_errors=True)
         directory.rename(aside)
     temporary.rename(directory)
     _sync(directory.parent)
@@ -106,16 +106,19 @@ def restore(policy: Policy, directory: Path) -> None:
         policy.answerer.load_state_dict(load_file(directory / "answerer" / "model.safetensors"))
 
 
-def load_model(directory: Path) -> Transformer:
-    """The transformer of a checkpoint directory. Raises `UserError` where it cannot be one."""
+def load_model(directory: Path, key: str = "model.name") -> Transformer:
+    """The transformer of a checkpoint directory, which `key` named.
+
+    Raises `UserError` where it cannot be one.
+    """
     try:
         config = json.loads((directory / "config.json").read_text())
         weights = load_file(directory / "model.safetensors")
     except Exception as error:  # safetensors raises a class of its own for damaged files
-        raise UserError(f"model.name={directory}: cannot be read ({_short(error)}); legal: a "
+        raise UserError(f"{key}={directory}: cannot be read ({_short(error)}); legal: a "
                         "directory with config.json and model.safetensors, both intact") from None
     if not isinstance(config, dict) or config.get("model_type") != "gpt2":
-        raise UserError(f"model.name={directory}: found a config.json of another architecture; "
+        raise UserError(f"{key}={directory}: found a config.json of another architecture; "
                         "legal: model_type gpt2")
     try:
         model = Transformer(Shape(
@@ -124,7 +127,7 @@ def load_model(directory: Path) -> Transformer:
             bool(config.get("tie_word_embeddings", True))))
         model.load_state_dict(weights)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"model.name={directory}: weights do not fit its config.json "
+        raise UserError(f"{key}={directory}: weights do not fit its config.json "
                         f"({_short(error)}); legal: the two of one checkpoint") from None
     if model.shape.sinusoidal:
         model.wpe.weight.requires_grad_(False)

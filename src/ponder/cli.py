@@ -46,14 +46,12 @@ def _as_begun(arguments: list[str]) -> list[str]:
              and word.partition("=")[2] not in ("auto", "never")]
     if not named:
         return arguments
-    from omegaconf import OmegaConf
-
     directory = named[-1].partition("=")[2]
-    file = Path(directory) / ".hydra" / "overrides.yaml"
-    if not file.is_file():
+    try:
+        begun = json.loads((Path(directory) / "words.json").read_text())
+    except (OSError, ValueError):
         raise UserError(f"resume={directory}: found no run there; legal: auto, never, or the "
-                        "directory of a run")
-    begun = [str(word) for word in OmegaConf.load(file)]
+                        "directory of a run") from None
     return [*begun, *(word for word in arguments if word not in named),
             f"hydra.run.dir={directory}"]
 
@@ -175,10 +173,11 @@ def _directory() -> Path:
 
 def _forget(directory: Path) -> None:
     """Remove the directory of a refused job, where nothing but Hydra's own files is in it."""
-    if not {path.name for path in directory.glob("*")} <= {".hydra", "run.log"}:
+    if not {path.name for path in directory.glob("*")} <= {".hydra", "run.log", "words.json"}:
         return
     shutil.rmtree(directory / ".hydra", ignore_errors=True)
-    (directory / "run.log").unlink(missing_ok=True)
+    for name in ("run.log", "words.json"):
+        (directory / name).unlink(missing_ok=True)
     for folder in (directory, *directory.parents):
         if folder.parts[:1] != ("star_runs",) or any(folder.glob("*")):
             return

@@ -66,12 +66,13 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         whole = self.denominators(batch)
         losses: Losses = {}
+        seen: list[tuple[Rollouts, Scores]] = []
         for micro in batch:
             with torch.autocast(self.device.type, torch.bfloat16, self.config.dtype == "bfloat16"):
                 scores = self.score(micro, sampling)
                 parts = self.losses(scores, micro, whole, step)
             parts["loss"].backward()
-            observe(self.policy, micro, scores)
+            seen.append((micro, scores))
             for name, value in parts.items():
                 losses[name] = losses.get(name, torch.zeros_like(value)) + value.detach()
         sum_gradients(self.policy.parameters())
@@ -80,6 +81,8 @@ class Learner:
         sound = torch.isfinite(losses["loss"] + losses["grad_norm"])
         losses["skipped"] = (~sound).float()
         if sound:
+            for micro, scores in seen:
+                observe(self.policy, micro, scores)
             self.optimizer.step()
         return losses
 

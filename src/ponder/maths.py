@@ -75,8 +75,7 @@ def _allowed(scaled: Tensor, sampling: Sampling) -> Tensor | None:
 def draw(logprobs: Tensor, uniform: Tensor) -> Tensor:
     """Sample from log-probabilities (..., V) -> (...,): the inverse of the cumulated p.
 
-    uniform (...,) lies in [0, 1). One number a draw: a round draws its numbers at once by a CPU
-    generator, whatever the device of the model, and no scan of exponentials is needed.
+    uniform (...,) lies in [0, 1). One number a draw, so that a round can draw its numbers at once.
     """
     cumulated = logprobs.exp().cumsum(-1)
     below_one = uniform * (1 - torch.finfo(cumulated.dtype).eps)  # else rounding may reach the sum

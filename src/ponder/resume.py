@@ -15,8 +15,10 @@ from typing import Any
 
 import torch
 
-from ponder.checkpoint import file_sha256
+from ponder.checkpoint import file_sha256, write_json
 from ponder.errors import UserError
+
+WORDS = "words.json"  # those a run was begun with
 
 # Keys that say how long, how loud or how safe a run is, and not what it computes.
 MAY_CHANGE = {"action", "run_type", "out", "logger", "resume", "trainer.max_steps",
@@ -39,11 +41,14 @@ class Saved:
 
 def newest(directory: Path, note: Callable[[str], None]) -> Saved | None:
     """The newest whole checkpoint of a run directory; `note` hears of damaged ones."""
-    for path, manifest in _manifests(directory):
+    for path, manifest in list(_manifests(directory)):
         fault = _fault(path, manifest)
         if fault is None:
             return Saved(path, manifest["step"], manifest.get("accuracy"))
-        note(f"{path}: damaged ({fault}); going back to the one before")
+        aside = path.with_name(f"damaged_{path.name.lstrip('.')}")
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+        note(f"{path}: damaged ({fault}), now {aside.name}; going back to the one before")
     return None
 
 
@@ -104,7 +109,16 @@ def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def clear(directory: Path) -> None:
     """Remove what an earlier run left in a directory: checkpoints, evaluations, its end."""
-    for pattern in ("checkpoint_*", ".checkpoint_*", "val_*", "bad_*"):
+    for pattern in ("checkpoint_*", "damaged_checkpoint_*", ".checkpoint_*", "val_*", "bad_*"):
         for path in directory.glob(pattern):
             shutil.rmtree(path, ignore_errors=True)
     (directory / "summary.json").unlink(missing_ok=True)
+
+
+def remember_words(directory: Path) -> None:
+    """Keep the words this run was begun or gone on with, for `resume=<directory>`."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if HydraConfig.initialized():
+        words = [str(word) for word in HydraConfig.get().overrides.task]
+        write_json(directory / WORDS, words)

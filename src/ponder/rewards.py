@@ -64,6 +64,7 @@ class Judged:
         return gold.repeat_interleave(self.rollouts.samples, 0)
 
 
+ROWS_AT_ONCE = 16_384  # answers to parts of thoughts that are judged in one go
 REWARDS: dict[str, Callable[[Judged], Tensor]] = {}
 
 
@@ -150,15 +151,20 @@ def length(judged: Judged) -> Tensor:
 @reward
 def interim(judged: Judged) -> Tensor:
     """(B, K): what each token adds to log p(answer), if the thought ended after it."""
-    r, end = judged.rollouts, judged.policy.vocabulary.end
-    width = r.thought.shape[1]
-    column = torch.arange(width, device=r.thought.device)
-    cut = torch.minimum(column, r.lengths[:, None])[..., None]  # (B, K + 1, 1): where it ends
-    ended = r.thought[:, None].expand(-1, width, -1)
-    ended = ended.where(column < cut, end).where(column <= cut, r.problems.pad)
-    logprob, _ = judged.policy.answer(r.problems, ended.flatten(0, 1), r.samples * width,
-                                      judged.policy.judge, ragged=True)
-    return logprob.view(-1, width).diff(dim=1)
+    width = judged.rollouts.thought.shape[1]
+    at_once = max(1, ROWS_AT_ONCE // (judged.rollouts.samples * width))
+    column = torch.arange(width, device=judged.rollouts.thought.device)
+    worth = []
+    every = torch.arange(len(judged.rollouts.problems), device=column.device)
+    for problems in every.split(at_once):
+        r = judged.rollouts[problems]
+        cut = torch.minimum(column, r.lengths[:, None])[..., None]  # (b, K + 1, 1): where it ends
+        ended = r.thought[:, None].expand(-1, width, -1)
+        ended = ended.where(column < cut, judged.policy.vocabulary.end)
+        ended = ended.where(column <= cut, r.problems.pad).flatten(0, 1)
+        worth.append(judged.policy.answer(r.problems, ended, r.samples * width,
+                                          judged.policy.judge, ragged=True)[0])
+    return torch.cat(worth).view(-1, width).diff(dim=1)
 
 
 class Reward:

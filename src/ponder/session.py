@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -63,6 +64,10 @@ class Session:
         self.test = self.task.test().to(self.device)
         self.policy: Policy = build.build_policy(config, self.task).to(self.device)
         self.trainer: Trainer = build.build_trainer(config, self.task, self.policy, self.device)
+        notes: list[str] = []
+        state = self._begin(notes.append)
+        mirror = build_mirror(config.logger, directory, asdict(config), state["mirror"])
+        self.log = Log(directory, mirror, state["length"])
         self.console: Plain = build_console(config.trainer.max_steps)
         self.found: Evaluation | None = None
         sampled = config.rollout.kind == "sample" and config.strategy.name not in ("sft", "exact")
@@ -71,10 +76,8 @@ class Session:
         parameters = sum(p.numel() for p in self.policy.parameters() if p.requires_grad)
         self.console.note(f"{directory}: {parameters:,} parameters, {len(self.test)} held-out "
                           f"questions, on {self.device}")
-        saved = resume.newest(directory, self.console.note) if config.resume == "auto" else None
-        state = {"length": 0, "mirror": None} if saved is None else self._go_on(saved)
-        mirror = build_mirror(config.logger, directory, asdict(config), state["mirror"])
-        self.log = Log(directory, mirror, state["length"])
+        for line in notes:
+            self.console.note(line)
 
     @property
     def done(self) -> float | None:
@@ -84,8 +87,19 @@ class Session:
             return None
         return float(json.loads(path.read_text())["accuracy"])
 
-    def _go_on(self, saved: resume.Saved) -> dict[str, Any]:
-        """Restore a checkpoint of this run; what the log must know."""
+    def _begin(self, note: Callable[[str], None]) -> dict[str, Any]:
+        """Clear the directory or go on with its run, as `resume` says; what the log must know."""
+        if self.config.resume == "never":
+            resume.clear(self.directory)
+        saved = resume.newest(self.directory, note)
+        state = {"length": 0, "mirror": None} if saved is None else self._go_on(saved, note)
+        resume.remember_words(self.directory)
+        if self.done is None:  # a longer run goes on: what is there is no end
+            (self.directory / "summary.json").unlink(missing_ok=True)
+        return state
+
+    def _go_on(self, saved: resume.Saved, note: Callable[[str], None]) -> dict[str, Any]:
+        """Restore a checkpoint of this run."""
         resume.same_run(saved.path, asdict(self.config))
         checkpoint.restore(self.policy, saved.path)
         state = saved.state(self.device)
@@ -93,7 +107,7 @@ class Session:
         torch.set_rng_state(state["random"].cpu())
         for number, value in enumerate(state["random_cuda"][:torch.cuda.device_count()]):
             torch.cuda.set_rng_state(value.cpu(), number)
-        self.console.note(f"going on from step {saved.step} ({saved.path})")
+        note(f"going on from step {saved.step} ({saved.path})")
         return state["log"]
 
     # --- what the loop asks for -----------------------------------------------------------------

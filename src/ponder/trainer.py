@@ -179,9 +179,9 @@ class Trainer:
         """The optimizer steps of a round that are still to be done."""
         self.generator.set_state(flight.shuffle)
         for number, batch in enumerate(self.minibatches(flight.rollouts)):
-            if flight.over:
-                return
             if number >= flight.done:
+                if flight.over:
+                    return
                 yield batch
 
     def minibatches(self, rollouts: Rollouts) -> Iterator[list[Rollouts]]:
@@ -237,11 +237,12 @@ class Trainer:
         self.learner.load(state["learner"])
         self.source.load(state["source"])
         self.generator.set_state(state["generator"].cpu())
-        self.end = state["end"] or self.config.max_steps
+        self.end = min(state["end"] or self.config.max_steps, self.config.max_steps)
         self.collected = state["collected"]
         self.single = None if state["single"] is None else Problems(**state["single"])
         flight = state["round"]
         if flight is not None:
             problems = Problems(**flight["rollouts"].pop("problems"))
             flight["rollouts"] = Rollouts(problems, **flight["rollouts"])
+            flight["shuffle"] = flight["shuffle"].cpu()
             self.round = Round(**flight)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ponder.maths import at_least_float32
 from ponder.models.transformer import Transformer
 
 
@@ -26,7 +27,7 @@ class Critic(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (...)"""
-        return self.head(hidden)[..., 0]
+        return at_least_float32(self.head(hidden))[..., 0]
 
     def of_question(self, net: Transformer, question: Tensor, mask: Tensor | None) -> Tensor:
         """(P,): one value of each question (P, Q), padding on the left."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ponder.config import Config
 from ponder.errors import UserError
 from ponder.search.balanced import Balanced
@@ -12,6 +14,16 @@ from ponder.search.tree import Tree
 __all__ = ["SEARCHES", "Balanced", "EveryThought", "choose"]
 SEARCHES: dict[str, type] = {"balanced": Balanced, "exhaustive": Exhaustive, "beam": Beam,
                              "tree": Tree}
+
+
+def _wants_groups(strategy: Any) -> str | None:
+    """What in a strategy needs several thoughts of a question, or None."""
+    if strategy.name == "dpo":
+        return "strategy=dpo"
+    for key, values in (("baseline", ("group_mean", "leave_one_out")), ("scale", ("group",))):
+        if getattr(strategy, key, "none") in values:
+            return f"strategy.{key}={getattr(strategy, key)}"
+    return None
 
 
 def choose(config: Config, labels: int | None) -> str:
@@ -25,8 +37,12 @@ def choose(config: Config, labels: int | None) -> str:
     full = thinker.vocabulary ** thinker.tokens
     free = config.answerer.learns_from == "own" and "gold_thought" not in config.reward
     space = thought_count(thinker.tokens, thinker.vocabulary, thinker.stops)
+    single = _wants_groups(config.strategy)
+    if rollout.method == "balanced" and single:
+        raise UserError(f"rollout.method=balanced: found {single}, but each question has one code; "
+                        "legal: strategy=star or sft, or another method")
     if rollout.method == "auto":
-        if free and labels is not None and full >= labels:
+        if not single and free and labels is not None and full >= labels:
             return "balanced"
         return "exhaustive" if space <= rollout.limit else "beam"
     if rollout.method == "balanced" and (labels is None or full < labels):

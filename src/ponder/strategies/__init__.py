@@ -16,4 +16,5 @@ from ponder.strategies.star import SFT, STaR
 STRATEGIES: dict[str, type] = {"reinforce": REINFORCE, "grpo": GRPO, "ppo": PPO, "dpo": DPO,
                                "star": STaR, "sft": SFT, "exact": Exact}
 
-__all__ = ["STRATEGIES", "Losses", "Strategy"]
+__all__ = ["DPO", "GRPO", "PPO", "REINFORCE", "SFT", "STRATEGIES", "Exact", "Losses", "STaR",
+           "Strategy"]

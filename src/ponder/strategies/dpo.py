@@ -1,7 +1,7 @@
 r"""DPO (Rafailov et al. 2023) on pairs of a group: one rollout that is right, one that is wrong.
 
 .. math:: L = -\frac{1}{N}\sum_\mathrm{pairs} (1-s) \log\sigma(\beta h) + s \log\sigma(-\beta h)
-   - \alpha \frac{\log p(z_w)}{T_w}, \quad
+   + \alpha \frac{\log p(z_w)}{T_w}, \quad
    h = \log\frac{p(z_w)}{q(z_w)} - \log\frac{p(z_l)}{q(z_l)}
 
 q is the reference policy. objective=ipo: :math:`(h - 1/(2\beta))^2` with both ratios of h divided

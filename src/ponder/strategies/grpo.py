@@ -34,7 +34,8 @@ class GRPO(Strategy):
         reward = rollouts.total_reward - self.leash.price(rollouts, step).sum(1)
         advantage = group_advantages(reward, rollouts.samples, config.baseline, config.scale)
         if config.skip_flat:
-            flat = flat_groups(reward, rollouts.samples).repeat_interleave(rollouts.samples)
+            flat = flat_groups(rollouts.total_reward, rollouts.samples)
+            flat = flat.repeat_interleave(rollouts.samples)
             rollouts.learn = rollouts.learn & ~flat[:, None]
         rollouts.credit = discounted(advantage, rollouts.learn, 1.0)
         rollouts.weight = torch.ones_like(reward)
