@@ -335,3 +335,13 @@ def test_run_py_is_the_door(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == ("error: trainer.train_batch_size=abc: found 'abc'; legal: a whole "
                            "number\n")
+
+
+@pytest.mark.slow
+def test_help_into_a_closed_pipe_is_quiet() -> None:
+    process = subprocess.Popen([sys.executable, str(RUN), "--help"], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(timeout=30) == 0

@@ -20,8 +20,6 @@ from ponder.tasks.table import write_table
 
 def run(config: Config, directory: Path) -> float | None:
     """Do what `config.action` says; the accuracy, where there is one."""
-    if config.trainer.threads:
-        torch.set_num_threads(config.trainer.threads)
     torch.manual_seed(config.seed)
     return {"train": train, "evaluate": evaluate_checkpoint, "problems": problems}[config.action](
         config, directory)
@@ -50,6 +48,7 @@ def evaluate_checkpoint(config: Config, directory: Path) -> float:
     device = build.build_device(config)
     task = build.build_task(config)
     policy = build.build_policy(config, task).to(device)
+    build.use_threads(config, policy)
     found = evaluate(policy, task.test().to(device), config.seed)
     log = Log(directory, build_mirror(config.logger, directory, asdict(config)))
     log.write(0, found.metrics)

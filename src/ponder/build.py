@@ -23,6 +23,8 @@ from ponder.strategies import SFT, STRATEGIES
 from ponder.tasks import TASKS, Task
 from ponder.trainer import Trainer
 
+SMALL = 1_000_000  # parameters
+
 
 def build_task(config: Config) -> Task:
     """The task, with as many thought tokens in its vocabulary as the thinker has."""
@@ -134,6 +136,15 @@ def build_trainer(config: Config, task: Task, policy: Policy, device: torch.devi
     return Trainer(config.trainer, task, build_source(config, task, device),
                    build_reward(config, task, device), learner, config.answerer.refresh_every,
                    strategy.tokens_per_rollout, torch.Generator().manual_seed(config.seed))
+
+
+def use_threads(config: Config, policy: Policy) -> None:
+    """CPU threads: as asked for; else one for a small policy, which gains little from more and
+    loses much where another job runs beside it, and whose results then depend on no core count.
+    """
+    small = sum(p.numel() for p in policy.parameters()) < SMALL
+    if config.trainer.threads or small:
+        torch.set_num_threads(config.trainer.threads or 1)
 
 
 def build_device(config: Config) -> torch.device:

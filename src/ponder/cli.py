@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -24,7 +25,10 @@ def main(arguments: list[str] | None = None) -> int:
     if "--help" in arguments or "-h" in arguments:
         from ponder.help import help_text
 
-        print(help_text(CONF))
+        with contextlib.suppress(BrokenPipeError):  # of `| head`
+            print(help_text(CONF), flush=True)
+            return 0
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:

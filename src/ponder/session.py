@@ -63,6 +63,7 @@ class Session:
         self.task: Task = build.build_task(config)
         self.test = self.task.test().to(self.device)
         self.policy: Policy = build.build_policy(config, self.task).to(self.device)
+        build.use_threads(config, self.policy)
         self.trainer: Trainer = build.build_trainer(config, self.task, self.policy, self.device)
         notes: list[str] = []
         state = self._begin(notes.append)

@@ -41,7 +41,8 @@ class TrainerConfig:
     device: str = option("auto", "where to compute", legal=("auto", "cpu", "cuda"))
     dtype: str = option("float32", "of the matrix products", legal=("float32", "bfloat16"))
     compile: bool = option(False, "torch.compile the networks")
-    threads: int = option(0, "CPU threads; 0: as torch chooses", low=0)
+    threads: int = option(0, "CPU threads; 0: one for networks below a million parameters, "
+                         "else as torch chooses", low=0)
 
 
 @dataclass
