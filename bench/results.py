@@ -68,7 +68,7 @@ STRATEGIES: dict[str, tuple[str, list[str]]] = {
         ("ppo_separate", "ppo, a value network of its own", ["strategy=ppo"]),
         ("star", "star, best of the group", ["strategy=star"]),
         ("dpo", "dpo", ["strategy=dpo"]),
-        ("exact", "exact: every thought, the upper bound", ["strategy=exact"]))}
+        ("exact", "exact: every thought, no sampling noise", ["strategy=exact"]))}
 ALL = {**SETTINGS, **STRATEGIES}
 
 
