@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import random
+import resource
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -209,6 +212,28 @@ def test_a_save_that_is_cut_anywhere_leaves_a_whole_checkpoint(
         found = newest(Path.cwd(), pytest.fail)
         assert found is not None and found.state(torch.device("cpu")) == {"x": 1}, at
     assert cuts > 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("room", [300_000, 8_000])
+def test_a_full_disk_gets_one_line_and_spoils_nothing(room: int, tmp_path: Path) -> None:
+    """No file may grow beyond some bytes: too few for the weights, or for metrics.jsonl."""
+    words = [sys.executable, str(kill.ROOT / "run.py"), *SMALL, "trainer.max_steps=40"]
+    run = functools.partial(subprocess.run, cwd=tmp_path, capture_output=True, text=True)
+    assert run([*words, "trainer.max_steps=4"]).returncode == 0
+    before = newest(tmp_path / "run", pytest.fail)
+    big = ["model.d_model=64", "hydra.run.dir=big"] if room > 8_000 else [
+        "trainer.save_every_n_steps=0"]
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+
+    done = run([*words, *big], preexec_fn=limit)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    place = "big/checkpoint_4" if room > 8_000 else "run/metrics.jsonl"
+    assert done.stderr.startswith(f"error: {place}: cannot be written (")
+    assert newest(tmp_path / "run", pytest.fail) == before
+    assert not list(tmp_path.glob("*/.checkpoint_*"))
 
 
 # --- guards --------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -29,9 +30,28 @@ def save(policy: Policy, directory: Path, config: dict[str, Any],
 
     All goes to a temporary name and is synced; the old directory of that name steps aside, the new
     one takes its place. state is what training needs to go on, about what the manifest says beside
-    the hash of every file.
+    the hash of every file. Raises `UserError` where the disk takes no more; what was saved before
+    stays as it is.
     """
-    temporary, aside = (directory.with_name(f".{directory.name}.{end}") for end in ("tmp", "old"))
+    temporary = directory.with_name(f".{directory.name}.tmp")
+    try:
+        _write(policy, temporary, config, state, about or {"step": 0, "epoch": 0})
+    except (OSError, RuntimeError, SafetensorError) as error:  # each library has its own
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise UserError(f"{directory}: cannot be written ({_short(error)}); legal: a disk with "
+                        "room; what was saved before is whole") from None
+    aside = directory.with_name(f".{directory.name}.old")
+    if directory.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+        directory.rename(aside)
+    temporary.rename(directory)
+    _sync(directory.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _write(policy: Policy, temporary: Path, config: dict[str, Any], state: dict[str, Any] | None,
+           about: dict[str, Any]) -> None:
+    """All files of a checkpoint, and wait until they are on the disk."""
     shutil.rmtree(temporary, ignore_errors=True)
     save_pretrained(policy.thinker, temporary, policy.vocabulary)
     if policy.answerer is not policy.thinker:
@@ -41,15 +61,9 @@ def save(policy: Policy, directory: Path, config: dict[str, Any],
         torch.save(state, temporary / "state.pt")
     files = {str(path.relative_to(temporary)): file_sha256(path)
              for path in sorted(temporary.rglob("*")) if path.is_file()}
-    write_json(temporary / "manifest.json", {**(about or {"step": 0}), "files": files})
+    write_json(temporary / "manifest.json", {**about, "files": files})
     for path in (*temporary.rglob("*"), temporary):
         _sync(path)
-    if directory.exists():
-        shutil.rmtree(aside, ignore_errors=True)
-        directory.rename(aside)
-    temporary.rename(directory)
-    _sync(directory.parent)
-    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

@@ -83,8 +83,8 @@ def _compose_and_run(arguments: list[str]) -> int:
     except OSError as error:
         if codes or explain(error) is not None:
             raise
-        raise UserError(f"{error.filename}: cannot be made ({error.strerror}); legal: hydra.run.dir"
-                        "=<directory that can be written>") from None
+        raise UserError(f"{error.filename or 'hydra.run.dir'}: cannot be made ({error.strerror}); "
+                        "legal: hydra.run.dir=<directory that can be written>") from None
     return max(codes, default=0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
@@ -111,8 +112,12 @@ class Log:
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """One line: `{"step": step, name: value, ...}`; null stands for what is not finite."""
         line = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        self.file.write(json.dumps({"step": step, **line}) + "\n")
-        self.file.flush()
+        try:
+            self.file.write(json.dumps({"step": step, **line}) + "\n")
+            self.file.flush()
+        except OSError as error:
+            raise UserError(f"{self.file.name}: cannot be written ({error.strerror}); legal: a "
+                            "disk with room; the lines before are whole") from None
         self.mirror.write(step, metrics)
 
     def table(self, name: str, rows: list[dict[str, Any]]) -> Path:
@@ -126,5 +131,6 @@ class Log:
         return path
 
     def close(self) -> None:
-        self.file.close()
+        with contextlib.suppress(OSError):  # each line has been heard of when it was written
+            self.file.close()
         self.mirror.close()
