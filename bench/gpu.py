@@ -20,7 +20,8 @@ from collections.abc import Callable
 
 import torch
 
-from paths import ROOT, fill  # first: makes ponder importable where it is not installed
+from common import markdown
+from paths import ROOT, fill  # makes ponder importable where it is not installed
 from ponder.maths import Sampling
 from ponder.rollout import sample
 from works import DTYPES, SAMPLES, SIZES, Work, build, graphed, think, think_work, to, versions
@@ -144,17 +145,17 @@ def verdict(facts: Facts) -> str:
     return f"agree to {TOLERANCE:g}" if agree else f"DO NOT AGREE to {TOLERANCE:g}"
 
 
-def markdown(card: str, checks: Facts, tops: Facts, rows: list[dict[str, object]]) -> str:
+def page(card: str, checks: Facts, tops: Facts, rows: list[dict[str, object]]) -> str:
     def said(facts: Facts) -> str:
         return "; ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name}: {value}"
                          for name, value in facts.items())
 
     lines = [f"{card}, torch {torch.__version__}. Limits: {said(tops)}.", "",
-             f"Results {verdict(checks)} (largest differences, float32: {said(checks)}).", "",
-             "| size | dtype | work | mode | rollouts/s |", "|---|---|---|---|---|"]
-    lines += [f"| {row['size']} | {row['dtype']} | {row['work']} | {row['mode']} "
-              f"| {shown(row['rollouts_per_s'])} |" for row in rows]
-    return "\n".join(lines) + "\n"
+             f"Results {verdict(checks)} (largest differences, float32: {said(checks)}).", ""]
+    cells = [[*(str(row[key]) for key in ("size", "dtype", "work", "mode")),
+              shown(row["rollouts_per_s"])] for row in rows]
+    table = markdown([["size", "dtype", "work", "mode", "rollouts/s"], *cells])
+    return "\n".join([*lines, table]) + "\n"
 
 
 def parse() -> argparse.Namespace:
@@ -178,7 +179,7 @@ def main() -> int:
     card = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     checks, tops = agreement(device, deadline), limits(device, options.seconds)
     rows = speeds(device, options.seconds, deadline)
-    table = markdown(card, checks, tops, rows)
+    table = page(card, checks, tops, rows)
     print(table)
     if options.write:
         fill(ROOT / "docs" / "results.md", "gpu", table)

@@ -8,19 +8,14 @@ import pytest
 import torch
 
 from conftest import generator, make_policy, make_task
+from players import padded_left
 from ponder import rollout as rollout_module
 from ponder.maths import Sampling, left_justify
 from ponder.models import policy as policy_module
 from ponder.rollout import given, greedy, sample
-from ponder.types import Problems
 
 SAMPLINGS = [Sampling(), Sampling(0.7), Sampling(1.3, top_k=4), Sampling(0.9, top_p=0.7),
              Sampling(1.0, epsilon=0.3), Sampling(0.8, top_k=6, top_p=0.9, epsilon=0.1)]
-
-
-def padded_left(problems: Problems, columns: int) -> Problems:
-    question = torch.nn.functional.pad(problems.question, (columns, 0), value=problems.pad)
-    return replace(problems, question=question, padded=True)
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)

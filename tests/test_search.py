@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from conftest import generator, make_policy, make_task
+from ponder.config.policy import thought_count
 from ponder.config.rollouts import BalancedConfig, SearchConfig, TreeConfig
 from ponder.models.policy import Policy
 from ponder.search.assignment import assign, deal, padded_groups
 from ponder.search.balanced import Balanced, Codebook
 from ponder.search.beam import Beam
-from ponder.search.exhaustive import Exhaustive, every_thought, thought_count
+from ponder.search.exhaustive import Exhaustive, every_thought
 from ponder.search.leaf import close, leaf_values
 from ponder.search.tree import Forest, Tree
 from ponder.types import Problems

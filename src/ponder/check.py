@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ponder.config import REWARDS, SCHEMAS, VARIANTS, Config, variants
+from ponder.config.policy import thought_count
 from ponder.errors import UserError, closest, shown
 from ponder.schedule import FORMS, parse_schedule
 
@@ -150,18 +151,14 @@ def _learning_needs(config: Config) -> Iterator[str]:
 
 def _exact_needs(config: Config) -> Iterator[str]:
     thinker, rollout = config.thinker, config.rollout
-    count = 0
-    for length in range(0 if thinker.stops else thinker.tokens, thinker.tokens + 1):
-        count += thinker.vocabulary**min(length, 64)  # enough to be too many
-        if count > ENUMERABLE:
-            yield (f"strategy=exact: found more than {ENUMERABLE} thoughts to enumerate; legal: "
-                   "fewer thinker.tokens or a smaller thinker.vocabulary")
-            break
-    else:
-        if count * config.trainer.train_batch_size > MOST_ROWS:
-            yield (f"trainer.train_batch_size={config.trainer.train_batch_size}: found {count} "
-                   f"thoughts of each question; legal with strategy=exact: at most "
-                   f"{MOST_ROWS // count}, with more train_gradient_accumulation_steps")
+    count = thought_count(thinker.tokens, thinker.vocabulary, thinker.stops, ENUMERABLE)
+    if count > ENUMERABLE:
+        yield (f"strategy=exact: found more than {ENUMERABLE} thoughts to enumerate; legal: "
+               "fewer thinker.tokens or a smaller thinker.vocabulary")
+    elif count * config.trainer.train_batch_size > MOST_ROWS:
+        yield (f"trainer.train_batch_size={config.trainer.train_batch_size}: found {count} "
+               f"thoughts of each question; legal with strategy=exact: at most "
+               f"{MOST_ROWS // count}, with more train_gradient_accumulation_steps")
     if rollout.kind == "search":
         yield "strategy=exact: found a search, but it takes every thought; legal: rollout=sample"
     elif rollout.top_k or rollout.top_p < 1:

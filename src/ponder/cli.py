@@ -50,9 +50,11 @@ def _as_begun(arguments: list[str]) -> list[str]:
              and word.partition("=")[2] not in ("auto", "never")]
     if not named:
         return arguments
+    from ponder.config import WORDS
+
     directory = named[-1].partition("=")[2]
     try:
-        begun = json.loads((Path(directory) / "words.json").read_text())
+        begun = json.loads((Path(directory) / WORDS).read_text())
     except (OSError, ValueError):
         raise UserError(f"resume={directory}: found no run there; legal: auto, never, or the "
                         "directory of a run") from None
@@ -177,10 +179,12 @@ def _directory() -> Path:
 
 def _forget(directory: Path) -> None:
     """Remove the directory of a refused job, where nothing but Hydra's own files is in it."""
-    if not {path.name for path in directory.glob("*")} <= {".hydra", "run.log", "words.json"}:
+    from ponder.config import WORDS
+
+    if not {path.name for path in directory.glob("*")} <= {".hydra", "run.log", WORDS}:
         return
     shutil.rmtree(directory / ".hydra", ignore_errors=True)
-    for name in ("run.log", "words.json"):
+    for name in ("run.log", WORDS):
         (directory / name).unlink(missing_ok=True)
     for folder in (directory, *directory.parents):
         if folder.parts[:1] != ("star_runs",) or any(folder.glob("*")):

@@ -38,6 +38,14 @@ def flat_groups(reward: Tensor, samples: int) -> Tensor:
     return grouped.amax(1) - grouped.amin(1) <= 1e-8
 
 
+def instructive(right: Tensor) -> Tensor:
+    """(B,) 1 or 0 of right (P, G): the right rows of a group; where none is right, all of them.
+
+    An answerer that only learnt what it can do already would never begin.
+    """
+    return (right | ~right.any(1, keepdim=True)).flatten().float()
+
+
 def discounted(advantage: Tensor, mask: Tensor, discount: float) -> Tensor:
     r"""Credit (B, T): :math:`\gamma^{n_t} A` with n_t the masked tokens after t in its row."""
     left = mask.flip(1).cumsum(1).flip(1) - mask.long()

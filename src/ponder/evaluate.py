@@ -89,11 +89,10 @@ def thought_statistics(policy: Policy, rollouts: Rollouts) -> dict[str, float]:
     answers = row_codes(problems.answer)
     codes = row_codes(thought)
     content = thought[(thought != problems.pad) & (thought != policy.vocabulary.end)]
-    pairs = (thought[:, 1:] != problems.pad) & (thought[:, 1:] != policy.vocabulary.end)
-    repeated = (thought[:, 1:] == thought[:, :-1]) & pairs
+    pairs = (rollouts.lengths - 1).clamp_min(0)
     found = {"thought/length": float(rollouts.lengths.float().mean()),
              "thought/token_entropy": count_entropy(content) if len(content) else 0.0,
-             "thought/repetition": float(repeated.sum() / pairs.sum().clamp_min(1)),
+             "thought/repetition": float(rollouts.repeats.sum() / pairs.sum().clamp_min(1)),
              "thought/distinct": float(codes.max() + 1),
              "thought/answer_information": mutual_information(codes, answers),
              "answer/entropy": count_entropy(answers)}

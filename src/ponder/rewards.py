@@ -137,9 +137,7 @@ def variance(judged: Judged) -> Tensor:
 @reward
 def repetition(judged: Judged) -> Tensor:
     """Share of a thought's tokens that repeat the one before."""
-    own = judged.rollouts.thought[:, :-1]
-    repeated = (own[:, 1:] == own[:, :-1]) & (own[:, 1:] != judged.rollouts.problems.pad)
-    return repeated.sum(1) / judged.rollouts.lengths.clamp_min(1)
+    return judged.rollouts.repeats.sum(1) / judged.rollouts.lengths.clamp_min(1)
 
 
 @reward

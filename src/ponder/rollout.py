@@ -57,11 +57,10 @@ def given(problems: Problems, thought: Tensor, samples: int = 1,
 
 
 def _noise(thought: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:
-    """Uniform numbers (B, K) that decide every draw, drawn at once where the generator lives."""
+    """Uniform numbers (B, K) that decide every draw, drawn at once."""
     if sampling.temperature == 0:
         return torch.zeros(thought.shape, device=thought.device)
-    where = thought.device if generator is None else generator.device
-    return torch.rand(thought.shape, generator=generator, device=where).to(thought.device)
+    return torch.rand(thought.shape, generator=generator, device=thought.device)
 
 
 def _choose(policy: Policy, hidden: Tensor, sampling: Sampling,
@@ -82,7 +81,7 @@ def _prefill(policy: Policy, problems: Problems, samples: int, together: bool):
 
     The samples of a question share its row of the cache, or have one each, so that they may leave.
     """
-    mask = problems.question != problems.pad if problems.padded else None
+    mask = problems.mask
     hidden, past = policy.thinker(problems.question, mask=mask, last=1)
     room, branches = policy.rules.tokens - 1, samples if together else 1
     if samples > branches:

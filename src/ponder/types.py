@@ -45,6 +45,11 @@ class Problems:
     def __len__(self) -> int:
         return len(self.question)
 
+    @property
+    def mask(self) -> Tensor | None:
+        """(P, Q), False on the padding of questions; None where there is none."""
+        return self.question != self.pad if self.padded else None
+
     def __getitem__(self, rows: Tensor | slice) -> Problems:
         def take(value: Tensor | None) -> Tensor | None:
             return None if value is None else value[rows]
@@ -108,6 +113,11 @@ class Rollouts:
     def change(self, scores: Scores) -> Tensor:
         """(B, K): log ratio of now to when sampled, with the gradient of now."""
         return scores.logprobs - self.old(scores)
+
+    @property
+    def repeats(self) -> Tensor:
+        """(B, K): whether the token after each decision repeats it."""
+        return (self.thought[:, 1:] == self.thought[:, :-1]) & self.mask[:, 1:]
 
     @property
     def mask(self) -> Tensor:

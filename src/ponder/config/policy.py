@@ -36,6 +36,17 @@ class ThinkerConfig:
     stops: bool = option(True, "ends a thought by itself; false: always exactly `tokens`")
 
 
+def thought_count(tokens: int, vocabulary: int, stops: bool, enough: int | None = None) -> int:
+    """How many thoughts there are; counting ends above `enough`, and at lengths of 64, which are
+    more than any use has."""
+    count = 0
+    for length in range(0 if stops else tokens, tokens + 1):
+        count += vocabulary ** min(length, 64)
+        if enough is not None and count > enough:
+            break
+    return count
+
+
 @dataclass
 class AnswererConfig:
     """Who predicts the answer, from what it sees."""

@@ -98,8 +98,7 @@ class Policy(nn.Module):
         if self.critic.reads == "token":
             return self._behind(net, problems, rollouts.thought[:, :max(count - 1, 0)], samples,
                                 count, self.critic)
-        mask = problems.question != problems.pad if problems.padded else None
-        value = self.critic.of_question(net, problems.question, mask)
+        value = self.critic.of_question(net, problems.question, problems.mask)
         return value.repeat_interleave(samples)[:, None].expand(-1, count)
 
     @torch.no_grad()
@@ -160,7 +159,7 @@ class Policy(nn.Module):
         little of each other that would be a waste, and the past is repeated.
         """
         question, columns = problems.question, row.shape[1]
-        mask = question != problems.pad if problems.padded else None
+        mask = problems.mask
         tail, end = min(last, columns), int(last > columns)
         if self.side_by_side(samples, columns):
             tokens = torch.cat([question, _weave(row, samples)], 1)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from ponder.config import Config
+from ponder.config.policy import thought_count
 from ponder.errors import UserError
 from ponder.search.balanced import Balanced
 from ponder.search.beam import Beam
-from ponder.search.exhaustive import EveryThought, Exhaustive, thought_count
+from ponder.search.exhaustive import EveryThought, Exhaustive
 from ponder.search.tree import Tree
 
 __all__ = ["SEARCHES", "Balanced", "EveryThought", "choose"]
@@ -34,7 +35,7 @@ def choose(config: Config, labels: int | None) -> str:
     that was asked for cannot work.
     """
     thinker, rollout = config.thinker, config.rollout
-    full = thinker.vocabulary ** thinker.tokens
+    full = thought_count(thinker.tokens, thinker.vocabulary, stops=False)
     free = config.answerer.learns_from == "own" and "gold_thought" not in config.reward
     space = thought_count(thinker.tokens, thinker.vocabulary, thinker.stops)
     single = _wants_groups(config.strategy)

@@ -87,8 +87,3 @@ def every_thought(policy: Policy, device: torch.device) -> Tensor:
     rows = [(*code, *[vocabulary.pad] * (rules.tokens - length))
             for length in lengths for code in itertools.product(words, repeat=length)]
     return torch.tensor(rows, device=device)
-
-
-def thought_count(tokens: int, vocabulary: int, stops: bool) -> int:
-    """How many thoughts there are."""
-    return sum(vocabulary**n for n in range(tokens + 1)) if stops else vocabulary**tokens

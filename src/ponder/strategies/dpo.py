@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ponder.config.strategies import Dpo
+from ponder.credit import instructive
 from ponder.strategies.base import Losses, Strategy
 from ponder.types import Rollouts, Scores
 
@@ -29,8 +30,7 @@ class DPO(Strategy):
         """Two rows a question remain: the right rollout of highest reward (credit 1) and the wrong
         one of lowest (credit -1). Groups without both kinds teach the thinker nothing.
 
-        The answerer learns from the right rows; where none is right, from both: one that only
-        learnt what it can do already would never begin.
+        The answerer learns from the right rows; where none is right, from both.
         """
         samples, reward = rollouts.samples, rollouts.total_reward.view(-1, rollouts.samples)
         right = rollouts.parts["exact_match"].view(-1, samples) > 0
@@ -42,8 +42,7 @@ class DPO(Strategy):
         rollouts.learn = rollouts.learn & both.repeat_interleave(2)[:, None]
         sign = torch.tensor([1.0, -1.0], device=reward.device).repeat(len(reward))
         rollouts.credit = sign[:, None] * rollouts.learn
-        correct = rollouts.parts["exact_match"].view(-1, 2) > 0
-        rollouts.weight = (correct | ~correct.any(1, keepdim=True)).flatten().to(reward.dtype)
+        rollouts.weight = instructive(rollouts.parts["exact_match"].view(-1, 2) > 0)
         return rollouts
 
     def count(self, rollouts: Rollouts) -> Tensor:

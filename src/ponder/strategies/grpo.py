@@ -15,23 +15,20 @@ from torch import Tensor
 
 from ponder.config.strategies import Grpo
 from ponder.credit import discounted, flat_groups, group_advantages, shares
-from ponder.schedule import parse_schedule
-from ponder.strategies.base import Losses, Strategy
-from ponder.strategies.ratio import Leash, clipped_gain
+from ponder.strategies.base import Losses
+from ponder.strategies.ratio import Ratioed
 from ponder.types import Rollouts, Scores
 
 
-class GRPO(Strategy):
+class GRPO(Ratioed):
     def __init__(self, config: Grpo) -> None:
+        super().__init__(config)
         self.config = config
-        self.normalise = config.normalise
-        self.clip = parse_schedule(config.clip)
-        self.leash = Leash(config)
 
     def credit(self, rollouts: Rollouts, step: int = 0) -> Rollouts:
         """Credit from the reward relative to its group; the answerer learns from every row."""
         config = self.config
-        reward = rollouts.total_reward - self.leash.price(rollouts, step).sum(1)
+        reward = rollouts.total_reward - self.price(rollouts, step).sum(1)
         advantage = group_advantages(reward, rollouts.samples, config.baseline, config.scale)
         if config.skip_flat:
             flat = flat_groups(rollouts.total_reward, rollouts.samples)
@@ -43,16 +40,7 @@ class GRPO(Strategy):
 
     def loss(self, scores: Scores, rollouts: Rollouts, denominator: Tensor, step: int = 0,
              ) -> Losses:
-        assert rollouts.credit is not None
-        config, weight = self.config, shares(rollouts.learn, self.normalise)[0]
-        change = rollouts.change(scores)
-        if config.ratio == "sequence":
+        weight, change = shares(rollouts.learn, self.normalise)[0], rollouts.change(scores)
+        if self.config.ratio == "sequence":
             change = (change * rollouts.learn).sum(1, keepdim=True).expand_as(change)
-        gain, clipped = clipped_gain(change, rollouts.credit, self.clip(step), config.clip_high)
-        loss = -(weight * gain).sum() / denominator
-        losses = self.leash.losses(scores, rollouts, weight, denominator, step)
-        return {"thinker_loss": loss + losses.pop("penalty"),
-                "clip_fraction": (weight * clipped).sum() / denominator, **losses}
-
-    def enough(self, losses: Losses) -> bool:
-        return self.leash.torn(losses)
+        return self.surrogate(change, scores, rollouts, weight, denominator, step)

@@ -13,26 +13,22 @@ from torch import Tensor
 
 from ponder.config.strategies import Ppo
 from ponder.credit import gae, sequence_reward, shares, whiten
-from ponder.schedule import parse_schedule
-from ponder.strategies.base import Losses, Strategy
-from ponder.strategies.ratio import Leash, clipped_gain
+from ponder.strategies.base import Losses
+from ponder.strategies.ratio import Ratioed
 from ponder.types import Rollouts, Scores
 
 
-class PPO(Strategy):
+class PPO(Ratioed):
     def __init__(self, config: Ppo) -> None:
+        super().__init__(config)
         self.config = config
-        self.normalise = config.normalise
-        self.clip = parse_schedule(config.clip)
-        self.leash = Leash(config)
 
     def credit(self, rollouts: Rollouts, step: int = 0) -> Rollouts:
         """Credit by GAE, whitened as `whiten` says; the answerer learns from every row alike."""
         config, mask = self.config, rollouts.learn
         assert rollouts.reward is not None
-        given = torch.zeros_like(rollouts.logprobs)
-        given = given if rollouts.token_reward is None else rollouts.token_reward
-        rewards = sequence_reward(rollouts.reward, given - self.leash.price(rollouts, step), mask)
+        given = 0.0 if rollouts.token_reward is None else rollouts.token_reward
+        rewards = sequence_reward(rollouts.reward, given - self.price(rollouts, step), mask)
         value = torch.zeros_like(rewards) if rollouts.value is None else rollouts.value
         advantage, rollouts.returns = gae(rewards, value, mask, config.discount, config.trace)
         rollouts.credit = whiten(advantage, mask, rollouts.samples, config.whiten)
@@ -41,17 +37,14 @@ class PPO(Strategy):
 
     def loss(self, scores: Scores, rollouts: Rollouts, denominator: Tensor, step: int = 0,
              ) -> Losses:
-        assert rollouts.credit is not None
-        config, weight = self.config, shares(rollouts.learn, self.normalise)[0]
-        gain, clipped = clipped_gain(rollouts.change(scores), rollouts.credit, self.clip(step),
-                                     config.clip_high)
-        losses = self.leash.losses(scores, rollouts, weight, denominator, step)
-        loss = -(weight * gain).sum() / denominator + losses.pop("penalty")
+        weight = shares(rollouts.learn, self.normalise)[0]
+        losses = self.surrogate(rollouts.change(scores), scores, rollouts, weight, denominator,
+                                step)
         if scores.value is not None:
             error = (weight * self._value_error(scores.value, rollouts)).sum() / denominator
-            loss, losses["value_loss"] = loss + config.value_weight * error, error
-        return {"thinker_loss": loss, "clip_fraction": (weight * clipped).sum() / denominator,
-                **losses}
+            losses["thinker_loss"] = losses["thinker_loss"] + self.config.value_weight * error
+            losses["value_loss"] = error
+        return losses
 
     def _value_error(self, value: Tensor, rollouts: Rollouts) -> Tensor:
         """(B, K): half the squared error, the worse one of the value and its clipped self."""
@@ -62,6 +55,3 @@ class PPO(Strategy):
             near = rollouts.value + (value - rollouts.value).clamp(-limit, limit)
             error = torch.maximum(error, (near - rollouts.returns).square())
         return error / 2
-
-    def enough(self, losses: Losses) -> bool:
-        return self.leash.torn(losses)

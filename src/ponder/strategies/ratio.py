@@ -8,7 +8,7 @@ from torch import Tensor
 from ponder.config.strategies import Ratio
 from ponder.credit import kl_estimate
 from ponder.schedule import parse_schedule
-from ponder.strategies.base import Losses
+from ponder.strategies.base import Losses, Strategy
 from ponder.types import Rollouts, Scores
 
 
@@ -26,38 +26,46 @@ def clipped_gain(change: Tensor, advantage: Tensor, low: float, high: float | No
     return gain, (bounded * advantage < ratio * advantage).detach()
 
 
-class Leash:
-    """KL to the reference policy, as a penalty in the loss or as a price in the reward; and an end
-    to a round whose policy has gone too far from the one that sampled it.
+class Ratioed(Strategy):
+    """Clipped ratios on a leash: KL to the reference policy, as a penalty in the loss or as a price
+    in the reward; and an end to a round whose policy has gone too far from the one that sampled it.
     """
 
     def __init__(self, config: Ratio) -> None:
-        self.config = config
-        self.weight = parse_schedule(config.kl)
+        self.bounds = config
+        self.normalise = config.normalise
+        self.clip = parse_schedule(config.clip)
+        self.kl = parse_schedule(config.kl)
 
     def price(self, rollouts: Rollouts, step: int = 0) -> Tensor:
         """(B, K): what each token pays in reward for its distance; 0 where the loss takes it."""
-        if rollouts.reference is None or self.config.kl_place != "reward":
+        if rollouts.reference is None or self.bounds.kl_place != "reward":
             return torch.zeros_like(rollouts.logprobs)
-        kl = kl_estimate(rollouts.logprobs, rollouts.reference, self.config.kl_estimator)
-        return self.weight(step) * kl * rollouts.chosen
+        kl = kl_estimate(rollouts.logprobs, rollouts.reference, self.bounds.kl_estimator)
+        return self.kl(step) * kl * rollouts.chosen
 
-    def losses(self, scores: Scores, rollouts: Rollouts, weight: Tensor, denominator: Tensor,
-               step: int = 0) -> Losses:
-        """`penalty` for the loss, and what is logged: `kl` to the reference where there is one,
-        `kl_old` to the policy that sampled (k3).
+    def surrogate(self, change: Tensor, scores: Scores, rollouts: Rollouts, weight: Tensor,
+                  denominator: Tensor, step: int) -> Losses:
+        """`thinker_loss`: the clipped gain of credit at log ratios `change` (B, K), and penalty;
+        `clip_fraction`, `kl_old` to the policy that sampled (k3), `kl` where there is a reference.
         """
+        assert rollouts.credit is not None
+
+        def mean(values: Tensor) -> Tensor:
+            return (weight * values).sum() / denominator
+
+        gain, clipped = clipped_gain(change, rollouts.credit, self.clip(step),
+                                     self.bounds.clip_high)
         old = kl_estimate(rollouts.old(scores), scores.logprobs.detach(), "k3")
-        found = {"penalty": torch.zeros_like(denominator, dtype=weight.dtype),
-                 "kl_old": (weight * old).sum() / denominator}
+        found = {"thinker_loss": -mean(gain), "clip_fraction": mean(clipped), "kl_old": mean(old)}
         if rollouts.reference is not None:
-            kl = kl_estimate(scores.logprobs, rollouts.reference, self.config.kl_estimator)
-            found["kl"] = (weight * kl).sum() / denominator
-            if self.config.kl_place == "loss":
-                found["penalty"] = self.weight(step) * found["kl"]
+            found["kl"] = mean(kl_estimate(scores.logprobs, rollouts.reference,
+                                           self.bounds.kl_estimator))
+            if self.bounds.kl_place == "loss":
+                found["thinker_loss"] = found["thinker_loss"] + self.kl(step) * found["kl"]
         return found
 
-    def torn(self, losses: Losses) -> bool:
+    def enough(self, losses: Losses) -> bool:
         """Whether the policy is farther than `kl_stop` from the one that sampled."""
-        limit = self.config.kl_stop
+        limit = self.bounds.kl_stop
         return limit is not None and float(losses["kl_old"]) > limit

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ponder.config.strategies import Sft, Star
-from ponder.credit import flat_groups
+from ponder.credit import flat_groups, instructive
 from ponder.strategies.base import Losses, Strategy
 from ponder.types import Rollouts, Scores
 
@@ -37,7 +37,7 @@ class STaR(Strategy):
         if self.config.keep == "correct":
             right = rollouts.parts["exact_match"].view(-1, rollouts.samples) > 0
             rollouts = _keep(rollouts, right.flatten())
-            rollouts.weight = (right | ~right.any(1, keepdim=True)).flatten().float()
+            rollouts.weight = instructive(right)
             return rollouts
         if rollouts.samples == 1:
             return _keep(rollouts, _everything(rollouts))
