@@ -10,9 +10,11 @@ import torch
 from conftest import generator, make_policy, make_task
 from players import padded_left
 from ponder import rollout as rollout_module
+from ponder.config.rollouts import SamplerConfig
 from ponder.maths import Sampling, left_justify
 from ponder.models import policy as policy_module
 from ponder.rollout import given, greedy, sample
+from ponder.search import EveryThought
 
 SAMPLINGS = [Sampling(), Sampling(0.7), Sampling(1.3, top_k=4), Sampling(0.9, top_p=0.7),
              Sampling(1.0, epsilon=0.3), Sampling(0.8, top_k=6, top_p=0.9, epsilon=0.1)]
@@ -196,3 +198,24 @@ def test_frozen_judge_moves_only_when_refreshed() -> None:
 def test_left_justify() -> None:
     rows = torch.tensor([[5, 0, 0, 7], [0, 1, 2, 0]])
     assert left_justify(rows, 0).tolist() == [[5, 7, 0, 0], [1, 2, 0, 0]]
+
+
+@pytest.mark.parametrize("stops", [True, False])
+@pytest.mark.parametrize("tokens", [1, 3])
+def test_thoughts_that_begin_alike_score_as_if_each_stood_alone(tokens: int, stops: bool) -> None:
+    task = make_task(thoughts=3)
+    policy = make_policy(task, tokens=tokens, stops=stops, dtype=torch.float64)
+    census = EveryThought(SamplerConfig()).collect(policy, task.sample(4, generator()), 0)
+    alone = replace(census, alike=False)
+    assert census.alike
+    parts = census[torch.tensor([2, 0])]
+    assert torch.allclose(policy.think(parts, Sampling())[0],
+                          policy.think(replace(parts, alike=False), Sampling())[0], atol=1e-12)
+    for rollouts in (census, alone):
+        policy.zero_grad()
+        logprobs, spread, _ = policy.think(rollouts, Sampling())
+        (logprobs * (1 + spread)).sum().backward()
+        rollouts.parts["gradient"] = torch.cat([p.grad.flatten() for p in
+                                                policy.thinker.parameters() if p.grad is not None])
+        assert torch.allclose(logprobs.sum(1).exp().view(4, -1).sum(1), torch.ones(4).double())
+    assert torch.allclose(census.parts["gradient"], alone.parts["gradient"], atol=1e-10)

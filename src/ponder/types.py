@@ -79,7 +79,8 @@ class Rollouts:
     token earns. reward (B,), and token_reward (B, K) for what single tokens earn besides; weight
     (B,) is how much the answerer learns from the row; value (B, K) is what the value head expected
     before each token and returns (B, K) what came; reference (B, K) are the log-probabilities under
-    the reference policy; parts are the unweighted rewards, each (B,) or (B, K).
+    the reference policy; parts are the unweighted rewards, each (B,) or (B, K). alike says that all
+    groups hold the same thoughts, so that what these begin with need be computed once.
     """
 
     problems: Problems
@@ -96,6 +97,7 @@ class Rollouts:
     returns: Tensor | None = None
     reference: Tensor | None = None
     parts: dict[str, Tensor] = field(default_factory=dict)
+    alike: bool = False
 
     def __len__(self) -> int:
         return len(self.thought)
@@ -143,7 +145,8 @@ class Rollouts:
         """The rollouts of some problems, chosen by index (p,)."""
         groups = self.samples
         rows = (problems[:, None] * groups + torch.arange(groups, device=problems.device)).flatten()
-        return replace(self.rows(rows, groups), problems=self.problems[problems])
+        return replace(self.rows(rows, groups), problems=self.problems[problems],
+                       alike=self.alike)
 
     def rows(self, rows: Tensor, samples: int) -> Rollouts:
         """Some rows (b,) by index, `samples` of every problem, which stay the same."""
@@ -155,7 +158,8 @@ class Rollouts:
                        reward=take(self.reward), credit=take(self.credit), weight=take(self.weight),
                        token_reward=take(self.token_reward), value=take(self.value),
                        returns=take(self.returns), reference=take(self.reference),
-                       parts={name: value[rows] for name, value in self.parts.items()})
+                       parts={name: value[rows] for name, value in self.parts.items()},
+                       alike=False)
 
 
 @dataclass

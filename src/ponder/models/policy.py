@@ -73,6 +73,17 @@ class Policy(nn.Module):
         return self._behind(player, problems, thought[:, :max(count - 1, 0)], samples, count,
                             lambda hidden: player.logits(hidden, self.allowed))
 
+    def _decisions_alike(self, problems: Problems, thought: Tensor, samples: int,
+                         net: Transformer | None = None) -> Tensor:
+        """`decisions` where every group holds the same thoughts: common beginnings count once.
+
+        All thoughts of K tokens out of V have V^(K - 1) beginnings, a V-th of their number.
+        """
+        begun, which = thought[:samples, :-2].unique(dim=0, return_inverse=True)
+        rows = torch.nn.functional.pad(begun, (0, 2), value=problems.pad)
+        logits = self.decisions(problems, rows.repeat(len(problems), 1), len(begun), net)
+        return logits.unflatten(0, (len(problems), -1))[:, which].flatten(0, 1)
+
     def think(self, rollouts: Rollouts, sampling: Sampling, net: Transformer | None = None,
               ) -> tuple[Tensor, Tensor, Tensor]:
         """(logprobs (B, K), entropy (B, K), distribution (B, K, V)) of the thoughts as written."""
@@ -81,8 +92,8 @@ class Policy(nn.Module):
         if count == 0:
             empty = torch.zeros(len(thought), 0, device=thought.device)
             return empty, empty, torch.zeros(len(thought), 0, 1, device=thought.device)
-        logits = at_least_float32(self.decisions(rollouts.problems, thought, rollouts.samples,
-                                                 net))
+        decisions = self._decisions_alike if rollouts.alike and count > 1 else self.decisions
+        logits = at_least_float32(decisions(rollouts.problems, thought, rollouts.samples, net))
         taken = (thought[:, :-1] - self.allowed.start).clamp(0, logits.shape[-1] - 1)
         logprobs = distribution(logits, sampling, keep=taken)
         real = rollouts.mask[:, :-1]

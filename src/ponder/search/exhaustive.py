@@ -75,6 +75,7 @@ class EveryThought(Sampler):
         codes = every_thought(policy, problems.question.device)
         thought = close(codes, policy.vocabulary.end, problems.pad).repeat(len(problems), 1)
         rollouts = given(problems, thought, len(codes))
+        rollouts.alike = True
         rollouts.logprobs = policy.think(rollouts, self.sampling(step))[0]
         return rollouts
 
