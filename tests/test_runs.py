@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -163,12 +164,33 @@ def test_interrupt_saves_a_checkpoint_and_says_where(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_wandb_works_offline(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, str(RUN), *QUICK, "logger=wandb"], cwd=tmp_path, text=True,
-        capture_output=True, timeout=180, check=False, env={**os.environ, "WANDB_SILENT": "true"})
-    assert done.returncode == 0, done.stderr
-    assert list(only_run(tmp_path).glob("wandb/offline-run-*"))
+def test_a_run_that_goes_on_is_one_run_in_wandb(tmp_path: Path) -> None:
+    for steps in (4, 6):
+        done = subprocess.run(
+            [sys.executable, str(RUN), *QUICK, "logger=wandb", f"trainer.max_steps={steps}",
+             "hydra.run.dir=run"], cwd=tmp_path, text=True, capture_output=True, timeout=180,
+            check=False, env={**os.environ, "WANDB_SILENT": "true"})
+        assert done.returncode == 0, done.stderr
+    assert "going on from step 4" in done.stdout
+    names = [path.name.split("-")[-1] for path in tmp_path.glob("run/wandb/offline-run-*")]
+    assert len(names) == 2 and {*names} == {(tmp_path / "run" / "wandb_id").read_text()}
+
+
+@pytest.mark.slow
+def test_tensorboard_shows_no_step_twice(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    words = (*QUICK, "logger=tensorboard", "hydra.run.dir=run", "trainer.lr_decay=constant",
+             "trainer.log_every_n_steps=1", "trainer.save_every_n_steps=2")
+    for steps in (5, 7):
+        done = run(tmp_path, *words, f"trainer.max_steps={steps}")
+        assert done.returncode == 0, done.stderr
+        if steps == 5:  # as if it had been killed after step 5: what came after 4 is taken again
+            shutil.rmtree(tmp_path / "run" / "checkpoint_5")
+    assert "going on from step 4" in done.stdout
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("loss")] == [*range(1, 8)]
 
 
 @pytest.mark.slow

@@ -13,10 +13,10 @@ from typing import Any, Protocol
 from ponder.config.running import LoggerConfig
 from ponder.errors import UserError
 
+WANDB_ID = "wandb_id"
+
 
 class Mirror(Protocol):
-    name: str | None  # under which the mirror finds this run again
-
     def write(self, step: int, metrics: dict[str, float]) -> None: ...
 
     def close(self) -> None: ...
@@ -24,8 +24,6 @@ class Mirror(Protocol):
 
 class Nowhere:
     """The mirror of `logger=none`."""
-
-    name: str | None = None
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         pass
@@ -35,17 +33,21 @@ class Nowhere:
 
 
 class Wandb:
-    """Mirrors to Weights & Biases; offline unless `logger.mode=online`."""
+    """Mirrors to Weights & Biases; offline unless `logger.mode=online`.
 
-    def __init__(self, config: LoggerConfig, directory: Path, run_config: dict[str, Any],
-                 name: str | None) -> None:
+    The run directory keeps the id, so that a run that goes on is one run there too.
+    """
+
+    def __init__(self, config: LoggerConfig, directory: Path, run_config: dict[str, Any]) -> None:
         import wandb
 
+        kept = directory / WANDB_ID
+        name = kept.read_text() if kept.is_file() else None
         self.run = wandb.init(project=config.project, mode=config.mode,  # type: ignore[arg-type]
                               dir=str(directory), name="/".join(directory.parts[-2:]),
                               config=run_config, settings=wandb.Settings(silent=True), id=name,
                               resume="allow")
-        self.name: str | None = self.run.id
+        kept.write_text(self.run.id)
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         self.run.log(metrics, step=step)
@@ -55,14 +57,15 @@ class Wandb:
 
 
 class Tensorboard:
-    """Mirrors to TensorBoard event files in the run directory."""
+    """Mirrors to TensorBoard event files in the run directory; those of steps after `step`, which
+    will be taken again, count no more.
+    """
 
-    name: str | None = None
-
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(str(directory / "tensorboard"))
+        self.writer = SummaryWriter(str(directory / "tensorboard"),
+                                    purge_step=step + 1 if step else None)
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         for name, value in metrics.items():
@@ -73,16 +76,16 @@ class Tensorboard:
 
 
 def build_mirror(config: LoggerConfig, directory: Path, run_config: dict[str, Any],
-                 name: str | None = None) -> Mirror:
-    """The mirror that `logger=` names; name: its own one of a run that goes on.
+                 step: int = 0) -> Mirror:
+    """The mirror that `logger=` names, of a run that goes on after `step`.
 
     Raises `UserError` where its package is missing.
     """
     try:
         if config.kind == "wandb":
-            return Wandb(config, directory, run_config, name)
+            return Wandb(config, directory, run_config)
         if config.kind == "tensorboard":
-            return Tensorboard(directory)
+            return Tensorboard(directory, step)
     except ImportError as error:
         raise UserError(f"logger={config.kind}: {error.name} is not installed; legal: "
                         f"pip install {error.name}, or logger=none") from None
@@ -103,11 +106,11 @@ class Log:
         self.file = (directory / "metrics.jsonl").open("a")
         self.file.truncate(min(length, os.path.getsize(self.file.name)))
 
-    def state(self) -> dict[str, Any]:
-        """For the run that goes on from here; the lines are on the disk."""
+    def sync(self) -> int:
+        """Wait until all lines are on the disk; the length of the file in bytes."""
         self.file.flush()
         os.fsync(self.file.fileno())
-        return {"length": os.path.getsize(self.file.name), "mirror": self.mirror.name}
+        return os.path.getsize(self.file.name)
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """One line: `{"step": step, name: value, ...}`; null stands for what is not finite."""

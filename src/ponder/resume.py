@@ -18,6 +18,7 @@ import torch
 from ponder.checkpoint import file_sha256, write_json
 from ponder.config import WORDS
 from ponder.errors import UserError
+from ponder.log import WANDB_ID
 
 # Keys that say how long, how loud or how safe a run is, and not what it computes.
 MAY_CHANGE = {"action", "run_type", "out", "logger", "resume", "trainer.max_steps",
@@ -111,7 +112,8 @@ def clear(directory: Path) -> None:
     for pattern in ("checkpoint_*", "damaged_checkpoint_*", ".checkpoint_*", "val_*", "bad_*"):
         for path in directory.glob(pattern):
             shutil.rmtree(path, ignore_errors=True)
-    (directory / "summary.json").unlink(missing_ok=True)
+    for name in ("summary.json", WANDB_ID):
+        (directory / name).unlink(missing_ok=True)
 
 
 def remember_words(directory: Path) -> None:

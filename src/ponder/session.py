@@ -66,9 +66,9 @@ class Session:
         build.use_threads(config, self.policy)
         self.trainer: Trainer = build.build_trainer(config, self.task, self.policy, self.device)
         notes: list[str] = []
-        state = self._begin(notes.append)
-        mirror = build_mirror(config.logger, directory, asdict(config), state["mirror"])
-        self.log = Log(directory, mirror, state["length"])
+        length = self._begin(notes.append)
+        mirror = build_mirror(config.logger, directory, asdict(config), self.trainer.progress.step)
+        self.log = Log(directory, mirror, length)
         self.console: Plain = build_console(config.trainer.max_steps)
         self.found: Evaluation | None = None
         sampled = config.rollout.kind == "sample" and config.strategy.name not in ("sft", "exact")
@@ -88,19 +88,19 @@ class Session:
             return None
         return float(json.loads(path.read_text())["accuracy"])
 
-    def _begin(self, note: Callable[[str], None]) -> dict[str, Any]:
-        """Clear the directory or go on with its run, as `resume` says; what the log must know."""
+    def _begin(self, note: Callable[[str], None]) -> int:
+        """Clear the directory or go on with its run, as `resume` says; the length of its log."""
         if self.config.resume == "never":
             resume.clear(self.directory)
         saved = resume.newest(self.directory, note)
-        state = {"length": 0, "mirror": None} if saved is None else self._go_on(saved, note)
+        length = 0 if saved is None else self._go_on(saved, note)
         resume.remember_words(self.directory)
         if self.done is None:  # a longer run goes on: what is there is no end
             (self.directory / "summary.json").unlink(missing_ok=True)
-        return state
+        return length
 
-    def _go_on(self, saved: resume.Saved, note: Callable[[str], None]) -> dict[str, Any]:
-        """Restore a checkpoint of this run."""
+    def _go_on(self, saved: resume.Saved, note: Callable[[str], None]) -> int:
+        """Restore a checkpoint of this run; the length of its log by then, in bytes."""
         resume.same_run(saved.path, asdict(self.config))
         checkpoint.restore(self.policy, saved.path)
         state = saved.state(self.device)
@@ -109,7 +109,7 @@ class Session:
         for number, value in enumerate(state["random_cuda"][:torch.cuda.device_count()]):
             torch.cuda.set_rng_state(value.cpu(), number)
         note(f"going on from step {saved.step} ({saved.path})")
-        return state["log"]
+        return state["log_length"]
 
     # --- what the loop asks for -----------------------------------------------------------------
 
@@ -138,7 +138,7 @@ class Session:
         return self.found.metrics["accuracy"]
 
     def save(self, progress: Progress) -> None:
-        state = {"trainer": self.trainer.state(), "log": self.log.state(),
+        state = {"trainer": self.trainer.state(), "log_length": self.log.sync(),
                  "random": torch.get_rng_state(),
                  "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
         epoch = progress.epoch + (self.trainer.round is not None)  # the one that has begun

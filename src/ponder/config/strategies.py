@@ -122,3 +122,4 @@ class Exact(StrategyConfig):
     """The exact gradient, over every thought there is: the upper bound."""
 
     name: str = option("exact", "exact policy gradient", legal=("exact",))
+    entropy: int | float | str = schedule(0.01, "weight of the thought-entropy bonus")
