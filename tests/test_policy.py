@@ -12,7 +12,7 @@ from players import padded_left
 from ponder import rollout as rollout_module
 from ponder.config.rollouts import SamplerConfig
 from ponder.maths import Sampling, left_justify
-from ponder.models import policy as policy_module
+from ponder.models import prefix
 from ponder.rollout import given, greedy, sample
 from ponder.search import EveryThought
 
@@ -112,8 +112,8 @@ def test_samples_side_by_side_equal_samples_behind_a_repeated_past(
     problems = task.sample(5, generator())
     problems = padded_left(problems, 2) if padded else problems
     found = []
-    for columns in (policy_module.SIDE_BY_SIDE, 0):
-        monkeypatch.setattr(policy_module, "SIDE_BY_SIDE", columns)
+    for columns in (prefix.SIDE_BY_SIDE, 0):
+        monkeypatch.setattr(prefix, "SIDE_BY_SIDE", columns)
         monkeypatch.setattr(rollout_module, "SIDE_BY_SIDE", columns)
         rollouts = sample(policy, problems, 6, Sampling(), generator(1))
         policy.zero_grad()

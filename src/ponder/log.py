@@ -10,10 +10,9 @@ import os
 from pathlib import Path
 from typing import Any, Protocol
 
+from ponder.config import WANDB_ID
 from ponder.config.running import LoggerConfig
 from ponder.errors import UserError
-
-WANDB_ID = "wandb_id"
 
 
 class Mirror(Protocol):

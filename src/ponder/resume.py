@@ -16,9 +16,8 @@ from typing import Any
 import torch
 
 from ponder.checkpoint import file_sha256, write_json
-from ponder.config import WORDS
+from ponder.config import WANDB_ID, WORDS
 from ponder.errors import UserError
-from ponder.log import WANDB_ID
 
 # Keys that say how long, how loud or how safe a run is, and not what it computes.
 MAY_CHANGE = {"action", "run_type", "out", "logger", "resume", "trainer.max_steps",

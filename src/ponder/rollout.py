@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ponder.config.rollouts import SamplerConfig
 from ponder.maths import GREEDY, Sampling, at_least_float32, distribution, draw
-from ponder.models.policy import SIDE_BY_SIDE, Policy
+from ponder.models.policy import Policy
+from ponder.models.prefix import SIDE_BY_SIDE, side_by_side
 from ponder.models.transformer import repeat_past
 from ponder.schedule import parse_schedule
 from ponder.types import Problems, Rollouts, Scores
@@ -94,7 +95,7 @@ def _prefill(policy: Policy, problems: Problems, samples: int, together: bool):
 def _sample_fixed(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
                   noise: Tensor, thought: Tensor, logprobs: Tensor) -> None:
     """Exactly K tokens a row: static shapes, no look at the data, one graph on a GPU."""
-    together = policy.side_by_side(samples, policy.rules.tokens)
+    together = side_by_side(samples, policy.rules.tokens)
     hidden, cache = _prefill(policy, problems, samples, together)
     last = policy.rules.tokens - 1
     for step in range(last + 1):

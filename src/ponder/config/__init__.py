@@ -19,6 +19,7 @@ from ponder.config.strategies import Dpo, Exact, Grpo, Ppo, Reinforce, Sft, Star
 from ponder.config.tasks import AddTask, gold_length
 
 WORDS = "words.json"  # in a run directory: the words that run was begun with
+WANDB_ID = "wandb_id"  # in a run directory: under which wandb knows the run
 VARIANTS = ("think", "fixed", "blind", "super", "clean", "search")
 REWARDS = ("log_likelihood", "probability", "exact_match", "gold_thought", "gold_tokens", "softmax",
            "gain", "reference", "variance", "repetition", "length", "interim")

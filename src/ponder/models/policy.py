@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from ponder.maths import Sampling, at_least_float32, distribution, entropy, left_justify
 from ponder.models.critic import Critic
-from ponder.models.transformer import Transformer, repeat_past
+from ponder.models.prefix import behind
+from ponder.models.transformer import Transformer
 from ponder.tokens import Vocabulary
 from ponder.types import Problems, Rollouts, Scores
-
-SIDE_BY_SIDE = 256  # so many columns of samples may share one sequence with their question
 
 
 @dataclass(frozen=True)
@@ -69,9 +68,18 @@ class Policy(nn.Module):
 
         The question is computed once for its samples; one sample a question is one plain sequence.
         """
-        count, player = thought.shape[1] - 1, net or self.thinker
-        return self._behind(player, problems, thought[:, :max(count - 1, 0)], samples, count,
-                            lambda hidden: player.logits(hidden, self.allowed))
+        player = net or self.thinker
+        return self._before_each(player, problems, thought, samples,
+                                 lambda hidden: player.logits(hidden, self.allowed))
+
+    @staticmethod
+    def _before_each(net: Transformer, problems: Problems, thought: Tensor, samples: int,
+                     read: Callable[[Tensor], Tensor]) -> Tensor:
+        """What `read` makes of the states (B, K, D) before each token of thoughts (B, K + 1)."""
+        count = thought.shape[1] - 1
+        if count == 0:
+            return read(net.wte.weight.new_zeros(len(thought), 0, net.shape.d_model))
+        return behind(net, problems, thought[:, :count - 1], samples, count, read)
 
     def _decisions_alike(self, problems: Problems, thought: Tensor, samples: int,
                          net: Transformer | None = None) -> Tensor:
@@ -80,25 +88,41 @@ class Policy(nn.Module):
         All thoughts of K tokens out of V have V^(K - 1) beginnings, a V-th of their number.
         """
         begun, which = thought[:samples, :-2].unique(dim=0, return_inverse=True)
-        rows = torch.nn.functional.pad(begun, (0, 2), value=problems.pad)
+        rows = nn.functional.pad(begun, (0, 2), value=problems.pad)
         logits = self.decisions(problems, rows.repeat(len(problems), 1), len(begun), net)
         return logits.unflatten(0, (len(problems), -1))[:, which].flatten(0, 1)
 
     def think(self, rollouts: Rollouts, sampling: Sampling, net: Transformer | None = None,
               ) -> tuple[Tensor, Tensor, Tensor]:
         """(logprobs (B, K), entropy (B, K), distribution (B, K, V)) of the thoughts as written."""
-        thought = rollouts.thought
-        count = thought.shape[1] - 1
-        if count == 0:
-            empty = torch.zeros(len(thought), 0, device=thought.device)
-            return empty, empty, torch.zeros(len(thought), 0, 1, device=thought.device)
-        decisions = self._decisions_alike if rollouts.alike and count > 1 else self.decisions
-        logits = at_least_float32(decisions(rollouts.problems, thought, rollouts.samples, net))
+        alike = rollouts.alike and rollouts.thought.shape[1] > 2
+        decisions = self._decisions_alike if alike else self.decisions
+        return self._as_written(rollouts, sampling, decisions(
+            rollouts.problems, rollouts.thought, rollouts.samples, net))
+
+    def _as_written(self, rollouts: Rollouts, sampling: Sampling, logits: Tensor,
+                    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What `think` gives, of the logits (B, K, V) of all decisions."""
+        thought, logits = rollouts.thought, at_least_float32(logits)
         taken = (thought[:, :-1] - self.allowed.start).clamp(0, logits.shape[-1] - 1)
         logprobs = distribution(logits, sampling, keep=taken)
         real = rollouts.mask[:, :-1]
         chosen = logprobs.gather(-1, taken[..., None])[..., 0].masked_fill(~real, 0.0)
         return chosen, entropy(logprobs) * real, logprobs
+
+    def _think_and_value(self, rollouts: Rollouts, sampling: Sampling,
+                         ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """What `think` and `values` give, from one pass where a critic reads the same states."""
+        critic, net = self.critic, self.thinker
+        if critic is None or critic.trunk is not None or critic.reads != "token":
+            return *self.think(rollouts, sampling), self.values(rollouts)
+
+        def read(hidden: Tensor) -> Tensor:
+            logits = at_least_float32(net.logits(hidden, self.allowed))
+            return torch.cat([logits, critic(hidden)[..., None]], -1)
+
+        both = self._before_each(net, rollouts.problems, rollouts.thought, rollouts.samples, read)
+        return *self._as_written(rollouts, sampling, both[..., :-1]), both[..., -1]
 
     def values(self, rollouts: Rollouts) -> Tensor | None:
         """(B, K): what the critic expects before each token; None without one."""
@@ -107,8 +131,7 @@ class Policy(nn.Module):
         net, problems = self.critic.trunk or self.thinker, rollouts.problems
         count, samples = rollouts.thought.shape[1] - 1, rollouts.samples
         if self.critic.reads == "token":
-            return self._behind(net, problems, rollouts.thought[:, :max(count - 1, 0)], samples,
-                                count, self.critic)
+            return self._before_each(net, problems, rollouts.thought, samples, self.critic)
         value = self.critic.of_question(net, problems.question, problems.mask)
         return value.repeat_interleave(samples)[:, None].expand(-1, count)
 
@@ -153,34 +176,7 @@ class Policy(nn.Module):
         """Last hidden states (B, last, D) of rows (B, T) behind the question, if it may be seen."""
         if not self.rules.sees_question:
             return net(row, last=last)[0]
-        return self._behind(net, problems, row, samples, last)
-
-    @staticmethod
-    def side_by_side(samples: int, columns: int) -> bool:
-        """Whether samples of so many columns may share one sequence with their question."""
-        return samples == 1 or samples * columns <= SIDE_BY_SIDE
-
-    def _behind(self, net: Transformer, problems: Problems, row: Tensor, samples: int, last: int,
-                read: Callable[[Tensor], Tensor] = lambda hidden: hidden) -> Tensor:
-        """Last hidden states (B, last, D) of rows (B, T) behind their questions, or what `read`
-        makes of each.
-
-        last = T + 1 includes the last column of the question. The question is computed once for
-        its samples. Short ones lie behind it side by side in one sequence; for long ones that see
-        little of each other that would be a waste, and the past is repeated.
-        """
-        question, columns = problems.question, row.shape[1]
-        mask = problems.mask
-        tail, end = min(last, columns), int(last > columns)
-        if self.side_by_side(samples, columns):
-            tokens = torch.cat([question, _weave(row, samples)], 1)
-            hidden = net(tokens, mask=_widen(mask, samples * columns), last=tail * samples + end,
-                         trunk=question.shape[1], branches=samples)[0]
-            return _unravel(read(hidden), samples, end)
-        hidden, past = net(question, mask=mask, last=1)
-        rest = net(row, repeat_past(past, samples), _widen(mask, columns, samples), tail)[0]
-        rest = read(rest)
-        return torch.cat([read(hidden).repeat_interleave(samples, 0), rest], 1) if end else rest
+        return behind(net, problems, row, samples, last)
 
     def answer(self, problems: Problems, thought: Tensor, samples: int = 1,
                net: Transformer | None = None, ragged: bool | None = None,
@@ -209,32 +205,9 @@ class Policy(nn.Module):
         answer_thought (P, K + 1): the answerer learns from these thoughts, one a question, instead
         of the rollouts' own.
         """
-        logprobs, spread, full = self.think(rollouts, sampling)
+        logprobs, spread, full, value = self._think_and_value(rollouts, sampling)
         if answer_thought is None:
             answer, _ = self.answer(rollouts.problems, rollouts.thought, rollouts.samples)
         else:
             answer, _ = self.answer(rollouts.problems, answer_thought)
-        return Scores(logprobs, spread, full, answer, self.values(rollouts))
-
-
-def _widen(mask: Tensor | None, columns: int, samples: int = 1) -> Tensor | None:
-    """A question mask (P, Q) for B rows with `columns` more columns, all of them visible."""
-    if mask is None:
-        return None
-    return nn.functional.pad(mask, (0, columns), value=True).repeat_interleave(samples, 0)
-
-
-def _weave(row: Tensor, samples: int) -> Tensor:
-    """Rows (P * G, T) -> (P, T * G): the first tokens of a group, then its second ones, ..."""
-    groups = row.view(len(row) // samples, samples, row.shape[1])
-    return groups.transpose(1, 2).flatten(1)
-
-
-def _unravel(hidden: Tensor, samples: int, shared: int) -> Tensor:
-    """(P, shared + T * G, D), woven -> (P * G, shared + T, D); all samples have the shared ones."""
-    if samples == 1:
-        return hidden
-    own = hidden[:, shared:].unflatten(1, (-1, samples)).transpose(1, 2).flatten(0, 1)
-    if not shared:
-        return own
-    return torch.cat([hidden[:, :shared].repeat_interleave(samples, 0), own], 1)
+        return Scores(logprobs, spread, full, answer, value)
