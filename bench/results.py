@@ -59,13 +59,15 @@ SETTINGS: dict[str, tuple[str, list[str]]] = {
 }
 
 # The same work by every strategy: gold thoughts are paid for, the answerer is taught.
+EXPLORE = [*RL, "rollout.epsilon=linear(0.5,0,1500)"]
+PPO = ["strategy=ppo", "strategy.whiten=none"]
 STRATEGIES: dict[str, tuple[str, list[str]]] = {
-    f"strategy_{name}": (title, [f"{SUPER}_clean", *RL, *more]) for name, title, more in (
+    f"strategy_{name}": (title, [f"{SUPER}_clean", *EXPLORE, *more]) for name, title, more in (
         ("reinforce", "reinforce, group mean", ["strategy=reinforce"]),
         ("grpo", "grpo", []),
         ("rloo", "rloo", ["strategy=rloo"]),
-        ("ppo_shared", "ppo, value head on the thinker", ["strategy=ppo", "strategy.value=shared"]),
-        ("ppo_separate", "ppo, a value network of its own", ["strategy=ppo"]),
+        ("ppo_shared", "ppo, value head on the thinker", [*PPO, "strategy.value=shared"]),
+        ("ppo_separate", "ppo, a value network of its own", PPO),
         ("star", "star, best of the group", ["strategy=star"]),
         ("dpo", "dpo", ["strategy=dpo"]),
         ("exact", "exact: every thought, no sampling noise", ["strategy=exact"]))}
