@@ -16,7 +16,16 @@ from omegaconf import OmegaConf
 from ponder.check import _check_leaf, leaves
 from ponder.cli import CONF, read
 from ponder.compat import DEFAULT_VARIANTS, rewrite
-from ponder.config import REWARDS, SCHEMAS, VARIANTS, Config, config_hash, register, variants
+from ponder.config import (
+    GROUPS,
+    REWARDS,
+    SCHEMAS,
+    VARIANTS,
+    Config,
+    config_hash,
+    register,
+    variants,
+)
 from ponder.config.rollouts import SearchConfig
 from ponder.errors import UserError
 from ponder.rewards import REWARDS as REWARD_FUNCTIONS
@@ -177,7 +186,7 @@ def test_choices_are_those_of_the_schemas() -> None:
 
 
 def test_a_schema_says_its_own_name() -> None:
-    for group, key in (("task", "name"), ("strategy", "name"), ("rollout", "kind")):
+    for group, key in GROUPS:
         for name, schema in SCHEMAS[group].items():
             assert getattr(schema(), key) == name
 

@@ -9,7 +9,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from ponder.config import REWARDS, SCHEMAS, VARIANTS, Config, variants
+from ponder.config import GROUPS, REWARDS, SCHEMAS, VARIANTS, Config, variants
 from ponder.config.policy import thought_count
 from ponder.errors import UserError, closest, shown
 from ponder.schedule import FORMS, parse_schedule
@@ -21,7 +21,7 @@ LARGEST = 10**18  # every whole number fits 64 bits, with room for arithmetic
 
 def check(config: Config) -> None:
     """Raise `UserError` with one line for the first thing that is wrong."""
-    for group in ("task", "rollout", "strategy"):
+    for group, _ in GROUPS:
         if getattr(config, group) is None:
             raise UserError(f"{group}=null: found null; legal: {', '.join(SCHEMAS[group])}")
     for key, value, about in leaves(config):
@@ -183,15 +183,10 @@ def _ratio_needs(config: Config) -> Iterator[str]:
 
 def _model_must_fit(config: Config) -> Iterator[str]:
     model = config.model
-    if model.d_model % model.heads:
-        yield (f"model.heads={model.heads}: found no divisor of model.d_model={model.d_model}; "
-               "legal: a divisor")
-    if model.positions == "sinusoidal" and model.d_model % 2:
-        yield (f"model.d_model={model.d_model}: found an odd width, but sinusoidal positions come "
-               "in pairs; legal: an even width, or model.positions=learned")
+    yield from model.contradictions()
     for key, path in (("model.name", model.name), ("model.ref_name", model.ref_name)):
         unused = key == "model.ref_name" and config.action != "train"
-        if path is not None and not unused and not (Path(path) / "config.json").is_file():
+        if model.kind == "transformer" and path is not None and not unused and not (Path(path) / "config.json").is_file():
             yield f"{key}={path}: found no config.json there; legal: a checkpoint directory"
     if config.action == "evaluate" and model.name is None:
         yield ("action=evaluate: found model.name=null; legal: with "

@@ -151,14 +151,14 @@ def _of_checkpoint(path: Path) -> Any:
     """The configuration in a checkpoint's ponder.json; None for a directory from elsewhere."""
     from omegaconf import OmegaConf
 
-    from ponder.config import SCHEMAS, Config
+    from ponder.config import GROUPS, SCHEMAS, Config
 
     if not path.is_file():
         return None
     try:
         saved = json.loads(path.read_text())["config"]
         merged = OmegaConf.structured(Config)
-        for group, name in (("task", "name"), ("rollout", "kind"), ("strategy", "name")):
+        for group, name in GROUPS:
             merged[group] = OmegaConf.structured(SCHEMAS[group][saved[group][name]])
         for key, default in vars(SCHEMAS["task"][saved["task"]["name"]]()).items():
             if str(default).startswith("${ponder."):  # computed, so it follows what is typed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 PAD, END = "<pad>", "</think>"
 _WORD, _THOUGHT = re.compile(r"</?\w+>|[^<]|<", re.DOTALL), re.compile(r"<t\d+>")
@@ -56,6 +57,51 @@ class Vocabulary:
         """Tokens as text, without padding."""
         words = self.words
         return "".join(words[token] for token in tokens if token != self.pad)
+
+
+class TextVocabulary:
+    """The words of a Hugging Face tokenizer: a thinker writes text, and ends it by end-of-sequence.
+
+    chat says whether prompts go through the tokenizer's chat template, where it has one.
+    """
+
+    def __init__(self, tokenizer: Any, chat: bool = True) -> None:
+        self.tokenizer = tokenizer
+        self.end: int = tokenizer.eos_token_id
+        used = {self.end, tokenizer.pad_token_id}
+        free = (i for i in (tokenizer.unk_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id)
+                if i is not None and i != self.end)
+        self.pad: int = tokenizer.pad_token_id if len(used - {None}) > 1 else next(free, 0)
+        self.chat = chat and tokenizer.chat_template is not None
+
+    def __len__(self) -> int:
+        return len(self.tokenizer)
+
+    def allowed(self, stops: bool) -> slice:
+        """Ids a thinker may write: all of them."""
+        return slice(0, len(self))
+
+    def encode(self, text: str) -> list[int]:
+        """Text as tokens, none added."""
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def prompt(self, turns: list[tuple[str, str]]) -> list[int]:
+        """Tokens of a dialogue of (role, text) turns up to where the assistant writes.
+
+        Without a chat template the texts stand below each other.
+        """
+        if self.chat:
+            messages = [{"role": role, "content": text} for role, text in turns]
+            return list(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True,
+                                                           tokenize=True, return_dict=False))
+        text = "\n".join(text for _, text in turns) + "\n"
+        start = self.tokenizer.bos_token_id
+        return ([start] if start not in (None, self.end) else []) + self.encode(text)
+
+    def text(self, tokens: list[int]) -> str:
+        """Tokens as text, without padding and special tokens."""
+        return self.tokenizer.decode([token for token in tokens if token != self.pad],
+                                     skip_special_tokens=True)
 
 
 def pieces(text: str) -> list[tuple[str, str]]:

@@ -31,7 +31,10 @@ class Problems:
     question (P, Q) is padded on the left, answer (P, A) and thought (P, K + 1) on the right;
     thought holds the gold thought with its end-of-thought token, None where the task has none.
     label (P,) numbers the distinct answers where the task knows them, else None. features maps the
-    name of a property of the answer (such as its units digit) to its value (P,).
+    name of a property of the answer (such as its units digit) to its value (P,). Of a multiple-choice
+    question: options (P, C, A) are its choices as tokens, padded on the right (a row of padding
+    alone is no option), label the right one; bridge (P, W), padded on the left, stands between
+    thought and option. index (P,) is the number of the question in its task.
     """
 
     question: Tensor
@@ -41,6 +44,9 @@ class Problems:
     label: Tensor | None = None
     features: dict[str, Tensor] = field(default_factory=dict)
     padded: bool = False
+    options: Tensor | None = None
+    bridge: Tensor | None = None
+    index: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.question)
@@ -56,7 +62,9 @@ class Problems:
 
         return replace(self, question=self.question[rows], answer=self.answer[rows],
                        thought=take(self.thought), label=take(self.label),
-                       features={name: value[rows] for name, value in self.features.items()})
+                       features={name: value[rows] for name, value in self.features.items()},
+                       options=take(self.options), bridge=take(self.bridge),
+                       index=take(self.index))
 
     def to(self, device: torch.device) -> Problems:
         def move(value: Tensor | None) -> Tensor | None:
@@ -64,7 +72,9 @@ class Problems:
 
         return replace(self, question=self.question.to(device), answer=self.answer.to(device),
                        thought=move(self.thought), label=move(self.label),
-                       features={name: value.to(device) for name, value in self.features.items()})
+                       features={name: value.to(device) for name, value in self.features.items()},
+                       options=move(self.options), bridge=move(self.bridge),
+                       index=move(self.index))
 
 
 @dataclass

@@ -12,17 +12,21 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ponder.config.fields import option
-from ponder.config.policy import AnswererConfig, ModelConfig, ThinkerConfig
+from ponder.config.policy import AnswererConfig, HfConfig, ModelConfig, ThinkerConfig
 from ponder.config.rollouts import SamplerConfig, SearchConfig
 from ponder.config.running import LoggerConfig, TrainerConfig
 from ponder.config.strategies import Dpo, Exact, Grpo, Ppo, Reinforce, Sft, Star
-from ponder.config.tasks import AddTask, gold_length
+from ponder.config.tasks import AddTask, MmluTask, QaTask, gold_length
 
 WORDS = "words.json"  # in a run directory: the words that run was begun with
 WANDB_ID = "wandb_id"  # in a run directory: under which wandb knows the run
 VARIANTS = ("think", "fixed", "blind", "super", "clean", "search")
 REWARDS = ("log_likelihood", "probability", "exact_match", "gold_thought", "gold_tokens", "softmax",
            "gain", "reference", "variance", "repetition", "length", "interim")
+
+
+# the groups with more than one schema, and the key that says which
+GROUPS = (("task", "name"), ("model", "kind"), ("rollout", "kind"), ("strategy", "name"))
 
 
 @dataclass
@@ -37,7 +41,7 @@ class Config:
                          "as it was begun", legal=("auto", "never"))
     out: str | None = option(None, "action=problems: file to write (.csv or .parquet)")
     task: Any = option(None, "what is learnt")
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: Any = option(None, "the network")
     thinker: ThinkerConfig = field(default_factory=ThinkerConfig)
     answerer: AnswererConfig = field(default_factory=AnswererConfig)
     rollout: Any = option(None, "how thoughts are made")
@@ -61,8 +65,8 @@ def variants(config: Config) -> list[str]:
 
 
 SCHEMAS: dict[str, dict[str, type]] = {
-    "task": {"add": AddTask},
-    "model": {"model": ModelConfig},
+    "task": {"add": AddTask, "qa": QaTask, "mmlu": MmluTask},
+    "model": {"transformer": ModelConfig, "hf": HfConfig},
     "rollout": {"sample": SamplerConfig, "search": SearchConfig},
     "strategy": {"reinforce": Reinforce, "grpo": Grpo, "ppo": Ppo, "dpo": Dpo, "star": Star,
                  "sft": Sft, "exact": Exact},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ponder.config.fields import option
@@ -13,6 +14,7 @@ ROLES = ("question", "thought")
 class ModelConfig:
     """A GPT-2 of any size, or a checkpoint."""
 
+    kind: str = option("transformer", "a GPT-2 of our own", legal=("transformer",))
     name: str | None = option(None, "checkpoint directory to start from")
     ref_name: str | None = option(None, "checkpoint of the reference model (reward=reference)")
     d_model: int = option(64, "width", low=4)
@@ -25,6 +27,42 @@ class ModelConfig:
     position_std: float = option(0.3, "of learned position embeddings (GPT-2: 0.02)", low=0)
     head_std: float = option(0.1, "of a head that is not tied to the embeddings", low=0)
     tie_embeddings: bool = option(False, "input and output embeddings share their weights")
+
+    def contradictions(self) -> Iterator[str]:
+        """Each combination of legal values that means nothing, as the line that says why."""
+        if self.d_model % self.heads:
+            yield (f"model.heads={self.heads}: found no divisor of model.d_model={self.d_model}; "
+                   "legal: a divisor")
+        if self.positions == "sinusoidal" and self.d_model % 2:
+            yield (f"model.d_model={self.d_model}: found an odd width, but sinusoidal positions "
+                   "come in pairs; legal: an even width, or model.positions=learned")
+
+
+@dataclass
+class HfConfig:
+    """A causal language model of Hugging Face, whole or with LoRA adapters (peft)."""
+
+    kind: str = option("hf", "a Hugging Face model", legal=("hf",))
+    name: str | None = option(None, "name on the hub, or directory: a model, a peft adapter, or a "
+                              "checkpoint of an earlier run")
+    ref_name: str | None = option(None, "reference model of dpo and kl; null: the model as it "
+                                  "began (with LoRA: the same weights without the adapter)")
+    chat_name: str | None = option(None, "take tokenizer and chat template from this model; null: "
+                                   "from the model itself")
+    chat: bool = option(True, "use the chat template, where the tokenizer has one")
+    dtype: str = option("float32", "of the weights", legal=("float32", "bfloat16"))
+    lora_r: int = option(0, "rank of the LoRA adapters; 0: all weights are trained", low=0)
+    lora_alpha: float | None = option(None, "scale of the adapters; null: twice the rank", low=0)
+    lora_dropout: float = option(0.0, "dropout in front of the adapters", low=0, high=0.9)
+    lora_targets: list[str] = option(["all-linear"], "modules that get an adapter, by the end of "
+                                     "their name")
+    checkpointing: bool = option(False, "compute activations again in the backward pass: slower, "
+                                 "and far less memory")
+
+    def contradictions(self) -> Iterator[str]:
+        """Each combination of legal values that means nothing, as the line that says why."""
+        if self.name is None:
+            yield ("model.name=null: found no model; legal: a name on the hub, or a directory")
 
 
 @dataclass

@@ -13,9 +13,17 @@ class TrainerConfig:
 
     max_steps: int = option(3000, "optimizer steps", low=0)
     max_epochs: int | None = option(None, "rounds of sampling and learning; null: no limit", low=0)
-    internal_epochs: int = option(1, "passes over the rollouts of a round", low=1)
+    internal_epochs: int = option(1, "passes over the rollouts of a round; 0: collect only", low=0)
     gen_batch_size: int | None = option(None, "questions collected per round; null: what one "
-                                        "optimizer step uses", low=1)
+                                        "optimizer step uses. A data set is a round as a whole, "
+                                        "generated so many questions at a time", low=1)
+    reset_model_every_epoch: bool = option(False, "each round learns from the first weights (STaR)")
+    rationalise: bool = option(False, "questions that were answered wrong are thought about again, "
+                               "with the answer as a hint (STaR)")
+    preload_data_for_training: str | None = option(None, "first round: take the rollouts of this "
+                                                   "generated.csv instead of sampling")
+    preload_data_for_val: str | None = option(None, "evaluations score the rollouts of this "
+                                              "generated.csv too: loss, ranking accuracy")
     train_batch_size: int = option(256, "questions per micro-batch", low=1)
     train_gradient_accumulation_steps: int = option(1, "micro-batches per optimizer step", low=1)
     lr: float = option(2e-3, "peak learning rate (AdamW)", low=0)
@@ -31,6 +39,12 @@ class TrainerConfig:
     target_accuracy: float | None = option(None, "stop once an evaluation reaches this", low=0,
                                            high=1)
     val_every_n_steps: int = option(200, "steps between evaluations", low=1)
+    val_every_n_epochs: int = option(1, "rounds between evaluations, where a round is a data set",
+                                     low=1)
+    skip_first_validation_loop: bool = option(True, "no evaluation before the first step")
+    do_eval: bool = option(True, "evaluate at all")
+    do_acc_eval: bool = option(True, "evaluations generate answers; false: only score those of "
+                               "preload_data_for_val")
     log_every_n_steps: int = option(20, "steps between lines of metrics.jsonl", low=1)
     save_every_n_steps: int = option(500, "steps between checkpoints; 0: at the end only", low=0)
     keep_checkpoints: int = option(2, "newest checkpoints that are kept, beside the best one; 0: "

@@ -53,6 +53,54 @@ class AddTask:
                    "above 0, at most 0.9")
 
 
+PREAMBLE = ("Think step by step about the following question, then end with \"The answer is (X).\", "
+            "where X is the letter of the right option.")
+
+
+@dataclass
+class QaTask:
+    """Multiple-choice questions from a file."""
+
+    name: str = option("qa", "name of the task", legal=("qa",))
+    data: str | None = option(None, "questions: .csv, .jsonl or .parquet with the columns question, "
+                              "A, B, ... (or choices), answer, and perhaps id, subject, split")
+    test_data: str | None = option(None, "held-out questions; null: the rows of `data` whose split "
+                                   "is test or val, else a share of them")
+    subjects: list[str] = option([], "only questions of these subjects; none: of all")
+    train_questions: int | None = option(None, "train on so many questions; null: on all", low=1)
+    test_questions: int = option(200, "held-out questions used by an evaluation", low=1)
+    held_out: float = option(0.2, "share that is held out where no split says which", low=0.0,
+                             high=0.9)
+    answer: str = option("generated", "how a question is answered: by a letter in the written text, "
+                         "by the likeliest letter after the thought, or by the likeliest text of "
+                         "an option after it", legal=("generated", "letter", "cloze"))
+    preamble: str = option(PREAMBLE, "instruction in front of the question")
+    shots: int = option(0, "worked examples in front", low=0)
+    shots_data: str | None = option(None, "file of the worked examples, with a column rationale "
+                                    "where they think; null: training questions")
+    shuffle: bool = option(True, "training questions in a new order every epoch")
+    gold: str = option("none", "there are no gold thoughts", legal=("none",))
+    thought_length: int = option(128, "longest rationale in tokens; the `think` variant allows as "
+                                 "many", low=1)
+    seed: int = option("${seed}", "which questions are held out")
+
+    def contradictions(self) -> Iterator[str]:
+        """Each combination of legal values that means nothing, as the line that says why."""
+        if self.data is None and self.name == "qa":
+            yield "task.data=null: found no questions; legal: task.data=<file>.csv, .jsonl, .parquet"
+        if self.held_out == 0 and self.test_data is None and self.name == "qa":
+            yield (f"task.held_out={self.held_out:g}: found no question to evaluate on; legal: "
+                   "above 0, or task.test_data=<file>")
+
+
+@dataclass
+class MmluTask(QaTask):
+    """MMLU (Hendrycks et al. 2020) in English or translated: from the hub, or from files."""
+
+    name: str = option("mmlu", "name of the task", legal=("mmlu",))
+    language: str = option("EN", "EN (cais/mmlu), or a language of openai/MMMLU such as YO-NG")
+
+
 def gold_length(limit: int, terms: int, modular: bool, gold: str) -> int:
     """Tokens of the gold thought of an `add` problem (see tasks/add.py)."""
     digits = len(str(limit - 1 if modular else terms * (limit - 1)))
