@@ -146,6 +146,9 @@ def test_thoughts_are_as_long_as_the_gold_thought(composed: Compose) -> None:
 # --- files --------------------------------------------------------------------------------------
 
 
+NEEDS = {"model=hf": ["model.name=gpt2"], "task=qa": ["task.data=questions.csv"]}
+
+
 @pytest.mark.parametrize("word", [
     *(f"{file.parts[0]}={file.stem}" for file in FILES
       if file.parts[0] not in ("reward", "variant")),
@@ -153,7 +156,7 @@ def test_thoughts_are_as_long_as_the_gold_thought(composed: Compose) -> None:
     f"variant=[{','.join(file.stem for file in FILES if file.parts[0] == 'variant')}]",
 ])
 def test_every_file_composes(word: str, composed: Compose) -> None:
-    node = composed(word)
+    node = composed(word, *NEEDS.get(word, []))
     config = OmegaConf.to_object(node)
     assert isinstance(config, Config)
     if word.startswith("reward"):

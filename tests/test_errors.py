@@ -88,7 +88,7 @@ REFUSED = [
     ("strategy=", "found nothing; legal: " + STRATEGIES),
     ("strategy=null", "found null; legal: " + STRATEGIES),
     ("rollout=3", "found 3; legal: sample, search"),
-    ("task=sub", "found 'sub'; legal: add"),
+    ("task=sub", "found 'sub'; legal: add, mmlu, qa"),
     ("hydra/launcher=slurm", "found 'slurm'; legal: basic, submitit_local, submitit_slurm"),
     # grammar
     ("trainer.lr=[1", "cannot be read; legal: key=value, with quotes around text that has signs"),

@@ -23,12 +23,13 @@ FLOORS = {
     "strategies": 2, "tasks": 2, "tokens": 2,
     "models": 3,
     "rollout": 4, "search": 4, "rewards": 4, "cache": 4,
-    "trainer": 5, "learner": 5, "evaluate": 5, "report": 5, "figures": 5, "records": 5, "log": 5,
-    "console": 5, "watch": 5, "checkpoint": 5, "resume": 5,
+    "trainer": 5, "collector": 5, "learner": 5, "evaluate": 5, "report": 5, "figures": 5,
+    "records": 5, "log": 5, "console": 5, "watch": 5, "checkpoint": 5, "resume": 5,
     "build": ROOF, "session": ROOF, "summary": ROOF, "actions": ROOF, "cli": ROOF,
 }
 NEIGHBOURS = {("search", "rollout"), ("tasks", "tokens"), ("report", "figures"),
-              ("report", "records"), ("trainer", "learner"), ("resume", "checkpoint")}
+              ("report", "records"), ("trainer", "learner"), ("trainer", "collector"),
+              ("resume", "checkpoint")}
 HEAVY = {"torch", "transformers", "pandas", "numpy", "peft", "accelerate", "datasets", "wandb",
          "plotly", "rich", "safetensors", "pyarrow", "submitit"}
 

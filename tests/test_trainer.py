@@ -9,6 +9,7 @@ import torch
 
 from players import STRATEGIES, gradients, padded_left, trainer_of
 from ponder.checkpoint import weights_sha256
+from ponder.collector import minibatches
 from ponder.config.running import TrainerConfig
 from ponder.schedule import learning_rate_share
 from ponder.trainer import Hooks
@@ -21,7 +22,7 @@ def test_micro_batches_do_not_change_the_gradient(name: str, gold: bool) -> None
     for size, accumulate in ((16, 1), (8, 2), (1, 16), (5, 4)):
         trainer = trainer_of(name, gold, train_batch_size=size, grad_clip=0.0, gen_batch_size=16,
                              train_gradient_accumulation_steps=accumulate)
-        (batch,) = trainer.minibatches(trainer.collect())
+        (batch,) = minibatches(trainer.collect(), trainer.config, trainer.generator)
         found.append(gradients(trainer, batch))
     for other in found[1:]:
         assert other.keys() == found[0].keys()
@@ -51,7 +52,7 @@ def test_minibatches_cover_every_group_once_an_epoch() -> None:
     trainer = trainer_of("star", train_batch_size=3, gen_batch_size=10,
                          train_gradient_accumulation_steps=2, internal_epochs=2)
     rollouts = trainer.collect()
-    batches = list(trainer.minibatches(rollouts))
+    batches = list(minibatches(rollouts, trainer.config, trainer.generator))
     assert [sum(len(m.problems) for m in batch) for batch in batches] == [6, 4, 6, 4]
     seen = torch.cat([m.thought for batch in batches[:2] for m in batch])
     assert torch.equal(seen.sort(0).values, rollouts.thought.sort(0).values)

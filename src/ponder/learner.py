@@ -53,6 +53,16 @@ class Learner:
             weight_decay=config.weight_decay, fused=True)
         nets = [policy.thinker, policy.answerer, *([policy.critic] if policy.critic else [])]
         self.players = [list(net.parameters()) for net in dict.fromkeys(nets)]
+        first = parameters if config.reset_model_every_epoch else []
+        self.first = [p.detach().clone() for p in first]
+
+    def reset(self) -> None:
+        """Back to the first weights, as if nothing had been learnt."""
+        parameters = [p for p in self.policy.parameters() if p.requires_grad]
+        with torch.no_grad():
+            for parameter, value in zip(parameters, self.first, strict=True):
+                parameter.copy_(value)
+        self.optimizer.state.clear()
 
     def step(self, batch: list[Rollouts], step: int, rate: float, sampling: Sampling,
              observe: Callable[[Policy, Rollouts, Scores], None]) -> Losses:

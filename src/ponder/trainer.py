@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ponder.collector import Collector, minibatches
 from ponder.config.running import TrainerConfig
-from ponder.credit import flat_groups, some_tokens
 from ponder.learner import Learner
 from ponder.models.policy import Policy
 from ponder.rewards import Reward
@@ -59,11 +59,13 @@ class Hooks:
 class Round:
     """Rollouts in flight: how many optimizer steps they have given, and whether that is enough.
 
-    shuffle is the state of the generator before their first minibatch was drawn.
+    shuffle is the state of the generator before their first minibatch was drawn, begun the step at
+    which it was.
     """
 
     rollouts: Rollouts
     shuffle: Tensor
+    begun: int = 0
     done: int = 0
     over: bool = False
 
@@ -89,21 +91,25 @@ class Trainer:
         self.policy: Policy = self.learner.policy
         self.device = self.learner.device
         self.end = self.config.max_steps
-        self.single: Problems | None = None
+        self.collector = Collector(self.config, self.task, self.source, self.reward, self.policy,
+                                   self.learner.strategy, self.tokens_per_rollout, self.generator)
         self.round: Round | None = None
-        self.collected: dict[str, Tensor] = {}
         self.recent: dict[str, Tensor] = {}
 
     # --- the loop -------------------------------------------------------------------------------
 
     def fit(self, hooks: Hooks) -> Progress:
         """Train until a limit is reached or somebody stops it; save in any case."""
-        progress = self.progress
+        config, progress = self.config, self.progress
+        if not (config.skip_first_validation_loop or progress.step or self.round):
+            self._validate(hooks)
         while not (self.finished() or hooks.stopped()):
             started = time.perf_counter()
             if self.round is None:
                 rollouts = self.collect()
-                self.round = Round(rollouts, self.generator.get_state())
+                self.round = Round(rollouts, self.generator.get_state(), progress.step)
+                if config.reset_model_every_epoch:
+                    self.learner.reset()
             for batch in self.remaining(self.round):
                 losses = self.step(batch)
                 self.round.done += 1
@@ -113,14 +119,25 @@ class Trainer:
                 started = time.perf_counter()
                 if self.finished() or hooks.stopped():
                     break
-            if self.finished() or not hooks.stopped():
-                self.round = None
-                progress.epoch += 1
             progress.seconds += time.perf_counter() - started
+            if self.finished() or not hooks.stopped():
+                self._end_round(hooks)
         if self.finished() and progress.validated != progress.step:
             self._validate(hooks)
         hooks.save(progress)
         return progress
+
+    def _end_round(self, hooks: Hooks) -> None:
+        """A round that is a whole data set is looked at and saved."""
+        config, progress = self.config, self.progress
+        self.round = None
+        progress.epoch += 1
+        if self.task.epoch_size is not None:
+            due = progress.epoch % config.val_every_n_epochs == 0
+            if due and progress.validated != progress.step:
+                self._validate(hooks)
+            if not self.finished():
+                hooks.save(progress)
 
     def finished(self) -> bool:
         config, progress = self.config, self.progress
@@ -150,66 +167,50 @@ class Trainer:
     # --- one round ------------------------------------------------------------------------------
 
     def collect(self) -> Rollouts:
-        """Sample thoughts for a round of questions, reward them, give credit."""
-        config, policy, strategy = self.config, self.policy, self.learner.strategy
-        per_step = config.train_batch_size * config.train_gradient_accumulation_steps
-        problems = self._questions(config.gen_batch_size or per_step)
-        with torch.autocast(self.device.type, torch.bfloat16, config.dtype == "bfloat16"):
-            rollouts = self.source.collect(policy, problems, self.progress.step, self.generator)
-            if strategy.needs_reward(rollouts.samples):
-                rollouts = self.reward(policy, rollouts)
-                self.collected = {
-                    "reward": rollouts.total_reward.mean(), "flat_groups": flat_groups(
-                        rollouts.total_reward, rollouts.samples).float().mean()}
-            rollouts = policy.annotate(rollouts, self.source.sampling(self.progress.step))
-        self.progress.rollouts += len(rollouts)
-        rollouts = strategy.credit(rollouts, self.progress.step)
-        rollouts.learn = some_tokens(rollouts.learn, self.tokens_per_rollout, self.generator)
+        """The rollouts of a round, with their credit."""
+        progress = self.progress
+        rollouts, count = self.collector.collect(progress.step)
+        progress.rollouts += count
         return rollouts
 
-    def _questions(self, count: int) -> Problems:
-        if self.single is not None:
-            return self.single
-        problems = self.task.sample(count, self.generator).to(self.device)
-        if self.config.single_batch:
-            self.single = problems
-        return problems
+    @property
+    def per_step(self) -> int:
+        """Questions of an optimizer step."""
+        return self.config.train_batch_size * self.config.train_gradient_accumulation_steps
 
     def remaining(self, flight: Round) -> Iterator[list[Rollouts]]:
         """The optimizer steps of a round that are still to be done."""
         self.generator.set_state(flight.shuffle)
-        for number, batch in enumerate(self.minibatches(flight.rollouts)):
+        batches = minibatches(flight.rollouts, self.config, self.generator)
+        for number, batch in enumerate(batches):
             if number >= flight.done:
                 if flight.over:
                     return
                 yield batch
-
-    def minibatches(self, rollouts: Rollouts) -> Iterator[list[Rollouts]]:
-        """Optimizer steps, each a list of micro-batches of whole groups."""
-        config, count = self.config, len(rollouts.problems)
-        per_step = config.train_batch_size * config.train_gradient_accumulation_steps
-        for _ in range(config.internal_epochs):
-            if count <= config.train_batch_size:
-                yield [rollouts]
-                continue
-            order = torch.randperm(count, generator=self.generator).to(self.device)
-            for start in range(0, count, per_step):
-                rows = order[start:start + per_step]
-                yield [rollouts[part] for part in rows.split(config.train_batch_size)]
 
     def step(self, batch: list[Rollouts]) -> Losses:
         """One optimizer step at the learning rate of the moment."""
         config, progress = self.config, self.progress
         if config.lr_decay == "wsd" and self.source.settled():
             self.end = min(self.end, progress.step + config.cooldown)
-        rate = config.lr * learning_rate_share(config, progress.step, self.end)
+        rate = config.lr * learning_rate_share(config, *self._course())
         losses = self.learner.step(batch, progress.step, rate, self.source.sampling(progress.step),
                                    self.source.observe)
         progress.step += 1
         if progress.step % self.refresh_every == 0:
             self.policy.refresh()
-        self.recent = {**losses, **self.collected}
+        self.recent = {**losses, **self.collector.noted}
         return losses
+
+    def _course(self) -> tuple[int, int]:
+        """How far the learning rate's course has come, and where it ends: a round where every
+        round begins with the first weights, else the run.
+        """
+        flight = self.round
+        if not self.config.reset_model_every_epoch or flight is None:
+            return self.progress.step, self.end
+        steps = -(-len(flight.rollouts.problems) // self.per_step) * self.config.internal_epochs
+        return self.progress.step - flight.begun, steps
 
     def metrics(self) -> Metrics:
         """Numbers of the last step and of the whole run so far."""
@@ -227,8 +228,8 @@ class Trainer:
         return {"progress": asdict(self.progress), "learner": self.learner.state(),
                 "source": self.source.state(), "generator": self.generator.get_state(),
                 "end": self.end if self.end < self.config.max_steps else None,
-                "collected": self.collected,
-                "single": None if self.single is None else asdict(self.single),
+                "noted": self.collector.noted,
+                "single": None if self.collector.single is None else asdict(self.collector.single),
                 "round": None if self.round is None else asdict(self.round)}
 
     def load(self, state: dict[str, Any]) -> None:
@@ -238,8 +239,8 @@ class Trainer:
         self.source.load(state["source"])
         self.generator.set_state(state["generator"].cpu())
         self.end = min(state["end"] or self.config.max_steps, self.config.max_steps)
-        self.collected = state["collected"]
-        self.single = None if state["single"] is None else Problems(**state["single"])
+        self.collector.noted = state["noted"]
+        self.collector.single = None if state["single"] is None else Problems(**state["single"])
         flight = state["round"]
         if flight is not None:
             problems = Problems(**flight["rollouts"].pop("problems"))

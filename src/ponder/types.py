@@ -6,12 +6,11 @@ decisions a row), A answer columns; V tokens a thinker may choose from.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
-
-PADDING, QUESTION, THOUGHT, ANSWER = range(4)
 
 
 @dataclass(frozen=True)
@@ -31,10 +30,10 @@ class Problems:
     question (P, Q) is padded on the left, answer (P, A) and thought (P, K + 1) on the right;
     thought holds the gold thought with its end-of-thought token, None where the task has none.
     label (P,) numbers the distinct answers where the task knows them, else None. features maps the
-    name of a property of the answer (such as its units digit) to its value (P,). Of a multiple-choice
-    question: options (P, C, A) are its choices as tokens, padded on the right (a row of padding
-    alone is no option), label the right one; bridge (P, W), padded on the left, stands between
-    thought and option. index (P,) is the number of the question in its task.
+    name of a property of the answer (such as its units digit) to its value (P,). Of a question with
+    choices, options (P, C, A) are these as tokens, padded on the right (a row of padding alone is
+    no option), and label the right one; bridge (P, W), padded on the left, stands between thought
+    and option. index (P,) is the number of the question in its task.
     """
 
     question: Tensor
@@ -141,16 +140,6 @@ class Rollouts:
         """(B,): thought tokens in each row, without end-of-thought."""
         return self.mask.sum(1) - 1
 
-    def role(self) -> Tensor:
-        """(B, Q + T + A): the role of every token of the row question, thought, answer."""
-        def of(tokens: Tensor, role: int) -> Tensor:
-            return torch.where(tokens == self.problems.pad, PADDING, role)
-
-        groups = self.samples
-        return torch.cat([of(self.problems.question, QUESTION).repeat_interleave(groups, 0),
-                          of(self.thought, THOUGHT),
-                          of(self.problems.answer, ANSWER).repeat_interleave(groups, 0)], 1)
-
     def __getitem__(self, problems: Tensor) -> Rollouts:
         """The rollouts of some problems, chosen by index (p,)."""
         groups = self.samples
@@ -170,6 +159,31 @@ class Rollouts:
                        returns=take(self.returns), reference=take(self.reference),
                        parts={name: value[rows] for name, value in self.parts.items()},
                        alike=False)
+
+
+    def useful(self, rows_alone: bool) -> Rollouts:
+        """Without the groups from which nobody learns; where a row means the same alone, without
+        such rows, each of the others its own group.
+        """
+        assert self.weight is not None
+        row = self.learn.any(1) | (self.weight > 0)
+        if not rows_alone or self.samples == 1:
+            return self[row.view(-1, self.samples).any(1).nonzero()[:, 0]]
+        rows = row.nonzero()[:, 0]
+        return replace(self.rows(rows, 1), problems=self.problems[rows // self.samples])
+
+    def with_groups(self, problems: Tensor, other: Rollouts) -> Rollouts:
+        """These with some groups, chosen by index (p,), replaced by those of other rollouts."""
+        groups = self.samples
+        rows = (problems[:, None] * groups + torch.arange(groups, device=problems.device)).flatten()
+
+        def put(own: Any, new: Any) -> Any:
+            return own.index_copy(0, rows, new.to(own.dtype)) if isinstance(own, Tensor) else own
+
+        changed = {item.name: put(getattr(self, item.name), getattr(other, item.name))
+                   for item in fields(self) if item.name not in ("problems", "parts")}
+        parts = {name: put(value, other.parts[name]) for name, value in self.parts.items()}
+        return replace(self, **changed, parts=parts, alike=False)
 
 
 @dataclass

@@ -19,6 +19,7 @@ class Strategy:
     """
 
     normalise = "tokens"
+    rows_alone = False  # whether, once credit is given, a row means the same without its group
 
     def needs_reward(self, samples: int) -> bool:
         """Whether rewards matter for groups of this size."""

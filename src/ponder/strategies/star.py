@@ -20,6 +20,8 @@ from ponder.types import Rollouts, Scores
 class STaR(Strategy):
     """Keep the best rollout of each group, or all that answer right."""
 
+    rows_alone = True
+
     def __init__(self, config: Star) -> None:
         self.config = config
 

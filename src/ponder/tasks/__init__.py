@@ -15,16 +15,22 @@ class Task(Protocol):
     """Four questions every task answers.
 
     vocabulary: the words. labels: number of distinct answers where `Problems.label` numbers them,
-    else None. answer_length: tokens of the longest answer.
+    else None. answer_length: tokens of the longest answer. epoch_size: how many training questions
+    there are, where a round is all of them; None where they never end.
     """
 
     vocabulary: Vocabulary
     labels: int | None
     answer_length: int
     question_length: int
+    epoch_size: int | None
 
     def sample(self, count: int, generator: torch.Generator) -> Problems:
         """`count` training problems."""
+        ...
+
+    def hinted(self, problems: Problems) -> Problems:
+        """The same problems with the answer in their questions (`trainer.rationalise`)."""
         ...
 
     def test(self) -> Problems:

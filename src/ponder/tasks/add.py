@@ -26,6 +26,8 @@ class Add:
     that differ only in the order of their numbers are always on the same side of the split.
     """
 
+    epoch_size = None
+
     def __init__(self, config: AddTask, thoughts: int) -> None:
         self.config = config
         self.largest = config.max - 1 if config.modular else config.terms * (config.max - 1)

@@ -1,0 +1,112 @@
+"""One round: questions, thoughts, rewards, credit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ponder.config.running import TrainerConfig
+from ponder.credit import flat_groups, some_tokens
+from ponder.models.policy import Policy
+from ponder.rewards import Reward
+from ponder.rollout import Source, given
+from ponder.strategies import Strategy
+from ponder.tasks import Task
+from ponder.types import Problems, Rollouts
+
+
+@dataclass
+class Collector:
+    """Collects the rollouts of a round. noted are its numbers for the log, each 0-dim; single the
+    one batch of questions of `trainer.single_batch`.
+    """
+
+    config: TrainerConfig
+    task: Task
+    source: Source
+    reward: Reward
+    policy: Policy
+    strategy: Strategy
+    tokens_per_rollout: int
+    generator: torch.Generator
+    noted: dict[str, Tensor] = field(default_factory=dict)
+    single: Problems | None = None
+
+    def collect(self, step: int) -> tuple[Rollouts, int]:
+        """(rollouts with credit, how many were sampled): think about the questions of a round,
+        reward the thoughts, give credit.
+        """
+        config, policy, strategy = self.config, self.policy, self.strategy
+        device = next(policy.parameters()).device.type
+        with torch.autocast(device, torch.bfloat16, config.dtype == "bfloat16"):
+            rollouts = self._rewarded(self._questions(), step)
+            count = len(rollouts)
+            if config.rationalise:
+                rollouts = self._rationalised(rollouts, step)
+            rollouts = policy.annotate(rollouts, self.source.sampling(step))
+        rollouts = strategy.credit(rollouts, step)
+        rollouts.learn = some_tokens(rollouts.learn, self.tokens_per_rollout, self.generator)
+        if self.task.epoch_size is not None:
+            rollouts = rollouts.useful(strategy.rows_alone)
+        return rollouts, count
+
+    def _questions(self) -> Problems:
+        """Those of a round: of a data set all, else `gen_batch_size`, else those of one step."""
+        if self.single is not None:
+            return self.single
+        config = self.config
+        per_step = config.train_batch_size * config.train_gradient_accumulation_steps
+        count = config.gen_batch_size or per_step
+        if self.task.epoch_size is not None and not config.single_batch:
+            count = self.task.epoch_size
+        problems = self.task.sample(count, self.generator).to(
+            next(self.policy.parameters()).device)
+        if config.single_batch:
+            self.single = problems
+        return problems
+
+    def _rewarded(self, problems: Problems, step: int) -> Rollouts:
+        """Thoughts about some problems, with their rewards where the strategy asks for any."""
+        rollouts = self.source.collect(self.policy, problems, step, self.generator)
+        if self.strategy.needs_reward(rollouts.samples):
+            rollouts = self.reward(self.policy, rollouts)
+            flat = flat_groups(rollouts.total_reward, rollouts.samples)
+            self.noted = {"reward": rollouts.total_reward.mean(),
+                          "flat_groups": flat.float().mean()}
+        return rollouts
+
+    def _rationalised(self, rollouts: Rollouts, step: int) -> Rollouts:
+        """Groups without a right answer think again with the answer as a hint, and forget the hint
+        (STaR's rationalisation): those thoughts are given, none of their tokens was chosen.
+        """
+        failed = (~_right(rollouts)).nonzero()[:, 0]
+        self.noted["failed"] = (~_right(rollouts)).float().mean()
+        if len(failed) == 0:
+            return rollouts
+        problems = rollouts.problems[failed]
+        found = self.source.collect(self.policy, self.task.hinted(problems), step, self.generator)
+        again = self.reward(self.policy, given(problems, found.thought, rollouts.samples))
+        self.noted["rationalised"] = _right(again).float().mean()
+        return rollouts.with_groups(failed, again)
+
+
+def _right(rollouts: Rollouts) -> Tensor:
+    """(P,): whether a group has a right answer."""
+    return (rollouts.parts["exact_match"].view(-1, rollouts.samples) > 0).any(1)
+
+
+def minibatches(rollouts: Rollouts, config: TrainerConfig, generator: torch.Generator,
+                ) -> Iterator[list[Rollouts]]:
+    """The optimizer steps of a round, each a list of micro-batches of whole groups."""
+    count, size = len(rollouts.problems), config.train_batch_size
+    per_step = size * config.train_gradient_accumulation_steps
+    for _ in range(config.internal_epochs):
+        if 0 < count <= size:
+            yield [rollouts]
+            continue
+        order = torch.randperm(count, generator=generator).to(rollouts.thought.device)
+        for start in range(0, count, per_step):
+            yield [rollouts[part] for part in order[start:start + per_step].split(size)]
