@@ -59,10 +59,9 @@ SETTINGS: dict[str, tuple[str, list[str]]] = {
 }
 
 # The same work by every strategy: gold thoughts are paid for, the answerer is taught.
-EXPLORE = [*RL, "rollout.epsilon=linear(0.5,0,1500)"]
 PPO = ["strategy=ppo", "strategy.entropy=0.05"]  # beside whitened advantages 0.01 is little
 STRATEGIES: dict[str, tuple[str, list[str]]] = {
-    f"strategy_{name}": (title, [f"{SUPER}_clean", *EXPLORE, *more]) for name, title, more in (
+    f"strategy_{name}": (title, [f"{SUPER}_clean", *RL, *more]) for name, title, more in (
         ("reinforce", "reinforce, group mean", ["strategy=reinforce"]),
         ("grpo", "grpo", []),
         ("rloo", "rloo", ["strategy=rloo"]),

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
+from ponder.build_text import (
+    build_text_evaluation,
+    build_text_policy,
+    build_text_task,
+    build_writer,
+)
 from ponder.checkpoint import load_model
 from ponder.config import Config
 from ponder.config.strategies import Sft
 from ponder.errors import UserError
+from ponder.evaluate import Evaluation, evaluate
 from ponder.learner import Learner
 from ponder.models.critic import Critic
 from ponder.models.policy import Policy, Rules
+from ponder.models.text import TextPolicy
 from ponder.models.transformer import Init, Shape, Transformer
 from ponder.rewards import Reward
 from ponder.rollout import Gold, Sampler, Source
@@ -21,19 +30,25 @@ from ponder.schedule import parse_schedule
 from ponder.search import SEARCHES, Balanced, EveryThought, choose
 from ponder.strategies import SFT, STRATEGIES
 from ponder.tasks import TASKS, Task
+from ponder.tasks.qa import Qa
 from ponder.trainer import Trainer
+from ponder.types import Problems
 
 SMALL = 1_000_000  # parameters
 
 
 def build_task(config: Config) -> Task:
     """The task, with as many thought tokens in its vocabulary as the thinker has."""
+    if config.model.kind == "hf":
+        return build_text_task(config)
     thoughts = config.thinker.vocabulary if config.thinker.tokens else 0
     return TASKS[config.task.name](config.task, thoughts)
 
 
 def build_policy(config: Config, task: Task) -> Policy:
     """Thinker and answerer: new ones, or those of the checkpoint `model.name`."""
+    if isinstance(task, Qa):
+        return build_text_policy(config, task)
     thinker = _network(config, task, config.model.name)
     answerer = None
     if config.answerer.model == "separate" and config.thinker.tokens:
@@ -115,11 +130,21 @@ def build_source(config: Config, task: Task, device: torch.device) -> Source:
         if method == "balanced":
             return Balanced(config.rollout, task, config.thinker.tokens, device)
         return SEARCHES[method](config.rollout)
+    if config.model.kind == "hf":
+        return build_writer(config)
     if config.strategy.name == "sft" or config.thinker.tokens == 0:
         return Gold()
     if config.strategy.name == "exact":
         return EveryThought(config.rollout)
     return Sampler(config.rollout)
+
+
+def build_evaluation(config: Config, policy: Policy, task: Task, test: Problems,
+                     ) -> Callable[[], Evaluation]:
+    """What looks at the held-out questions."""
+    if isinstance(policy, TextPolicy) and isinstance(task, Qa):
+        return build_text_evaluation(config, policy, task, test)
+    return lambda: evaluate(policy, test, config.seed)
 
 
 def build_trainer(config: Config, task: Task, policy: Policy, device: torch.device) -> Trainer:

@@ -186,8 +186,8 @@ def _model_must_fit(config: Config) -> Iterator[str]:
     yield from model.contradictions()
     for key, path in (("model.name", model.name), ("model.ref_name", model.ref_name)):
         unused = key == "model.ref_name" and config.action != "train"
-        ours = model.kind == "transformer" and path is not None and not unused
-        if ours and not (Path(path) / "config.json").is_file():
+        ours = model.kind == "transformer" and not unused
+        if ours and path is not None and not (Path(path) / "config.json").is_file():
             yield f"{key}={path}: found no config.json there; legal: a checkpoint directory"
     if config.action == "evaluate" and model.name is None:
         yield ("action=evaluate: found model.name=null; legal: with "

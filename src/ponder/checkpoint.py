@@ -20,7 +20,9 @@ from torch import nn
 
 from ponder.errors import UserError
 from ponder.models.policy import Policy
+from ponder.models.text import TextPolicy
 from ponder.models.transformer import Shape, Transformer
+from ponder.pretrained import restore_text_model, save_text_model
 from ponder.tokens import END, PAD, Vocabulary
 
 
@@ -53,7 +55,10 @@ def _write(policy: Policy, temporary: Path, config: dict[str, Any], state: dict[
            about: dict[str, Any]) -> None:
     """All files of a checkpoint, and wait until they are on the disk."""
     shutil.rmtree(temporary, ignore_errors=True)
-    save_pretrained(policy.thinker, temporary, policy.vocabulary)
+    if isinstance(policy, TextPolicy):
+        save_text_model(policy.net, temporary, policy.vocabulary)
+    else:
+        save_pretrained(policy.thinker, temporary, policy.vocabulary)
     if policy.answerer is not policy.thinker:
         save_pretrained(policy.answerer, temporary / "answerer", policy.vocabulary)
     write_json(temporary / "ponder.json", {"config": config})
@@ -115,6 +120,9 @@ def _save_tokenizer(directory: Path, vocabulary: Vocabulary) -> None:
 
 def restore(policy: Policy, directory: Path) -> None:
     """Give a policy the weights of its own earlier checkpoint."""
+    if isinstance(policy, TextPolicy):
+        restore_text_model(policy.net, directory)
+        return
     policy.thinker.load_state_dict(load_file(directory / "model.safetensors"))
     if policy.answerer is not policy.thinker:
         policy.answerer.load_state_dict(load_file(directory / "answerer" / "model.safetensors"))

@@ -79,7 +79,10 @@ def draw(logprobs: Tensor, uniform: Tensor) -> Tensor:
     """
     cumulated = logprobs.exp().cumsum(-1)
     below_one = uniform * (1 - torch.finfo(cumulated.dtype).eps)  # else rounding may reach the sum
-    return (cumulated <= below_one[..., None] * cumulated[..., -1:]).sum(-1)
+    wanted = below_one[..., None] * cumulated[..., -1:]
+    if cumulated.shape[-1] > 1024:
+        return torch.searchsorted(cumulated, wanted, right=True)[..., 0]
+    return (cumulated <= wanted).sum(-1)
 
 
 def entropy(logprobs: Tensor) -> Tensor:

@@ -30,6 +30,8 @@ class Judged:
     @cached_property
     def _own(self) -> tuple[Tensor, Tensor]:
         r = self.rollouts
+        if r.answered is not None:
+            return r.answered[:, 0], r.answered[:, 1] > 0
         return self.policy.answer(r.problems, r.thought, r.samples, self.policy.judge)
 
     @property

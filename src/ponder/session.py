@@ -17,7 +17,7 @@ from ponder import build, checkpoint, resume
 from ponder.config import Config
 from ponder.console import Plain, build_console
 from ponder.errors import UserError
-from ponder.evaluate import Evaluation, evaluate
+from ponder.evaluate import Evaluation
 from ponder.log import Log, build_mirror
 from ponder.models.policy import Policy
 from ponder.report import write_report
@@ -64,6 +64,7 @@ class Session:
         self.test = self.task.test().to(self.device)
         self.policy: Policy = build.build_policy(config, self.task).to(self.device)
         build.use_threads(config, self.policy)
+        self.evaluate = build.build_evaluation(config, self.policy, self.task, self.test)
         self.trainer: Trainer = build.build_trainer(config, self.task, self.policy, self.device)
         notes: list[str] = []
         length = self._begin(notes.append)
@@ -129,11 +130,11 @@ class Session:
         self.watch.hear(metrics)
 
     def validate(self, progress: Progress) -> float:
-        self.found = evaluate(self.policy, self.test, self.config.seed)
+        self.found = self.evaluate()
         self.log_metrics(progress, self.found.metrics)
         self.log.table(f"val_{progress.step}", self.found.rows)
         shown = self.found.rows[:SHOWN_ROLLOUTS]
-        self.console.samples([f"{row['question']}{row['thought']}{row['answer']}"
+        self.console.samples([f"{row['question']}{row.get('thought', row.get('rationale', ''))}{row['answer']}"
                               for row in shown])
         return self.found.metrics["accuracy"]
 
@@ -168,7 +169,7 @@ class Session:
 
     def finish(self) -> float:
         progress = self.trainer.progress
-        found = self.found or evaluate(self.policy, self.test, self.config.seed)
+        found = self.found or self.evaluate()
         summary = {**summarise(self.config, self.directory, self.policy, found),
                    "steps": progress.step, "seconds": progress.seconds,
                    "rollouts_per_second": progress.rollouts / max(progress.seconds, 1e-9)}

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
+
+import torch
+from torch import Tensor
 
 PAD, END = "<pad>", "</think>"
 _WORD, _THOUGHT = re.compile(r"</?\w+>|[^<]|<", re.DOTALL), re.compile(r"<t\d+>")
@@ -76,6 +80,12 @@ class TextVocabulary:
 
     def __len__(self) -> int:
         return len(self.tokenizer)
+
+    @cached_property
+    def sizes(self) -> Tensor:
+        """(V,): bytes of text that each token stands for."""
+        words = self.tokenizer.batch_decode([[token] for token in range(len(self))])
+        return torch.tensor([len(word.encode()) for word in words])
 
     def allowed(self, stops: bool) -> slice:
         """Ids a thinker may write: all of them."""

@@ -89,7 +89,8 @@ class Rollouts:
     (B,) is how much the answerer learns from the row; value (B, K) is what the value head expected
     before each token and returns (B, K) what came; reference (B, K) are the log-probabilities under
     the reference policy; parts are the unweighted rewards, each (B,) or (B, K). alike says that all
-    groups hold the same thoughts, so that what these begin with need be computed once.
+    groups hold the same thoughts, so that what these begin with need be computed once. answered
+    (B, 2) is log p(answer) and whether it is right, where that is known since collection.
     """
 
     problems: Problems
@@ -107,6 +108,7 @@ class Rollouts:
     reference: Tensor | None = None
     parts: dict[str, Tensor] = field(default_factory=dict)
     alike: bool = False
+    answered: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.thought)
@@ -157,6 +159,7 @@ class Rollouts:
                        reward=take(self.reward), credit=take(self.credit), weight=take(self.weight),
                        token_reward=take(self.token_reward), value=take(self.value),
                        returns=take(self.returns), reference=take(self.reference),
+                       answered=take(self.answered),
                        parts={name: value[rows] for name, value in self.parts.items()},
                        alike=False)
 

@@ -56,6 +56,7 @@ class HfConfig:
     lora_dropout: float = option(0.0, "dropout in front of the adapters", low=0, high=0.9)
     lora_targets: list[str] = option(["all-linear"], "modules that get an adapter, by the end of "
                                      "their name")
+    rows_at_once: int = option(256, "so many texts are written side by side", low=1)
     checkpointing: bool = option(False, "compute activations again in the backward pass: slower, "
                                  "and far less memory")
 

@@ -42,6 +42,8 @@ class TrainerConfig:
     val_every_n_epochs: int = option(1, "rounds between evaluations, where a round is a data set",
                                      low=1)
     skip_first_validation_loop: bool = option(True, "no evaluation before the first step")
+    val_samples: int = option(1, "thoughts written for each held-out question; 1: the greedy one, "
+                              "more: sampled ones (pass@k, majority@k)", low=1)
     do_eval: bool = option(True, "evaluate at all")
     do_acc_eval: bool = option(True, "evaluations generate answers; false: only score those of "
                                "preload_data_for_val")

@@ -1,0 +1,78 @@
+"""The roof over written thoughts: tasks in text, language models, what writes and judges."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from ponder.cache import Store
+from ponder.config import Config
+from ponder.evaluate import Evaluation
+from ponder.evaluate_text import evaluate_text
+from ponder.models.critic import Critic
+from ponder.models.hf import TextModel
+from ponder.models.policy import Rules
+from ponder.models.text import TextPolicy
+from ponder.pretrained import load_text_model, load_vocabulary
+from ponder.tasks import TASKS
+from ponder.tasks.qa import Qa
+from ponder.types import Problems
+from ponder.writing import Written
+
+CACHE = Path("scratch") / "generated"
+
+
+def build_text_task(config: Config) -> Qa:
+    """Questions in the tokens of the model."""
+    return TASKS[config.task.name](config.task, load_vocabulary(config.model))
+
+
+def build_text_policy(config: Config, task: Qa) -> TextPolicy:
+    """The language model as thinker and answerer, with critic and reference where asked for."""
+    vocabulary = task.vocabulary
+    net = load_text_model(config.model, vocabulary.pad)
+    sees = config.answerer.sees
+    rules = Rules(config.thinker.tokens, config.thinker.stops, "question" in sees,
+                  "thought" in sees)
+    strategy = config.strategy
+    leashed = strategy.name == "dpo" or getattr(strategy, "kl", 0) not in (0, 0.0)
+    return TextPolicy(net, vocabulary, rules, config.task.answer, _critic(config, net),
+                      _reference(config, net, vocabulary.pad) if leashed else None, leashed)
+
+
+def _critic(config: Config, net: TextModel) -> Critic | None:
+    kind = getattr(config.strategy, "value", "none")
+    if kind == "none" or config.thinker.tokens == 0:
+        return None
+    trunk = copy.deepcopy(net) if kind == "separate" else None
+    critic = Critic(net.head.in_features, config.strategy.value_reads,
+                    trunk)  # type: ignore[arg-type]
+    return critic.to(net.dtype)
+
+
+def _reference(config: Config, net: TextModel, banned: int) -> TextModel | None:
+    """A model of its own; None where the adapters can be switched off instead."""
+    if config.model.ref_name is not None:
+        return load_text_model(config.model, banned, "model.ref_name")
+    return None if net.adapted else copy.deepcopy(net).requires_grad_(False)
+
+
+def build_writer(config: Config) -> Written:
+    """What writes the thoughts of a round."""
+    return Written(config.rollout, config.trainer.gen_batch_size or 32, config.model.rows_at_once,
+                   Store(CACHE), config.model.name)
+
+
+def build_text_evaluation(config: Config, policy: TextPolicy, task: Qa, test: Problems,
+                          ) -> Callable[[], Evaluation]:
+    """Evaluation with one greedy thought a question, or `trainer.val_samples` sampled ones."""
+    count = config.trainer.val_samples
+    sampler = replace(config.rollout, samples=count,
+                      temperature=config.rollout.temperature if count > 1 else 1.0)
+    writer = Written(sampler, config.trainer.gen_batch_size or 32, config.model.rows_at_once,
+                     Store(CACHE), config.model.name)
+    writer.greedy = count == 1
+    return lambda: evaluate_text(policy, task, test, writer, config.seed)
+

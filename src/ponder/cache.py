@@ -1,0 +1,57 @@
+"""What was computed once is kept: tensors under the hash of everything that decided them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+
+class Store:
+    """Files in a directory, each written whole or not at all; a damaged one counts as none."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def load(self, key: str) -> dict[str, Tensor] | None:
+        try:
+            return load_file(self._path(key))
+        except (OSError, SafetensorError):
+            return None
+
+    def save(self, key: str, tensors: dict[str, Tensor]) -> None:
+        path = self._path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, temporary)
+        temporary.replace(path)
+
+    def _path(self, key: str) -> Path:
+        return self.directory / key[:2] / f"{key}.safetensors"
+
+
+def key_of(**parts: Any) -> str:
+    """The hash of plain values and tensors, by name."""
+    digest = hashlib.sha256()
+    for name, value in sorted(parts.items()):
+        digest.update(name.encode())
+        if isinstance(value, Tensor):  # the numbers, whatever their type
+            digest.update(str(tuple(value.shape)).encode() + value.cpu().numpy().tobytes())
+        else:
+            digest.update(json.dumps(value, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def fingerprint(model: nn.Module, name: str | None) -> str:
+    """A hash that changes with every weight that is trained; name stands for the others."""
+    digest = hashlib.sha256(str(name).encode())
+    for key, value in model.named_parameters():
+        if value.requires_grad:
+            digest.update(key.encode())
+            digest.update(value.detach().cpu().contiguous().view(-1).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,155 @@
+"""Evaluation of written thoughts: who answers right, with which thought, and what went wrong."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ponder.evaluate import NECESSITY, Evaluation
+from ponder.models.text import LETTERS, TextPolicy
+from ponder.tasks.qa import Qa
+from ponder.types import Problems, Rollouts
+from ponder.writing import Written
+
+REPEATED = 3  # a text degenerates when its last `PERIOD` or fewer tokens came so many times
+PERIOD = 16
+
+
+@torch.no_grad()
+def evaluate_text(policy: TextPolicy, task: Qa, problems: Problems, source: Written,
+                  seed: int = 0) -> Evaluation:
+    """Written thoughts (k a question) and answers for every problem.
+
+    `accuracy` is that of the task's way of answering, over questions and samples; its standard
+    error is that of the mean over questions. pass@k: some sample is right; majority@k: the answer
+    most samples give, ties split. `letter` and `cloze` are of the likeliest answer without a
+    thought. The necessity table is as in `evaluate`; where an answer is read out of the text it
+    comes with the thought, and only `dropped` (the likeliest letter without one) is left.
+    """
+    was_training = policy.training
+    policy.eval()
+    rollouts = source.collect(policy, problems, 0, torch.Generator().manual_seed(seed))
+    assert rollouts.answered is not None
+    right = rollouts.answered[:, 1].view(-1, rollouts.samples)
+    chosen = choices(policy, rollouts)
+    necessity = _necessity(policy, rollouts, float(right.mean()), seed)
+    metrics = {"accuracy": float(right.mean()), "accuracy_stderr": _stderr(right.mean(1)),
+               "accuracy/chance": float((1 / _counts(problems)).mean()),
+               **{f"necessity/{name}": value for name, value in necessity.items()},
+               **_of_groups(right, chosen, problems), **_of_texts(policy, rollouts, chosen),
+               **_of_subjects(task, problems, right.mean(1))}
+    rows = rows_of(policy, task, rollouts, chosen)
+    policy.train(was_training)
+    return Evaluation(metrics, necessity, rows)
+
+
+def choices(policy: TextPolicy, rollouts: Rollouts) -> Tensor:
+    """(B,): the option that each row answers with; -1 where none can be read."""
+    if policy.mode == "generated":
+        return policy.read_letters(rollouts.problems, rollouts.thought, rollouts.samples)
+    return policy.options(rollouts.problems, rollouts.thought, rollouts.samples)[1].argmax(1)
+
+
+def _counts(problems: Problems) -> Tensor:
+    """(P,): options of each question."""
+    assert problems.options is not None
+    return (problems.options != problems.pad).any(2).sum(1)
+
+
+def _stderr(values: Tensor) -> float:
+    """Standard error of the mean of values (P,)."""
+    return float(values.std(correction=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
+
+
+def _necessity(policy: TextPolicy, rollouts: Rollouts, own: float, seed: int) -> dict[str, float]:
+    """Accuracy with the own thought and with others in its place."""
+    problems, thought, samples = rollouts.problems, rollouts.thought, rollouts.samples
+    end = torch.full_like(thought[:, :1], policy.vocabulary.end)
+    mode = policy.mode
+    policy.mode = "letter" if mode == "generated" else mode
+    others = {"dropped": end}
+    if mode != "generated":
+        generator = torch.Generator().manual_seed(seed)
+        content = rollouts.mask & (thought != policy.vocabulary.end)
+        words = thought[content]
+        some = words[torch.randint(max(len(words), 1), thought.shape, generator=generator).to(
+            words.device)] if len(words) else thought
+        order = torch.randperm(len(problems), generator=generator).to(thought.device)
+        shuffled = thought.view(-1, samples, thought.shape[1])[order].flatten(0, 1)
+        others |= {"shuffled": shuffled, "random": torch.where(content, some, thought),
+                   "constant": torch.where(content, words[:1] if len(words) else end, thought)}
+    found = {name: float(policy.answer(problems, changed, samples)[1].float().mean())
+             for name, changed in others.items()}
+    policy.mode = mode
+    return {name: {"own": own, **found}.get(name, float("nan")) for name in NECESSITY}
+
+
+def _of_groups(right: Tensor, chosen: Tensor, problems: Problems) -> dict[str, float]:
+    """pass@k, majority@k, and accuracy where a group has both right and wrong samples."""
+    samples = right.shape[1]
+    if samples == 1:
+        return {}
+    assert problems.label is not None
+    majority = []
+    for answers, gold in zip(chosen.view(-1, samples).tolist(), problems.label.tolist(),
+                             strict=True):
+        votes = Counter(answer for answer in answers if answer >= 0)
+        top = [answer for answer, count in votes.items() if count == max(votes.values())]
+        majority.append((gold in top) / len(top) if top else 0.0)
+    both = right.any(1) & ~right.all(1)
+    mixed = right[both]
+    return {f"pass@{samples}": float(right.any(1).float().mean()),
+            f"majority@{samples}": sum(majority) / len(majority),
+            "accuracy/mixed": float(mixed.mean()) if len(mixed) else float("nan"),
+            "questions/mixed": float(both.float().mean())}
+
+
+def degenerate(tokens: list[int]) -> bool:
+    """Whether a text ends in something that it has said `REPEATED` times on end."""
+    for period in range(1, PERIOD + 1):
+        tail = tokens[-period * REPEATED:]
+        if len(tail) == period * REPEATED >= 6 and tail == tail[-period:] * REPEATED:
+            return True
+    return False
+
+
+def _of_texts(policy: TextPolicy, rollouts: Rollouts, chosen: Tensor) -> dict[str, float]:
+    """Shares of texts without an answer, without an end, and that repeat themselves."""
+    lengths = rollouts.lengths
+    whole = rollouts.thought[:, :-1] == policy.vocabulary.end
+    rows = [row[:length] for row, length in zip(rollouts.thought.tolist(), lengths.tolist(),
+                                                strict=True)]
+    return {"thought/length": float(lengths.float().mean()),
+            "text/unparsable": float((chosen < 0).float().mean()),
+            "text/truncated": float((~whole.any(1)).float().mean()),
+            "text/degenerate": sum(map(degenerate, rows)) / max(len(rows), 1)}
+
+
+def _of_subjects(task: Qa, problems: Problems, right: Tensor) -> dict[str, float]:
+    """Accuracy of every subject, where there is more than one."""
+    groups: dict[str, list[float]] = defaultdict(list)
+    for question, value in zip(task.questions(problems), right.tolist(), strict=True):
+        groups[question.subject].append(value)
+    if len(groups) < 2:
+        return {}
+    return {f"accuracy/{subject or 'none'}": sum(values) / len(values)
+            for subject, values in sorted(groups.items())}
+
+
+def rows_of(policy: TextPolicy, task: Qa, rollouts: Rollouts, chosen: Tensor,
+            seed: int | None = None) -> list[dict[str, Any]]:
+    """A row of text for every thought."""
+    assert rollouts.answered is not None
+    text = policy.vocabulary.text
+    questions = [question for question in task.questions(rollouts.problems)
+                 for _ in range(rollouts.samples)]
+    columns = zip(questions, rollouts.thought.tolist(), chosen.tolist(),
+                  rollouts.answered.tolist(), rollouts.logprobs.sum(1).tolist(), strict=True)
+    return [{"id": question.id, "subject": question.subject, "question": question.question,
+             "rationale": text(thought), "answer": LETTERS[answer] if answer >= 0 else "",
+             "gold": LETTERS[question.answer], "correct": int(right), "reward": right,
+             "logprob": logprob, "seed": seed, "tokens": " ".join(map(str, thought))}
+            for question, thought, answer, (_, right), logprob in columns]

@@ -1,0 +1,143 @@
+"""Causal language models of Hugging Face: whole, or frozen with LoRA adapters on them (peft).
+
+One verb: `read` takes any number of tokens behind shared segments, with gradients; with a buffer it
+takes the one token that every row writes next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from ponder.config.policy import HfConfig
+from ponder.models.segments import NAME, Buffer, Reading, Segment, register
+
+
+class TextModel(nn.Module):
+    """A `transformers` causal language model; `model` is it, or the PeftModel around it.
+
+    banned is a token it never writes: padding.
+    """
+
+    def __init__(self, model: nn.Module, banned: int | None = None) -> None:
+        super().__init__()
+        register()
+        self.model = model
+        self.banned = banned
+        net = self.network
+        net.set_attn_implementation(NAME)  # type: ignore[operator]
+
+    @property
+    def network(self) -> nn.Module:
+        """The transformers model, with its adapters in it."""
+        return self.model.get_base_model() if self.adapted else self.model  # type: ignore[operator]
+
+    @property
+    def adapted(self) -> bool:
+        """Whether it has LoRA adapters."""
+        return hasattr(self.model, "peft_config")
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.head.weight.dtype
+
+    @property
+    def head(self) -> nn.Linear:
+        return self.network.get_output_embeddings()  # type: ignore[operator]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., D) -> (..., V)"""
+        logits = self.head(hidden)
+        if self.banned is not None:
+            logits[..., self.banned] = -torch.inf
+        return logits
+
+    def adapt(self, config: HfConfig) -> None:
+        """Freeze the weights and put new LoRA adapters on them; they begin by changing nothing."""
+        from peft import LoraConfig, get_peft_model
+
+        alpha = 2 * config.lora_r if config.lora_alpha is None else config.lora_alpha
+        every = config.lora_targets == ["all-linear"]
+        lora = LoraConfig(r=config.lora_r, lora_alpha=alpha,  # type: ignore[arg-type]
+                          lora_dropout=config.lora_dropout, task_type="CAUSAL_LM",
+                          target_modules="all-linear" if every else list(config.lora_targets))
+        self.model = get_peft_model(self.model, lora)  # type: ignore[arg-type]
+
+    def read(self, tokens: Tensor, mask: Tensor | None = None, past: list[Segment] | None = None,
+             keep: bool = True) -> tuple[Tensor, Segment]:
+        """Hidden states (N, T, D) of tokens (N, T) behind segments that hold R rows each, N a
+        multiple of R; and the segment they make, if later rows are to see it (`keep`).
+
+        mask (N, T) is False on padding, wherever it lies; positions count real tokens only.
+        """
+        past = past or []
+        mask = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
+        before = self._before(past, len(tokens)).to(tokens.device)
+        length = before + mask.sum(1)
+        segment = Segment(mask, length)
+        positions = (before[:, None] + mask.long().cumsum(1) - 1).clamp_min(0)
+        hidden = self._run(tokens, positions, Reading(past, mask, segment if keep else None))
+        return hidden, segment
+
+    def write(self, tokens: Tensor, buffer: Buffer, past: list[Segment], seen: int,
+              places: Tensor | None = None, grid: int = 1) -> Tensor:
+        """Hidden states (N, D) of one token (N,) a row, put into its buffer; no gradient.
+
+        seen: no row has more than so many tokens in its buffer, this one included. places and grid
+        as in `Reading`, where rows have left their groups.
+        """
+        before = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
+        for segment in past[-1:]:
+            before = segment.length.repeat_interleave(
+                grid if places is not None else len(tokens) // len(segment.length), 0)
+            before = before if places is None else before[places]
+        positions = (before + buffer.at)[:, None]
+        mask = torch.ones_like(tokens[:, None], dtype=torch.bool)
+        reading = Reading(past, mask, None, buffer, seen, places, grid)
+        hidden = self._run(tokens[:, None], positions, reading)[:, 0]
+        buffer.at = buffer.at + 1
+        return hidden
+
+    @staticmethod
+    def _before(past: list[Segment], rows: int) -> Tensor:
+        """(N,): real tokens in front of each of N rows."""
+        if not past:
+            return torch.zeros(rows, dtype=torch.long)
+        length = past[-1].length
+        return length.repeat_interleave(rows // len(length), 0)
+
+    def _run(self, tokens: Tensor, positions: Tensor, reading: Reading) -> Tensor:
+        base = getattr(self.network, self.network.base_model_prefix)  # type: ignore[arg-type]
+        found = base(input_ids=tokens, position_ids=positions, use_cache=False, reading=reading)
+        return found.last_hidden_state
+
+    @contextlib.contextmanager
+    def as_it_began(self) -> Iterator[None]:
+        """With the adapter it was loaded with, or without the one it was given since: the reference
+        that costs (almost) no memory.
+        """
+        if "reference" in self.model.peft_config:  # type: ignore[operator]
+            self.model.set_adapter("reference")  # type: ignore[operator]
+            try:
+                yield
+            finally:
+                self.model.set_adapter("default")  # type: ignore[operator]
+        else:
+            with self.model.disable_adapter():  # type: ignore[operator]
+                yield
+
+    @contextlib.contextmanager
+    def plain(self) -> Iterator[None]:
+        """With the attention of plain `transformers`, as checkpoints should name it."""
+        self.network.set_attn_implementation("sdpa")  # type: ignore[operator]
+        try:
+            yield
+        finally:
+            self.network.set_attn_implementation(NAME)  # type: ignore[operator]

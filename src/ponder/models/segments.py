@@ -1,0 +1,186 @@
+"""Attention over segments: what many rows have in common is read once and shared.
+
+A row of tokens may stand behind segments that it shares with others: eight samples behind one
+question, four options behind one sample. Keys and values of a segment exist once; the rows behind
+it look at them in groups. Works for every model of `transformers` that takes attention functions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+NAME = "ponder_segments"
+
+
+@dataclass
+class Segment:
+    """R rows of S tokens, as later rows see them.
+
+    kv holds keys and values (R, heads, S, D) of each layer; mask (R, S) is False on padding;
+    length (R,) counts the real tokens up to here, those of the segments before included.
+    """
+
+    mask: Tensor
+    length: Tensor
+    kv: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def select(self, rows: Tensor) -> Segment:
+        """Some rows (r,) by index."""
+        return Segment(self.mask[rows], self.length[rows],
+                       {layer: (k[rows], v[rows]) for layer, (k, v) in self.kv.items()})
+
+    def join(self, other: Segment) -> Segment:
+        """The rows of both, the narrower ones padded on the left."""
+        width = max(self.mask.shape[1], other.mask.shape[1])
+
+        def wide(x: Tensor, dim: int) -> Tensor:
+            missing = width - x.shape[dim]
+            return torch.nn.functional.pad(x, (*(0, 0) * (x.dim() - 1 - dim), missing, 0))
+
+        kv = {layer: (torch.cat([wide(k, 2), wide(other.kv[layer][0], 2)]),
+                      torch.cat([wide(v, 2), wide(other.kv[layer][1], 2)]))
+              for layer, (k, v) in self.kv.items()}
+        return Segment(torch.cat([wide(self.mask, 1), wide(other.mask, 1)]),
+                       torch.cat([self.length, other.length]), kv)
+
+
+@dataclass
+class Buffer:
+    """Room for the tokens that N rows write one by one: at (N,) is how many each has.
+
+    Keys and values (N, heads, L, D) of each layer come with the first token.
+    """
+
+    room: int
+    at: Tensor
+    kv: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Put keys and values (N, heads, 1, D) behind those of each row; all of them so far."""
+        if layer not in self.kv:
+            shape = (*key.shape[:2], self.room, key.shape[3])
+            self.kv[layer] = key.new_zeros(shape), value.new_zeros(shape)
+        keys, values = self.kv[layer]
+        rows = torch.arange(len(key), device=key.device)
+        keys[rows, :, self.at] = key[:, :, 0]
+        values[rows, :, self.at] = value[:, :, 0]
+        return keys, values
+
+    def select(self, rows: Tensor) -> Buffer:
+        """Some rows (n,) by index."""
+        return Buffer(self.room, self.at[rows],
+                      {layer: (k[rows], v[rows]) for layer, (k, v) in self.kv.items()})
+
+    def join(self, other: Buffer) -> Buffer:
+        """The rows of both; one of them may have nothing written yet."""
+        kv = {}
+        for layer in {*self.kv, *other.kv}:
+            some = (self.kv.get(layer) or other.kv[layer])[0]
+            empty = tuple(some.new_zeros(len(x.at), *some.shape[1:]) for x in (self, other))
+            pairs = [x.kv.get(layer, (none, none)) for x, none in zip((self, other), empty,
+                                                                      strict=True)]
+            kv[layer] = tuple(torch.cat(parts) for parts in zip(*pairs, strict=True))
+        return Buffer(self.room, torch.cat([self.at, other.at]), kv)
+
+
+@dataclass
+class Reading:
+    """One pass of N rows (N, T): the segments before them, and themselves.
+
+    A segment of R rows is shared by N / R rows each, side by side. Where groups are uneven, places
+    (N,) says where in a full grid of R x `grid` rows each one stands. mask (N, T) is False on
+    padding; with a buffer T = 1, and what it holds is seen too.
+    """
+
+    past: list[Segment]
+    mask: Tensor
+    own: Segment | None = None
+    buffer: Buffer | None = None
+    seen: int = 0
+    places: Tensor | None = None
+    grid: int = 1
+
+
+def attend(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor,
+           attention_mask: Tensor | None, scaling: float | None = None, dropout: float = 0.0,
+           reading: Reading | None = None, **options: object) -> tuple[Tensor, None]:
+    """An attention function for `transformers`: query (N, H, T, D) -> (N, T, H, D)."""
+    assert reading is not None, "only called by models of ponder"
+    layer: int = module.layer_idx  # type: ignore[assignment]
+    if reading.own is not None:
+        reading.own.kv[layer] = key, value
+    query = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    pairs = [segment.kv[layer] for segment in reading.past]
+    scores = [_spread(query, keys, reading).masked_fill(_hidden(segment.mask, query, reading),
+                                                        -torch.inf)
+              for segment, (keys, _) in zip(reading.past, pairs, strict=True)]
+    if reading.buffer is None:
+        own_scores = _products(query, key).masked_fill(_later(reading.mask), -torch.inf)
+    else:
+        key, value = (x[:, :, :reading.seen] for x in reading.buffer.write(layer, key, value))
+        after = torch.arange(reading.seen, device=key.device) > reading.buffer.at[:, None]
+        own_scores = _products(query, key).masked_fill(after[:, None, None], -torch.inf)
+    weight = torch.cat([*scores, own_scores], -1).float().softmax(-1).to(value.dtype)
+    weight = torch.nn.functional.dropout(weight, dropout, module.training)
+    shares = weight.split([x.shape[-1] for x in (*scores, own_scores)], -1)
+    found = _mixture(shares[-1], value)
+    for share, (_, values) in zip(shares, pairs, strict=False):
+        found = found + _spread(share, values, reading, mix=True)
+    return found.transpose(1, 2), None
+
+
+def _products(query: Tensor, key: Tensor) -> Tensor:
+    """(N, H, T, S): scores of queries (N, H, T, D) with keys (N, heads, S, D), H a multiple."""
+    heads = key.shape[1]
+    grouped = query.unflatten(1, (heads, -1)).flatten(2, 3) @ key.transpose(2, 3)
+    return grouped.unflatten(2, (-1, query.shape[2])).flatten(1, 2)
+
+
+def _mixture(weight: Tensor, value: Tensor) -> Tensor:
+    """(N, H, T, D): values (N, heads, S, D) mixed by weights (N, H, T, S)."""
+    heads = value.shape[1]
+    grouped = weight.unflatten(1, (heads, -1)).flatten(2, 3) @ value
+    return grouped.unflatten(2, (-1, weight.shape[2])).flatten(1, 2)
+
+
+def _spread(rows: Tensor, held: Tensor, reading: Reading, mix: bool = False) -> Tensor:
+    """`_products` or `_mixture` of rows (N, H, T, ...) with what R groups hold: each group as one.
+
+    (N, H, T, x) -> (R, H, G T, x), so that what is held is read once for its G rows.
+    """
+    held_rows, count = len(held), len(rows)
+    if reading.places is not None:
+        full = rows.new_zeros(held_rows * reading.grid, *rows.shape[1:])
+        rows = full.index_copy(0, reading.places, rows)
+    grouped = rows.unflatten(0, (held_rows, -1)).transpose(1, 2)
+    found = (_mixture if mix else _products)(grouped.flatten(2, 3), held)
+    found = found.unflatten(2, grouped.shape[2:4]).transpose(1, 2).flatten(0, 1)
+    return found if len(found) == count and reading.places is None else found[reading.places]
+
+
+def _hidden(mask: Tensor, query: Tensor, reading: Reading) -> Tensor:
+    """(N, 1, 1, S): True where a segment's mask (R, S) hides a token from the rows behind it."""
+    rows = mask.repeat_interleave(
+        reading.grid if reading.places is not None else len(query) // len(mask), 0)
+    rows = rows if reading.places is None else rows[reading.places]
+    return ~rows[:, None, None]
+
+
+def _later(mask: Tensor) -> Tensor:
+    """(N, 1, T, T): True on padding and on tokens still to come; each token sees itself."""
+    width = mask.shape[1]
+    causal = torch.ones(width, width, dtype=torch.bool, device=mask.device).tril()
+    own = torch.eye(width, dtype=torch.bool, device=mask.device)
+    return ~((causal & mask[:, None]) | own)[:, None]
+
+
+def register() -> None:
+    """Make `attend` known to transformers under NAME."""
+    from transformers import AttentionInterface
+    from transformers.masking_utils import AttentionMaskInterface
+
+    AttentionInterface.register(NAME, attend)
+    AttentionMaskInterface.register(NAME, lambda *words, **more: None)

