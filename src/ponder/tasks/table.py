@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ponder.config.tasks import TABLES
 from ponder.errors import UserError
 from ponder.types import Problem
 
-TABLES = (".csv", ".parquet")
 Row = tuple[str, dict[str, Any]]  # where it stands ("x.csv, line 3"), and its cells
 
 
