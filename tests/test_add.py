@@ -6,6 +6,7 @@ Token ids: 0 padding, 1..10 the digits 0..9, 11 `+`, 12 `=`, then the answers 0,
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -377,8 +378,9 @@ def test_evaluation_takes_a_random_part_of_a_large_file(tmp_path: Path) -> None:
      "question, answer"),
     ("a\n1\n", ": found columns a, but not question, answer; legal: question, answer"),
     ("question,answer\n", ": found no rows; legal: at least one problem"),
-    ("", ": cannot be read (No columns to parse from file); legal: an intact .csv or .parquet "
-     "file"),
+    ("", ": found no rows; legal: at least one problem"),
+    ('question,answer\n"1\n+1=",2\n1+1=\n', ", line 4: found 1 cells; legal: 2, as in the first "
+     "line"),
 ])
 def test_a_wrong_file_gets_one_line(content: str, line: str, tmp_path: Path) -> None:
     path = tmp_path / "problems.csv"
@@ -399,7 +401,8 @@ def test_garbage_gets_one_line(name: str, content: bytes, tmp_path: Path) -> Non
     with pytest.raises(UserError) as error:
         from_file(path, max=10)
     line = str(error.value)
-    assert line.startswith(f"{path}: ") and "legal: " in line and "\n" not in line
+    assert re.match(rf"{re.escape(str(path))}(, line \d)?: ", line)
+    assert "legal: " in line and "\n" not in line
     assert len(line) < len(str(path)) + 200
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from ponder.config import GROUPS, REWARDS, SCHEMAS, VARIANTS, Config, variants
 from ponder.config.policy import thought_count
+from ponder.config.tasks import TABLES
 from ponder.errors import UserError, closest, shown
 from ponder.schedule import FORMS, parse_schedule
 
@@ -195,12 +196,8 @@ def _model_must_fit(config: Config) -> Iterator[str]:
 
 
 def _files_must_fit(config: Config) -> Iterator[str]:
-    tables = (".csv", ".parquet")
-    data, out = config.task.data, config.out
-    if data is not None and not (Path(data).is_file() and data.endswith(tables)):
-        yield (f"task.data={data}: found no such table; legal: a file that ends in "
-               ".csv or .parquet")
-    if config.action == "problems" and not str(out).endswith(tables):
+    out = config.out
+    if config.action == "problems" and not str(out).endswith(TABLES):
         yield f"out={shown(out)}: found no table to write; legal: out=<file>.csv or .parquet"
     if not re.fullmatch(r"\w[\w.-]*", config.run_type):
         yield (f"run_type={config.run_type}: found {config.run_type!r}; legal: letters, digits, "

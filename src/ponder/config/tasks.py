@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from ponder.config.fields import option
 
 NUMBER_TOKENS = 1_000_000
+TABLES, QUESTIONS = (".csv", ".parquet"), (".csv", ".jsonl", ".parquet")  # files of problems
+LANGUAGES = ("AR-XY", "BN-BD", "DE-DE", "ES-LA", "FR-FR", "HI-IN", "ID-ID", "IT-IT", "JA-JP",
+             "KO-KR", "PT-BR", "SW-KE", "YO-NG", "ZH-CN")  # of openai/MMMLU
 
 
 @dataclass
@@ -48,13 +52,18 @@ class AddTask:
         if self.thought_length != length:
             yield (f"task.thought_length={self.thought_length}: found another length than the "
                    f"gold thought has; legal: {length} (set thinker.tokens for more)")
+        yield from missing("data", self.data, TABLES)
         if self.held_out == 0 and self.data is None:
             yield (f"task.held_out={self.held_out:g}: found no question to evaluate on; legal: "
                    "above 0, at most 0.9")
 
 
-PREAMBLE = ("Think step by step about the following question, then end with \"The answer is (X).\", "
-            "where X is the letter of the right option.")
+PREAMBLES = {
+    "generated": "Think step by step about the following question, then end with \"The answer is "
+                 "(X).\", where X is the letter of the right option.",
+    "letter": "Think step by step about the following question and its options.",
+    "cloze": "Think step by step about the following question.",
+}
 
 
 @dataclass
@@ -62,19 +71,21 @@ class QaTask:
     """Multiple-choice questions from a file."""
 
     name: str = option("qa", "name of the task", legal=("qa",))
-    data: str | None = option(None, "questions: .csv, .jsonl or .parquet with the columns question, "
-                              "A, B, ... (or choices), answer, and perhaps id, subject, split")
-    test_data: str | None = option(None, "held-out questions; null: the rows of `data` whose split "
-                                   "is test or val, else a share of them")
+    data: str | None = option(None, "questions: .csv, .jsonl or .parquet with the columns "
+                              "question, A, B, ... (or choices), answer, and perhaps id, subject, "
+                              "split")
+    test_data: str | None = option(None, "held-out questions; null: the rows of `data` whose "
+                                   "split is test or val, else a share of them")
     subjects: list[str] = option([], "only questions of these subjects; none: of all")
     train_questions: int | None = option(None, "train on so many questions; null: on all", low=1)
     test_questions: int = option(200, "held-out questions used by an evaluation", low=1)
     held_out: float = option(0.2, "share that is held out where no split says which", low=0.0,
                              high=0.9)
-    answer: str = option("generated", "how a question is answered: by a letter in the written text, "
-                         "by the likeliest letter after the thought, or by the likeliest text of "
-                         "an option after it", legal=("generated", "letter", "cloze"))
-    preamble: str = option(PREAMBLE, "instruction in front of the question")
+    answer: str = option("generated", "how a question is answered: by a letter in the written "
+                         "text, by the likeliest letter after the thought, or by the likeliest "
+                         "text of an option after it", legal=("generated", "letter", "cloze"))
+    preamble: str | None = option(None, "instruction in front of the question; null: one that "
+                                  "fits task.answer")
     shots: int = option(0, "worked examples in front", low=0)
     shots_data: str | None = option(None, "file of the worked examples, with a column rationale "
                                     "where they think; null: training questions")
@@ -87,7 +98,10 @@ class QaTask:
     def contradictions(self) -> Iterator[str]:
         """Each combination of legal values that means nothing, as the line that says why."""
         if self.data is None and self.name == "qa":
-            yield "task.data=null: found no questions; legal: task.data=<file>.csv, .jsonl, .parquet"
+            yield ("task.data=null: found no questions; legal: task.data=<file>.csv, .jsonl, "
+                   ".parquet")
+        for key in ("data", "test_data", "shots_data"):
+            yield from missing(key, getattr(self, key), QUESTIONS)
         if self.held_out == 0 and self.test_data is None and self.name == "qa":
             yield (f"task.held_out={self.held_out:g}: found no question to evaluate on; legal: "
                    "above 0, or task.test_data=<file>")
@@ -99,6 +113,28 @@ class MmluTask(QaTask):
 
     name: str = option("mmlu", "name of the task", legal=("mmlu",))
     language: str = option("EN", "EN (cais/mmlu), or a language of openai/MMMLU such as YO-NG")
+
+    def contradictions(self) -> Iterator[str]:
+        """Each combination of legal values that means nothing, as the line that says why."""
+        yield from super().contradictions()
+        if self.data is None and self.language not in ("EN", *LANGUAGES):
+            yield (f"task.language={self.language}: found no such language on the hub; legal: EN, "
+                   f"{', '.join(LANGUAGES)}, or task.data=<file> with the questions")
+
+
+def missing(key: str, path: str | None, kinds: tuple[str, ...]) -> Iterator[str]:
+    """The line that says that a file of problems is not there, or none."""
+    if path is not None and not (Path(path).is_file() and path.endswith(kinds)):
+        yield (f"task.{key}={path}: found no such table; legal: a file that ends in "
+               f"{', '.join(kinds[:-1])} or {kinds[-1]}")
+
+
+def split_name(name: str) -> str:
+    """The language in an old name of a data set: `mmlu_YO-NG` -> `YO-NG`, `mmlu` -> `EN`."""
+    task, _, language = name.partition("_")
+    if task.lower() != "mmlu":
+        raise ValueError(f"{name!r} is no name of MMLU; legal: mmlu, mmlu_<language>")
+    return language.upper().replace("_", "-") or "EN"
 
 
 def gold_length(limit: int, terms: int, modular: bool, gold: str) -> int:

@@ -7,6 +7,8 @@ from typing import Protocol
 import torch
 
 from ponder.tasks.add import Add
+from ponder.tasks.mmlu import Mmlu
+from ponder.tasks.qa import Qa
 from ponder.tokens import Vocabulary
 from ponder.types import Problem, Problems
 
@@ -42,4 +44,4 @@ class Task(Protocol):
         ...
 
 
-TASKS: dict[str, type] = {"add": Add}
+TASKS: dict[str, type] = {"add": Add, "qa": Qa, "mmlu": Mmlu}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ponder.config.tasks import AddTask
 from ponder.errors import UserError
-from ponder.tasks.table import read_table
+from ponder.tasks.table import read_table, require
 from ponder.tokens import Vocabulary, place
 from ponder.types import Problem, Problems
 
@@ -195,12 +195,13 @@ class Add:
 
     def _read(self, path: Path) -> dict[str, tuple[Tensor, Tensor]]:
         """(numbers, answers) of the splits train and test of a .csv or .parquet file."""
-        rows = read_table(path, required=("question", "answer"))
-        found = [self._row(path, line, row) for line, row in enumerate(rows, start=2)]
+        rows = read_table(path)
+        require(path, rows, ("question", "answer"))
+        found = [self._row(where, row) for where, row in rows]
         numbers = torch.tensor([numbers for numbers, _, _ in found])
         answers = torch.tensor([answer for _, answer, _ in found])
         test = self.held_out(numbers)
-        if "split" in rows[0]:
+        if "split" in rows[0][1]:
             test = torch.tensor([split == "test" for _, _, split in found])
         for name, part in (("train", ~test), ("test", test)):
             if not part.any():
@@ -208,12 +209,12 @@ class Add:
                                 "train and test in it, or another task.held_out")
         return _split(numbers, answers, test)
 
-    def _row(self, path: Path, line: int, row: dict[str, Any]) -> tuple[list[int], int, str]:
+    def _row(self, where: str, row: dict[str, Any]) -> tuple[list[int], int, str]:
         """Numbers, answer and split of one row. Raises `UserError` that names the line."""
         question, answer = str(row["question"]).strip(), str(row["answer"]).strip()
         terms = [term.strip() for term in question.removesuffix("=").split("+")]
         split = str(row.get("split", "train"))
-        where, limit = f"{path}, line {line}", self.config.max
+        limit = self.config.max
         if len(terms) != self.config.terms or not all(
                 word.isdecimal() and word.isascii() for word in [*terms, answer]):
             raise UserError(f"{where}: found question {question!r} and answer {answer!r}; legal: "

@@ -1,0 +1,207 @@
+r"""The letter that a written text gives as its answer, or none: nothing is guessed.
+
+Letters are Latin ones; the script and the language around them do not matter, and full-width
+letters count as plain ones. Two kinds of places count.
+
+1. **Statements**: a word for "answer" (`ANSWERS`), perhaps a few words up to "is" or a colon, and
+   the letter: "The answer is (B).", "Answer: b", "La respuesta correcta es la B", "答案是B",
+   "Ìdáhùn ni B"; "I choose B"; \boxed{B} and \boxed{\text{(B)}}; a line of a letter alone: "B",
+   "**B**", "(B)", "B.", "option B". The **last** statement counts. If it names several letters
+   ("A or B") the text is `several`; if its letter is no option (E of four) the text is `none`.
+2. **Mentions**, where nothing is stated: "(B)", "**B**", "option B", "B. blue", and letters that
+   stand alone in a sentence. One letter in all is the answer; different ones are `several`.
+
+Lower case counts in statements only. What is no letter at all: the article "A" and "I", "E", "O" of
+other languages (a vowel in front of a word, other than "is", "and", "because" and their like);
+vitamin C, hepatitis B, B cells, 25 °C; f(A), A + B and x = C. A letter that is denied or asked
+about ("not B", "B is wrong", "the answer is B?"), or may be an initial (C. elegans, Robert B.
+Parker), is named, but is not the answer. Options listed one after the other are named, and none
+of them is stated.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import NamedTuple
+
+FOUND, NONE, SEVERAL = "found", "none", "several"
+FRONT = 12  # a letter among so many first signs of a line may begin an option
+
+# Words for "answer" and what stands between them and the letter, as `plain` writes them: in the
+# languages of openai/MMMLU and a few more.
+ANSWERS = (
+    "answers?", "(?:correct|right|best) (?:option|choice|letter)", "respuesta", "reponse",
+    "I(?:'d| would|'ll| will)? (?:choose|pick|select|go with|go for|opt for)", "resposta", "jibu",
+    "risposta", "antwort", "jawaban(?:nya)?", "idahun", "esi", "aziza", "osisa", "jaabi", "cevap",
+    "dap an", "ответ", "الاجابة", "الإجابة", "الجواب", "उत्तर", "जवाब", "উত্তর", "答案",
+    "答え", "答", "正解", "故选", "应选", "我选", "选择", "正确选项", "정답", "답")
+LINKS = ("is", "be", "are", "was", "es", "est", "e", "·", "ist", "adalah", "ni", "bu", "je", "ye",
+         "la", "هي", "هو", "है", "হল", "হলো", "是", "为", "は", "が", "은", "는",
+         r"[:=→>\u2014\u2013-]")
+FILLERS = ("option", "choice", "letter", "the", "la", "el", "le", "die", "der", "a", "opcion",
+           "opcao", "lettre", "letra", "opsi", "选项", "either")
+JOINTS = ("and", "or", "nor", "et", "ou", "und", "oder", "y", "o", "e", "tabi", "ati",
+          "na", "atau", "dan", "au", "и", "или")
+NAMES = ("[Vv]itamins?|[Hh]epatitis|[Tt]ypes?|[Gg]roup|[Ff]actor|[Ii]nfluenza|[Pp]lan|[Gg]rade|"
+         "[Cc]lass|[Ff]igure|[Pp]rotein|[Ss]tatement|[Hh]a?emoglobin|[Pp]oint|[Ss]et")
+NOUNS = "cells?|lymphocytes?|vitamins?|virus|strains?|levels?"
+VERBS = "is|was|and|or|nor|but|because|since|isn't|cannot|can't"
+
+
+def _word(*words: str) -> str:
+    """One of the words, not as part of a longer Latin one."""
+    return rf"(?<![A-Za-z])(?:{'|'.join(words)})(?![A-Za-z])"
+
+
+_LATIN = r"0-9A-Za-z_\u00c0-\u04ff\u1e00-\u1eff"  # and Greek and Cyrillic
+_LETTER = re.compile(rf"(?<![{_LATIN}])[A-Za-z](?![{_LATIN}])")
+_MARKED = re.compile(rf"(?<![{_LATIN}])(?:\*\*\(?|\*|`|\"|“|「|『|【|\[|\(\s*)([A-Za-z])(?:(\.|:)?"
+                     r"(?:\)?\*\*|\*|`|\"|”|」|』|】|\]|\s*\)))")
+_STATED = re.compile(
+    rf"(?P<no>(?:not the|wrong|incorrect|possible) )?{_word(*ANSWERS)}(?P<gap>[^.!?。\n]{{0,48}}?"
+    rf"{_word(*LINKS)}|)[\s\"'$:>.-]*(?:{_word(*FILLERS)} ?)*[($]*\Z", re.IGNORECASE)
+_UNSAID = re.compile(r"\b(?:not|cannot|never|wrong|incorrect|choices|options|no|nicht|pas|nao|kii|"
+                     rf"bughi)\b|n't|不|아니|नहीं|ليس|(?-i:(?<![{_LATIN}])[A-Z](?![{_LATIN}]))",
+                     re.IGNORECASE)
+_ASKED = re.compile(r"\)? ?(?:\?|(?:is|was|can|does|would)(?: not\b|n't)|cannot\b|is (?:also )?"
+                    r"(?:wrong|incorrect|false)\b|是错|错|不)", re.IGNORECASE)
+_DENIED = re.compile(r"(?:\b(?:not|cannot|neither|nor|never|except|wrong)|n't)"
+                     rf"(?: be| is| {_word(*ANSWERS)})*(?: option| choice)? ?\(?\Z", re.IGNORECASE)
+_ALONE = re.compile(r"[\s>#({\[\"'$:.-]*(?:(?:option|choice|letter) )?\(?", re.IGNORECASE)
+_REST = re.compile(r"[\s)}\]\"'$:;,.。!]*")
+_HEADS = re.compile(rf"(?<![{_LATIN}])([A-Z])(?:[):]|\.(?=\s)|[.\s]*\Z)")
+_JOINT = re.compile(rf"\)?[.\s]*(?:(?:[,/&和或、]|{_word(*JOINTS)})[\s(]*)+", re.IGNORECASE)
+# what stands behind a sign that is no letter, and what in front of one
+_PART = re.compile(rf"[-\u2013'\u2019]\w|[(^=+°\\]|\.\w| [=+^<>] | (?:{NOUNS})\b")
+_ROOT = re.compile(r"(?:\w['\u2019.\u2013-]|[°^=+\\$_]|[=+<>] |\d ?|\w\(|"
+                   rf"\b(?:{NAMES}) )\Z")
+
+
+class Answer(NamedTuple):
+    """A letter, or None; and whether it was `found`, or `none` or `several` were."""
+
+    letter: str | None
+    status: str
+
+
+class Place(NamedTuple):
+    """A letter in a text, what it is joined with ("or B"), and how it stands there."""
+
+    letter: str
+    start: int
+    stated: bool
+    denied: bool
+
+
+def parse(text: str, letters: str = "ABCD") -> Answer:
+    """The answer that a text gives, out of the letters of its options."""
+    text = plain(text)
+    places = _places(text)
+    stated = [i for i, place in enumerate(places) if place.stated]
+    if stated:
+        named, answers = _joined(text, places, stated[-1]), None
+    else:
+        kept = [place for place in places if place.letter in {*letters, *"ABCDE"}]
+        named = {place.letter for place in kept}
+        answers = {place.letter for place in kept if not place.denied}
+    if len(named) > 1:
+        return Answer(None, SEVERAL)
+    found = (named if answers is None else answers) & set(letters)
+    return Answer(found.pop(), FOUND) if found else Answer(None, NONE)
+
+
+def plain(text: str) -> str:
+    """Text with plain Latin letters: marked ones as (B), boxes as statements, no markup."""
+    text = text.translate({code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)})
+    text = unicodedata.normalize("NFC", text)
+    text = re.sub(r"(?<!\w)(?=[^\x00-\x7f])[^\W\d_][\u0300-\u036f]*(?!\w)|"
+                  r"(?<!\w)[A-Za-z][\u0300-\u036f]+(?!\w)", _lone, text)
+    text = "".join(unicodedata.normalize("NFD", sign)[0] if sign < "\u0250" or
+                   "\u1e00" <= sign < "\u1f00" else sign for sign in text)
+    text = re.sub(r"[\u0300-\u036f]", "", text)
+    text = re.sub(r"\\(?:text|textbf|mathrm|mathbf|bf|rm)\s*\{([^{}]*)\}", r"\1", text)
+    text = re.sub(r"\\f?boxed\s*\{\s*([A-Za-z])\s*\}", r" answer: (\1)", text)
+    text = re.sub(r"\\f?boxed\s*\{([^{}]*)\}?", r" answer: \1 ", text)
+    text = re.sub(r"\*\*\(?([A-Za-z])\)?[.):](?=\s)", r"(\1)", text)
+    text = _MARKED.sub(r"(\1)\2", text)
+    return re.sub(r"[ \t]+", " ", re.sub(r"[*`]|</?\w+>", "", text.replace("<answer>", "answer:")))
+
+
+def _lone(found: re.Match[str]) -> str:
+    """Instead of an accented letter that is a word, such as é: no letter. Other scripts stay."""
+    return "·" if unicodedata.normalize("NFD", found[0])[0].isascii() else found[0]
+
+
+def _places(text: str) -> list[Place]:
+    """All letters in a text that may stand for options."""
+    places, listed = [], _listed(text)
+    for found in _LETTER.finditer(text):
+        letter, start, end = found[0], found.start(), found.end()
+        before, after = text[max(0, start - 100):start], text[end:end + 40]
+        marked = before.endswith("(") and after.startswith(")") and not re.search(
+            rf"[{_LATIN}]\($", before)
+        if not marked and _is_word(letter, after):
+            continue
+        asked = _ASKED.match(after) is not None
+        words = _STATED.search(before)
+        said = words is not None and not (words["no"] or _UNSAID.search(words["gap"]))
+        stated = (said or _is_line(text, start)) and not asked and start not in listed
+        mentioned = letter.isupper() and (marked or not _ROOT.search(before))
+        if stated or mentioned:
+            denied = asked or _DENIED.search(before) is not None or (
+                not (stated or marked) and _is_initial(text, start))
+            places.append(Place(letter.upper(), start, stated and not denied, denied))
+    return places
+
+
+def _is_word(letter: str, after: str) -> bool:
+    """Whether it is an article, or part of something longer, by what comes behind it."""
+    vowel = letter in "AaEeIiOo" and re.match(rf" (?!(?:{VERBS})\b)[\"“(]?[{_LATIN}]", after)
+    return bool(vowel) or _PART.match(after) is not None
+
+
+def _is_initial(text: str, start: int) -> bool:
+    """Whether a letter may belong to a name inside a sentence: C. elegans, Robert B. Parker."""
+    before, after = text[max(0, start - 40):start], text[start + 1:start + 4]
+    line = text.rfind("\n", 0, start) + 1
+    inside = _ALONE.fullmatch(text, line, start) is None
+    return inside and bool(re.match(r"\. [a-z]", after) or (
+        re.search(r"[A-Z][a-z]+ \Z", before) and re.match(r"\. [A-Z]", after)))
+
+
+def _is_line(text: str, start: int) -> bool:
+    """Whether a letter and marks are all there is in its line."""
+    first, last = text.rfind("\n", 0, start) + 1, text.find("\n", start)
+    return (_ALONE.fullmatch(text, first, start) is not None and
+            _REST.fullmatch(text, start + 1, len(text) if last < 0 else last) is not None)
+
+
+def _listed(text: str) -> set[int]:
+    """Where the first letters of options stand that are below each other, or side by side."""
+    found, start, above = set(), 0, None
+    for line in text.splitlines(keepends=True):
+        heads = [(head[1], start + head.start(1)) for head in _HEADS.finditer(line)]
+        pairs = zip(heads, heads[1:], heads[2:], strict=False)
+        found |= {one[1] for one, two, three in pairs
+                  if _follows(one[0], two[0]) and _follows(two[0], three[0])}
+        own = heads[0] if heads and heads[0][1] - start <= FRONT else None
+        if above and own and _follows(above[0], own[0]):
+            found |= {above[1], own[1]}
+        above = own if line.strip() else above
+        start += len(line)
+    return found
+
+
+def _follows(letter: str, other: str) -> bool:
+    return ord(other) == ord(letter) + 1
+
+
+def _joined(text: str, places: list[Place], first: int) -> set[str]:
+    """The letter of a place with those that are joined to it: "A or B"."""
+    letters = {places[first].letter}
+    for one, other in zip(places[first:], places[first + 1:], strict=False):
+        if not _JOINT.fullmatch(text, one.start + 1, other.start):
+            break
+        letters.add(other.letter)
+    return letters
