@@ -363,6 +363,8 @@ def test_judge(tmp_path: Path) -> None:
     assert qa.judge(problems, ["(A)", "The answer is B.", "A cell"]).tolist() == [0, 1, -1]
     assert qa.judge(problems, ["(A)", "A or B", "C", "b", "Answer: a", ""]).tolist() == [
         0, -2, -1, 1, 0, -1]
+    qa.list[1] = replace(qa.list[1], choices=("one", "two", "three"))
+    assert qa.judge(problems, ["(C)"] * 6).tolist() == [-1, -1, 2, 2, -1, -1]
 
 
 def test_hints(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 Columns, in upper or lower case: `question`; the options, as columns `A`, `B`, ... up to `J`, or as
 one column `choices` that holds a list (in a .csv as JSON); `answer`; and perhaps `id`, `subject`,
-`split`, `language`, `rationale` (or `thought`). Other columns are not looked at. That covers our own files,
-openai/MMMLU (`Question,A,B,C,D,Answer,Subject`) and cais/mmlu (`choices`, `answer` as a number).
+`split`, `language`, `rationale` (or `thought`). Other columns are not looked at. That covers our
+own files, openai/MMMLU (`Question,A,B,C,D,Answer,Subject`) and cais/mmlu (`choices`, `answer` as a
+number).
 
 - Options: 2 to 10. A row may have fewer than others: its last cells are empty.
 - Answer: a letter of an option, or else its text in full. Where options are a list, a number is the
