@@ -41,7 +41,7 @@ STATED = [
     ("The correct option is D", "D"),
     ("The answer to this question would be (C).", "C"),
     ("The answer is B, not C.", "B"),
-    ("The answer is B: C is wrong.", "B"),
+    ("The answer is B: C fails.", "B"),
     ("The answer is A because a cell divides.", "A"),
     ("I choose B. It was C that I doubted.", "B"),
     ("I'd go with option B", "B"),
