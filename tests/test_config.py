@@ -155,7 +155,10 @@ NEEDS = {"model=hf": ["model.name=gpt2"], "task=qa": ["task.data=questions.csv"]
     f"reward=[{','.join(file.stem for file in FILES if file.parts[0] == 'reward')}]",
     f"variant=[{','.join(file.stem for file in FILES if file.parts[0] == 'variant')}]",
 ])
-def test_every_file_composes(word: str, composed: Compose) -> None:
+def test_every_file_composes(word: str, composed: Compose, tmp_path: Path,
+                             monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("questions.csv").touch()
     node = composed(word, *NEEDS.get(word, []))
     config = OmegaConf.to_object(node)
     assert isinstance(config, Config)

@@ -18,6 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from ponder.cli import CONF, read
 from ponder.compat import rewrite
 from ponder.config import REWARDS, register
+from ponder.config.tasks import LANGUAGES
 from ponder.errors import UserError, closest, explain, refuse_words, shown
 
 FORMS = "a number, or linear, cosine or exponential(start, end, steps)"
@@ -174,6 +175,14 @@ CONTRADICTIONS = [
      "has; legal: 2 (set thinker.tokens for more)"),
     ("task.held_out=0", "task.held_out=0: found no question to evaluate on; legal: above 0, at "
      "most 0.9"),
+    ("task=qa", "task.data=null: found no questions; legal: task.data=<file>.csv, .jsonl, "
+     ".parquet"),
+    ("task=qa task.data=/no/such.jsonl", "task.data=/no/such.jsonl: found no such table; legal: a "
+     "file that ends in .csv, .jsonl or .parquet"),
+    ("task=mmlu task.shots_data=x.txt", "task.shots_data=x.txt: found no such table; legal: a file "
+     "that ends in .csv, .jsonl or .parquet"),
+    ("task=mmlu task.language=YO", "task.language=YO: found no such language on the hub; legal: "
+     "EN, " + ", ".join(LANGUAGES) + ", or task.data=<file> with the questions"),
     ("action=problems", "out=null: found no table to write; legal: out=<file>.csv or .parquet"),
     ("action=problems out=x.txt", "out=x.txt: found no table to write; legal: out=<file>.csv or "
      ".parquet"),

@@ -2,8 +2,9 @@
 
 Columns, in upper or lower case: `question`; the options, as columns `A`, `B`, ... up to `J`, or as
 one column `choices` that holds a list (in a .csv as JSON); `answer`; and perhaps `id`, `subject`,
-`split`, `language`, `rationale`. Other columns are not looked at. That covers our own files,
-openai/MMMLU (`Question,A,B,C,D,Answer,Subject`) and cais/mmlu (`choices`, `answer` as a number).
+`split`, `language`, `rationale` (or `thought`). Other columns are not looked at. That covers our
+own files, openai/MMMLU (`Question,A,B,C,D,Answer,Subject`) and cais/mmlu (`choices`, `answer` as a
+number).
 
 - Options: 2 to 10. A row may have fewer than others: its last cells are empty.
 - Answer: a letter of an option, or else its text in full. Where options are a list, a number is the
@@ -78,7 +79,7 @@ def questions_of(source: str, rows: list[Row], language: str = "") -> list[Quest
         questions.append(Question(
             _text(cells.get("id")) or own, question, choices, _answer(where, cells, choices),
             subject, _text(cells.get("language")) or language, split,
-            _text(cells.get("rationale")) or None))
+            _text(cells.get("rationale", cells.get("thought"))) or None))
     return questions
 
 
