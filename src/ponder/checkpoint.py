@@ -55,12 +55,7 @@ def _write(policy: Policy, temporary: Path, config: dict[str, Any], state: dict[
            about: dict[str, Any]) -> None:
     """All files of a checkpoint, and wait until they are on the disk."""
     shutil.rmtree(temporary, ignore_errors=True)
-    if isinstance(policy, TextPolicy):
-        save_text_model(policy.net, temporary, policy.vocabulary)
-    else:
-        save_pretrained(policy.thinker, temporary, policy.vocabulary)
-    if policy.answerer is not policy.thinker:
-        save_pretrained(policy.answerer, temporary / "answerer", policy.vocabulary)
+    _write_models(policy, temporary)
     write_json(temporary / "ponder.json", {"config": config})
     if state is not None:
         torch.save(state, temporary / "state.pt")
@@ -69,6 +64,15 @@ def _write(policy: Policy, temporary: Path, config: dict[str, Any], state: dict[
     write_json(temporary / "manifest.json", {**about, "files": files})
     for path in (*temporary.rglob("*"), temporary):
         _sync(path)
+
+
+def _write_models(policy: Policy, directory: Path) -> None:
+    if isinstance(policy, TextPolicy):
+        save_text_model(policy.net, directory, policy.vocabulary)
+        return
+    save_pretrained(policy.thinker, directory, policy.vocabulary)
+    if policy.answerer is not policy.thinker:
+        save_pretrained(policy.answerer, directory / "answerer", policy.vocabulary)
 
 
 def _sync(path: Path) -> None:

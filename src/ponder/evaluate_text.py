@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ponder.evaluate import NECESSITY, Evaluation
-from ponder.models.text import LETTERS, TextPolicy
+from ponder.models.text import TextPolicy
 from ponder.tasks.qa import Qa
+from ponder.tasks.questions import LETTERS
 from ponder.types import Problems, Rollouts
 from ponder.writing import Written
 

@@ -134,8 +134,8 @@ class Session:
         self.log_metrics(progress, self.found.metrics)
         self.log.table(f"val_{progress.step}", self.found.rows)
         shown = self.found.rows[:SHOWN_ROLLOUTS]
-        self.console.samples([f"{row['question']}{row.get('thought', row.get('rationale', ''))}{row['answer']}"
-                              for row in shown])
+        self.console.samples([f"{row['question']}{row.get('thought', row.get('rationale', ''))}"
+                              f"{row['answer']}" for row in shown])
         return self.found.metrics["accuracy"]
 
     def save(self, progress: Progress) -> None:

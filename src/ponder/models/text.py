@@ -9,7 +9,6 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
-from ponder.tasks.answers import parse
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -18,12 +17,13 @@ from ponder.models.critic import Critic
 from ponder.models.hf import TextModel
 from ponder.models.policy import Policy, Rules
 from ponder.models.segments import Segment
+from ponder.tasks.answers import parse
+from ponder.tasks.questions import LETTERS
 from ponder.tokens import TextVocabulary
 from ponder.types import Problems, Rollouts, Scores
 
 ROWS = 1024  # decisions whose logits are in memory at once
 TOKENS = 16_384  # tokens read at once where no gradient is wanted
-LETTERS = "ABCDEFGHIJ"
 
 
 class TextPolicy(Policy):
@@ -33,11 +33,13 @@ class TextPolicy(Policy):
     The reference is a model of its own, or, with LoRA, the same one without its adapter.
     """
 
+    vocabulary: TextVocabulary  # type: ignore[assignment]
+
     def __init__(self, net: TextModel, vocabulary: TextVocabulary, rules: Rules, answer: str,
                  critic: Critic | None = None, reference: TextModel | None = None,
                  leashed: bool = False) -> None:
-        super().__init__(net, None, vocabulary, rules, False, critic,  # type: ignore[arg-type]
-                         reference)  # type: ignore[arg-type]
+        super().__init__(net, None, vocabulary, rules, False,  # type: ignore[arg-type]
+                         critic, reference)  # type: ignore[arg-type]
         self.mode = answer
         self.leashed = leashed
 
@@ -142,7 +144,7 @@ class TextPolicy(Policy):
         """(B,): the option whose letter a text gives as its answer; -1 where it gives none."""
         assert problems.options is not None
         counts = (problems.options != problems.pad).any(2).sum(1).repeat_interleave(samples)
-        letters = [parse(self.vocabulary.text(tokens), LETTERS[:count])
+        letters = [parse(self.vocabulary.text(tokens), LETTERS[:count]).letter
                    for tokens, count in zip(thought.tolist(), counts.tolist(), strict=True)]
         return torch.tensor([-1 if letter is None else LETTERS.index(letter)
                              for letter in letters], device=thought.device)
@@ -163,7 +165,7 @@ class TextPolicy(Policy):
         total = total.masked_fill(~there, -torch.inf)
         if self.mode != "cloze":
             return total, total
-        sizes = self.vocabulary.sizes.to(thought.device)[problems.options]  # type: ignore[attr-defined]
+        sizes = self.vocabulary.sizes.to(thought.device)[problems.options]
         sizes = (sizes * (problems.options != problems.pad)).sum(2).clamp_min(1)
         return total, total / sizes.repeat_interleave(samples, 0)
 
@@ -184,12 +186,20 @@ class TextPolicy(Policy):
         mask = torch.cat([(thought != problems.pad) & (thought != self.vocabulary.end),
                           bridge != problems.pad], 1)
         past: list[Segment] = []
-        if self.rules.sees_question:
-            past.append(net.read(problems.question, problems.mask)[1])
         if not self.rules.sees_thought:
             mask[:, :thought.shape[1]] = False
+        start = None
+        if self.rules.sees_question:
+            start, segment = net.read(problems.question, problems.mask)
+            past.append(segment)
         before, segment = net.read(row, mask, past)
-        states = before[:, -1:].repeat_interleave(len(text) // len(row), 0)
+        last = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1)
+        if start is not None:  # where neither thought nor bridge says anything
+            before = torch.cat([start[:, -1:].repeat_interleave(samples, 0), before], 1)
+        else:
+            last = (last - 1).clamp_min(0)
+        states = before[torch.arange(len(row), device=row.device), last][:, None]
+        states = states.repeat_interleave(len(text) // len(row), 0)
         width = int(real.sum(1).max())
         if width > 1:
             rest, _ = net.read(text[:, :width - 1], real[:, :width - 1], [*past, segment],
@@ -202,7 +212,9 @@ class TextPolicy(Policy):
 
     def score(self, rollouts: Rollouts, sampling: Sampling,
               answer_thought: Tensor | None = None) -> Scores:
-        """All log-probabilities of a batch, with gradients."""
+        """All log-probabilities of a batch, with gradients; that of an answer per token, so that
+        it counts as much as a token of the thought.
+        """
         logprobs, spread, states = self._decisions(self.net, rollouts, sampling)
         value = None
         if self.critic is not None:
@@ -211,8 +223,9 @@ class TextPolicy(Policy):
         answer = torch.zeros(len(rollouts), device=logprobs.device)
         if self.mode != "generated":
             problems = rollouts.problems
-            answer = self._likelihood(problems, rollouts.thought, rollouts.samples,
-                                      problems.answer.repeat_interleave(rollouts.samples, 0))
+            text = problems.answer.repeat_interleave(rollouts.samples, 0)
+            answer = self._likelihood(problems, rollouts.thought, rollouts.samples, text)
+            answer = answer / (text != problems.pad).sum(1).clamp_min(1)
         return Scores(logprobs, spread, logprobs[..., None], answer, value)
 
 

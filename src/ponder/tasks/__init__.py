@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
 from ponder.tasks.add import Add
 from ponder.tasks.mmlu import Mmlu
 from ponder.tasks.qa import Qa
-from ponder.tokens import Vocabulary
 from ponder.types import Problem, Problems
 
 
 class Task(Protocol):
     """Four questions every task answers.
 
-    vocabulary: the words. labels: number of distinct answers where `Problems.label` numbers them,
+    vocabulary: the words, a `Vocabulary` or a `TextVocabulary`. labels: number of distinct answers where `Problems.label` numbers them,
     else None. answer_length: tokens of the longest answer. epoch_size: how many training questions
     there are, where a round is all of them; None where they never end.
     """
 
-    vocabulary: Vocabulary
-    labels: int | None
-    answer_length: int
-    question_length: int
-    epoch_size: int | None
+    @property
+    def vocabulary(self) -> Any: ...
+    @property
+    def labels(self) -> int | None: ...
+    @property
+    def answer_length(self) -> int: ...
+    @property
+    def question_length(self) -> int: ...
+    @property
+    def epoch_size(self) -> int | None: ...
 
     def sample(self, count: int, generator: torch.Generator) -> Problems:
         """`count` training problems."""
