@@ -41,6 +41,7 @@ STATED = [
     ("The correct option is D", "D"),
     ("The answer to this question would be (C).", "C"),
     ("The answer is B, not C.", "B"),
+    ("(A) looks right. My final answer to the question: B", "B"),
     ("The answer is B: C fails.", "B"),
     ("The answer is A because a cell divides.", "A"),
     ("I choose B. It was C that I doubted.", "B"),

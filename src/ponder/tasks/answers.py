@@ -37,8 +37,7 @@ ANSWERS = (
     "dap an", "ответ", "الاجابة", "الإجابة", "الجواب", "उत्तर", "जवाब", "উত্তর", "答案",
     "答え", "答", "正解", "故选", "应选", "我选", "选择", "正确选项", "정답", "답")
 LINKS = ("is", "be", "are", "was", "es", "est", "e", "·", "ist", "adalah", "ni", "bu", "je", "ye",
-         "la", "هي", "هو", "है", "হল", "হলো", "是", "为", "は", "が", "은", "는",
-         r"[:=→>\u2014\u2013-]")
+         "la", "هي", "هو", "है", "হল", "হলো", "是", "为", "は", "が", "은", "는")
 FILLERS = ("option", "choice", "letter", "the", "la", "el", "le", "die", "der", "a", "opcion",
            "opcao", "lettre", "letra", "opsi", "选项", "either")
 JOINTS = ("and", "or", "nor", "et", "ou", "und", "oder", "y", "o", "e", "tabi", "ati",
@@ -60,7 +59,8 @@ _MARKED = re.compile(rf"(?<![{_LATIN}])(?:\*\*\(?|\*|`|\"|“|「|『|【|\[|\(\
                      r"(?:\)?\*\*|\*|`|\"|”|」|』|】|\]|\s*\)))")
 _STATED = re.compile(
     rf"(?P<no>(?:not the|wrong|incorrect|possible) )?{_word(*ANSWERS)}(?P<gap>[^.!?。\n]{{0,48}}?"
-    rf"{_word(*LINKS)}|)[\s\"'$:>.-]*(?:{_word(*FILLERS)} ?)*[($]*\Z", re.IGNORECASE)
+    rf"(?:{_word(*LINKS)}|[:=→>\u2014\u2013]| -)|)[\s\"'$:>.-]*(?:{_word(*FILLERS)} ?)*[($]*\Z",
+    re.IGNORECASE)
 _UNSAID = re.compile(r"\b(?:not|cannot|never|wrong|incorrect|choices|options|no|nicht|pas|nao|kii|"
                      rf"bughi)\b|n't|不|아니|नहीं|ليس|(?-i:(?<![{_LATIN}])[A-Z](?![{_LATIN}]))",
                      re.IGNORECASE)
