@@ -66,7 +66,8 @@ STRATEGIES: dict[str, tuple[str, list[str]]] = {
         ("grpo", "grpo", []),
         ("rloo", "rloo", ["strategy=rloo"]),
         ("ppo_shared", "ppo, value head on the thinker", [*PPO, "strategy.value=shared"]),
-        ("ppo_separate", "ppo, a value network of its own", PPO),
+        ("ppo_separate", "ppo, a value network of its own", [
+            *PPO, "rollout.epsilon=linear(0.5,0,1500)"]),
         ("star", "star, best of the group", ["strategy=star"]),
         ("dpo", "dpo", ["strategy=dpo"]),
         ("exact", "exact: every thought, no sampling noise", ["strategy=exact"]))}

@@ -215,14 +215,14 @@ def test_shapes_and_sides_of_padding(tmp_path: Path) -> None:
         qa.list, key=lambda one: int(one.id[3:]))][8:12])
     assert texts(problems.question) == [f"Question: Question {i}?\n" for i in (8, 9, 10, 11)]
     assert problems.padded and problems.thought is None and problems.question.shape == (4, 23)
-    assert problems.question[:, 0].eq(0).tolist() == [True, True, False, False]
+    assert problems.question[:, 0].eq(problems.pad).tolist() == [True, True, False, False]
     assert texts(problems.answer) == [" one", " three", " one", " three"]
-    assert problems.answer[0].tolist()[4:] == [0, 0] and problems.answer.shape == (4, 6)
+    assert problems.answer[0].tolist()[4:] == [problems.pad] * 2 and problems.answer.shape == (4, 6)
     assert problems.options is not None and problems.options.shape == (4, 2, 6)
     assert texts(problems.options[0]) == [" one", " three"]
     assert problems.label is not None and problems.label.tolist() == [0, 1, 0, 1]
     assert problems.bridge is not None and problems.bridge.shape == (4, 31)
-    assert problems.bridge[0, 0] == 0 and texts(problems.bridge)[2] == (
+    assert problems.bridge[0, 0] == problems.pad and texts(problems.bridge)[2] == (
         "\nQuestion: Question 10?\nAnswer:")
     assert (qa.question_length, qa.answer_length) == (23, 31 + 6)
 
@@ -233,7 +233,7 @@ def test_a_missing_option_is_a_row_of_padding(tmp_path: Path) -> None:
     qa = task(path, answer="letter", shuffle=False)
     options = qa.sample(2, generator()).options
     assert options is not None and options.shape == (2, 3, 2)
-    assert options.eq(0).all(2).tolist() == [[False] * 3, [False, False, True]]
+    assert options.eq(qa.vocabulary.pad).all(2).tolist() == [[False] * 3, [False, False, True]]
     assert qa.test().options.shape == (1, 2, 2)  # type: ignore[union-attr]
 
 

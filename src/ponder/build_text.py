@@ -32,14 +32,14 @@ def build_text_task(config: Config) -> Qa:
 def build_text_policy(config: Config, task: Qa) -> TextPolicy:
     """The language model as thinker and answerer, with critic and reference where asked for."""
     vocabulary = task.vocabulary
-    net = load_text_model(config.model, vocabulary.pad)
+    net = load_text_model(config.model, len(vocabulary))
     sees = config.answerer.sees
     rules = Rules(config.thinker.tokens, config.thinker.stops, "question" in sees,
                   "thought" in sees)
     strategy = config.strategy
     leashed = strategy.name == "dpo" or getattr(strategy, "kl", 0) not in (0, 0.0)
     return TextPolicy(net, vocabulary, rules, config.task.answer, _critic(config, net),
-                      _reference(config, net, vocabulary.pad) if leashed else None, leashed)
+                      _reference(config, net, len(vocabulary)) if leashed else None, leashed)
 
 
 def _critic(config: Config, net: TextModel) -> Critic | None:
@@ -52,10 +52,10 @@ def _critic(config: Config, net: TextModel) -> Critic | None:
     return critic.to(net.dtype)
 
 
-def _reference(config: Config, net: TextModel, banned: int) -> TextModel | None:
+def _reference(config: Config, net: TextModel, words: int) -> TextModel | None:
     """A model of its own; None where the adapters can be switched off instead."""
     if config.model.ref_name is not None:
-        return load_text_model(config.model, banned, "model.ref_name")
+        return load_text_model(config.model, words, "model.ref_name")
     return None if net.adapted else copy.deepcopy(net).requires_grad_(False)
 
 

@@ -33,16 +33,16 @@ def load_vocabulary(config: HfConfig) -> TextVocabulary:
         return TextVocabulary(AutoTokenizer.from_pretrained(resolve(str(name))), config.chat)
 
 
-def load_text_model(config: HfConfig, banned: int, key: str = "model.name") -> TextModel:
+def load_text_model(config: HfConfig, words: int, key: str = "model.name") -> TextModel:
     """The model that `key` names: a model, or an adapter on its base; new adapters if asked for.
 
-    Raises `UserError` where it cannot be read.
+    words is how many tokens its tokenizer has. Raises `UserError` where it cannot be read.
     """
     name = config.name if key == "model.name" else config.ref_name
     with _named(key, name):
         path = resolve(str(name))
         model = _adapted(path, config) if (Path(path) / ADAPTER).is_file() else _plain(path, config)
-    net = TextModel(model, banned)
+    net = TextModel(model, words)
     if key != "model.name":
         return net.requires_grad_(False)
     if config.lora_r and not net.adapted:

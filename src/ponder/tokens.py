@@ -66,16 +66,14 @@ class Vocabulary:
 class TextVocabulary:
     """The words of a Hugging Face tokenizer: a thinker writes text, and ends it by end-of-sequence.
 
-    chat says whether prompts go through the tokenizer's chat template, where it has one.
+    Padding is a number behind all words, so that no text holds it. chat says whether prompts go
+    through the tokenizer's chat template, where it has one.
     """
 
     def __init__(self, tokenizer: Any, chat: bool = True) -> None:
         self.tokenizer = tokenizer
         self.end: int = tokenizer.eos_token_id
-        used = {self.end, tokenizer.pad_token_id}
-        free = (i for i in (tokenizer.unk_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id)
-                if i is not None and i != self.end)
-        self.pad: int = tokenizer.pad_token_id if len(used - {None}) > 1 else next(free, 0)
+        self.pad: int = len(tokenizer)
         self.chat = chat and tokenizer.chat_template is not None
 
     def __len__(self) -> int:
@@ -83,9 +81,9 @@ class TextVocabulary:
 
     @cached_property
     def sizes(self) -> Tensor:
-        """(V,): bytes of text that each token stands for."""
+        """(V + 1,): bytes of text that each token stands for, and 0 for padding."""
         words = self.tokenizer.batch_decode([[token] for token in range(len(self))])
-        return torch.tensor([len(word.encode()) for word in words])
+        return torch.tensor([*(len(word.encode()) for word in words), 0])
 
     def allowed(self, stops: bool) -> slice:
         """Ids a thinker may write: all of them."""

@@ -19,14 +19,14 @@ from ponder.models.segments import NAME, Buffer, Reading, Segment, register
 class TextModel(nn.Module):
     """A `transformers` causal language model; `model` is it, or the PeftModel around it.
 
-    banned is a token it never writes: padding.
+    words is how many tokens its tokenizer has: some models have room for more.
     """
 
-    def __init__(self, model: nn.Module, banned: int | None = None) -> None:
+    def __init__(self, model: nn.Module, words: int | None = None) -> None:
         super().__init__()
         register()
         self.model = model
-        self.banned = banned
+        self.words = words
         net = self.network
         net.set_attn_implementation(NAME)  # type: ignore[operator]
 
@@ -54,10 +54,7 @@ class TextModel(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., V)"""
-        logits = self.head(hidden)
-        if self.banned is not None:
-            logits[..., self.banned] = -torch.inf
-        return logits
+        return self.head(hidden)[..., :self.words]
 
     def adapt(self, config: HfConfig) -> None:
         """Freeze the weights and put new LoRA adapters on them; they begin by changing nothing."""
@@ -83,6 +80,7 @@ class TextModel(nn.Module):
         length = before + mask.sum(1)
         segment = Segment(mask, length)
         positions = (before[:, None] + mask.long().cumsum(1) - 1).clamp_min(0)
+        tokens = tokens.masked_fill(~mask, 0)  # padding is no word, and nobody sees it
         hidden = self._run(tokens, positions, Reading(past, mask, segment if keep else None))
         return hidden, segment
 

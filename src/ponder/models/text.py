@@ -166,7 +166,7 @@ class TextPolicy(Policy):
         if self.mode != "cloze":
             return total, total
         sizes = self.vocabulary.sizes.to(thought.device)[problems.options]
-        sizes = (sizes * (problems.options != problems.pad)).sum(2).clamp_min(1)
+        sizes = sizes.sum(2).clamp_min(1)
         return total, total / sizes.repeat_interleave(samples, 0)
 
     def _options(self, problems: Problems, thought: Tensor, samples: int) -> Tensor:

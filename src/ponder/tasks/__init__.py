@@ -15,9 +15,10 @@ from ponder.types import Problem, Problems
 class Task(Protocol):
     """Four questions every task answers.
 
-    vocabulary: the words, a `Vocabulary` or a `TextVocabulary`. labels: number of distinct answers where `Problems.label` numbers them,
-    else None. answer_length: tokens of the longest answer. epoch_size: how many training questions
-    there are, where a round is all of them; None where they never end.
+    vocabulary: the words, a `Vocabulary` or a `TextVocabulary`. labels: number of distinct answers
+    where `Problems.label` numbers them, else None. answer_length: tokens of the longest answer.
+    epoch_size: how many training questions there are, where a round is all of them; None where
+    they never end.
     """
 
     @property

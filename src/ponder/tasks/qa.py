@@ -6,7 +6,7 @@ import hashlib
 from array import array
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,12 +103,12 @@ class Qa:
 
     # --- tokens ---------------------------------------------------------------------------------
 
-    @cached_property
+    @property
     def question_length(self) -> int:
         """Tokens of the longest prompt."""
         return max(len(self._tokens(i).prompt) for i in range(len(self.list)))
 
-    @cached_property
+    @property
     def answer_length(self) -> int:
         """Tokens of the longest bridge with an option behind it."""
         return max(len(tokens.bridge) + max(map(len, tokens.options))
