@@ -11,51 +11,20 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from conftest import generator
-from ponder.config.tasks import LANGUAGES, MmluTask, QaTask, split_name
+from ponder.config.tasks import LANGUAGES, MmluTask, split_name
 from ponder.errors import UserError
 from ponder.tasks import TASKS, prompts
 from ponder.tasks.mmlu import Mmlu
-from ponder.tasks.qa import Qa
 from ponder.tasks.questions import Question, questions_of, read_questions
 from ponder.tasks.table import write_table
 from ponder.tokens import TextVocabulary
+from questions import CHAT, WORDS, file_of, task, vocabulary
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-CHAT = ("{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
-        "{% if add_generation_prompt %}[assistant]{% endif %}")
 SKY = Question("x/0", "Colour of the sky?", ("red", "blue"), 1, "x")
 
-
-def vocabulary(template: str | None = None) -> TextVocabulary:
-    """Every byte is a token; the ids 0 and 1 are padding and the end."""
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = {word: i for i, word in enumerate(["<pad>", "<end>", *letters])}
-    inner = Tokenizer(models.BPE(vocab=words, merges=[]))
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>",
-                                        eos_token="<end>")
-    tokenizer.chat_template = template
-    return TextVocabulary(tokenizer)
-
-
-WORDS = vocabulary()
-
-
-def file_of(path: Path, count: int = 10, split: str = "", subjects: int = 1) -> Path:
-    """`count` questions: "Question i?" with the options "one" and "three", i even: one is right."""
-    path.write_text("id,subject,split,question,A,B,answer\n" + "".join(
-        f"s{i % subjects}/{i},s{i % subjects},{split},Question {i}?,one,three,{'AB'[i % 2]}\n"
-        for i in range(count)))
-    return path
-
-
-def task(path: Path, words: TextVocabulary = WORDS, **changes) -> Qa:
-    return Qa(replace(QaTask(data=str(path), seed=0), **changes), words)
 
 
 def texts(tokens: torch.Tensor) -> list[str]:

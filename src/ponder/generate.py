@@ -79,7 +79,8 @@ class Writer:
         """
         rows, device = len(problems) * self.samples, problems.question.device
         tokens = torch.full((rows, self.room + 1), problems.pad, device=device)
-        logprobs = torch.zeros(rows, self.room, device=device)
+        logprobs = torch.zeros(rows, self.room, device=device, dtype=torch.promote_types(
+            torch.float32, self.net.dtype))
         lengths = (problems.question != problems.pad).sum(1)
         waiting = lengths.argsort(descending=True, stable=True)
         flight: Flight | None = None
@@ -91,7 +92,7 @@ class Writer:
                 new = self._admit(problems, waiting[:count])
                 flight, waiting = new if flight is None else flight.join(new), waiting[count:]
             assert flight is not None
-            flight = self._step(flight, tokens, logprobs, noise, len(waiting) > 0)
+            flight = self._step(flight, tokens, logprobs, noise)
         return tokens, logprobs
 
     def _admit(self, problems: Problems, which: Tensor) -> Flight:
@@ -115,10 +116,8 @@ class Writer:
                       torch.ones_like(rows, dtype=torch.bool))
 
     def _step(self, flight: Flight, tokens: Tensor, logprobs: Tensor, noise: Tensor,
-              others: bool) -> Flight | None:
-        """One token more for every row; None when all have ended. others: whether questions wait
-        for the room of those that have.
-        """
+              ) -> Flight | None:
+        """One token more for every row; None when all have ended."""
         at = flight.buffer.at
         token, logprob = self._choose(flight.hidden, noise[flight.row, at])
         going = flight.going.nonzero()[:, 0]

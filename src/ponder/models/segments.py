@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ponder.maths import at_least_float32
+
 NAME = "ponder_segments"
 
 
@@ -123,7 +125,8 @@ def attend(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor,
         key, value = (x[:, :, :reading.seen] for x in reading.buffer.write(layer, key, value))
         after = torch.arange(reading.seen, device=key.device) > reading.buffer.at[:, None]
         own_scores = _products(query, key).masked_fill(after[:, None, None], -torch.inf)
-    weight = torch.cat([*scores, own_scores], -1).float().softmax(-1).to(value.dtype)
+    together = torch.cat([*scores, own_scores], -1)
+    weight = at_least_float32(together).softmax(-1).to(value.dtype)
     weight = torch.nn.functional.dropout(weight, dropout, module.training)
     shares = weight.split([x.shape[-1] for x in (*scores, own_scores)], -1)
     found = _mixture(shares[-1], value)

@@ -62,7 +62,7 @@ class TextPolicy(Policy):
         states = self._states(net, rollouts)
         used = real[:, :states.shape[1]]
         target = rollouts.thought[:, :states.shape[1]]
-        found = torch.zeros(*real.shape, 2, device=states.device)
+        found = states.new_zeros(*real.shape, 2, dtype=_precise(states))
         found[:, :states.shape[1]][used] = _of_tokens(net, states[used], target[used], sampling)
         return found[..., 0], found[..., 1], states
 
@@ -206,7 +206,7 @@ class TextPolicy(Policy):
                                keep=False)
             states = torch.cat([states, rest], 1)
         used = real[:, :width]
-        each = states.new_zeros(used.shape, dtype=torch.float32)
+        each = states.new_zeros(used.shape, dtype=_precise(states))
         each[used] = _of_tokens(net, states[used], text[:, :width][used], Sampling())[:, 0]
         return each.sum(1)
 
@@ -220,13 +220,18 @@ class TextPolicy(Policy):
         if self.critic is not None:
             value = (self._valued(states, rollouts) if self.critic.trunk is None
                      else self.values(rollouts))
-        answer = torch.zeros(len(rollouts), device=logprobs.device)
+        answer = torch.zeros_like(logprobs[:, 0])
         if self.mode != "generated":
             problems = rollouts.problems
             text = problems.answer.repeat_interleave(rollouts.samples, 0)
             answer = self._likelihood(problems, rollouts.thought, rollouts.samples, text)
             answer = answer / (text != problems.pad).sum(1).clamp_min(1)
         return Scores(logprobs, spread, logprobs[..., None], answer, value)
+
+
+def _precise(states: Tensor) -> torch.dtype:
+    """Of log-probabilities: single precision at least."""
+    return torch.promote_types(torch.float32, states.dtype)
 
 
 def _rows(thought: Tensor, part: Tensor, samples: int) -> Tensor:
