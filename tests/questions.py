@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from ponder.config.tasks import QaTask
+from ponder.pretrained import quiet
 from ponder.tasks.qa import Qa
 from ponder.tokens import TextVocabulary
 
@@ -69,6 +70,7 @@ def language_model(kind: str = "llama", seed: int = 0) -> Any:
 
 def save_language_model(directory: Path, kind: str = "llama", seed: int = 0) -> Path:
     """A directory as users have it, in single precision."""
+    quiet()
     language_model(kind, seed).float().save_pretrained(directory)
     WORDS.tokenizer.save_pretrained(directory)
     return directory

@@ -23,18 +23,19 @@ FLOORS = {
     "strategies": 2, "tasks": 2, "tokens": 2,
     "models": 3,
     "rollout": 4, "search": 4, "rewards": 4, "cache": 4,
-    "generate": 4, "writing": 4,
-    "trainer": 5, "collector": 5, "learner": 5, "evaluate": 5, "report": 5, "figures": 5,
-    "records": 5, "log": 5, "console": 5, "watch": 5, "checkpoint": 5, "resume": 5,
+    "generate": 4, "writing": 4, "preload": 4,
+    "trainer": 5, "progress": 5, "collector": 5, "learner": 5, "evaluate": 5, "report": 5,
+    "figures": 5, "records": 5, "log": 5, "console": 5, "watch": 5, "checkpoint": 5, "resume": 5,
     "pretrained": 5, "evaluate_text": 5,
-    "build": ROOF, "build_text": ROOF, "session": ROOF, "summary": ROOF, "actions": ROOF,
-    "cli": ROOF,
+    "build": ROOF, "build_text": ROOF, "session": ROOF, "scribe": ROOF, "summary": ROOF,
+    "actions": ROOF, "cli": ROOF,
 }
 NEIGHBOURS = {("search", "rollout"), ("tasks", "tokens"), ("report", "figures"),
               ("report", "records"), ("trainer", "learner"), ("trainer", "collector"),
+              ("trainer", "progress"),
               ("resume", "checkpoint"),
               ("checkpoint", "pretrained"), ("evaluate_text", "evaluate"), ("writing", "generate"),
-              ("writing", "cache"), ("writing", "rollout")}
+              ("writing", "cache"), ("writing", "rollout"), ("preload", "rollout")}
 HEAVY = {"torch", "transformers", "pandas", "numpy", "peft", "accelerate", "datasets", "wandb",
          "plotly", "rich", "safetensors", "pyarrow", "submitit"}
 

@@ -22,7 +22,7 @@ from ponder.check import check
 from ponder.cli import CONF
 from ponder.config import VARIANTS, Config, register, variants
 from ponder.errors import UserError
-from ponder.trainer import Hooks
+from ponder.progress import Hooks
 
 SMALL = ["trainer.max_steps=2", "trainer.train_batch_size=4", "task.max=10", "model.d_model=8",
          "model.layers=1", "model.heads=2", "thinker.vocabulary=10"]

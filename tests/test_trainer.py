@@ -11,8 +11,8 @@ from players import STRATEGIES, gradients, padded_left, trainer_of
 from ponder.checkpoint import weights_sha256
 from ponder.collector import minibatches
 from ponder.config.running import TrainerConfig
+from ponder.progress import Hooks
 from ponder.schedule import learning_rate_share
-from ponder.trainer import Hooks
 
 
 @pytest.mark.parametrize("name", STRATEGIES)

@@ -10,11 +10,10 @@ import torch
 from ponder import build, checkpoint
 from ponder.config import Config
 from ponder.errors import UserError
-from ponder.evaluate import evaluate
 from ponder.log import Log, build_mirror
 from ponder.report import write_report
 from ponder.session import Session, Signals
-from ponder.summary import necessity_line, summarise
+from ponder.summary import summarise, verdict
 from ponder.tasks.table import write_table
 
 
@@ -25,14 +24,15 @@ def run(config: Config, directory: Path) -> float | None:
         config, directory)
 
 
-def train(config: Config, directory: Path) -> float:
+def train(config: Config, directory: Path) -> float | None:
     """Train, evaluate, save, report. `summary.json` is written last and means done."""
     session = Session(config, directory)
     if session.done is not None:
         session.close()
-        session.console.note(f"{directory} is done: accuracy {session.done:.4f}; resume=never "
-                             "begins it anew")
-        return session.done
+        accuracy = session.done["accuracy"]
+        shown = "not evaluated" if accuracy is None else f"accuracy {accuracy:.4f}"
+        session.console.note(f"{directory} is done: {shown}; resume=never begins it anew")
+        return accuracy
     try:
         with Signals() as signals:
             session.train(signals)
@@ -49,7 +49,7 @@ def evaluate_checkpoint(config: Config, directory: Path) -> float:
     task = build.build_task(config)
     policy = build.build_policy(config, task).to(device)
     build.use_threads(config, policy)
-    found = evaluate(policy, task.test().to(device), config.seed)
+    found = build.build_evaluation(config, policy, task, task.test().to(device))()
     log = Log(directory, build_mirror(config.logger, directory, asdict(config)))
     log.write(0, found.metrics)
     log.table("val_0", found.rows)
@@ -58,9 +58,7 @@ def evaluate_checkpoint(config: Config, directory: Path) -> float:
                "rollouts_per_second": 0.0}
     write_report(directory, summary, asdict(config))
     checkpoint.write_json(directory / "summary.json", summary)
-    print(necessity_line(found))
-    print(f"accuracy {found.metrics['accuracy']:.4f} of {config.model.name}; results: "
-          f"{directory}/report.html")
+    print(f"{verdict(found)} of {config.model.name}; results: {directory}/report.html")
     return found.metrics["accuracy"]
 
 

@@ -13,6 +13,8 @@ from ponder.build_text import (
     build_text_policy,
     build_text_task,
     build_writer,
+    preloaded,
+    val_rollouts,
 )
 from ponder.checkpoint import load_model
 from ponder.config import Config
@@ -32,7 +34,7 @@ from ponder.strategies import SFT, STRATEGIES
 from ponder.tasks import TASKS, Task
 from ponder.tasks.qa import Qa
 from ponder.trainer import Trainer
-from ponder.types import Problems
+from ponder.types import Problems, Rollouts
 
 SMALL = 1_000_000  # parameters
 
@@ -140,11 +142,19 @@ def build_source(config: Config, task: Task, device: torch.device) -> Source:
 
 
 def build_evaluation(config: Config, policy: Policy, task: Task, test: Problems,
+                     follow: Callable[[Source], None] = lambda source: None,
                      ) -> Callable[[], Evaluation]:
-    """What looks at the held-out questions."""
+    """What looks at the held-out questions; follow hears of the source that writes thoughts."""
     if isinstance(policy, TextPolicy) and isinstance(task, Qa):
-        return build_text_evaluation(config, policy, task, test)
+        return build_text_evaluation(config, policy, task, test, follow)
     return lambda: evaluate(policy, test, config.seed)
+
+
+def build_val_rollouts(config: Config, policy: Policy, task: Task) -> Rollouts | None:
+    """Rollouts whose losses are looked at beside the accuracy."""
+    if isinstance(policy, TextPolicy) and isinstance(task, Qa):
+        return val_rollouts(config, policy, task)
+    return None
 
 
 def build_trainer(config: Config, task: Task, policy: Policy, device: torch.device) -> Trainer:
@@ -153,12 +163,15 @@ def build_trainer(config: Config, task: Task, policy: Policy, device: torch.devi
     if config.trainer.compile:
         for net in {policy.thinker, policy.answerer}:
             net.compile()
+    source = build_source(config, task, device)
+    if isinstance(policy, TextPolicy) and isinstance(task, Qa):
+        source = preloaded(config, policy, task, source)
     strategy = config.strategy
     thinks = config.thinker.tokens > 0  # who does not think has nothing to learn it by
     learner = Learner(config.trainer, policy,
                       STRATEGIES[strategy.name](strategy) if thinks else SFT(Sft()),
                       parse_schedule(strategy.entropy), gold, device)
-    return Trainer(config.trainer, task, build_source(config, task, device),
+    return Trainer(config.trainer, task, source,
                    build_reward(config, task, device), learner, config.answerer.refresh_every,
                    strategy.tokens_per_rollout, torch.Generator().manual_seed(config.seed))
 

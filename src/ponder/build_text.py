@@ -15,10 +15,12 @@ from ponder.models.critic import Critic
 from ponder.models.hf import TextModel
 from ponder.models.policy import Rules
 from ponder.models.text import TextPolicy
+from ponder.preload import Preloaded, read_generated
 from ponder.pretrained import load_text_model, load_vocabulary
+from ponder.rollout import Source
 from ponder.tasks import TASKS
 from ponder.tasks.qa import Qa
-from ponder.types import Problems
+from ponder.types import Problems, Rollouts
 from ponder.writing import Written
 
 CACHE = Path("scratch") / "generated"
@@ -66,7 +68,7 @@ def build_writer(config: Config) -> Written:
 
 
 def build_text_evaluation(config: Config, policy: TextPolicy, task: Qa, test: Problems,
-                          ) -> Callable[[], Evaluation]:
+                          follow: Callable[[Source], None]) -> Callable[[], Evaluation]:
     """Evaluation with one greedy thought a question, or `trainer.val_samples` sampled ones."""
     count = config.trainer.val_samples
     sampler = replace(config.rollout, samples=count,
@@ -74,5 +76,29 @@ def build_text_evaluation(config: Config, policy: TextPolicy, task: Qa, test: Pr
     writer = Written(sampler, config.trainer.gen_batch_size or 32, config.model.rows_at_once,
                      Store(CACHE), config.model.name)
     writer.greedy = count == 1
+    follow(writer)
+    writer.finished = lambda batch: None  # the whole table is written at the end
     return lambda: evaluate_text(policy, task, test, writer, config.seed)
 
+
+
+def preloaded(config: Config, policy: TextPolicy, task: Qa, source: Source) -> Source:
+    """The source of thoughts, whose first round is `preload_data_for_training` where that is set.
+    """
+    path = config.trainer.preload_data_for_training
+    if path is None:
+        return source
+    first = read_generated(Path(path), "trainer.preload_data_for_training", task, policy,
+                           config.rollout.samples)
+    return Preloaded(first, source)
+
+
+def val_rollouts(config: Config, policy: TextPolicy, task: Qa) -> Rollouts | None:
+    """The rollouts of `preload_data_for_val`: those of held-out questions, if there are any."""
+    path, key = config.trainer.preload_data_for_val, "trainer.preload_data_for_val"
+    if path is None or not config.trainer.do_eval:
+        return None
+    found = read_generated(Path(path), key, task, policy, config.rollout.samples)
+    assert found.problems.index is not None
+    held_out = (found.problems.index >= task.epoch_size).nonzero()[:, 0]
+    return found[held_out] if len(held_out) else None

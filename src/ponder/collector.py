@@ -39,19 +39,28 @@ class Collector:
         """(rollouts with credit, how many were sampled): think about the questions of a round,
         reward the thoughts, give credit.
         """
-        config, policy, strategy = self.config, self.policy, self.strategy
-        device = next(policy.parameters()).device.type
-        with torch.autocast(device, torch.bfloat16, config.dtype == "bfloat16"):
-            rollouts = self._rewarded(self._questions(), step)
+        config, policy = self.config, self.policy
+        with self._precision():
+            rollouts = self.rewarded(self.source.collect(policy, self._questions(), step,
+                                                         self.generator))
             count = len(rollouts)
             if config.rationalise:
                 rollouts = self._rationalised(rollouts, step)
-            rollouts = policy.annotate(rollouts, self.source.sampling(step))
-        rollouts = strategy.credit(rollouts, step)
+        rollouts = self.credited(rollouts, step)
         rollouts.learn = some_tokens(rollouts.learn, self.tokens_per_rollout, self.generator)
         if self.task.epoch_size is not None:
-            rollouts = rollouts.useful(strategy.rows_alone)
+            rollouts = rollouts.useful(self.strategy.rows_alone)
         return rollouts, count
+
+    def credited(self, rollouts: Rollouts, step: int) -> Rollouts:
+        """Note what critic and reference say of rewarded rollouts, and give credit."""
+        with self._precision():
+            rollouts = self.policy.annotate(rollouts, self.source.sampling(step))
+        return self.strategy.credit(rollouts, step)
+
+    def _precision(self) -> torch.autocast:
+        device = next(self.policy.parameters()).device.type
+        return torch.autocast(device, torch.bfloat16, self.config.dtype == "bfloat16")
 
     def _questions(self) -> Problems:
         """Those of a round: of a data set all, else `gen_batch_size`, else those of one step."""
@@ -68,9 +77,8 @@ class Collector:
             self.single = problems
         return problems
 
-    def _rewarded(self, problems: Problems, step: int) -> Rollouts:
-        """Thoughts about some problems, with their rewards where the strategy asks for any."""
-        rollouts = self.source.collect(self.policy, problems, step, self.generator)
+    def rewarded(self, rollouts: Rollouts) -> Rollouts:
+        """With their rewards, where the strategy asks for any."""
         if self.strategy.needs_reward(rollouts.samples):
             rollouts = self.reward(self.policy, rollouts)
             flat = flat_groups(rollouts.total_reward, rollouts.samples)

@@ -41,11 +41,22 @@ class Plain:
             self.last = time.monotonic()
             print(f"step {step}/{end}  {figures(self.seen)}", flush=True)
 
+    def writing(self, rows: int, total: int, rate: float, seconds: float) -> None:
+        """How far a round of writing is: texts ended, tokens a second, seconds so far."""
+        if time.monotonic() - self.last > 10:
+            self.last = time.monotonic()
+            print(writing_line(rows, total, rate, seconds), flush=True)
+
     def samples(self, rows: list[str]) -> None:
         pass
 
     def close(self) -> None:
         pass
+
+
+def writing_line(rows: int, total: int, rate: float, seconds: float) -> str:
+    left = f"{seconds / rows * (total - rows):.0f} s left" if rows else "no text has ended yet"
+    return f"writing {rows}/{total} texts  {rate:.0f} tokens/s  {left}"
 
 
 class Rich(Plain):
@@ -58,13 +69,16 @@ class Rich(Plain):
                                  TimeRemainingColumn(), console=console)
         self.task = self.progress.add_task("train", total=total)
         self.rollouts: list[Text] = []
+        self.written = ""
         self.live = Live(self._render(), console=console, refresh_per_second=4)
         self.live.start()
 
     def _render(self) -> Group:
         panel = Panel(Group(*self.rollouts), title="held-out questions", title_align="left",
                       border_style="dim")
-        return Group(self.progress, Text(figures(self.seen)), *([panel] if self.rollouts else []))
+        return Group(self.progress, Text(figures(self.seen)),
+                     *([Text(self.written)] if self.written else []),
+                     *([panel] if self.rollouts else []))
 
     def note(self, text: str) -> None:
         self.console.print(text, highlight=False, soft_wrap=True)
@@ -73,6 +87,12 @@ class Rich(Plain):
         self.seen.update(metrics)
         self.progress.update(self.task, completed=step, total=end)
         self.live.update(self._render())
+
+    def writing(self, rows: int, total: int, rate: float, seconds: float) -> None:
+        if rows == total or time.monotonic() - self.last > 0.25:
+            self.last = time.monotonic()
+            self.written = "" if rows == total else writing_line(rows, total, rate, seconds)
+            self.live.update(self._render())
 
     def samples(self, rows: list[str]) -> None:
         self.rollouts = [coloured(row) for row in rows]

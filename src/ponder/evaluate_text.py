@@ -35,23 +35,16 @@ def evaluate_text(policy: TextPolicy, task: Qa, problems: Problems, source: Writ
     rollouts = source.collect(policy, problems, 0, torch.Generator().manual_seed(seed))
     assert rollouts.answered is not None
     right = rollouts.answered[:, 1].view(-1, rollouts.samples)
-    chosen = choices(policy, rollouts)
+    chosen = rollouts.answered[:, 2].long()
     necessity = _necessity(policy, rollouts, float(right.mean()), seed)
     metrics = {"accuracy": float(right.mean()), "accuracy_stderr": _stderr(right.mean(1)),
                "accuracy/chance": float((1 / _counts(problems)).mean()),
                **{f"necessity/{name}": value for name, value in necessity.items()},
                **_of_groups(right, chosen, problems), **_of_texts(policy, rollouts, chosen),
                **_of_subjects(task, problems, right.mean(1))}
-    rows = rows_of(policy, task, rollouts, chosen)
+    rows = rows_of(policy, task, rollouts, seed)
     policy.train(was_training)
     return Evaluation(metrics, necessity, rows)
-
-
-def choices(policy: TextPolicy, rollouts: Rollouts) -> Tensor:
-    """(B,): the option that each row answers with; -1 where none can be read."""
-    if policy.mode == "generated":
-        return policy.read_letters(rollouts.problems, rollouts.thought, rollouts.samples)
-    return policy.options(rollouts.problems, rollouts.thought, rollouts.samples)[1].argmax(1)
 
 
 def _counts(problems: Problems) -> Tensor:
@@ -140,17 +133,17 @@ def _of_subjects(task: Qa, problems: Problems, right: Tensor) -> dict[str, float
             for subject, values in sorted(groups.items())}
 
 
-def rows_of(policy: TextPolicy, task: Qa, rollouts: Rollouts, chosen: Tensor,
-            seed: int | None = None) -> list[dict[str, Any]]:
-    """A row of text for every thought."""
+def rows_of(policy: TextPolicy, task: Qa, rollouts: Rollouts, seed: int) -> list[dict[str, Any]]:
+    """A row of generated.csv for every thought: text, answer, and the tokens themselves."""
     assert rollouts.answered is not None
     text = policy.vocabulary.text
     questions = [question for question in task.questions(rollouts.problems)
                  for _ in range(rollouts.samples)]
-    columns = zip(questions, rollouts.thought.tolist(), chosen.tolist(),
-                  rollouts.answered.tolist(), rollouts.logprobs.sum(1).tolist(), strict=True)
+    columns = zip(questions, rollouts.thought.tolist(), rollouts.answered.tolist(),
+                  rollouts.logprobs.sum(1).tolist(), strict=True)
     return [{"id": question.id, "subject": question.subject, "question": question.question,
-             "rationale": text(thought), "answer": LETTERS[answer] if answer >= 0 else "",
+             "rationale": text(thought), "answer": LETTERS[int(answer)] if answer >= 0 else "",
              "gold": LETTERS[question.answer], "correct": int(right), "reward": right,
-             "logprob": logprob, "seed": seed, "tokens": " ".join(map(str, thought))}
-            for question, thought, answer, (_, right), logprob in columns]
+             "logprob": logprob, "seed": seed, "tokens": " ".join(
+                 str(token) for token in thought if token != rollouts.problems.pad)}
+            for question, thought, (_, right, answer), logprob in columns]

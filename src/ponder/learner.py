@@ -96,6 +96,17 @@ class Learner:
             self.optimizer.step()
         return losses
 
+    @torch.no_grad()
+    def look(self, batch: list[Rollouts], step: int, sampling: Sampling) -> Losses:
+        """The losses of a batch, without a step."""
+        whole = self.denominators(batch)
+        losses: Losses = {}
+        for micro in batch:
+            parts = self.losses(self.score(micro, sampling), micro, whole, step)
+            for name, value in parts.items():
+                losses[name] = losses.get(name, torch.zeros_like(value)) + value
+        return {name: everywhere(value) for name, value in losses.items()}
+
     def score(self, micro: Rollouts, sampling: Sampling) -> Scores:
         gold = micro.problems.thought if self.learns_from_gold else None
         return self.policy.score(micro, sampling, gold)

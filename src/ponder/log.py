@@ -124,11 +124,16 @@ class Log:
 
     def table(self, name: str, rows: list[dict[str, Any]]) -> Path:
         """Write `<name>/generated.csv`."""
-        path = self.directory / name / "generated.csv"
+        return self.append(name, "generated", rows, anew=True)
+
+    def append(self, name: str, file: str, rows: list[dict[str, Any]], anew: bool) -> Path:
+        """Put rows behind those of `<name>/<file>.csv`, or begin it anew."""
+        path = self.directory / name / f"{file}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
+        with path.open("w" if anew else "a", newline="", encoding="utf-8") as table:
+            writer = csv.DictWriter(table, list(rows[0]))
+            if anew:
+                writer.writeheader()
             writer.writerows(rows)
         return path
 

@@ -96,9 +96,18 @@ def restore_text_model(net: TextModel, directory: Path) -> None:
     net.network.tie_weights()  # type: ignore[operator]
 
 
+def quiet() -> None:
+    """No bars and no advice of transformers: runs have a display of their own."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+
+
 @contextlib.contextmanager
 def _named(key: str, name: str | None) -> Iterator[None]:
     """What goes wrong with a model becomes one line that names it."""
+    quiet()
     try:
         yield
     except UserError:

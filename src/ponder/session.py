@@ -6,7 +6,7 @@ import json
 import signal
 import threading
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Self
@@ -20,10 +20,15 @@ from ponder.errors import UserError
 from ponder.evaluate import Evaluation
 from ponder.log import Log, build_mirror
 from ponder.models.policy import Policy
+from ponder.models.text import TextPolicy
+from ponder.progress import Hooks, Metrics, Progress
 from ponder.report import write_report
-from ponder.summary import necessity_line, summarise
+from ponder.rollout import Source
+from ponder.scribe import Scribe
+from ponder.summary import summarise, verdict
 from ponder.tasks import Task
-from ponder.trainer import Hooks, Metrics, Progress, Trainer
+from ponder.tasks.qa import Qa
+from ponder.trainer import Trainer
 from ponder.types import Rollouts
 from ponder.watch import Watch
 
@@ -64,7 +69,6 @@ class Session:
         self.test = self.task.test().to(self.device)
         self.policy: Policy = build.build_policy(config, self.task).to(self.device)
         build.use_threads(config, self.policy)
-        self.evaluate = build.build_evaluation(config, self.policy, self.task, self.test)
         self.trainer: Trainer = build.build_trainer(config, self.task, self.policy, self.device)
         notes: list[str] = []
         length = self._begin(notes.append)
@@ -72,6 +76,10 @@ class Session:
         self.log = Log(directory, mirror, length)
         self.console: Plain = build_console(config.trainer.max_steps)
         self.found: Evaluation | None = None
+        self.evaluate = build.build_evaluation(config, self.policy, self.task, self.test,
+                                               self._follow)
+        self.val = build.build_val_rollouts(config, self.policy, self.task)
+        self._follow(self.trainer.source)
         sampled = config.rollout.kind == "sample" and config.strategy.name not in ("sft", "exact")
         thoughts = config.thinker.vocabulary if config.thinker.tokens else 0
         self.watch = Watch(thoughts, sampled and thoughts > 0, self.console.note)
@@ -81,13 +89,20 @@ class Session:
         for line in notes:
             self.console.note(line)
 
+    def _follow(self, source: Source) -> None:
+        """Put on disk and show what a source of texts writes."""
+        if isinstance(self.policy, TextPolicy) and isinstance(self.task, Qa):
+            Scribe(self.log, self.console, self.policy, self.task,
+                   self.trainer.progress).follow(source)
+
     @property
-    def done(self) -> float | None:
-        """The accuracy of a run that has ended already, else None."""
+    def done(self) -> dict[str, Any] | None:
+        """The summary of a run that has ended already, else None."""
         path = self.directory / "summary.json"
-        if not (path.is_file() and self.trainer.progress.step and self.trainer.finished()):
+        begun = self.trainer.progress.step or self.trainer.progress.epoch
+        if not (path.is_file() and begun and self.trainer.finished()):
             return None
-        return float(json.loads(path.read_text())["accuracy"])
+        return json.loads(path.read_text())
 
     def _begin(self, note: Callable[[str], None]) -> int:
         """Clear the directory or go on with its run, as `resume` says; the length of its log."""
@@ -129,10 +144,19 @@ class Session:
         self.console.update(progress.step, self.trainer.end, metrics)
         self.watch.hear(metrics)
 
-    def validate(self, progress: Progress) -> float:
+    def validate(self, progress: Progress) -> float | None:
+        """Look at the held-out questions, and at the rollouts of `preload_data_for_val`."""
+        trainer, name = self.config.trainer, f"val_{progress.step}"
+        if self.val is not None:
+            self.log_metrics(progress, self.trainer.appraise(replace(self.val)))
+        if trainer.keep_evaluated:
+            checkpoint.save(self.policy, self.directory / name / "eval_model_checkpoint",
+                            asdict(self.config))
+        if not trainer.do_acc_eval:
+            return None
         self.found = self.evaluate()
         self.log_metrics(progress, self.found.metrics)
-        self.log.table(f"val_{progress.step}", self.found.rows)
+        self.log.table(name, self.found.rows)
         shown = self.found.rows[:SHOWN_ROLLOUTS]
         self.console.samples([f"{row['question']}{row.get('thought', row.get('rationale', ''))}"
                               f"{row['answer']}" for row in shown])
@@ -167,15 +191,15 @@ class Session:
         self.console.close()
         self.log.close()
 
-    def finish(self) -> float:
-        progress = self.trainer.progress
-        found = self.found or self.evaluate()
+    def finish(self) -> float | None:
+        progress, trainer = self.trainer.progress, self.config.trainer
+        found = self.found or (self.evaluate() if trainer.do_eval and trainer.do_acc_eval
+                               else Evaluation({}, {}, []))
         summary = {**summarise(self.config, self.directory, self.policy, found),
                    "steps": progress.step, "seconds": progress.seconds,
                    "rollouts_per_second": progress.rollouts / max(progress.seconds, 1e-9)}
         write_report(self.directory, summary, asdict(self.config))
         checkpoint.write_json(self.directory / "summary.json", summary)
-        print(necessity_line(found))
-        print(f"accuracy {summary['accuracy']:.4f} after {progress.step} steps, "
-              f"{progress.seconds:.0f} s of training; results: {self.directory}/report.html")
+        print(f"{verdict(found)} after {progress.step} steps, {progress.seconds:.0f} s of "
+              f"training; results: {self.directory}/report.html")
         return summary["accuracy"]

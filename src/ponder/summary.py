@@ -15,17 +15,19 @@ from ponder.models.policy import Policy
 def summarise(config: Config, directory: Path, policy: Policy, found: Evaluation,
               ) -> dict[str, Any]:
     """The stable keys of summary.json that every action shares."""
-    return {"accuracy": found.metrics["accuracy"], "necessity": found.necessity,
+    return {"accuracy": found.metrics.get("accuracy"), "necessity": found.necessity,
             "metrics": found.metrics, "seed": config.seed,
             "run_name": "/".join(directory.parts[-2:]), "git_revision": git_revision(),
             "config_hash": config_hash(config),
             "weights_sha256": checkpoint.weights_sha256(policy), "status": "done"}
 
 
-def necessity_line(found: Evaluation) -> str:
-    """How much the answers need the thoughts, in one line."""
-    return "accuracy with thoughts " + "  ".join(
-        f"{name} {value:.3f}" for name, value in found.necessity.items())
+def verdict(found: Evaluation) -> str:
+    """How much the answers need the thoughts, in one line, and the accuracy in another."""
+    if "accuracy" not in found.metrics:
+        return "not evaluated"
+    table = "  ".join(f"{name} {value:.3f}" for name, value in found.necessity.items())
+    return f"accuracy with thoughts {table}\naccuracy {found.metrics['accuracy']:.4f}"
 
 
 def git_revision() -> str | None:

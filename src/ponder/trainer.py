@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,45 +14,13 @@ from ponder.collector import Collector, minibatches
 from ponder.config.running import TrainerConfig
 from ponder.learner import Learner
 from ponder.models.policy import Policy
+from ponder.progress import Hooks, Metrics, Progress
 from ponder.rewards import Reward
 from ponder.rollout import Source
 from ponder.schedule import learning_rate_share
 from ponder.strategies import Losses
 from ponder.tasks import Task
 from ponder.types import Problems, Rollouts
-
-Metrics = dict[str, float]
-
-
-@dataclass
-class Progress:
-    """Where a run stands. seconds counts training alone: no evaluation, logging or saving.
-
-    validated is the step of the last evaluation, bad how many steps in a row were not finite.
-    """
-
-    step: int = 0
-    epoch: int = 0
-    rollouts: int = 0
-    seconds: float = 0.0
-    accuracy: float | None = None
-    validated: int = -1
-    bad: int = 0
-
-
-@dataclass
-class Hooks:
-    """What the loop calls when something is due; `validate` returns the accuracy.
-
-    spoilt hears of a step that was not finite, with its batch; stopped says whether somebody has
-    asked for an end.
-    """
-
-    log: Callable[[Progress, Metrics], None]
-    validate: Callable[[Progress], float]
-    save: Callable[[Progress], None]
-    spoilt: Callable[[Progress, list[Rollouts]], None] = lambda progress, batch: None
-    stopped: Callable[[], bool] = lambda: False
 
 
 @dataclass
@@ -161,6 +129,8 @@ class Trainer:
             hooks.save(progress)
 
     def _validate(self, hooks: Hooks) -> None:
+        if not self.config.do_eval:
+            return
         self.progress.validated = self.progress.step
         self.progress.accuracy = hooks.validate(self.progress)
 
@@ -211,6 +181,16 @@ class Trainer:
             return self.progress.step, self.end
         steps = -(-len(flight.rollouts.problems) // self.per_step) * self.config.internal_epochs
         return self.progress.step - flight.begun, steps
+
+    def appraise(self, rollouts: Rollouts) -> Metrics:
+        """The losses of rollouts from which nothing is learnt."""
+        noted, step = self.collector.noted, self.progress.step
+        rollouts = self.collector.credited(self.collector.rewarded(rollouts), step)
+        self.collector.noted = noted
+        numbers = torch.arange(len(rollouts.problems), device=self.device)
+        batch = [rollouts[part] for part in numbers.split(self.config.train_batch_size)]
+        losses = self.learner.look(batch, step, self.source.sampling(step))
+        return {f"val/{name}": float(value) for name, value in losses.items()}
 
     def metrics(self) -> Metrics:
         """Numbers of the last step and of the whole run so far."""

@@ -90,7 +90,8 @@ class Rollouts:
     before each token and returns (B, K) what came; reference (B, K) are the log-probabilities under
     the reference policy; parts are the unweighted rewards, each (B,) or (B, K). alike says that all
     groups hold the same thoughts, so that what these begin with need be computed once. answered
-    (B, 2) is log p(answer) and whether it is right, where that is known since collection.
+    (B, 3) is log p(answer), whether it is right and which option it is, where that is known since
+    collection.
     """
 
     problems: Problems
@@ -181,10 +182,12 @@ class Rollouts:
         rows = (problems[:, None] * groups + torch.arange(groups, device=problems.device)).flatten()
 
         def put(own: Any, new: Any) -> Any:
-            return own.index_copy(0, rows, new.to(own.dtype)) if isinstance(own, Tensor) else own
+            both = isinstance(own, Tensor) and isinstance(new, Tensor)
+            return own.index_copy(0, rows, new.to(own.dtype)) if both else new
 
         changed = {item.name: put(getattr(self, item.name), getattr(other, item.name))
-                   for item in fields(self) if item.name not in ("problems", "parts")}
+                   for item in fields(self)
+                   if item.name not in ("problems", "parts", "samples", "alike")}
         parts = {name: put(value, other.parts[name]) for name, value in self.parts.items()}
         return replace(self, **changed, parts=parts, alike=False)
 

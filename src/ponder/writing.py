@@ -20,8 +20,9 @@ from ponder.types import Problems, Rollouts
 
 @dataclass
 class Batch:
-    """A batch of questions whose thoughts are there. cached: they were there already."""
+    """Batch `number` of a round, whose thoughts are there. cached: they were there already."""
 
+    number: int
     rollouts: Rollouts
     seed: int
     cached: bool
@@ -68,10 +69,10 @@ class Written(Sampler):
         parts = []
         for number, rows in enumerate(torch.arange(len(problems)).split(self.batch)):
             part = problems[rows.to(problems.question.device)]
-            found = self._batch(policy, part, self.sampling(step), seed + number, weights,
-                                progress)
-            self.finished(found)
-            parts.append(found.rollouts)
+            found, cached = self._batch(policy, part, self.sampling(step), seed + number,
+                                        weights, progress)
+            self.finished(Batch(number, found, seed + number, cached))
+            parts.append(found)
         policy.train(was_training)
         self.tokens = progress.tokens
         thought = torch.cat([part.thought for part in parts])
@@ -81,12 +82,12 @@ class Written(Sampler):
                         answered=torch.cat([_answered(part) for part in parts]))
 
     def _batch(self, policy: TextPolicy, problems: Problems, sampling: Sampling, seed: int,
-               weights: str, progress: Progress) -> Batch:
-        """The thoughts about some questions, from the store or written now."""
+               weights: str, progress: Progress) -> tuple[Rollouts, bool]:
+        """The thoughts about some questions, from the store (True) or written now."""
         room, samples, device = policy.rules.tokens, self.config.samples, problems.question.device
         key = key_of(weights=weights, question=_trimmed(problems), options=problems.options,
                      bridge=problems.bridge, mode=policy.mode, samples=samples, room=room,
-                     sampling=asdict(sampling), seed=seed, format=1)
+                     sampling=asdict(sampling), seed=seed, format=2)
         found = self.store.load(key)
         if found is None:
             def heard(tokens: int, rows: int) -> None:
@@ -100,7 +101,7 @@ class Written(Sampler):
                                generator=torch.Generator().manual_seed(seed)).to(device)
             thought, logprobs = writer.write(problems, noise)
             with torch.no_grad():
-                answered = torch.stack(policy.answer(problems, thought, samples), 1).float()
+                answered = policy.judge_thoughts(problems, thought, samples).float()
             self.store.save(key, {"thought": thought, "logprobs": logprobs, "answered": answered})
             cached = False
         else:
@@ -110,8 +111,8 @@ class Written(Sampler):
             self.heard(progress)
             cached = True
         chosen = thought[:, :-1] != problems.pad
-        return Batch(Rollouts(problems, samples, thought, chosen, logprobs, learn=chosen,
-                              answered=answered), seed, cached)
+        return Rollouts(problems, samples, thought, chosen, logprobs, learn=chosen,
+                        answered=answered), cached
 
 
 def _answered(rollouts: Rollouts) -> Tensor:

@@ -42,6 +42,8 @@ class TrainerConfig:
     val_every_n_epochs: int = option(1, "rounds between evaluations, where a round is a data set",
                                      low=1)
     skip_first_validation_loop: bool = option(True, "no evaluation before the first step")
+    keep_evaluated: bool = option(False, "each evaluation leaves its weights in "
+                                  "val_<step>/eval_model_checkpoint")
     val_samples: int = option(1, "thoughts written for each held-out question; 1: the greedy one, "
                               "more: sampled ones (pass@k, majority@k)", low=1)
     do_eval: bool = option(True, "evaluate at all")

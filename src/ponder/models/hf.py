@@ -11,9 +11,13 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ponder.config.policy import HfConfig
+from ponder.maths import Sampling, at_least_float32, distribution, entropy
 from ponder.models.segments import NAME, Buffer, Reading, Segment, register
+
+ROWS = 1024  # decisions whose logits are in memory at once
 
 
 class TextModel(nn.Module):
@@ -55,6 +59,20 @@ class TextModel(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., V)"""
         return self.head(hidden)[..., :self.words]
+
+    def logprobs(self, states: Tensor, target: Tensor, sampling: Sampling) -> Tensor:
+        """(M, 2): log-probability of each token (M,) after its state (M, D), and the entropy there.
+
+        Logits are made a part at a time, and again in the backward pass: a vocabulary is wide.
+        """
+        def part(some: Tensor, tokens: Tensor) -> Tensor:
+            logprobs = distribution(at_least_float32(self.logits(some)), sampling, keep=tokens)
+            return torch.stack([logprobs.gather(1, tokens[:, None])[:, 0], entropy(logprobs)], 1)
+
+        again = torch.is_grad_enabled() and states.requires_grad
+        return torch.cat([checkpoint(part, *pair, use_reentrant=False) if again  # type: ignore[misc]
+                          else part(*pair)
+                          for pair in zip(states.split(ROWS), target.split(ROWS), strict=True)])
 
     def adapt(self, config: HfConfig) -> None:
         """Freeze the weights and put new LoRA adapters on them; they begin by changing nothing."""

@@ -10,9 +10,8 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from ponder.maths import Sampling, at_least_float32, distribution, entropy
+from ponder.maths import Sampling
 from ponder.models.critic import Critic
 from ponder.models.hf import TextModel
 from ponder.models.policy import Policy, Rules
@@ -22,7 +21,6 @@ from ponder.tasks.questions import LETTERS
 from ponder.tokens import TextVocabulary
 from ponder.types import Problems, Rollouts, Scores
 
-ROWS = 1024  # decisions whose logits are in memory at once
 TOKENS = 16_384  # tokens read at once where no gradient is wanted
 
 
@@ -63,7 +61,7 @@ class TextPolicy(Policy):
         used = real[:, :states.shape[1]]
         target = rollouts.thought[:, :states.shape[1]]
         found = states.new_zeros(*real.shape, 2, dtype=_precise(states))
-        found[:, :states.shape[1]][used] = _of_tokens(net, states[used], target[used], sampling)
+        found[:, :states.shape[1]][used] = net.logprobs(states[used], target[used], sampling)
         return found[..., 0], found[..., 1], states
 
     @staticmethod
@@ -132,13 +130,20 @@ class TextPolicy(Policy):
 
         A generated answer is in the thought, and has no likelihood of its own: 0.
         """
+        logprob, right, _ = self.judge_thoughts(problems, thought, samples).unbind(1)
+        return logprob, right > 0
+
+    def judge_thoughts(self, problems: Problems, thought: Tensor, samples: int) -> Tensor:
+        """(B, 3): what `answer` gives, and the option that is answered; -1 where none is."""
         assert problems.label is not None
         label = problems.label.repeat_interleave(samples)
         if self.mode == "generated":
-            return (torch.zeros(len(thought), device=thought.device),
-                    self.read_letters(problems, thought, samples) == label)
-        total, score = self.options(problems, thought, samples)
-        return total.gather(1, label[:, None])[:, 0], score.argmax(1) == label
+            choice = self.read_letters(problems, thought, samples)
+            logprob = torch.zeros(len(thought), device=thought.device)
+        else:
+            total, score = self.options(problems, thought, samples)
+            choice, logprob = score.argmax(1), total.gather(1, label[:, None])[:, 0]
+        return torch.stack([logprob, (choice == label).to(logprob), choice.to(logprob)], 1)
 
     def read_letters(self, problems: Problems, thought: Tensor, samples: int) -> Tensor:
         """(B,): the option whose letter a text gives as its answer; -1 where it gives none."""
@@ -207,7 +212,7 @@ class TextPolicy(Policy):
             states = torch.cat([states, rest], 1)
         used = real[:, :width]
         each = states.new_zeros(used.shape, dtype=_precise(states))
-        each[used] = _of_tokens(net, states[used], text[:, :width][used], Sampling())[:, 0]
+        each[used] = net.logprobs(states[used], text[:, :width][used], Sampling())[:, 0]
         return each.sum(1)
 
     def score(self, rollouts: Rollouts, sampling: Sampling,
@@ -237,18 +242,3 @@ def _precise(states: Tensor) -> torch.dtype:
 def _rows(thought: Tensor, part: Tensor, samples: int) -> Tensor:
     """The thoughts of some problems."""
     return thought.view(-1, samples, thought.shape[1])[part].flatten(0, 1)
-
-
-def _of_tokens(net: TextModel, states: Tensor, target: Tensor, sampling: Sampling) -> Tensor:
-    """(M, 2): log-probability of each token (M,) after its state (M, D), and the entropy there.
-
-    Logits are made a part at a time, and made again in the backward pass: a vocabulary is wide.
-    """
-    def part(some: Tensor, tokens: Tensor) -> Tensor:
-        logprobs = distribution(at_least_float32(net.logits(some)), sampling, keep=tokens)
-        return torch.stack([logprobs.gather(1, tokens[:, None])[:, 0], entropy(logprobs)], 1)
-
-    again = torch.is_grad_enabled() and states.requires_grad
-    return torch.cat([checkpoint(part, *pair, use_reentrant=False) if again  # type: ignore[misc]
-                      else part(*pair)
-                      for pair in zip(states.split(ROWS), target.split(ROWS), strict=True)])

@@ -1,0 +1,53 @@
+"""What is written is put on disk and on the terminal as it comes."""
+
+from __future__ import annotations
+
+import time
+
+from ponder.console import Plain
+from ponder.evaluate_text import rows_of
+from ponder.log import Log
+from ponder.models.text import TextPolicy
+from ponder.progress import Progress
+from ponder.rollout import Source
+from ponder.tasks.qa import Qa
+from ponder.writing import Batch, Written
+from ponder.writing import Progress as Writing
+
+NAMES = ("generated", "rationalised")
+
+
+class Scribe:
+    """Appends each batch of a round to train_<epoch>/generated.csv (those that had a hint to
+    rationalised.csv), and shows how far a round of writing is.
+
+    A round that is collected again after an interruption begins its file anew: what was written
+    is in the cache.
+    """
+
+    def __init__(self, log: Log, console: Plain, policy: TextPolicy, task: Qa,
+                 progress: Progress) -> None:
+        self.log, self.console, self.policy, self.task = log, console, policy, task
+        self.progress = progress
+        self.epoch, self.file = -1, 0
+        self.started, self.written = time.monotonic(), 0
+
+    def follow(self, source: Source) -> None:
+        """Hear of what a source writes; others than `Written` write nothing."""
+        inner = getattr(source, "inner", source)
+        if isinstance(inner, Written):
+            inner.finished, inner.heard = self.finished, self.heard
+
+    def finished(self, batch: Batch) -> None:
+        if batch.number == 0:
+            same = self.epoch == self.progress.epoch
+            self.epoch, self.file = self.progress.epoch, min(self.file + 1, 1) if same else 0
+        rows = rows_of(self.policy, self.task, batch.rollouts, batch.seed)
+        self.log.append(f"train_{self.epoch}", NAMES[self.file], rows, anew=batch.number == 0)
+
+    def heard(self, writing: Writing) -> None:
+        if writing.tokens <= self.written:  # another round
+            self.started, self.written = time.monotonic(), 0
+        self.written = writing.tokens
+        seconds = max(time.monotonic() - self.started, 1e-9)
+        self.console.writing(writing.rows, writing.total, writing.tokens / seconds, seconds)

@@ -1,0 +1,156 @@
+"""Whole runs of language models through the door, on questions of a few words."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import ponder.session
+from conftest import Door
+from ponder import build_text
+from questions import file_of, save_language_model
+
+TINY = ["task=qa", "variant=[think]", "rollout=sample", "reward=exact_match", "trainer=text",
+        "model=hf", "model.name=model",
+        "task.data=questions.csv", "task.test_questions=4", "task.answer=letter",
+        "thinker.tokens=4", "rollout.samples=3", "trainer.lr=1e-3", "trainer.gen_batch_size=8",
+        "hydra.run.dir=run"]
+
+
+@pytest.fixture
+def run(door: Door, monkeypatch: pytest.MonkeyPatch) -> Door:
+    """The door, with a model and 24 questions in the folder, and a cache of its own."""
+    monkeypatch.setattr(build_text, "CACHE", Path("cache"))
+    save_language_model(Path("model"))
+    file_of(Path("questions.csv"), 24)
+    return lambda *words: door(*TINY, *(
+        [] if any(word.startswith("strategy=") for word in words)
+        else ["strategy=star", "strategy.keep=correct"]), *words)
+
+
+def lines(path: str = "run") -> list[dict]:
+    return [json.loads(line) for line in (Path(path) / "metrics.jsonl").read_text().splitlines()]
+
+
+def summary(path: str = "run") -> dict:
+    return json.loads((Path(path) / "summary.json").read_text())
+
+
+def table(path: str) -> list[dict[str, str]]:
+    with (Path("run") / path).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+STRATEGIES = ["star", "dpo", "grpo", "reinforce", "ppo", "ppo strategy.value=shared", "rloo",
+              "dpo model.lora_r=4", "grpo strategy.kl=0.1 model.lora_r=4", "sft"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("answer", ["letter", "cloze", "generated"])
+def test_every_strategy_learns_from_texts(strategy: str, answer: str, run: Door) -> None:
+    code, _, err = run(f"task.answer={answer}", *f"strategy={strategy}".split())
+    assert (code, err) == (0, "")
+    assert summary()["status"] == "done"
+
+
+def test_star_leaves_what_users_have_scripts_for(run: Door) -> None:
+    code, out, err = run("trainer.max_epochs=2", "trainer.skip_first_validation_loop=false")
+    assert (code, err) == (0, "") and "accuracy" in out
+    rows = table("train_0/generated.csv")
+    assert len(rows) == 20 * 3 and {"id", "question", "rationale", "answer", "gold", "reward",
+                                    "logprob", "seed"} <= set(rows[0])
+    assert len(table("train_1/generated.csv")) == 60 and len(table("val_0/generated.csv")) == 4
+    last = summary()["steps"]
+    assert (Path("run") / f"val_{last}" / "eval_model_checkpoint" / "model.safetensors").is_file()
+    assert (Path("run") / "checkpoint_2" / "config.json").is_file()
+    right = sum(row["correct"] == "1" for row in rows)
+    first = lines()[1]
+    assert first["reward"] == pytest.approx(right / 60, abs=1e-6)
+
+
+def test_zero_epochs_validate_only(run: Door) -> None:
+    assert run("trainer.max_epochs=0")[0] == 0
+    assert summary()["steps"] == 0 and summary()["accuracy"] is not None
+    assert not list(Path("run").glob("train_*"))
+
+
+def test_zero_internal_epochs_write_only(run: Door) -> None:
+    code, _, err = run("trainer.internal_epochs=0", "trainer.do_eval=false")
+    assert (code, err) == (0, "")
+    assert summary()["steps"] == 0 and summary()["accuracy"] is None
+    assert len(table("train_0/generated.csv")) == 60
+
+
+def test_a_second_run_writes_nothing(run: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run()[0] == 0
+    before = summary()["weights_sha256"]
+    monkeypatch.setattr("ponder.writing.Writer", None)
+    code, _, err = run("resume=never")
+    assert (code, err) == (0, "") and summary()["weights_sha256"] == before
+
+
+@pytest.mark.parametrize("strategy", ["star", "dpo"])
+def test_rollouts_come_out_of_files(strategy: str, run: Door) -> None:
+    assert run("trainer.internal_epochs=0", "trainer.do_eval=false")[0] == 0
+    Path("run/train_0/generated.csv").rename("train.csv")
+    code, _, err = run("resume=never", "trainer.preload_data_for_training=train.csv",
+                       f"strategy={strategy}")
+    assert (code, err) == (0, "")
+    assert not Path("run/train_0/generated.csv").exists() and summary()["steps"] > 0
+    Path("short.csv").write_text("question,text\nQuestion 1?,one\n")
+    code, _, err = run("resume=never", "trainer.preload_data_for_training=short.csv")
+    assert code == 2 and err == (
+        "error: trainer.preload_data_for_training=short.csv: found no question of the task with 3 "
+        "rollouts (at most 1 a question); legal: a generated.csv of these questions, or fewer "
+        "rollout.samples\n")
+
+
+def test_a_run_cut_off_anywhere_ends_with_the_same_adapter(
+        run: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["model.lora_r=4", "trainer.max_epochs=2", "trainer.save_every_n_steps=2",
+             "strategy.keep=best", "trainer.train_gradient_accumulation_steps=1"]
+    assert run(*words, "hydra.run.dir=whole")[0] == 0
+    expected = summary("whole")
+    assert expected["steps"] > 4
+
+    def cut_off(target: object, name: str, number: int) -> None:
+        """The call with this number ends the run."""
+        before, calls = getattr(target, name), []
+
+        def call(*arguments, **options):
+            calls.append(1)
+            if len(calls) == number:
+                raise KeyboardInterrupt
+            return before(*arguments, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(target, name, call)
+            assert run(*words)[0] == 130
+
+    cut_off(ponder.writing.Store, "save", 2)  # in the middle of writing
+    cut_off(ponder.learner.Learner, "step", 3)  # in the middle of a round
+    assert run(*words)[0] == 0
+    assert summary()["weights_sha256"] == expected["weights_sha256"]
+    assert [line["step"] for line in lines()] == [line["step"] for line in lines("whole")]
+
+
+def test_a_hint_is_forgotten(run: Door) -> None:
+    code, _, err = run("trainer.rationalise=true", "rollout.samples=1")
+    assert (code, err) == (0, "")
+    failed = sum(row["correct"] == "0" for row in table("train_0/generated.csv"))
+    assert failed and len(table("train_0/rationalised.csv")) == failed
+    assert lines()[0]["failed"] == pytest.approx(failed / 20)
+
+
+def test_one_batch_is_learnt_by_heart(run: Door) -> None:
+    code, _, err = run("trainer.single_batch=true", "trainer.max_epochs=6",
+                       "trainer.gen_batch_size=4", "trainer.val_every_n_epochs=100",
+                       "strategy.keep=best", "reward=log_likelihood", "trainer.lr=1e-2")
+    assert (code, err) == (0, "")
+    assert lines()[-2]["answer_loss"] < 0.5 * lines()[0]["answer_loss"]
+    assert torch.isfinite(torch.tensor(lines()[-2]["loss"]))
