@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,7 @@ def test_a_run_cut_off_anywhere_ends_with_the_same_adapter(
     assert run(*words, "hydra.run.dir=whole")[0] == 0
     expected = summary("whole")
     assert expected["steps"] > 4
+    shutil.rmtree("cache")
 
     def cut_off(target: object, name: str, number: int) -> None:
         """The call with this number ends the run."""

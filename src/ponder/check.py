@@ -109,7 +109,8 @@ def _gold_must_fit(config: Config) -> Iterator[str]:
     task, thinker = config.task, config.thinker
     whole = {"variant=super": config.answerer.learns_from == "gold",
              "variant=clean": "gold_thought" in config.reward,
-             "strategy=sft": config.strategy.name == "sft" and config.rollout.kind != "search"}
+             "strategy=sft": config.strategy.name == "sft" and config.rollout.kind != "search"
+             and config.model.kind != "hf"}  # which learns what it wrote, right or wrong
     wanted = {**whole, "reward=gold_tokens": "gold_tokens" in config.reward}
     for name in (name for name, on in wanted.items() if on and thinker.tokens):
         if task.gold == "none":
