@@ -150,16 +150,17 @@ def test_rows_that_end_early_make_room_and_change_nothing(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("answer", ["generated", "letter", "cloze"])
 @pytest.mark.parametrize("sees", [True, False])
-def test_scores_and_gradients_are_those_of_plain_sequences(answer: str, sees: bool,
+@pytest.mark.parametrize("samples", [1, 2])
+def test_scores_and_gradients_are_those_of_plain_sequences(answer: str, sees: bool, samples: int,
                                                            tmp_path: Path) -> None:
     qa = qa_of(tmp_path, answer=answer)
     policy, problems, model = policy_of(qa, sees=sees), problems_of(qa), language_model()
-    rollouts = written(policy, problems, 2)
+    rollouts = written(policy, problems, samples)
     scores = policy.score(rollouts, Sampling())
     (scores.logprobs.sum() + scores.answer.sum()).backward()
     total = torch.zeros((), dtype=torch.float64)
     for row in range(len(rollouts)):
-        p = row // 2
+        p = row // samples
         question, thought = real(problems.question[p]), real(rollouts.thought[row])
         ended = thought[:-1] if len(thought) > policy.rules.tokens else thought
         logits = plain(model, question, ended).log_softmax(-1)[len(question) - 1:-1]
@@ -171,9 +172,9 @@ def test_scores_and_gradients_are_those_of_plain_sequences(answer: str, sees: bo
                                 real(problems.bridge[p])])  # type: ignore[index]
             text = real(problems.answer[p])
             logits = plain(model, before, text).log_softmax(-1)[len(before) - 1:-1]
-            mean = logits.gather(1, text[:, None]).mean()
-            assert torch.allclose(scores.answer[row].double(), mean, atol=1e-6)
-            total = total + mean
+            whole = logits.gather(1, text[:, None]).sum()
+            assert torch.allclose(scores.answer[row].double(), whole, atol=1e-6)
+            total = total + whole
     total.backward()
     for own, other in zip(policy.net.model.parameters(), model.parameters(), strict=True):
         assert torch.allclose(own.grad, other.grad, atol=1e-5)

@@ -124,7 +124,8 @@ class Learner:
                             total([micro.learn.sum() for micro in batch]), total(rows))
 
     def losses(self, scores: Scores, micro: Rollouts, whole: Denominators, step: int) -> Losses:
-        """Thinker's loss by the strategy, minus its entropy bonus, plus the answerer's likelihood.
+        """Thinker's loss by the strategy, minus its entropy bonus, plus the answerer's likelihood:
+        the mean over rows; where thoughts are text, a token of the answer counts as one of these.
 
         The sum is the score-function gradient for what was sampled and the ordinary one for what
         is differentiable.
@@ -132,7 +133,8 @@ class Learner:
         assert micro.weight is not None
         weight = torch.ones_like(scores.answer) if self.learns_from_gold else micro.weight
         losses = self.strategy.loss(scores, micro, whole.credit, step)
-        answer = -(weight * scores.answer).sum() / whole.rows
+        answer = -(weight * scores.answer).sum() / (
+            whole.tokens if self.policy.answers_in_text else whole.rows)
         spread = (scores.entropy * micro.learn).sum() / whole.tokens
         bonus = self.entropy(step)
         loss = losses["thinker_loss"] + answer

@@ -1,12 +1,9 @@
 """A policy whose thoughts are text: a language model that writes rationales and answers questions.
 
-The question is read once for its samples, thought and bridge once for the options of an answer.
+Thought and bridge are read once for the options of an answer.
 """
 
 from __future__ import annotations
-
-import contextlib
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -14,115 +11,25 @@ from torch import Tensor
 from ponder.maths import Sampling
 from ponder.models.critic import Critic
 from ponder.models.hf import TextModel
-from ponder.models.policy import Policy, Rules
+from ponder.models.policy import Rules
 from ponder.models.segments import Segment
+from ponder.models.thinker import TOKENS, TextThinker, precise
 from ponder.tasks.answers import parse
 from ponder.tasks.questions import LETTERS
 from ponder.tokens import TextVocabulary
 from ponder.types import Problems, Rollouts, Scores
 
-TOKENS = 16_384  # tokens read at once where no gradient is wanted
 
-
-class TextPolicy(Policy):
+class TextPolicy(TextThinker):
     """Thinker and answerer are one language model. `answer` says how a question is answered:
     generated (a letter in the text), letter or cloze (the likeliest option after the thought).
-
-    The reference is a model of its own, or, with LoRA, the same one without its adapter.
     """
-
-    vocabulary: TextVocabulary  # type: ignore[assignment]
 
     def __init__(self, net: TextModel, vocabulary: TextVocabulary, rules: Rules, answer: str,
                  critic: Critic | None = None, reference: TextModel | None = None,
                  leashed: bool = False) -> None:
-        super().__init__(net, None, vocabulary, rules, False,  # type: ignore[arg-type]
-                         critic, reference)  # type: ignore[arg-type]
+        super().__init__(net, vocabulary, rules, critic, reference, leashed)
         self.mode = answer
-        self.leashed = leashed
-
-    @property
-    def net(self) -> TextModel:
-        return self.thinker  # type: ignore[return-value]
-
-    # --- the thinker ----------------------------------------------------------------------------
-
-    def think(self, rollouts: Rollouts, sampling: Sampling,  # type: ignore[override]
-              net: TextModel | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """(logprobs (B, K), entropy (B, K), None) of the thoughts as written."""
-        return *self._decisions(net or self.net, rollouts, sampling)[:2], None
-
-    def _decisions(self, net: TextModel, rollouts: Rollouts, sampling: Sampling,
-                   ) -> tuple[Tensor, Tensor, Tensor]:
-        """(logprobs (B, K), entropy (B, K), states (B, K', D)) of every decision; K' is as many
-        columns as are in use."""
-        real = rollouts.mask[:, :-1]
-        states = self._states(net, rollouts)
-        used = real[:, :states.shape[1]]
-        target = rollouts.thought[:, :states.shape[1]]
-        found = states.new_zeros(*real.shape, 2, dtype=_precise(states))
-        found[:, :states.shape[1]][used] = net.logprobs(states[used], target[used], sampling)
-        return found[..., 0], found[..., 1], states
-
-    @staticmethod
-    def _states(net: TextModel, rollouts: Rollouts) -> Tensor:
-        """(B, K', D): the states before each token of the thoughts."""
-        problems, mask = rollouts.problems, rollouts.mask
-        width = max(int(mask[:, :-1].sum(1).max()) if mask.shape[1] > 1 else 0, 1)
-        first, segment = net.read(problems.question, problems.mask)
-        first = first[:, -1:].repeat_interleave(rollouts.samples, 0)
-        if width == 1:
-            return first
-        rest, _ = net.read(rollouts.thought[:, :width - 1], mask[:, :width - 1], [segment],
-                           keep=False)
-        return torch.cat([first, rest], 1)
-
-    def values(self, rollouts: Rollouts) -> Tensor | None:
-        """(B, K): what the critic expects before each token; None without one."""
-        if self.critic is None:
-            return None
-        net: TextModel = self.critic.trunk or self.net  # type: ignore[assignment]
-        return self._valued(self._states(net, rollouts), rollouts)
-
-    def _valued(self, states: Tensor, rollouts: Rollouts) -> Tensor:
-        """(B, K): the critic's values of states (B, K', D), 0 behind them."""
-        assert self.critic is not None
-        if self.critic.reads != "token":  # of the question: its last state
-            states = states[:, :1].expand(-1, rollouts.thought.shape[1] - 1, -1)
-        value = self.critic(states)
-        missing = rollouts.thought.shape[1] - 1 - value.shape[1]
-        return torch.nn.functional.pad(value, (0, missing))
-
-    @torch.no_grad()
-    def annotate(self, rollouts: Rollouts, sampling: Sampling) -> Rollouts:
-        """Note what the critic expected and how likely the reference finds the thoughts."""
-        parts = list(self._parts(rollouts))
-        if self.critic is not None:
-            rollouts.value = torch.cat([self.values(part) for part in parts])  # type: ignore[arg-type]
-        if self.leashed:
-            with self._as_reference() as net:
-                rollouts.reference = torch.cat([self.think(part, sampling, net)[0]
-                                                for part in parts])
-        return rollouts
-
-    @contextlib.contextmanager
-    def _as_reference(self) -> Iterator[TextModel]:
-        if self.reference is not None:
-            yield self.reference  # type: ignore[misc]
-        else:
-            with self.net.as_it_began():
-                yield self.net
-
-    @staticmethod
-    def _parts(rollouts: Rollouts) -> Iterator[Rollouts]:
-        """The rollouts in parts of whole groups, as many as may be read at once."""
-        problems = rollouts.problems
-        width = problems.question.shape[1] + rollouts.samples * rollouts.thought.shape[1]
-        numbers = torch.arange(len(problems), device=rollouts.thought.device)
-        for part in numbers.split(max(1, TOKENS // width)):
-            yield rollouts[part]
-
-    # --- the answerer ---------------------------------------------------------------------------
 
     def answer(self, problems: Problems, thought: Tensor, samples: int = 1,  # type: ignore[override]
                net: TextModel | None = None, ragged: bool | None = None) -> tuple[Tensor, Tensor]:
@@ -205,38 +112,36 @@ class TextPolicy(Policy):
             last = (last - 1).clamp_min(0)
         states = before[torch.arange(len(row), device=row.device), last][:, None]
         states = states.repeat_interleave(len(text) // len(row), 0)
-        width = int(real.sum(1).max())
+        width = max(int(real.sum(1).max()), 1)
         if width > 1:
             rest, _ = net.read(text[:, :width - 1], real[:, :width - 1], [*past, segment],
                                keep=False)
             states = torch.cat([states, rest], 1)
-        used = real[:, :width]
-        each = states.new_zeros(used.shape, dtype=_precise(states))
-        each[used] = net.logprobs(states[used], text[:, :width][used], Sampling())[:, 0]
-        return each.sum(1)
+        return self._of_text(text[:, :width], states)
 
     def score(self, rollouts: Rollouts, sampling: Sampling,
               answer_thought: Tensor | None = None) -> Scores:
-        """All log-probabilities of a batch, with gradients; that of an answer per token, so that
-        it counts as much as a token of the thought.
-        """
-        logprobs, spread, states = self._decisions(self.net, rollouts, sampling)
+        """All log-probabilities of a batch, with gradients."""
+        net, problems = self.net, rollouts.problems
+        text = None if self.mode == "generated" else problems.answer.repeat_interleave(
+            rollouts.samples, 0)
+        states, behind = self._states(net, rollouts, text)
+        logprobs, spread = self._decisions(net, rollouts, states, sampling)
         value = None
         if self.critic is not None:
             value = (self._valued(states, rollouts) if self.critic.trunk is None
                      else self.values(rollouts))
         answer = torch.zeros_like(logprobs[:, 0])
-        if self.mode != "generated":
-            problems = rollouts.problems
-            text = problems.answer.repeat_interleave(rollouts.samples, 0)
-            answer = self._likelihood(problems, rollouts.thought, rollouts.samples, text)
-            answer = answer / (text != problems.pad).sum(1).clamp_min(1)
+        if text is not None and behind is not None:
+            answer = self._of_text(text, behind)
         return Scores(logprobs, spread, logprobs[..., None], answer, value)
 
-
-def _precise(states: Tensor) -> torch.dtype:
-    """Of log-probabilities: single precision at least."""
-    return torch.promote_types(torch.float32, states.dtype)
+    def _of_text(self, text: Tensor, states: Tensor) -> Tensor:
+        """(N,): log p of texts (N, A), given the states (N, A, D) before their tokens."""
+        used = text != self.vocabulary.pad
+        each = states.new_zeros(used.shape, dtype=precise(states))
+        each[used] = self.net.logprobs(states[used], text[used], Sampling())[:, 0].to(each.dtype)
+        return each.sum(1)
 
 
 def _rows(thought: Tensor, part: Tensor, samples: int) -> Tensor:

@@ -1,0 +1,149 @@
+"""A language model as thinker: it writes text, and its every token is a decision.
+
+A question is read once for its samples.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ponder.maths import Sampling
+from ponder.models.critic import Critic
+from ponder.models.hf import TextModel
+from ponder.models.policy import Policy, Rules
+from ponder.tokens import TextVocabulary
+from ponder.types import Problems, Rollouts
+
+TOKENS = 16_384  # tokens read at once where no gradient is wanted
+
+
+class TextThinker(Policy):
+    """The half of `TextPolicy` that thinks: states, log-probabilities, values, the reference.
+
+    The reference is a model of its own, or, with LoRA, the same one as it began.
+    """
+
+    answers_in_text = True
+    vocabulary: TextVocabulary  # type: ignore[assignment]
+
+    def __init__(self, net: TextModel, vocabulary: TextVocabulary, rules: Rules,
+                 critic: Critic | None = None, reference: TextModel | None = None,
+                 leashed: bool = False) -> None:
+        super().__init__(net, None, vocabulary, rules, False,  # type: ignore[arg-type]
+                         critic, reference)  # type: ignore[arg-type]
+        self.leashed = leashed
+
+    @property
+    def net(self) -> TextModel:
+        return self.thinker  # type: ignore[return-value]
+
+    def think(self, rollouts: Rollouts, sampling: Sampling,  # type: ignore[override]
+              net: TextModel | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """(logprobs (B, K), entropy (B, K), None) of the thoughts as written."""
+        net = net or self.net
+        return *self._decisions(net, rollouts, self._states(net, rollouts)[0], sampling), None
+
+    @staticmethod
+    def _decisions(net: TextModel, rollouts: Rollouts, states: Tensor, sampling: Sampling,
+                   ) -> tuple[Tensor, Tensor]:
+        """(logprobs (B, K), entropy (B, K)) of every decision, from the states (B, K', D) before
+        it; behind K' nothing was written."""
+        width = states.shape[1]
+        real = rollouts.mask[:, :-1]
+        used, target = real[:, :width], rollouts.thought[:, :width]
+        found = states.new_zeros(*real.shape, 2, dtype=precise(states))
+        found[:, :width][used] = net.logprobs(states[used], target[used], sampling).to(found.dtype)
+        return found[..., 0], found[..., 1]
+
+    def _states(self, net: TextModel, rollouts: Rollouts, text: Tensor | None = None,
+                ) -> tuple[Tensor, Tensor | None]:
+        """States (B, K', D) before each token of the thoughts, and (B, A, D) before each token of a
+        text (B, A) behind thought and bridge. One sample a question is one sequence, read in one
+        pass; several share the question.
+        """
+        problems, thought = rollouts.problems, rollouts.thought
+        width = max(int(rollouts.mask[:, :-1].sum(1).max()) if thought.shape[1] > 1 else 0, 1)
+        thought = thought[:, :width]
+        said = (thought != problems.pad) & (thought != self.vocabulary.end)
+        rest, shown = self._behind(problems, rollouts.samples, text) if text is not None else (
+            thought[:, :0], said[:, :0])
+        if text is not None and not self.rules.sees_question:
+            row, mask = torch.cat([thought, rest], 1), torch.cat([said, shown], 1)
+            answer = net.read(row, mask, keep=False)[0][:, -text.shape[1]:]
+            return self._states(net, rollouts)[0], answer
+        question = problems.question
+        if rollouts.samples == 1:
+            real = question != problems.pad
+            hidden, _ = net.read(torch.cat([question, thought, rest], 1),
+                                 torch.cat([real, said, shown], 1), keep=False)
+            start = question.shape[1] - 1
+        else:
+            first, segment = net.read(question, problems.mask)
+            hidden, _ = net.read(torch.cat([thought, rest], 1), torch.cat([said, shown], 1),
+                                 [segment], keep=False)
+            hidden = torch.cat([first[:, -1:].repeat_interleave(rollouts.samples, 0), hidden], 1)
+            start = 0
+        return hidden[:, start:start + width], (
+            None if text is None else hidden[:, -text.shape[1]:])
+
+    @staticmethod
+    def _behind(problems: Problems, samples: int, text: Tensor) -> tuple[Tensor, Tensor]:
+        """(tokens, mask) (B, W + A - 1) of what stands behind a thought: the bridge, and a text
+        without its last token."""
+        assert problems.bridge is not None
+        row = torch.cat([problems.bridge.repeat_interleave(samples, 0), text[:, :-1]], 1)
+        return row, row != problems.pad
+
+    def values(self, rollouts: Rollouts) -> Tensor | None:
+        """(B, K): what the critic expects before each token; None without one."""
+        if self.critic is None:
+            return None
+        net: TextModel = self.critic.trunk or self.net  # type: ignore[assignment]
+        return self._valued(self._states(net, rollouts)[0], rollouts)
+
+    def _valued(self, states: Tensor, rollouts: Rollouts) -> Tensor:
+        """(B, K): the critic's values of states (B, K', D), 0 behind them."""
+        assert self.critic is not None
+        if self.critic.reads != "token":  # of the question: its last state
+            states = states[:, :1].expand(-1, rollouts.thought.shape[1] - 1, -1)
+        value = self.critic(states)
+        missing = rollouts.thought.shape[1] - 1 - value.shape[1]
+        return torch.nn.functional.pad(value, (0, missing))
+
+    @torch.no_grad()
+    def annotate(self, rollouts: Rollouts, sampling: Sampling) -> Rollouts:
+        """Note what the critic expected and how likely the reference finds the thoughts."""
+        parts = list(self._parts(rollouts))
+        if self.critic is not None:
+            rollouts.value = torch.cat([self.values(part) for part in parts])  # type: ignore[arg-type]
+        if self.leashed:
+            with self._as_reference() as net:
+                rollouts.reference = torch.cat([self.think(part, sampling, net)[0]
+                                                for part in parts])
+        return rollouts
+
+    @contextlib.contextmanager
+    def _as_reference(self) -> Iterator[TextModel]:
+        if self.reference is not None:
+            yield self.reference  # type: ignore[misc]
+        else:
+            with self.net.as_it_began():
+                yield self.net
+
+    @staticmethod
+    def _parts(rollouts: Rollouts) -> Iterator[Rollouts]:
+        """The rollouts in parts of whole groups, as many as may be read at once."""
+        problems = rollouts.problems
+        width = problems.question.shape[1] + rollouts.samples * rollouts.thought.shape[1]
+        numbers = torch.arange(len(problems), device=rollouts.thought.device)
+        for part in numbers.split(max(1, TOKENS // width)):
+            yield rollouts[part]
+
+
+def precise(states: Tensor) -> torch.dtype:
+    """Of log-probabilities: single precision at least."""
+    return torch.promote_types(torch.float32, states.dtype)
