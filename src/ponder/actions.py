@@ -10,7 +10,6 @@ import torch
 from ponder import build, checkpoint
 from ponder.config import Config
 from ponder.errors import UserError
-from ponder.evaluate import evaluate
 from ponder.log import Log, build_mirror
 from ponder.report import write_report
 from ponder.session import Session, Signals
@@ -49,12 +48,12 @@ def evaluate_checkpoint(config: Config, directory: Path) -> float:
     task = build.build_task(config)
     policy = build.build_policy(config, task).to(device)
     build.use_threads(config, policy)
-    found = evaluate(policy, task.test().to(device), config.seed)
+    found = build.build_evaluation(config, policy, task, task.test().to(device))()
     log = Log(directory, build_mirror(config.logger, directory, asdict(config)))
-    log.write(0, found.metrics)
-    log.table("val_0", found.rows)
+    log.write(config.step, found.metrics)
+    log.table(f"val_{config.step}", found.rows)
     log.close()
-    summary = {**summarise(config, directory, policy, found), "steps": 0, "seconds": 0.0,
+    summary = {**summarise(config, directory, policy, found), "steps": config.step, "seconds": 0.0,
                "rollouts_per_second": 0.0}
     write_report(directory, summary, asdict(config))
     checkpoint.write_json(directory / "summary.json", summary)
