@@ -1,13 +1,11 @@
-"""Command lines of the program before this one: what they mean today, and that they run."""
+"""Command lines of the program before this one: what they mean today."""
 
 from __future__ import annotations
 
 import copy
 import functools
-import re
 import shlex
 import shutil
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,20 +13,14 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from conftest import Door
 from ponder.cli import CONF, read
 from ponder.compat import rewrite
-from ponder.config import Config, register
-from ponder.errors import refuse_words
+from ponder.config import register
 from ponder.legacy import KEYS, MODEL, modern, parameter_name
 
-COMMANDS = Path(__file__).resolve().parents[2] / "shared" / "seeds" / "commands.txt"
-LINES = COMMANDS.read_text().splitlines() if COMMANDS.is_file() else []
-
-# Some of them, so that they are here where that file is not.
 SINGLE_BATCH = ("python run.py trainer.single_batch=true trainer.gen_batch_size=8 "
                 "trainer.train_batch_size=8 trainer.agent.model_handler.warmup=0")
 TRANSLATED = ("python run.py -m trainer.gen_batch_size=24 trainer.train_batch_size=16 "
@@ -296,32 +288,3 @@ def test_names_in_wandb(words: list[str], name: str) -> None:
 def test_any_run_can_be_named_by_its_parameters() -> None:
     name = parameter_name(*configured("think=true"))
     assert name.startswith("train_beta=None_samples=8_ts=reinforce_ds=add_lr=0.002_wd=0.5_lora=Non")
-
-
-# --- composing ----------------------------------------------------------------------------------
-
-
-def jobs(line: str) -> Iterator[list[str]]:
-    """The words of every job of a line, as Hydra's sweeper splits them."""
-    words = rewrite(today(*words_of(line)), CONF)
-    refuse_words(words, CONF)
-    overrides = OverridesParser.create().parse_overrides(
-        [word for word in words if not word.startswith("-")])
-    yield from BasicSweeper.split_arguments(overrides, None)[0]
-
-
-@pytest.mark.parametrize("line", LINES or [pytest.param("", marks=pytest.mark.skip(
-    reason=f"{COMMANDS.name} is not here"))])
-def test_every_line_composes_and_is_sound(line: str) -> None:
-    configs: list[Config] = [read(composed(words)) for words in jobs(line)]
-    typed = re.search(r"run_type=(\w+)", line)
-    for config in configs:
-        assert (config.task.name, config.model.kind) == (
-            ("add", "transformer") if line == LINES[0] else ("mmlu", "hf"))
-        assert config.run_type == (typed.group(1) if typed else "train")
-    swept = [len(word.split(",")) for word in words_of(line) if "," in word]
-    assert len(configs) == (swept[0] if swept else 1)
-
-
-def test_there_are_31_lines() -> None:
-    assert len(LINES) in (0, 31)
