@@ -204,6 +204,7 @@ def test_a_partition_where_there_is_slurm(monkeypatch: pytest.MonkeyPatch) -> No
     assert {words[-1], "hydra/launcher=submitit_slurm", "strategy.beta=1"} < set(
         today(*words, "trainer.dpo_beta=1", "strategy=dpo"))
     assert modern(["hydra/launcher=submitit_local", *words])[0][-1] == words[-1]
+    assert today(*words[1:]) == words[1:2]  # nothing is launched without -m
 
 
 # --- messages -----------------------------------------------------------------------------------
