@@ -51,10 +51,10 @@ def evaluate_checkpoint(config: Config, directory: Path) -> float:
     build.use_threads(config, policy)
     found = build.build_evaluation(config, policy, task, task.test().to(device))()
     log = Log(directory, build_mirror(config.logger, directory, asdict(config)))
-    log.write(0, found.metrics)
-    log.table("val_0", found.rows)
+    log.write(config.step, found.metrics)
+    log.table(f"val_{config.step}", found.rows)
     log.close()
-    summary = {**summarise(config, directory, policy, found), "steps": 0, "seconds": 0.0,
+    summary = {**summarise(config, directory, policy, found), "steps": config.step, "seconds": 0.0,
                "rollouts_per_second": 0.0}
     write_report(directory, summary, asdict(config))
     checkpoint.write_json(directory / "summary.json", summary)

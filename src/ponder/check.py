@@ -129,12 +129,12 @@ def _gold_must_fit(config: Config) -> Iterator[str]:
 def _learning_needs(config: Config) -> Iterator[str]:
     rollout, strategy = config.rollout, config.strategy
     baseline = getattr(strategy, "baseline", "none")
-    if config.thinker.tokens and rollout.samples < 2 and baseline in ("group_mean",
-                                                                      "leave_one_out"):
+    learns = config.thinker.tokens and config.trainer.learns
+    if learns and rollout.samples < 2 and baseline in ("group_mean", "leave_one_out"):
         yield (f"rollout.samples={rollout.samples}: found one sample, from which "
                f"strategy={strategy.name} with baseline {baseline} learns nothing; legal: at "
                "least 2")
-    if config.thinker.tokens and strategy.name == "dpo" and rollout.samples < 2:
+    if learns and strategy.name == "dpo" and rollout.samples < 2:
         yield (f"rollout.samples={rollout.samples}: found one sample, of which strategy=dpo makes "
                "no pair; legal: at least 2")
     if strategy.name == "exact" and config.thinker.tokens:

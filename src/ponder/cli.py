@@ -13,9 +13,10 @@ from typing import Any
 
 from ponder.compat import rewrite
 from ponder.errors import UserError, explain, refuse_words
+from ponder.legacy import modern
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-OF_THIS_CALL = ("action", "run_type", "out", "logger", "model.name", "trainer.device",
+OF_THIS_CALL = ("action", "run_type", "out", "step", "logger", "model.name", "trainer.device",
                 "trainer.threads")
 
 
@@ -32,8 +33,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
-        arguments = rewrite(_as_begun(arguments), CONF)
+        arguments, notes = modern(_as_begun(arguments))
+        arguments = rewrite(arguments, CONF)
         refuse_words(arguments, CONF)
+        for line in notes:
+            print(line, file=sys.stderr)
         return _compose_and_run(arguments)
     except KeyboardInterrupt:
         return 130

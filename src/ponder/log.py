@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from ponder.config import WANDB_ID
 from ponder.config.running import LoggerConfig
 from ponder.errors import UserError
+from ponder.legacy import parameter_name
 
 
 class Mirror(Protocol):
@@ -43,7 +44,7 @@ class Wandb:
         kept = directory / WANDB_ID
         name = kept.read_text() if kept.is_file() else None
         self.run = wandb.init(project=config.project, mode=config.mode,  # type: ignore[arg-type]
-                              dir=str(directory), name="/".join(directory.parts[-2:]),
+                              dir=str(directory), name=_name(config, directory, run_config),
                               config=run_config, settings=wandb.Settings(silent=True), id=name,
                               resume="allow")
         kept.write_text(self.run.id)
@@ -53,6 +54,16 @@ class Wandb:
 
     def close(self) -> None:
         self.run.finish()
+
+
+def _name(config: LoggerConfig, directory: Path, run_config: dict[str, Any]) -> str:
+    """What `logger.naming` says."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if config.naming == "directory":
+        return "/".join(directory.parts[-2:])
+    typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    return parameter_name(run_config, list(typed))
 
 
 class Tensorboard:

@@ -40,6 +40,7 @@ class Config:
                          "on the command line also a run directory, which is then gone on with "
                          "as it was begun", legal=("auto", "never"))
     out: str | None = option(None, "action=problems: file to write (.csv or .parquet)")
+    step: int = option(0, "action=evaluate: the step that its numbers are logged at", low=0)
     task: Any = option(None, "what is learnt")
     model: Any = option(None, "the network")
     thinker: ThinkerConfig = field(default_factory=ThinkerConfig)
@@ -91,5 +92,5 @@ def register() -> None:
 def config_hash(config: Config) -> str:
     """Hash of everything that can change a result: equal runs have equal hashes."""
     content = {name: value for name, value in asdict(config).items()
-               if name not in ("action", "run_type", "out", "logger", "resume")}
+               if name not in ("action", "run_type", "out", "step", "logger", "resume")}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

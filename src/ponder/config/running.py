@@ -62,6 +62,11 @@ class TrainerConfig:
     threads: int = option(0, "CPU threads; 0: one for networks below a million parameters, "
                          "else as torch chooses", low=0)
 
+    @property
+    def learns(self) -> bool:
+        """Whether there is an optimizer step at all; else thoughts are collected or evaluated."""
+        return self.max_steps > 0 and self.max_epochs != 0 and self.internal_epochs > 0
+
 
 @dataclass
 class LoggerConfig:
@@ -69,4 +74,6 @@ class LoggerConfig:
 
     kind: str = option("none", "mirror", legal=("none", "wandb", "tensorboard"))
     project: str = option("ponder", "wandb project")
+    naming: str = option("directory", "a run's name in wandb: that of its directory, or its run "
+                         "type and parameters", legal=("directory", "parameters"))
     mode: str = option("offline", "wandb mode", legal=("online", "offline", "disabled"))

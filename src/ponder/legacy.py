@@ -1,0 +1,227 @@
+"""Old command lines, spelt as today.
+
+Ponder follows a program for STaR and DPO on MMLU whose command lines people keep in scripts and
+notes. A line with one of its keys is rewritten, and what it left unsaid is what that program did:
+
+- MMLU in English (`mmlu`; `mmlu_YO-NG` is Yoruba), written rationales of `MODEL`, all weights
+  trained unless `lora_r` says otherwise, exact match, ten rounds, seed 2: every name of its runs
+  ends in `seed=2`, and a run without `max_epochs` left a `checkpoint_10`.
+- `reinforce`, its default, was no policy gradient: it learnt the right rationales by likelihood,
+  one a question, which is `strategy=star strategy.keep=correct rollout.samples=1`.
+- `run_type=val` was an evaluation; it takes over what its checkpoint was trained with.
+- The last of several words for a key counts.
+
+Left out: `reset_model_every_star_epoch` is false where nobody says so, as it is today; tokenizers
+come from the model itself without `checkpoint_base`. These shims may go when nobody types them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shlex
+import shutil
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import Any
+
+from ponder.config.running import TrainerConfig
+from ponder.config.tasks import split_name
+from ponder.errors import UserError
+
+MODEL = "unsloth/Llama-3.1-8B-Instruct"
+_AGENT = "trainer.agent."
+_HANDLER = f"{_AGENT}model_handler."
+KEYS = {
+    f"{_HANDLER}optimizer_partial.lr": "trainer.lr",
+    f"{_HANDLER}optimizer_partial.weight_decay": "trainer.weight_decay",
+    f"{_HANDLER}warmup": "trainer.warmup",
+    f"{_HANDLER}lora_r": "model.lora_r",
+    f"{_HANDLER}checkpoint_base": "model.chat_name",
+    "trainer.model_name": "model.name",
+    "trainer.ref_model_name": "model.ref_name",
+    "trainer.dataset_name": "task.language",
+    "trainer.num_train_questions": "task.train_questions",
+    "trainer.shuffle_dataloader": "task.shuffle",
+    "trainer.meta_prompt_to_preamble": "task.preamble",
+    "trainer.train_strategy": "strategy",
+    "trainer.dpo_beta": "strategy.beta",
+    "trainer.samples_per_train_question": "rollout.samples",
+    "trainer.interal_epochs": "trainer.internal_epochs",
+    "trainer.reset_model_every_star_epoch": "trainer.reset_model_every_epoch",
+    "model_checkpoint_to_eval": "model.name",
+    "current_global_step": "step",
+}
+LOGGER = "CustomWandBLogger"
+CHOICES = {"task": "mmlu", "model": "hf", "variant": "[think]", "rollout": "sample",
+           "reward": "exact_match", "trainer": "text"}
+
+Words = dict[str, str]  # key -> value; None stands for words without one, such as -m
+
+
+def modern(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Arguments in today's spelling, and a line for each thing that the user should know.
+
+    Raises `UserError` for words that look like an old key and are none.
+    """
+    notes: list[str] = []
+    arguments = _launched(arguments, notes)
+    for key in map(_key, arguments):
+        _refuse_unknown(key)
+    if not any(map(_is_old, arguments)):
+        return arguments, notes
+    options = [word for word in arguments if "=" not in word or word.startswith(("-", "~"))]
+    words = _today(word for word in arguments if word not in options)
+    _fit(words, notes)
+    words = {**_unsaid(words), **words}
+    line = [*options, *(f"{key}={value}" for key, value in words.items())]
+    return line, [*notes, f"old spelling; today: python run.py {shlex.join(line)}"]
+
+
+def _key(word: str) -> str:
+    return word.partition("=")[0].lstrip("+")
+
+
+def _is_old(word: str) -> bool:
+    return "=" in word and (_key(word) in KEYS or word == f"logger={LOGGER}")
+
+
+# --- keys and values ----------------------------------------------------------------------------
+
+
+def _today(typed: Iterable[str]) -> Words:
+    """Keys and values as today, in the order of the last word for each."""
+    words: Words = {}
+    for word in typed:
+        key, _, value = word.partition("=")
+        for new, spelt in _translated(key, value):
+            words.pop(new, None)
+            words[new] = spelt
+    return words
+
+
+def _translated(typed: str, value: str) -> list[tuple[str, str]]:
+    """What one word means today, as keys and values."""
+    key = typed.lstrip("+")
+    if key == "trainer.train_strategy":
+        return _strategies(value)
+    if key == "trainer.dataset_name":
+        return [("task.language", ",".join(map(_language, _swept(value))))]
+    if key == "logger" and value == LOGGER:
+        return [("logger", "wandb"), ("logger.naming", "parameters")]
+    if key == "model_checkpoint_to_eval":
+        return [("action", "evaluate"), ("model.name", value)]
+    if typed == "run_type" and value == "val":
+        return [("action", "evaluate"), ("run_type", value)]
+    return [(KEYS[key], value) if key in KEYS else (typed, value)]
+
+
+def _swept(value: str) -> list[str]:
+    """`a,"b"` as the values of a sweep."""
+    return [one.strip().strip("'\"") for one in value.split(",")]
+
+
+def _strategies(value: str) -> list[tuple[str, str]]:
+    names = _swept(value)
+    if "reinforce" not in names:
+        return [("strategy", value)]
+    if set(names) != {"reinforce"}:
+        raise UserError(f"trainer.train_strategy={value}: found reinforce among others, which have "
+                        "other keys today; legal: one of them in each call")
+    return [("strategy", "star"), ("strategy.keep", "correct")]
+
+
+def _language(name: str) -> str:
+    try:
+        return split_name(name)
+    except ValueError:
+        raise UserError(f"trainer.dataset_name={name}: found {name!r}; legal: mmlu, "
+                        "mmlu_<language>, or task=qa task.data=<file>") from None
+
+
+def _fit(words: Words, notes: list[str]) -> None:
+    """Take out what the old program let stand idle: keys of another strategy."""
+    strategy = words.get("strategy", "star")
+    if strategy != "star":
+        words.pop("strategy.keep", None)
+    if strategy != "dpo" and "experiment" not in words and "strategy.beta" in words:
+        notes.append(f"trainer.dpo_beta={words.pop('strategy.beta')}: left out, as it means "
+                     "nothing without trainer.train_strategy=dpo")
+
+
+def _unsaid(words: Words) -> Words:
+    """What a line meant without saying so. One that names an experiment is today's already."""
+    if "experiment" in words:
+        return {}
+    unsaid = dict(CHOICES)
+    if words.get("model", "hf") == "hf":
+        unsaid["model.name"] = MODEL
+    if words.get("action") == "evaluate":
+        return unsaid
+    if "strategy" not in words:
+        unsaid |= {"strategy": "star", "strategy.keep": "correct"}
+    if words.get("strategy", "star") == "star":
+        unsaid["rollout.samples"] = "1"
+    return {**unsaid, "trainer.max_epochs": "10", "seed": "2"}
+
+
+# --- where it runs ------------------------------------------------------------------------------
+
+
+def _launched(arguments: list[str], notes: list[str]) -> list[str]:
+    """`hydra.launcher.partition=` sends a sweep to Slurm where there is one; else it runs here."""
+    named = [word for word in arguments if word.startswith("hydra.launcher.partition=")]
+    if not named or any(word.startswith("hydra/launcher=") for word in arguments):
+        return arguments
+    sweeping = not {"-m", "--multirun"}.isdisjoint(arguments)
+    if sweeping and shutil.which("sbatch"):
+        return [*arguments, "hydra/launcher=submitit_slurm"]
+    missing = "sbatch on this machine" if sweeping else "-m, without which nothing is launched"
+    notes.append(f"{named[-1]}: found no {missing}; running here")
+    return [word for word in arguments if not word.startswith("hydra.launcher.")]
+
+
+# --- mistakes -----------------------------------------------------------------------------------
+
+
+def _refuse_unknown(key: str) -> None:
+    """Raise `UserError` for a key that is nearer to an old one than to any of today's."""
+    if key in KEYS or not key.startswith("trainer."):
+        return
+    known = [old for old in KEYS if old.startswith(_AGENT)]
+    if not key.startswith(_AGENT):
+        known = [*KEYS, *(f"trainer.{item.name}" for item in fields(TrainerConfig))]
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
+    if near and near[0] in KEYS:
+        raise UserError(f"{key}: no such key (did you mean {near[0]}?); legal: {near[0]}, which is "
+                        f"{KEYS[near[0]]} today")
+    if key.startswith(_AGENT):
+        legal = ", ".join(f"{old} (today {KEYS[old]})" for old in known)
+        raise UserError(f"{key}: no such key; legal: {legal}")
+
+
+# --- names of runs ------------------------------------------------------------------------------
+
+
+def parameter_name(run: dict[str, Any], typed: list[str]) -> str:
+    """The name that runs had in wandb, such as `train_beta=0.1_samples=3_ts=dpo_ds=mmlu_...`.
+
+    run is the whole configuration. typed are the words of the command line: names have `wd=100`
+    or `wd=100.0` as it was typed.
+    """
+    task, strategy, trainer = run["task"], run["strategy"], run["trainer"]
+    right = strategy["name"] == "star" and strategy["keep"] == "correct"
+    language = task.get("language", "EN")
+    parts = {"beta": strategy.get("beta"), "samples": run["rollout"]["samples"],
+             "ts": "reinforce" if right else strategy["name"],
+             "ds": task["name"] if language == "EN" else f"{task['name']}_{language}",
+             "lr": trainer["lr"], "wd": trainer["weight_decay"],
+             "lora": run["model"].get("lora_r"),
+             "gaccum": trainer["train_gradient_accumulation_steps"], "warmup": trainer["warmup"],
+             "gnorm": trainer["grad_clip"], "shuff": task.get("shuffle"), "seed": run["seed"]}
+    for part, key in (("beta", "strategy.beta"), ("lr", "trainer.lr"),
+                      ("wd", "trainer.weight_decay"), ("gnorm", "trainer.grad_clip")):
+        said = [word.partition("=")[2] for word in typed if word.startswith(f"{key}=")]
+        if said and re.fullmatch(r"\d+", said[-1]):
+            parts[part] = int(said[-1])
+    return "_".join([run["run_type"], *(f"{part}={value}" for part, value in parts.items())])
