@@ -113,10 +113,10 @@ def furnish(line: str, tiny: Path) -> None:
 
 
 def _rollouts(path: Path, questions: list[list[str]]) -> None:
-    """A generated.csv: of each question a right and a wrong rationale, as tokens too."""
+    """A generated.csv: of each question twelve rationales, half of them right, as tokens too."""
     rows = []
     for number, question, *_, gold in questions:
-        for answer in "AB":
+        for answer in "AB" * 6:
             text = f"({answer})"
             tokens = " ".join(str(ord(sign) - ord("!") + 2) for sign in text)
             rows.append([number, "x", question, text, answer, gold, int(answer == gold),
@@ -131,14 +131,8 @@ def _table(path: Path, head: list[str], rows: list[list[Any]]) -> None:
         csv.writer(file).writerows([head, *rows])
 
 
-def marked(line: str) -> Any:
-    """Lines that read rollouts from a file wait for that."""
-    preload = pytest.mark.xfail(strict=False, reason="preload")
-    return pytest.param(line, marks=[preload] if "preload_data" in line else [])
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("line", [marked(line) for line in LINES or [DEFAULT, *KEPT]])
+@pytest.mark.parametrize("line", LINES or [DEFAULT, *KEPT])
 def test_every_line_runs(line: str, tiny: Path, door: Door,
                          monkeypatch: pytest.MonkeyPatch) -> None:
     """Every job of it, to the end, under the names that scripts look for."""

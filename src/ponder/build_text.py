@@ -86,7 +86,7 @@ def preloaded(config: Config, policy: TextPolicy, task: Qa, source: Source) -> S
     """The source of thoughts, whose first round is `preload_data_for_training` where that is set.
     """
     path = config.trainer.preload_data_for_training
-    if path is None:
+    if path is None or config.trainer.max_epochs == 0:
         return source
     first = read_generated(Path(path), "trainer.preload_data_for_training", task, policy,
                            config.rollout.samples)
