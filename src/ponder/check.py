@@ -196,7 +196,7 @@ def _model_must_fit(config: Config) -> Iterator[str]:
 
 def _files_must_fit(config: Config) -> Iterator[str]:
     tables = (".csv", ".parquet")
-    data, out = config.task.data, config.out
+    data, out = getattr(config.task, "data", None), config.out
     if data is not None and not (Path(data).is_file() and data.endswith(tables)):
         yield (f"task.data={data}: found no such table; legal: a file that ends in "
                ".csv or .parquet")

@@ -161,7 +161,7 @@ def _of_checkpoint(path: Path) -> Any:
         for group, name in GROUPS:
             merged[group] = OmegaConf.structured(SCHEMAS[group][saved[group][name]])
         for key, default in vars(SCHEMAS["task"][saved["task"]["name"]]()).items():
-            if str(default).startswith("${ponder."):  # computed, so it follows what is typed
+            if str(default).startswith(("${ponder.", "${.")):  # computed, so it follows what is typed
                 saved["task"].pop(key, None)
         return OmegaConf.merge(merged, saved)
     except Exception as error:

@@ -32,7 +32,8 @@ def evaluate(policy: Policy, problems: Problems, seed: int = 0) -> Evaluation:
 
     The table is the accuracy with the thinker's own thoughts, with thoughts shuffled across
     questions, of random tokens, of one constant token, and with none: thoughts that carry the
-    answer lose it in every other column. `accuracy_stderr` is the binomial standard error.
+    answer lose it in every other column. `accuracy_stderr` is the binomial standard error;
+    `accuracy/<name>` is that of a group of the problems.
     """
     was_training = policy.training
     policy.eval()
@@ -47,6 +48,8 @@ def evaluate(policy: Policy, problems: Problems, seed: int = 0) -> Evaluation:
     own = necessity["own"]
     metrics = {"accuracy": own,
                "accuracy_stderr": (own * (1 - own) / len(problems)) ** 0.5,
+               **{f"accuracy/{name}": float(right["own"][members].float().mean())
+                  for name, members in problems.groups.items() if members.any()},
                **{f"necessity/{name}": value for name, value in necessity.items()},
                **thought_statistics(policy, rollouts)}
     rows = _rows(policy, rollouts, right["own"])

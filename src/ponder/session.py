@@ -130,7 +130,7 @@ class Session:
 
     def validate(self, progress: Progress) -> float:
         self.found = evaluate(self.policy, self.test, self.config.seed)
-        self.log_metrics(progress, self.found.metrics)
+        self.log_metrics(progress, {"epoch": progress.epoch, **self.found.metrics})
         self.log.table(f"val_{progress.step}", self.found.rows)
         shown = self.found.rows[:SHOWN_ROLLOUTS]
         self.console.samples([f"{row['question']}{row['thought']}{row['answer']}"

@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 
 from ponder.tasks.add import Add
+from ponder.tasks.addition import Addition
 from ponder.tokens import Vocabulary
 from ponder.types import Problem, Problems
 
@@ -33,6 +34,10 @@ class Task(Protocol):
         """The same problems with the answer in their questions (`trainer.rationalise`)."""
         ...
 
+    def examples(self, count: int, generator: torch.Generator) -> Problems:
+        """`count` problems with gold thoughts that are given (`trainer.rehearse`)."""
+        ...
+
     def test(self) -> Problems:
         """The held-out problems: always the same ones."""
         ...
@@ -42,4 +47,4 @@ class Task(Protocol):
         ...
 
 
-TASKS: dict[str, type] = {"add": Add}
+TASKS: dict[str, type] = {"add": Add, "addition": Addition}
