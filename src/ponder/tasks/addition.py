@@ -51,14 +51,14 @@ class Addition:
     def sample(self, count: int, generator: torch.Generator) -> Problems:
         """`count` training problems of random lengths."""
         lengths = torch.randint(1, self.config.digits + 1, (count,), generator=generator)
-        return self._encode(self._draw(lengths, False, generator), generator)
+        return self.encode(self._draw(lengths, False, generator), generator)
 
     def test(self) -> Problems:
         """Up to `test_questions` held-out problems, as many of each length where there are so many.
 
         The same ones for the same `task.seed`; each length is a group.
         """
-        problems = self._encode(self._test, self._seeded())
+        problems = self.encode(self._test, self._seeded())
         lengths = lengths_of(self._test)
         problems.groups = {f"{n}_digits": lengths == n for n in range(1, self.config.digits + 1)}
         return problems
@@ -66,7 +66,7 @@ class Addition:
     def examples(self, count: int, generator: torch.Generator) -> Problems:
         """`count` draws from the `worked` short sums whose scratchpads are given."""
         rows = torch.randint(len(self._worked), (count,), generator=generator)
-        return self._encode(self._worked[rows], generator)
+        return self.encode(self._worked[rows], generator)
 
     def hinted(self, problems: Problems) -> Problems:
         """The same problems with the answer in the field in front."""
@@ -125,7 +125,7 @@ class Addition:
 
     # --- tokens ---------------------------------------------------------------------------------
 
-    def _encode(self, numbers: Tensor, generator: torch.Generator) -> Problems:
+    def encode(self, numbers: Tensor, generator: torch.Generator) -> Problems:
         """Problems of numbers (N, 2), each shifted by a random number of blanks."""
         width, lengths = self.config.digits, lengths_of(numbers)
         room = torch.rand(len(numbers), generator=generator) * (width + 1 - lengths)
