@@ -17,12 +17,13 @@ from ponder.config.strategies import Star
 from ponder.config.tasks import AdditionTask
 from ponder.errors import UserError
 from ponder.evaluate import evaluate
+from ponder.metrics import known
 from ponder.models.policy import Policy, Rules
 from ponder.models.transformer import Init, Shape, Transformer
 from ponder.rewards import Reward
 from ponder.rollout import Source, given
 from ponder.strategies.star import STaR
-from ponder.tasks.addition import Addition, lengths_of
+from ponder.tasks.addition import Addition
 from ponder.types import Problems, Rollouts
 
 
@@ -102,7 +103,7 @@ def test_worked_examples_are_few_short_and_of_the_training_side() -> None:
 def test_a_share_that_holds_out_nothing_of_some_length_is_refused(
         monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ponder.tasks.addition.TRIES", 1)
-    with pytest.raises(UserError, match="task.held_out=0.01: found no held-out question of 1"):
+    with pytest.raises(UserError, match="found no held-out question of 1 digits"):
         task_of(held_out=0.01)
 
 
@@ -116,12 +117,14 @@ def test_problems_as_text() -> None:
 def test_accuracy_is_told_apart_by_number_of_digits() -> None:
     task = task_of()
     problems = task.test()
-    found = evaluate(policy_of(task), problems).metrics
+    evaluation = evaluate(policy_of(task), problems)
+    found = evaluation.metrics
     lengths = torch.tensor([len(a) for a, _ in numbers_of(task, problems)])
     right = sum(found[f"accuracy/{n}_digits"] * int((lengths == n).sum()) for n in (1, 2, 3))
     assert right / len(problems) == pytest.approx(found["accuracy"])
     assert [int(members.sum()) for members in problems.groups.values()] == [
         int((lengths == n).sum()) for n in (1, 2, 3)]
+    assert all(len(row["answer"]) == len(row["gold"]) for row in evaluation.rows)
 
 
 # --- a round ----------------------------------------------------------------------------------
@@ -190,3 +193,43 @@ def test_worked_examples_are_rehearsed_half_of_them_with_a_hint() -> None:
         assert rehearsed.credit.any(1).all()
         assert int(hint_of(rehearsed.problems).any(1).sum()) == hints
         assert not hint_of(rollouts[torch.arange(60)].problems).any()
+
+
+# --- the whole loop ---------------------------------------------------------------------------
+
+TINY = ["experiment=star_addition", "task.digits=2", "task.epoch_size=40", "task.test_questions=60",
+        "model.d_model=16", "trainer.rehearse=40", "trainer.max_epochs=2", "trainer.threads=1"]
+SMALL = ["experiment=star_addition", "task.digits=3", "task.worked=300", "task.epoch_size=2000",
+         "task.test_questions=600", "trainer.rehearse=2000", "trainer.max_epochs=11",
+         "trainer.max_steps=1375", "trainer.cooldown=300", "trainer.threads=1",
+         "hydra.run.dir=run"]
+
+
+@pytest.mark.parametrize("words", [
+    [], ["trainer.rationalise=false", "rollout.samples=3"],
+    ["think=false", "trainer.rationalise=false"]])
+def test_rounds_are_looked_at_and_their_numbers_are_known(words: list[str], door: Door) -> None:
+    assert door(*TINY, *words, "hydra.run.dir=run")[0] == 0
+    lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines if "accuracy" in line] == [0, 1, 2]
+    assert not [name for line in lines for name in line if not known(name)]
+
+
+def test_a_checkpoint_evaluates_as_it_was_trained(door: Door) -> None:
+    assert door(*TINY, "hydra.run.dir=run")[0] == 0
+    assert door("action=evaluate", "model.name=run/checkpoint_2", "hydra.run.dir=again")[0] == 0
+    first, second = (json.loads((Path(name) / "summary.json").read_text())
+                     for name in ("run", "again"))
+    assert first["necessity"] == second["necessity"]
+
+
+@pytest.mark.slow
+def test_short_sums_bootstrap_longer_ones(door: Door) -> None:
+    """Sums of three digits, of which no scratchpad was ever shown."""
+    assert door(*SMALL)[0] == 0
+    lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    found = [line for line in lines if "accuracy" in line]
+    assert [line["epoch"] for line in found] == list(range(12))
+    assert found[2]["accuracy/3_digits"] < 0.2
+    assert found[-1]["accuracy/3_digits"] > 0.7
+    assert found[-1]["necessity/shuffled"] < 0.05

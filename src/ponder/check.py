@@ -207,7 +207,7 @@ def _model_must_fit(config: Config) -> Iterator[str]:
     for key, path in (("model.name", model.name), ("model.ref_name", model.ref_name)):
         unused = key == "model.ref_name" and config.action != "train"
         ours = model.kind == "transformer" and path is not None and not unused
-        if ours and not (Path(path) / "config.json").is_file():
+        if ours and not (Path(str(path)) / "config.json").is_file():
             yield f"{key}={path}: found no config.json there; legal: a checkpoint directory"
     if config.action == "evaluate" and model.name is None:
         yield ("action=evaluate: found model.name=null; legal: with "
@@ -216,7 +216,8 @@ def _model_must_fit(config: Config) -> Iterator[str]:
 
 def _files_must_fit(config: Config) -> Iterator[str]:
     tables = (".csv", ".parquet")
-    data, out = getattr(config.task, "data", None), config.out
+    data: str | None = getattr(config.task, "data", None)
+    out = config.out
     if data is not None and not (Path(data).is_file() and data.endswith(tables)):
         yield (f"task.data={data}: found no such table; legal: a file that ends in "
                ".csv or .parquet")

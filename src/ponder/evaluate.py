@@ -111,6 +111,7 @@ def _rows(policy: Policy, rollouts: Rollouts, right: Tensor) -> list[dict[str, A
     replies = torch.cat([
         policy.reply(problems[slice(i, i + ROWS_AT_ONCE)], rollouts.thought[i:i + ROWS_AT_ONCE])
         for i in range(0, len(problems), ROWS_AT_ONCE)])
+    replies = replies.where(problems.answer != problems.pad, problems.pad)  # nobody asks for more
     columns = zip(problems.question.tolist(), rollouts.thought.tolist(), replies.tolist(),
                   problems.answer.tolist(), right.tolist(), strict=True)
     return [{"id": number, "question": text(question), "thought": text(thought),

@@ -1,11 +1,12 @@
-"""Sums of two numbers of equal length, in columns: what is learnt on short ones may serve long ones.
+"""Sums of two numbers of equal length, in columns: what short ones teach may serve long ones.
 
-    18____:32___+85___=  <t11><t8></think>  081
+    180___:32___+85___=  <t11><t8></think>  081
 
 is 23 + 58: every field has a fixed width and begins with the units, so that what belongs to a
 column lies at the same distance from it, for every column and every length. The field in front is
-a hint: the answer, or nothing. The thought is a scratchpad: the sum of every column with what it
-carries over, units first. The answer is the digits that the scratchpad says, most significant first.
+a hint: the answer, or nothing. The thought is a scratchpad: the sum of every column and of what
+came from the one before, units first. The answer is the digits that the scratchpad says, the most
+significant first.
 """
 
 from __future__ import annotations
@@ -30,15 +31,14 @@ class Addition:
     """Sums of two numbers of 1 to `digits` digits; lengths are equally frequent.
 
     A question begins later by a random number of blanks, as many as it has fewer digits than the
-    longest at most: no column is known by its place. Questions that differ only in the order of their numbers are always on the same
-    side of the split.
+    longest at most: no column is known by its place. Questions that differ only in the order of
+    their numbers are always on the same side of the split.
     """
-
-    labels = None
 
     def __init__(self, config: AdditionTask, thoughts: int) -> None:
         self.config = config
         self.epoch_size: int | None = config.epoch_size
+        self.labels: int | None = None
         self.vocabulary = Vocabulary((*"0123456789", "+", "=", ":", "_"), thoughts)
         self.answer_length = config.digits + 1
         self.shift = config.digits - 1
