@@ -178,8 +178,9 @@ CONTRADICTIONS = [
      "legal: at most 5"),
     ("task=addition task.thought_length=4", "task.thought_length=4: found another length than the "
      "gold thought has; legal: 5 (set thinker.tokens for more)"),
-    ("experiment=star_addition thinker.vocabulary=19", "thinker.vocabulary=19: found too few tokens "
-     "to spell the digits of gold thoughts, which trainer.rehearse needs; legal: at least 20"),
+    ("experiment=star_addition thinker.vocabulary=19", "thinker.vocabulary=19: found too few "
+     "tokens to spell the digits of gold thoughts, which trainer.rehearse needs; legal: at least "
+     "20"),
     ("experiment=star_addition think=false", "trainer.rationalise=true: found nothing that keeps "
      "right thoughts; legal: with thoughts, strategy=star and strategy.keep=correct, or false"),
     ("task=addition think=true trainer.rehearse=9 strategy=grpo thinker.vocabulary=20",
