@@ -223,12 +223,21 @@ def test_a_checkpoint_evaluates_as_it_was_trained(door: Door) -> None:
     assert first["necessity"] == second["necessity"]
 
 
+def test_a_longer_run_goes_on_with_the_shorter_one(door: Door) -> None:
+    assert door(*TINY, "hydra.run.dir=whole")[0] == 0
+    for rounds in (1, 2):
+        assert door(*TINY, f"trainer.max_epochs={rounds}", "hydra.run.dir=parts")[0] == 0
+    whole, parts = (json.loads(Path(name, "summary.json").read_text())
+                    for name in ("whole", "parts"))
+    assert whole["weights_sha256"] == parts["weights_sha256"]
+
+
 @pytest.mark.slow
 def test_short_sums_bootstrap_longer_ones(door: Door) -> None:
     """Sums of three digits, of which no scratchpad is ever shown.
 
-    Where wrong thoughts are kept they stay below 0.2. Where hints leak into what is learnt, thoughts
-    come to need them: then most of what fails without a hint is right with one.
+    Where wrong thoughts are kept they stay below 0.2. Where hints leak into what is learnt,
+    thoughts come to need them: then most of what fails without a hint is right with one.
     """
     assert door(*SMALL)[0] == 0
     lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
