@@ -34,6 +34,10 @@ SETTINGS = {
 }
 
 
+def named(digits: int) -> str:
+    return f"{digits} digit{'s' * (digits > 1)}"
+
+
 def rounds(name: str, seed: int) -> list[dict[str, float]]:
     """The evaluation of every round that has been run so far."""
     directory = results.RUNS / name / str(seed)
@@ -49,28 +53,31 @@ def draw(name: str, axis) -> None:
         for lines, curve in zip(found, curves, strict=True):
             axis.plot([line["epoch"] for line in lines], curve, color=colour, linewidth=0.5)
         means = [statistics.mean(values) for values in zip(*curves, strict=False)]
-        axis.plot(range(len(means)), means, color=colour, linewidth=2, label=f"{digits} digits")
+        axis.plot(range(len(means)), means, color=colour, linewidth=2, label=named(digits))
     axis.set_title(SETTINGS[name][0], fontsize=9)
     axis.set_xlabel("rounds")
 
 
 def row(name: str) -> str:
-    """A line of the table: accuracy of each number of digits (mean of the seeds), and overall."""
+    """A line of the table: accuracy of each number of digits (mean of the seeds), of all, and
+    of all after half of the rounds.
+    """
     title, overrides = SETTINGS[name]
-    found = [(rounds(name, seed)[-1], summary) for seed in results.SEEDS
+    found = [(rounds(name, seed), summary) for seed in results.SEEDS
              if (summary := results.load(name, seed))]
     if not found:
-        return f"| {title} |" + " not run yet |" + " |" * (len(DIGITS) + 4)
+        return f"| {title} |" + " not run yet |" + " |" * (len(DIGITS) + 5)
     if len(found) < len(results.SEEDS):
         title += f" ({len(found)} of {len(results.SEEDS)} seeds run so far)"
     each = " | ".join(
-        f"{statistics.mean(line[f'accuracy/{digits}_digits'] for line, _ in found):.3f}"
+        f"{statistics.mean(lines[-1][f'accuracy/{digits}_digits'] for lines, _ in found):.3f}"
         for digits in DIGITS)
+    half = " / ".join(f"{lines[len(lines) // 2]['accuracy']:.3f}" for lines, _ in found)
     mean = statistics.mean(summary["accuracy"] for _, summary in found)
     every = " / ".join(f"{summary['accuracy']:.3f}" for _, summary in found)
     steps = " / ".join(str(summary["steps"]) for _, summary in found)
     seconds = " / ".join(f"{summary['seconds']:.0f}" for _, summary in found)
-    return (f"| {title} | {each} | {mean:.3f} | {every} | {steps} | {seconds} | "
+    return (f"| {title} | {each} | {mean:.3f} | {every} | {half} | {steps} | {seconds} | "
             f"`{' '.join(overrides)}` |")
 
 
@@ -82,12 +89,13 @@ def write() -> None:
         draw(name, axis)
     axes[0].set_ylabel("held-out questions answered right")
     axes[0].set_ylim(0, 1.02)
-    axes[-1].legend(fontsize=7, loc="lower right")
+    axes[0].legend(fontsize=7, loc="lower right")
     figure.tight_layout()
     figure.savefig(PICTURE, metadata={"Date": None})
-    names = " | ".join(f"{digits} digits" for digits in DIGITS)
-    head = f"| setting | {names} | all | seeds 0 / 1 / 2 | steps | seconds | overrides |\n"
-    head += "|---" * (len(DIGITS) + 6) + "|\n"
+    names = " | ".join(map(named, DIGITS))
+    head = (f"| setting | {names} | all | seeds 0 / 1 / 2 | the same after half of the rounds "
+            "| steps | seconds | overrides |\n")
+    head += "|---" * (len(DIGITS) + 7) + "|\n"
     fill(results.PAGE, "star_addition", head + "\n".join(map(row, SETTINGS)) + "\n")
     print(PICTURE)
 
