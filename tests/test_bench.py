@@ -44,5 +44,5 @@ def test_gpu_bench_checks_and_leaves_out_what_it_has_no_time_for() -> None:
 
 def test_results_page_has_a_place_for_every_table() -> None:
     page = (BENCH.parent / "docs" / "results.md").read_text()
-    for name in ("training", "rollouts", "gpu"):
+    for name in ("training", "strategies", "star_addition", "rollouts", "gpu"):
         assert page.index(f"<!-- {name} -->") < page.index(f"<!-- end {name} -->")

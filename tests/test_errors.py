@@ -89,7 +89,7 @@ REFUSED = [
     ("strategy=", "found nothing; legal: " + STRATEGIES),
     ("strategy=null", "found null; legal: " + STRATEGIES),
     ("rollout=3", "found 3; legal: sample, search"),
-    ("task=sub", "found 'sub'; legal: add, mmlu, qa"),
+    ("task=sub", "found 'sub'; legal: add, addition, mmlu, qa"),
     ("hydra/launcher=slurm", "found 'slurm'; legal: basic, submitit_local, submitit_slurm"),
     # grammar
     ("trainer.lr=[1", "cannot be read; legal: key=value, with quotes around text that has signs"),
@@ -183,6 +183,22 @@ CONTRADICTIONS = [
      "that ends in .csv, .jsonl or .parquet"),
     ("task=mmlu task.language=YO", "task.language=YO: found no such language on the hub; legal: "
      "EN, " + ", ".join(LANGUAGES) + ", or task.data=<file> with the questions"),
+    ("task=addition task.worked_digits=9", "task.worked_digits=9: found more than task.digits; "
+     "legal: at most 5"),
+    ("task=addition task.thought_length=4", "task.thought_length=4: found another length than the "
+     "gold thought has; legal: 5 (set thinker.tokens for more)"),
+    ("experiment=star_addition thinker.vocabulary=19", "thinker.vocabulary=19: found too few "
+     "tokens to spell the digits of gold thoughts, which trainer.rehearse needs; legal: at least "
+     "20"),
+    ("experiment=star_addition think=false", "trainer.rationalise=true: found nothing that keeps "
+     "right thoughts; legal: with thoughts, strategy=star and strategy.keep=correct, or false"),
+    ("task=addition think=true trainer.rehearse=9 strategy=grpo thinker.vocabulary=20",
+     "trainer.rehearse=9: found strategy=grpo, which learns from groups; legal: 0, or "
+     "strategy=star or sft"),
+    ("trainer.rationalise=true", "trainer.rationalise=true: found task=add, which has no hints; "
+     "legal: false"),
+    ("trainer.rehearse=9", "trainer.rehearse=9: found task=add, which has no worked examples; "
+     "legal: 0, or task=addition"),
     ("action=problems", "out=null: found no table to write; legal: out=<file>.csv or .parquet"),
     ("action=problems out=x.txt", "out=x.txt: found no table to write; legal: out=<file>.csv or "
      ".parquet"),

@@ -317,7 +317,7 @@ def test_examples_of_a_file_of_their_own(tmp_path: Path) -> None:
         "question": question, "choices": ["one", "three"], "answer": 0, "rationale": "So it is."})
         for question in ("Why?", held_out.question, "How?")))
     qa = task(path, shots=2, shots_data=str(shots))
-    assert sorted(one.question for one in qa.examples) == ["How?", "Why?"]
+    assert sorted(one.question for one in qa.shots) == ["How?", "Why?"]
     assert texts(qa.test().question)[0].count("So it is. The answer is (A).") == 2
     with pytest.raises(UserError, match=r"task.shots=3: found 2 worked examples"):
         task(path, shots=3, shots_data=str(shots))

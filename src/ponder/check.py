@@ -90,6 +90,7 @@ def contradictions(config: Config) -> Iterator[str]:
     yield from config.task.contradictions()
     yield from _gold_must_fit(config)
     yield from _learning_needs(config)
+    yield from _rounds_need(config)
     yield from _model_must_fit(config)
     yield from _files_must_fit(config)
 
@@ -110,15 +111,17 @@ def _gold_must_fit(config: Config) -> Iterator[str]:
     whole = {"variant=super": config.answerer.learns_from == "gold",
              "variant=clean": "gold_thought" in config.reward,
              "strategy=sft": config.strategy.name == "sft" and config.rollout.kind != "search"
-             and config.model.kind != "hf"}  # which learns what it wrote, right or wrong
+             and config.model.kind != "hf",  # which learns what it wrote, right or wrong
+             "trainer.rehearse": config.trainer.rehearse > 0}
     wanted = {**whole, "reward=gold_tokens": "gold_tokens" in config.reward}
+    words = 20 if task.name == "addition" else 10
     for name in (name for name, on in wanted.items() if on and thinker.tokens):
         if task.gold == "none":
             yield (f"task.gold=none: found no gold thoughts, which {name} needs; legal: digits, "
                    "scratchpad")
-        if thinker.vocabulary < 10:
+        if thinker.vocabulary < words:
             yield (f"thinker.vocabulary={thinker.vocabulary}: found too few tokens to spell the "
-                   f"digits of gold thoughts, which {name} needs; legal: at least 10")
+                   f"digits of gold thoughts, which {name} needs; legal: at least {words}")
         length = task.thought_length
         if whole.get(name) and (thinker.tokens < length or (
                 not thinker.stops and thinker.tokens != length)):
@@ -181,6 +184,23 @@ def _ratio_needs(config: Config) -> Iterator[str]:
             and config.thinker.tokens and config.rollout.kind != "search":
         yield (f"strategy.scale=group: found rollout.samples={config.rollout.samples}, which has "
                "no deviation; legal: at least 2 samples, or scale none or batch")
+
+
+def _rounds_need(config: Config) -> Iterator[str]:
+    """What hints and worked examples ask of task and strategy."""
+    trainer, task, strategy = config.trainer, config.task, config.strategy
+    if trainer.rationalise and task.name == "add":
+        yield "trainer.rationalise=true: found task=add, which has no hints; legal: false"
+    if trainer.rationalise and (config.thinker.tokens == 0
+                                or getattr(strategy, "keep", "") != "correct"):
+        yield ("trainer.rationalise=true: found nothing that keeps right thoughts; legal: with "
+               "thoughts, strategy=star and strategy.keep=correct, or false")
+    if trainer.rehearse and task.name != "addition":
+        yield (f"trainer.rehearse={trainer.rehearse}: found task={task.name}, which has no worked "
+               "examples; legal: 0, or task=addition")
+    if trainer.rehearse and config.thinker.tokens and strategy.name not in ("star", "sft"):
+        yield (f"trainer.rehearse={trainer.rehearse}: found strategy={strategy.name}, which learns "
+               "from groups; legal: 0, or strategy=star or sft")
 
 
 def _model_must_fit(config: Config) -> Iterator[str]:

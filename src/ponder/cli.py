@@ -140,7 +140,7 @@ def _with_checkpoint(node: Any) -> Any:
     if merged is None:
         return node
     typed = [word.partition("=")[0].lstrip("+~") for word in HydraConfig.get().overrides.task]
-    if node.task.name != merged.task.name:
+    if {"task", "experiment"} & set(typed) and node.task.name != merged.task.name:
         merged.task = node.task
     for key in (*OF_THIS_CALL, *(key for key in typed if key == "seed" or "." in key)):
         if not key.startswith("hydra."):
@@ -165,7 +165,7 @@ def _of_checkpoint(path: Path) -> Any:
         for group, name in GROUPS:
             merged[group] = OmegaConf.structured(SCHEMAS[group][saved[group][name]])
         for key, default in vars(SCHEMAS["task"][saved["task"]["name"]]()).items():
-            if str(default).startswith("${ponder."):  # computed, so it follows what is typed
+            if str(default).startswith(("${ponder.", "${.")):  # computed: follows what is typed
                 saved["task"].pop(key, None)
         return OmegaConf.merge(merged, saved)
     except Exception as error:

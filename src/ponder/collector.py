@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from ponder.config.running import TrainerConfig
+from ponder.config.strategies import Sft
 from ponder.credit import flat_groups, some_tokens
 from ponder.models.policy import Policy
 from ponder.rewards import Reward
-from ponder.rollout import Source, given
-from ponder.strategies import Strategy
+from ponder.rollout import Gold, Source, given
+from ponder.strategies import SFT, Strategy
 from ponder.tasks import Task
 from ponder.types import Problems, Rollouts
 
@@ -50,7 +51,19 @@ class Collector:
         rollouts.learn = some_tokens(rollouts.learn, self.tokens_per_rollout, self.generator)
         if self.task.epoch_size is not None:
             rollouts = rollouts.useful(self.strategy.rows_alone)
-        return rollouts, count
+        return (rollouts.joined(self._rehearsed()) if config.rehearse else rollouts), count
+
+    def _rehearsed(self) -> Rollouts:
+        """Worked examples, to be learnt as they are; half of them with a hint where questions may
+        get one.
+        """
+        problems = self.task.examples(self.config.rehearse, self.generator).to(
+            next(self.policy.parameters()).device)
+        if self.config.rationalise:
+            question = self.task.hinted(problems).question
+            question[::2] = problems.question[::2]
+            problems = replace(problems, question=question)
+        return SFT(Sft()).credit(Gold().collect(self.policy, problems, 0))
 
     def credited(self, rollouts: Rollouts, step: int) -> Rollouts:
         """Note what critic and reference say of rewarded rollouts, and give credit."""

@@ -32,7 +32,8 @@ def evaluate(policy: Policy, problems: Problems, seed: int = 0) -> Evaluation:
 
     The table is the accuracy with the thinker's own thoughts, with thoughts shuffled across
     questions, of random tokens, of one constant token, and with none: thoughts that carry the
-    answer lose it in every other column. `accuracy_stderr` is the binomial standard error.
+    answer lose it in every other column. `accuracy_stderr` is the binomial standard error;
+    `accuracy/<name>` is that of a group of the problems.
     """
     was_training = policy.training
     policy.eval()
@@ -47,6 +48,8 @@ def evaluate(policy: Policy, problems: Problems, seed: int = 0) -> Evaluation:
     own = necessity["own"]
     metrics = {"accuracy": own,
                "accuracy_stderr": (own * (1 - own) / len(problems)) ** 0.5,
+               **{f"accuracy/{name}": float(right["own"][members].float().mean())
+                  for name, members in problems.groups.items() if members.any()},
                **{f"necessity/{name}": value for name, value in necessity.items()},
                **thought_statistics(policy, rollouts)}
     rows = _rows(policy, rollouts, right["own"])
@@ -108,6 +111,7 @@ def _rows(policy: Policy, rollouts: Rollouts, right: Tensor) -> list[dict[str, A
     replies = torch.cat([
         policy.reply(problems[slice(i, i + ROWS_AT_ONCE)], rollouts.thought[i:i + ROWS_AT_ONCE])
         for i in range(0, len(problems), ROWS_AT_ONCE)])
+    replies = replies.where(problems.answer != problems.pad, problems.pad)  # nobody asks for more
     columns = zip(problems.question.tolist(), rollouts.thought.tolist(), replies.tolist(),
                   problems.answer.tolist(), right.tolist(), strict=True)
     return [{"id": number, "question": text(question), "thought": text(thought),

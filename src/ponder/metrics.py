@@ -48,6 +48,8 @@ METRICS: dict[str, list[Metric]] = {
     "The last round": [
         Metric("reward", "as the reward's", "mean reward of a rollout"),
         Metric("flat_groups", "share", "groups whose rewards are all equal, which teach nothing"),
+        Metric("failed", "share", "questions without a right answer, before any hint"),
+        Metric("rationalised", "share", "of these, right with the answer as a hint"),
     ],
     "The search of a language (rollout.method=balanced)": [
         Metric("language/positions", "tokens", "positions of the code that have begun"),
@@ -60,6 +62,7 @@ METRICS: dict[str, list[Metric]] = {
     "An evaluation: held-out questions, answered greedily": [
         Metric("accuracy", "share", "answers that are right"),
         Metric("accuracy_stderr", "share", "its binomial standard error"),
+        Metric("accuracy/*", "share", "of a group of the questions, such as those of 3 digits"),
         Metric("necessity/own", "share", "the same as accuracy"),
         Metric("necessity/shuffled", "share", "right with the thoughts of other questions"),
         Metric("necessity/random", "share", "right with thoughts of random tokens, as long"),

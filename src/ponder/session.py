@@ -155,7 +155,7 @@ class Session:
         if not trainer.do_acc_eval:
             return None
         self.found = self.evaluate()
-        self.log_metrics(progress, self.found.metrics)
+        self.log_metrics(progress, {"epoch": progress.epoch, **self.found.metrics})
         self.log.table(name, self.found.rows)
         shown = self.found.rows[:SHOWN_ROLLOUTS]
         self.console.samples([f"{row['question']}{row.get('thought', row.get('rationale', ''))}"

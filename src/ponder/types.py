@@ -7,7 +7,7 @@ decisions a row), A answer columns; V tokens a thinker may choose from.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -33,7 +33,8 @@ class Problems:
     name of a property of the answer (such as its units digit) to its value (P,). Of a question with
     choices, options (P, C, A) are these as tokens, padded on the right (a row of padding alone is
     no option), and label the right one; bridge (P, W), padded on the left, stands between thought
-    and option. index (P,) is the number of the question in its task.
+    and option. index (P,) is the number of the question in its task. groups maps a name to whether
+    a problem (P,) belongs to it: evaluations tell the accuracy of groups apart.
     """
 
     question: Tensor
@@ -46,6 +47,7 @@ class Problems:
     options: Tensor | None = None
     bridge: Tensor | None = None
     index: Tensor | None = None
+    groups: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.question)
@@ -63,7 +65,8 @@ class Problems:
                        thought=take(self.thought), label=take(self.label),
                        features={name: value[rows] for name, value in self.features.items()},
                        options=take(self.options), bridge=take(self.bridge),
-                       index=take(self.index))
+                       index=take(self.index),
+                       groups={name: value[rows] for name, value in self.groups.items()})
 
     def to(self, device: torch.device) -> Problems:
         def move(value: Tensor | None) -> Tensor | None:
@@ -73,7 +76,8 @@ class Problems:
                        thought=move(self.thought), label=move(self.label),
                        features={name: value.to(device) for name, value in self.features.items()},
                        options=move(self.options), bridge=move(self.bridge),
-                       index=move(self.index))
+                       index=move(self.index),
+                       groups={name: value.to(device) for name, value in self.groups.items()})
 
 
 @dataclass
@@ -164,7 +168,6 @@ class Rollouts:
                        parts={name: value[rows] for name, value in self.parts.items()},
                        alike=False)
 
-
     def useful(self, rows_alone: bool) -> Rollouts:
         """Without the groups from which nobody learns; where a row means the same alone, without
         such rows, each of the others its own group.
@@ -175,6 +178,12 @@ class Rollouts:
             return self[row.view(-1, self.samples).any(1).nonzero()[:, 0]]
         rows = row.nonzero()[:, 0]
         return replace(self.rows(rows, 1), problems=self.problems[rows // self.samples])
+
+    def joined(self, other: Rollouts) -> Rollouts:
+        """These and others with as many samples; what only one side knows is forgotten."""
+        assert self.samples == other.samples
+        return replace(_joined(self, other), problems=_joined(self.problems, other.problems),
+                       alike=False)
 
     def with_groups(self, problems: Tensor, other: Rollouts) -> Rollouts:
         """These with some groups, chosen by index (p,), replaced by those of other rollouts."""
@@ -207,3 +216,19 @@ class Scores:
     distribution: Tensor
     answer: Tensor
     value: Tensor | None = None
+
+
+Record = TypeVar("Record", Problems, Rollouts)
+
+
+def _joined(own: Record, other: Record) -> Record:
+    """All tensors of two records one behind the other, where both have them."""
+    def both(first: Any, second: Any) -> Any:
+        if isinstance(first, dict):
+            return {name: both(first[name], second[name]) for name in first.keys() & second.keys()}
+        if isinstance(first, Tensor):
+            return None if second is None else torch.cat([first, second])
+        return first
+
+    return replace(own, **{item.name: both(getattr(own, item.name), getattr(other, item.name))
+                           for item in fields(own)})

@@ -16,7 +16,7 @@ from ponder.config.policy import AnswererConfig, HfConfig, ModelConfig, ThinkerC
 from ponder.config.rollouts import SamplerConfig, SearchConfig
 from ponder.config.running import LoggerConfig, TrainerConfig
 from ponder.config.strategies import Dpo, Exact, Grpo, Ppo, Reinforce, Sft, Star
-from ponder.config.tasks import AddTask, MmluTask, QaTask, gold_length
+from ponder.config.tasks import AdditionTask, AddTask, MmluTask, QaTask, gold_length
 
 WORDS = "words.json"  # in a run directory: the words that run was begun with
 WANDB_ID = "wandb_id"  # in a run directory: under which wandb knows the run
@@ -66,7 +66,7 @@ def variants(config: Config) -> list[str]:
 
 
 SCHEMAS: dict[str, dict[str, type]] = {
-    "task": {"add": AddTask, "qa": QaTask, "mmlu": MmluTask},
+    "task": {"add": AddTask, "addition": AdditionTask, "qa": QaTask, "mmlu": MmluTask},
     "model": {"transformer": ModelConfig, "hf": HfConfig},
     "rollout": {"sample": SamplerConfig, "search": SearchConfig},
     "strategy": {"reinforce": Reinforce, "grpo": Grpo, "ppo": Ppo, "dpo": Dpo, "star": Star,

@@ -20,6 +20,7 @@ class TrainerConfig:
     reset_model_every_epoch: bool = option(False, "each round learns from the first weights (STaR)")
     rationalise: bool = option(False, "questions that were answered wrong are thought about again, "
                                "with the answer as a hint (STaR)")
+    rehearse: int = option(0, "worked examples of the task that every round learns besides", low=0)
     preload_data_for_training: str | None = option(None, "first round: take the rollouts of this "
                                                    "generated.csv instead of sampling")
     preload_data_for_val: str | None = option(None, "evaluations score the rollouts of this "

@@ -58,6 +58,34 @@ class AddTask:
                    "above 0, at most 0.9")
 
 
+@dataclass
+class AdditionTask:
+    """Sums of two numbers of equal length, shorter and longer ones (STaR's first experiment)."""
+
+    name: str = option("addition", "name of the task", legal=("addition",))
+    digits: int = option(5, "the longest numbers have so many digits", low=1, high=16)
+    epoch_size: int = option(4000, "training questions of a round, drawn anew", low=1)
+    worked: int = option(200, "short sums whose scratchpads are given (trainer.rehearse)", low=1)
+    worked_digits: int = option(2, "these have at most so many digits", low=1)
+    held_out: float = option(0.2, "share of the questions that is never trained on", low=0.01,
+                             high=0.9)
+    test_questions: int = option(2000, "held-out questions used by an evaluation", low=1)
+    gold: str = option("scratchpad", "gold thought: the sums of the columns",
+                       legal=("scratchpad",))
+    seed: int = option("${seed}", "which questions are held out")
+    thought_length: int = option("${.digits}", "tokens of the longest gold thought, computed; the "
+                                 "`think` variant allows as many")
+
+    def contradictions(self) -> Iterator[str]:
+        """Each combination of legal values that means nothing, as the line that says why."""
+        if self.worked_digits > self.digits:
+            yield (f"task.worked_digits={self.worked_digits}: found more than task.digits; legal: "
+                   f"at most {self.digits}")
+        if self.thought_length != self.digits:
+            yield (f"task.thought_length={self.thought_length}: found another length than the "
+                   f"gold thought has; legal: {self.digits} (set thinker.tokens for more)")
+
+
 PREAMBLES = {
     "generated": "Think step by step about the following question, then end with \"The answer is "
                  "(X).\", where X is the letter of the right option.",

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 
 from ponder.tasks.add import Add
+from ponder.tasks.addition import Addition
 from ponder.tasks.mmlu import Mmlu
 from ponder.tasks.qa import Qa
 from ponder.types import Problem, Problems
@@ -40,6 +41,10 @@ class Task(Protocol):
         """The same problems with the answer in their questions (`trainer.rationalise`)."""
         ...
 
+    def examples(self, count: int, generator: torch.Generator) -> Problems:
+        """`count` problems with gold thoughts that are given (`trainer.rehearse`)."""
+        ...
+
     def test(self) -> Problems:
         """The held-out problems: always the same ones."""
         ...
@@ -49,4 +54,4 @@ class Task(Protocol):
         ...
 
 
-TASKS: dict[str, type] = {"add": Add, "qa": Qa, "mmlu": Mmlu}
+TASKS: dict[str, type] = {"add": Add, "addition": Addition, "qa": Qa, "mmlu": Mmlu}

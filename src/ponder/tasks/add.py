@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ponder.config.tasks import AddTask
 from ponder.errors import UserError
+from ponder.tasks.numbers import digits_of, in_share
 from ponder.tasks.table import read_table, require
 from ponder.tokens import Vocabulary, place
 from ponder.types import Problem, Problems
@@ -90,10 +91,7 @@ class Add:
         that the split needs no memory and is the same for every run with the same `task.seed`.
         """
         keys = (numbers % 10 if self.config.split == "systematic" else numbers).sort(1).values
-        state = torch.full((len(keys),), self.config.seed + 1, dtype=torch.long)
-        for column in keys.unbind(1):
-            state = _mix(state * 0x9E3779B9 + column + 0x7F4A7C15)
-        return (state & (2**52 - 1)).double() / 2**52 < self.config.held_out
+        return in_share(keys, self.config.held_out, self.config.seed)
 
     def _seeded(self) -> torch.Generator:
         return torch.Generator().manual_seed(self.config.seed)
@@ -157,7 +155,7 @@ class Add:
         return total % self.config.max if self.config.modular else total
 
     def _question(self, numbers: Tensor) -> Tensor:
-        digits = _digits(numbers, self.width)
+        digits = digits_of(numbers, self.width)
         plus = torch.full((*numbers.shape, 1), 10)
         question = torch.cat([digits, plus], 2).flatten(1)
         question[:, -1] = 11
@@ -178,14 +176,14 @@ class Add:
     def _scratchpad(self, numbers: Tensor) -> Tensor:
         """(N, 2 * width): digit and carry of every column, units first."""
         steps, carry = [], torch.zeros(len(numbers), dtype=torch.long)
-        for column in _digits(numbers, self.width).flip(2).unbind(2):
+        for column in digits_of(numbers, self.width).flip(2).unbind(2):
             total = column.sum(1) + carry
             carry = total // 10
             steps += [total % 10, carry]
         return torch.stack(steps, 1)
 
     def _ordered(self, answers: Tensor) -> Tensor:
-        digits = _digits(answers, self.answer_width)
+        digits = digits_of(answers, self.answer_width)
         return digits if self.config.order == "most" else digits.flip(1)
 
     def _features(self, answers: Tensor) -> dict[str, Tensor]:
@@ -229,15 +227,3 @@ class Add:
 
 def _split(numbers: Tensor, answers: Tensor, test: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
     return {"train": (numbers[~test], answers[~test]), "test": (numbers[test], answers[test])}
-
-
-def _digits(values: Tensor, width: int) -> Tensor:
-    """(...,) -> (..., width), most significant first."""
-    return values[..., None] // 10 ** torch.arange(width - 1, -1, -1) % 10
-
-
-def _mix(state: Tensor) -> Tensor:
-    """Scramble 64-bit integers (the finaliser of SplitMix64, Steele et al. 2014)."""
-    state = (state ^ (state >> 30 & 0x3FFFFFFFF)) * -0x40A7B892E31B1A47
-    state = (state ^ (state >> 27 & 0x1FFFFFFFFF)) * -0x6B2FB644ECCEEE15
-    return state ^ (state >> 31 & 0x1FFFFFFFF)

@@ -47,7 +47,7 @@ class Qa:
         preamble = config.preamble
         self.preamble = PREAMBLES[config.answer] if preamble is None else preamble
         trained, held_out = self._split()
-        self.examples = self._examples(trained, held_out)
+        self.shots = self._examples(trained, held_out)
         train = self._some(trained, config.train_questions)
         test = self._some(held_out, config.test_questions)
         self.epoch_size = len(train)
@@ -65,6 +65,10 @@ class Qa:
         """
         rows = torch.randperm(self.epoch_size, generator=generator)[:count]
         return self.encode((rows if self.config.shuffle else rows.sort().values).tolist())
+
+    def examples(self, count: int, generator: torch.Generator) -> Problems:
+        """None: the configuration check refuses `trainer.rehearse` here."""
+        raise NotImplementedError
 
     def test(self) -> Problems:
         """Up to `test_questions` held-out questions, the same ones for the same `task.seed`."""
@@ -140,7 +144,7 @@ class Qa:
         return encoded
 
     def _prompt(self, question: Question, hint: bool = False) -> array[int]:
-        others = [one for one in self.examples if not _same(one, question)]
+        others = [one for one in self.shots if not _same(one, question)]
         return array("l", self.vocabulary.prompt(prompts.turns(
             question, self.preamble, others[:self.config.shots], self.config.answer, hint)))
 
