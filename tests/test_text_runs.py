@@ -13,6 +13,7 @@ import torch
 import ponder.session
 from conftest import Door
 from ponder import build_text
+from ponder.metrics import known
 from questions import file_of, save_language_model
 
 TINY = ["task=qa", "variant=[think]", "rollout=sample", "reward=exact_match", "trainer=text",
@@ -60,7 +61,8 @@ def test_every_strategy_learns_from_texts(strategy: str, answer: str, run: Door)
 
 
 def test_star_leaves_what_users_have_scripts_for(run: Door) -> None:
-    code, out, err = run("trainer.max_epochs=2", "trainer.skip_first_validation_loop=false")
+    code, out, err = run("trainer.max_epochs=2", "trainer.skip_first_validation_loop=false",
+                         "trainer.val_samples=1")
     assert (code, err) == (0, "") and "accuracy" in out
     rows = table("train_0/generated.csv")
     assert len(rows) == 20 * 3 and {"id", "question", "rationale", "answer", "gold", "reward",
@@ -75,7 +77,9 @@ def test_star_leaves_what_users_have_scripts_for(run: Door) -> None:
 
 
 def test_zero_epochs_validate_only(run: Door) -> None:
-    assert run("trainer.max_epochs=0")[0] == 0
+    assert run("trainer.max_epochs=0", "trainer.val_samples=4", "task.answer=generated")[0] == 0
+    assert {"pass@4", "majority@4", "text/unparsable", "chance"} <= set(lines()[0])
+    assert all(known(name) for name in lines()[0])
     assert summary()["steps"] == 0 and summary()["accuracy"] is not None
     assert not list(Path("run").glob("train_*"))
 

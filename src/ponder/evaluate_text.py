@@ -25,10 +25,9 @@ def evaluate_text(policy: TextPolicy, task: Qa, problems: Problems, source: Writ
     """Written thoughts (k a question) and answers for every problem.
 
     `accuracy` is that of the task's way of answering, over questions and samples; its standard
-    error is that of the mean over questions. pass@k: some sample is right; majority@k: the answer
-    most samples give, ties split. `letter` and `cloze` are of the likeliest answer without a
-    thought. The necessity table is as in `evaluate`; where an answer is read out of the text it
-    comes with the thought, and only `dropped` (the likeliest letter without one) is left.
+    error is that of the mean over questions. The necessity table is as in `evaluate`; an answer
+    that is read out of the text comes with the thought, so only `dropped` (the likeliest letter
+    without one) is left of it. Names and meanings: docs/metrics.md.
     """
     was_training = policy.training
     policy.eval()
@@ -38,7 +37,7 @@ def evaluate_text(policy: TextPolicy, task: Qa, problems: Problems, source: Writ
     chosen = rollouts.answered[:, 2].long()
     necessity = _necessity(policy, rollouts, float(right.mean()), seed)
     metrics = {"accuracy": float(right.mean()), "accuracy_stderr": _stderr(right.mean(1)),
-               "accuracy/chance": float((1 / _counts(problems)).mean()),
+               "chance": float((1 / _counts(problems)).mean()),
                **{f"necessity/{name}": value for name, value in necessity.items()},
                **_of_groups(right, chosen, problems), **_of_texts(policy, rollouts, chosen),
                **_of_subjects(task, problems, right.mean(1))}
@@ -97,8 +96,8 @@ def _of_groups(right: Tensor, chosen: Tensor, problems: Problems) -> dict[str, f
     mixed = right[both]
     return {f"pass@{samples}": float(right.any(1).float().mean()),
             f"majority@{samples}": sum(majority) / len(majority),
-            "accuracy/mixed": float(mixed.mean()) if len(mixed) else float("nan"),
-            "questions/mixed": float(both.float().mean())}
+            "mixed/accuracy": float(mixed.mean()) if len(mixed) else float("nan"),
+            "mixed/questions": float(both.float().mean())}
 
 
 def degenerate(tokens: list[int]) -> bool:

@@ -77,6 +77,18 @@ METRICS: dict[str, list[Metric]] = {
         Metric("meaning/t*/*", "nats", "mutual information of a token of the thought and a "
                                        "property of the answer, such as its units digit"),
     ],
+    "An evaluation of written thoughts, besides": [
+        Metric("chance", "share", "right by guessing among the options"),
+        Metric("pass@*", "share", "questions of whose so many texts some answers right"),
+        Metric("majority@*", "share", "right by the answer most of so many texts give; ties split"),
+        Metric("mixed/questions", "share", "questions with both right and wrong texts"),
+        Metric("mixed/accuracy", "share", "texts about these that answer right"),
+        Metric("text/unparsable", "share", "texts out of which no answer can be read"),
+        Metric("text/truncated", "share", "texts that were cut off at thinker.tokens"),
+        Metric("text/degenerate", "share", "texts that end by saying the same three times on end"),
+        Metric("val/*", "as the loss's", "a loss of the rollouts of trainer.preload_data_for_val, "
+                                         "from which nothing is learnt"),
+    ],
 }
 
 
