@@ -306,6 +306,14 @@ def test_a_round_that_was_cut_off_goes_on_at_its_batch(tmp_path: Path) -> None:
     assert torch.equal(again.thought, whole.collect(policy, problems, 0, generator()).thought)
 
 
+def test_batches_have_random_numbers_of_their_own(tmp_path: Path) -> None:
+    qa = qa_of(tmp_path)
+    policy, problems = policy_of(qa), problems_of(qa, 1)
+    source = Written(SamplerConfig(samples=8), 1, 8, Store(tmp_path / "cache"), "tiny")
+    found = source.collect(policy, problems[torch.tensor([0, 0])], 0, generator())
+    assert len(found.thought.unique(dim=0)) > 8  # the same question, in two batches
+
+
 def test_a_given_text_is_no_choice(tmp_path: Path) -> None:
     qa = qa_of(tmp_path)
     policy, problems = policy_of(qa), problems_of(qa)

