@@ -147,7 +147,8 @@ def test_thoughts_are_as_long_as_the_gold_thought(composed: Compose) -> None:
 
 
 NEEDS = {"model=hf": ["model.name=gpt2"], "task=qa": ["task.data=questions.csv"],
-         "experiment=star_smollm2": ["task.data=questions.csv", "task.test_data=null"]}
+         **{f"experiment={name}_smollm2": ["task.data=questions.csv", "task.test_data=null"]
+            for name in ("star", "dpo")}}
 
 
 @pytest.mark.parametrize("word", [

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from ponder.cache import Store
 from ponder.config import Config
 from ponder.evaluate import Evaluation
@@ -78,7 +80,13 @@ def build_text_evaluation(config: Config, policy: TextPolicy, task: Qa, test: Pr
     writer.greedy = count == 1
     follow(writer)
     writer.finished = lambda batch: None  # the whole table is written at the end
-    return lambda: evaluate_text(policy, task, test, writer, config.seed)
+    mixed = config.trainer.dtype == "bfloat16"
+
+    def evaluation() -> Evaluation:
+        with torch.autocast(policy.net.device.type, torch.bfloat16, mixed):
+            return evaluate_text(policy, task, test, writer, config.seed)
+
+    return evaluation
 
 
 

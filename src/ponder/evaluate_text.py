@@ -25,9 +25,9 @@ def evaluate_text(policy: TextPolicy, task: Qa, problems: Problems, source: Writ
     """Written thoughts (k a question) and answers for every problem.
 
     `accuracy` is that of the task's way of answering, over questions and samples; its standard
-    error is that of the mean over questions. The necessity table is as in `evaluate`; an answer
-    that is read out of the text comes with the thought, so only `dropped` (the likeliest letter
-    without one) is left of it. Names and meanings: docs/metrics.md.
+    error is that of the mean over questions. The necessity table is as in `evaluate`, without
+    texts of random words; an answer that is read out of the text comes with it, so that then only
+    `dropped` (the likeliest letter without one) is left. Names and meanings: docs/metrics.md.
     """
     was_training = policy.training
     policy.eval()
@@ -58,7 +58,7 @@ def _stderr(values: Tensor) -> float:
 
 
 def _necessity(policy: TextPolicy, rollouts: Rollouts, own: float, seed: int) -> dict[str, float]:
-    """Accuracy with the own thought and with others in its place."""
+    """Accuracy with the own thought, with that about another question, and with none."""
     problems, thought, samples = rollouts.problems, rollouts.thought, rollouts.samples
     end = torch.full_like(thought[:, :1], policy.vocabulary.end)
     mode = policy.mode
@@ -66,14 +66,8 @@ def _necessity(policy: TextPolicy, rollouts: Rollouts, own: float, seed: int) ->
     others = {"dropped": end}
     if mode != "generated":
         generator = torch.Generator().manual_seed(seed)
-        content = rollouts.mask & (thought != policy.vocabulary.end)
-        words = thought[content]
-        some = words[torch.randint(max(len(words), 1), thought.shape, generator=generator).to(
-            words.device)] if len(words) else thought
         order = torch.randperm(len(problems), generator=generator).to(thought.device)
-        shuffled = thought.view(-1, samples, thought.shape[1])[order].flatten(0, 1)
-        others |= {"shuffled": shuffled, "random": torch.where(content, some, thought),
-                   "constant": torch.where(content, words[:1] if len(words) else end, thought)}
+        others["shuffled"] = thought.view(-1, samples, thought.shape[1])[order].flatten(0, 1)
     found = {name: float(policy.answer(problems, changed, samples)[1].float().mean())
              for name, changed in others.items()}
     policy.mode = mode

@@ -87,7 +87,7 @@ class Written(Sampler):
         room, samples, device = policy.rules.tokens, self.config.samples, problems.question.device
         key = key_of(weights=weights, question=_trimmed(problems), options=problems.options,
                      bridge=problems.bridge, mode=policy.mode, samples=samples, room=room,
-                     sampling=asdict(sampling), seed=seed, format=2)
+                     sampling=asdict(sampling), seed=seed, precision=_precision(policy), format=2)
         found = self.store.load(key)
         if found is None:
             def heard(tokens: int, rows: int) -> None:
@@ -113,6 +113,13 @@ class Written(Sampler):
         chosen = thought[:, :-1] != problems.pad
         return Rollouts(problems, samples, thought, chosen, logprobs, learn=chosen,
                         answered=answered), cached
+
+
+def _precision(policy: TextPolicy) -> str:
+    """What matrices are multiplied in."""
+    device = policy.net.device.type
+    mixed = torch.is_autocast_enabled(device)
+    return str(torch.get_autocast_dtype(device) if mixed else policy.net.dtype)
 
 
 def _answered(rollouts: Rollouts) -> Tensor:
