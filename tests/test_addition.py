@@ -223,6 +223,7 @@ def test_a_checkpoint_evaluates_as_it_was_trained(door: Door) -> None:
     assert first["necessity"] == second["necessity"]
 
 
+@pytest.mark.slow
 def test_a_longer_run_goes_on_with_the_shorter_one(door: Door) -> None:
     assert door(*TINY, "hydra.run.dir=whole")[0] == 0
     for rounds in (1, 2):

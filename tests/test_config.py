@@ -54,7 +54,9 @@ def test_there_are_64_subsets_of_which_33_make_sense() -> None:
     assert (len(SUBSETS), len(legal)) == (64, 33)
 
 
-@pytest.mark.parametrize("subset", SUBSETS, ids="+".join)
+@pytest.mark.parametrize("subset", [
+    pytest.param(subset, id="+".join(subset), marks=[] if len(subset) < 3 else pytest.mark.slow)
+    for subset in SUBSETS])
 def test_every_subset_composes_and_only_sense_is_let_through(subset: tuple[str, ...],
                                                              composed: Compose) -> None:
     node = composed(f"variant=[{','.join(subset)}]")

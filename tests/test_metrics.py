@@ -26,7 +26,7 @@ def test_every_metric_has_a_sentence_and_one_place() -> None:
     assert all(len(metric.meaning) > 10 for part in METRICS.values() for metric in part)
 
 
-@pytest.mark.parametrize("words", [
+ALL = [
     ["experiment=add_normal"],
     ["experiment=add_think_fixed_blind_search"],
     *(["experiment=add_think", f"strategy={name}"] for name in (
@@ -36,7 +36,12 @@ def test_every_metric_has_a_sentence_and_one_place() -> None:
     *(["experiment=add_normal", f"strategy={name}"] for name in ("ppo", "dpo", "rloo", "exact")),
     *(["experiment=add_think_fixed_blind_search", f"strategy={name}", "rollout.samples=4"]
       for name in ("rloo", "grpo", "dpo", "reinforce")),
-])
+]
+
+
+@pytest.mark.parametrize("words", [
+    pytest.param(words, marks=pytest.mark.slow if number % 4 else []) for number, words in
+    enumerate(ALL)])
 def test_every_number_of_a_run_is_known(words: list[str], door: Door) -> None:
     assert door(*" ".join(words).split(), *SMALL)[0] == 0
     for line in Path("run/metrics.jsonl").read_text().splitlines():

@@ -110,7 +110,11 @@ UNBIASED = {
 }
 
 
-@pytest.mark.parametrize("name", UNBIASED)
+QUICK = ("reinforce, group mean", "rloo", "ppo, no value")
+
+
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in UNBIASED])
 def test_estimators_have_the_exact_gradient_as_their_mean(name: str) -> None:
     make, factor = UNBIASED[name]
     z = errors(make(), factor)

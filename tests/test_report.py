@@ -190,6 +190,7 @@ def test_variants_are_read_back() -> None:
     assert in_force({}) == "unknown"
 
 
+@pytest.mark.slow
 def test_plotly_draws_in_a_browser(tmp_path: Path) -> None:
     names = ("chromium", "chromium-browser", "google-chrome")
     browser = next(filter(None, map(shutil.which, names)), None)

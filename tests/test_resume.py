@@ -134,7 +134,8 @@ def test_another_experiment_in_the_directory_gets_one_line(door: Door) -> None:
         Path("whole") / "metrics.jsonl").read_text()
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
+@pytest.mark.parametrize("damage", [
+    "flip", *(pytest.param(damage, marks=pytest.mark.slow) for damage in ("cut", "gone"))])
 @pytest.mark.parametrize("file", ["state.pt", "model.safetensors"])
 def test_a_damaged_checkpoint_is_reported_and_the_one_before_used(damage: str, file: str,
                                                                   door: Door) -> None:

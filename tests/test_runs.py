@@ -53,10 +53,11 @@ def two_steps(config: Config) -> float:
     return loss
 
 
-SUBSETS = [subset for size in range(7) for subset in itertools.combinations(VARIANTS, size)]
+SUBSETS = [pytest.param(subset, id="_".join(subset), marks=[] if size < 3 else pytest.mark.slow)
+           for size in range(7) for subset in itertools.combinations(VARIANTS, size)]
 
 
-@pytest.mark.parametrize("subset", SUBSETS, ids="_".join)
+@pytest.mark.parametrize("subset", SUBSETS)
 def test_every_variant_subset_runs_two_steps_or_says_why_not(subset: tuple[str, ...]) -> None:
     config = composed(f"variant=[{','.join(subset)}]")
     if "think" in subset or not subset:
@@ -74,7 +75,7 @@ def test_every_strategy_runs(strategy: str, stops: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["balanced", "exhaustive", "beam", "tree"])
-@pytest.mark.parametrize("stops", ["", "fixed,"])
+@pytest.mark.parametrize("stops", ["", pytest.param("fixed,", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("blind", ["", "blind,"])
 def test_every_search_runs(method: str, stops: str, blind: str) -> None:
     two_steps(composed(f"variant=[think,{stops}{blind}search]", f"rollout.method={method}",
@@ -82,6 +83,7 @@ def test_every_search_runs(method: str, stops: str, blind: str) -> None:
                        "rollout.tree.value=model"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("override", [
     "answerer.model=shared", "answerer.model=frozen", "task.answer=digits", "task.terms=3",
     "task.modular=false", "task.order=least", "task.gold=scratchpad", "task.split=systematic",

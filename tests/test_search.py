@@ -100,6 +100,7 @@ def test_a_short_tree_search_still_returns_whole_thoughts() -> None:
     assert (rollouts.lengths == 2).all()
 
 
+@pytest.mark.slow
 def test_value_model_learns_the_answerers_values() -> None:
     policy, problems = players(False, ("thought",))
     search = Tree(replace(QUIET, tree=TreeConfig(8, value="model", value_lr=1e-2)))

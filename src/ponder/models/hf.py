@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ponder.config.policy import HfConfig
 from ponder.maths import Sampling, at_least_float32, distribution, entropy
-from ponder.models.segments import NAME, Buffer, Reading, Segment, register
+from ponder.models.segments import NAME, Buffer, Reading, Segment, library, register
 
 ROWS = 1024  # decisions whose logits are in memory at once
 
@@ -76,14 +76,14 @@ class TextModel(nn.Module):
 
     def adapt(self, config: HfConfig) -> None:
         """Freeze the weights and put new LoRA adapters on them; they begin by changing nothing."""
-        from peft import LoraConfig, get_peft_model
-
         alpha = 2 * config.lora_r if config.lora_alpha is None else config.lora_alpha
-        every = config.lora_targets == ["all-linear"]
-        lora = LoraConfig(r=config.lora_r, lora_alpha=alpha,  # type: ignore[arg-type]
-                          lora_dropout=config.lora_dropout, task_type="CAUSAL_LM",
-                          target_modules="all-linear" if every else list(config.lora_targets))
-        self.model = get_peft_model(self.model, lora)  # type: ignore[arg-type]
+        targets = list(config.lora_targets)
+        peft = library("peft")
+        lora = peft.LoraConfig(
+            r=config.lora_r, lora_alpha=alpha, lora_dropout=config.lora_dropout,
+            target_modules="all-linear" if targets == ["all-linear"] else targets,
+            task_type="CAUSAL_LM")
+        self.model = peft.get_peft_model(self.model, lora)
 
     def read(self, tokens: Tensor, mask: Tensor | None = None, past: list[Segment] | None = None,
              keep: bool = True) -> tuple[Tensor, Segment]:

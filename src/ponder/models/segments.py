@@ -7,7 +7,9 @@ it look at them in groups. Works for every model of `transformers` that takes at
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -180,10 +182,15 @@ def _later(mask: Tensor) -> Tensor:
     return ~((causal & mask[:, None]) | own)[:, None]
 
 
+def library(name: str = "transformers") -> Any:
+    """A library that is loaded when it is wanted. Its types would keep a type checker busy for
+    longer than all of ours.
+    """
+    return importlib.import_module(name)
+
+
 def register() -> None:
     """Make `attend` known to transformers under NAME."""
-    from transformers import AttentionInterface
-    from transformers.masking_utils import AttentionMaskInterface
-
-    AttentionInterface.register(NAME, attend)
-    AttentionMaskInterface.register(NAME, lambda *words, **more: None)
+    library().AttentionInterface.register(NAME, attend)
+    library("transformers.masking_utils").AttentionMaskInterface.register(
+        NAME, lambda *words, **more: None)
