@@ -8,13 +8,6 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import (
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
-)
 
 from ponder.config.tasks import QaTask
 from ponder.pretrained import quiet
@@ -31,6 +24,8 @@ def vocabulary(template: str | None = None) -> TextVocabulary:
     inner = Tokenizer(models.BPE(vocab=words, merges=[]))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
+    from transformers import PreTrainedTokenizerFast
+
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>",
                                         eos_token="<end>")
     tokenizer.chat_template = template
@@ -54,6 +49,8 @@ def task(path: Path, words: TextVocabulary = WORDS, **changes) -> Qa:
 
 def language_model(kind: str = "llama", seed: int = 0) -> Any:
     """A small random model over the words above, in double precision."""
+    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
     torch.manual_seed(seed)
     common = {"vocab_size": len(WORDS), "eos_token_id": WORDS.end, "bos_token_id": WORDS.end,
               "pad_token_id": None}

@@ -43,6 +43,7 @@ def jobs(line: str) -> Iterator[list[str]]:
     yield from BasicSweeper.split_arguments(overrides, None)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", LINES or [pytest.param("", marks=pytest.mark.skip(
     reason=f"{COMMANDS.name} is not here"))])
 def test_every_line_composes_and_is_sound(line: str) -> None:

@@ -69,7 +69,8 @@ def saves(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     yield steps
 
 
-@pytest.mark.parametrize("strategy", ["reinforce", "ppo", "ppo strategy.kl_stop=0.0", "star"])
+@pytest.mark.parametrize("strategy", ["reinforce", "ppo", *(
+    pytest.param(words, marks=pytest.mark.slow) for words in ("ppo strategy.kl_stop=0.0", "star"))])
 def test_a_run_goes_on_as_if_it_had_never_stopped(strategy: str, door: Door,
                                                   saves: list[int]) -> None:
     words = [*f"strategy={strategy}".split(), "trainer.gen_batch_size=8",
