@@ -14,6 +14,7 @@ from ponder.credit import (
     flat_groups,
     gae,
     group_advantages,
+    instructive,
     kl_estimate,
     sequence_reward,
     shares,
@@ -131,3 +132,9 @@ def test_some_tokens_are_chosen_alike() -> None:
     assert (found.sum(2).unique(dim=0) == torch.tensor([[2.0, 1.0]])).all()
     assert torch.allclose(found.mean(0)[0, :3], torch.tensor(2 / 3), atol=0.03)
     assert torch.equal(some_tokens(mask, 0), mask)
+
+
+def test_unsolved_groups_teach_the_answerer_if_they_shall() -> None:
+    right = torch.tensor([[True, False], [False, False]])
+    assert instructive(right, True).tolist() == [1, 0, 1, 1]
+    assert instructive(right, False).tolist() == [1, 0, 0, 0]

@@ -72,6 +72,9 @@ def test_star_leaves_what_users_have_scripts_for(run: Door) -> None:
     assert (Path("run") / f"val_{last}" / "eval_model_checkpoint" / "model.safetensors").is_file()
     assert (Path("run") / "checkpoint_2" / "config.json").is_file()
     right = sum(row["correct"] == "1" for row in rows)
+    assert summary()["steps"] >= -(-right // 16)  # those alone are learnt, 4 x 4 a step
+    assert sum(line["step"] <= -(-right // 16) for line in lines() if "loss" in line) == \
+        max(line["step"] for line in lines() if line.get("epoch") == 0 and "loss" in line)
     first = lines()[1]
     assert first["reward"] == pytest.approx(right / 60, abs=1e-6)
 

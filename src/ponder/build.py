@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -167,6 +168,8 @@ def build_trainer(config: Config, task: Task, policy: Policy, device: torch.devi
     if isinstance(policy, TextPolicy) and isinstance(task, Qa):
         source = preloaded(config, policy, task, source)
     strategy = config.strategy
+    if getattr(strategy, "unsolved", True) is None:
+        strategy = replace(strategy, unsolved=config.model.kind != "hf")
     thinks = config.thinker.tokens > 0  # who does not think has nothing to learn it by
     learner = Learner(config.trainer, policy,
                       STRATEGIES[strategy.name](strategy) if thinks else SFT(Sft()),

@@ -38,11 +38,13 @@ def flat_groups(reward: Tensor, samples: int) -> Tensor:
     return grouped.amax(1) - grouped.amin(1) <= 1e-8
 
 
-def instructive(right: Tensor) -> Tensor:
-    """(B,) 1 or 0 of right (P, G): the right rows of a group; where none is right, all of them.
+def instructive(right: Tensor, unsolved: bool) -> Tensor:
+    """(B,) 1 or 0 of right (P, G): the right rows of a group; unsolved: where none is, all of them.
 
     An answerer that only learnt what it can do already would never begin.
     """
+    if not unsolved:
+        return right.flatten().float()
     return (right | ~right.any(1, keepdim=True)).flatten().float()
 
 

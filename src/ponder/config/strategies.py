@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from ponder.config.fields import option, schedule
 
+UNSOLVED = ("the answerer learns from groups without a right answer too, or it would never begin; "
+            "null: unless thoughts are text")
 NORMALISE = ("tokens", "sequences", "constant")
 
 
@@ -99,6 +101,7 @@ class Dpo(StrategyConfig):
     smoothing: float = option(0.0, "share of pairs whose label is taken to be wrong", low=0,
                               high=0.5)
     likelihood: float = option(0.0, "weight of the winner's likelihood per token (IRPO)", low=0)
+    unsolved: bool | None = option(None, UNSOLVED)
 
 
 @dataclass
@@ -108,6 +111,7 @@ class Star(StrategyConfig):
     name: str = option("star", "STaR", legal=("star",))
     keep: str = option("best", "of each group: the best one, or all that answer right",
                        legal=("best", "correct"))
+    unsolved: bool | None = option(None, UNSOLVED)
 
 
 @dataclass

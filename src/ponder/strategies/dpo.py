@@ -30,7 +30,7 @@ class DPO(Strategy):
         """Two rows a question remain: the right rollout of highest reward (credit 1) and the wrong
         one of lowest (credit -1). Groups without both kinds teach the thinker nothing.
 
-        The answerer learns from the right rows; where none is right, from both.
+        The answerer learns from the right rows; where none is right, from both if `unsolved`.
         """
         samples, reward = rollouts.samples, rollouts.total_reward.view(-1, rollouts.samples)
         right = rollouts.parts["exact_match"].view(-1, samples) > 0
@@ -42,7 +42,8 @@ class DPO(Strategy):
         rollouts.learn = rollouts.learn & both.repeat_interleave(2)[:, None]
         sign = torch.tensor([1.0, -1.0], device=reward.device).repeat(len(reward))
         rollouts.credit = sign[:, None] * rollouts.learn
-        rollouts.weight = instructive(rollouts.parts["exact_match"].view(-1, 2) > 0)
+        rollouts.weight = instructive(rollouts.parts["exact_match"].view(-1, 2) > 0,
+                                      self.config.unsolved is not False)
         return rollouts
 
     def count(self, rollouts: Rollouts) -> Tensor:

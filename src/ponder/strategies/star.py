@@ -33,13 +33,13 @@ class STaR(Strategy):
         """Credit and answerer weight 1 on kept rows, 0 on the others; of equal ones none is best,
         and the thinker learns nothing.
 
-        Where no answer of a group is right, the answerer still learns from all of its rows: an
-        answerer that only learnt what it can do already would never begin.
+        Where no answer of a group is right, the answerer may still learn from all of its rows
+        (`unsolved`).
         """
         if self.config.keep == "correct":
             right = rollouts.parts["exact_match"].view(-1, rollouts.samples) > 0
             rollouts = _keep(rollouts, right.flatten())
-            rollouts.weight = instructive(right)
+            rollouts.weight = instructive(right, self.config.unsolved is not False)
             return rollouts
         if rollouts.samples == 1:
             return _keep(rollouts, _everything(rollouts))
