@@ -57,8 +57,7 @@ class Collector:
         """Worked examples, to be learnt as they are; half of them with a hint where questions may
         get one.
         """
-        problems = self.task.examples(self.config.rehearse, self.generator).to(
-            next(self.policy.parameters()).device)
+        problems = self.task.examples(self.config.rehearse, self.generator).to(self._device)
         if self.config.rationalise:
             question = self.task.hinted(problems).question
             question[::2] = problems.question[::2]
@@ -71,21 +70,22 @@ class Collector:
             rollouts = self.policy.annotate(rollouts, self.source.sampling(step))
         return self.strategy.credit(rollouts, step)
 
+    @property
+    def _device(self) -> torch.device:
+        return next(self.policy.parameters()).device
+
     def _precision(self) -> torch.autocast:
-        device = next(self.policy.parameters()).device.type
-        return torch.autocast(device, torch.bfloat16, self.config.dtype == "bfloat16")
+        return torch.autocast(self._device.type, torch.bfloat16, self.config.dtype == "bfloat16")
 
     def _questions(self) -> Problems:
         """Those of a round: of a data set all, else `gen_batch_size`, else those of one step."""
         if self.single is not None:
             return self.single
         config = self.config
-        per_step = config.train_batch_size * config.train_gradient_accumulation_steps
-        count = config.gen_batch_size or per_step
+        count = config.gen_batch_size or config.per_step
         if self.task.epoch_size is not None and not config.single_batch:
             count = self.task.epoch_size
-        problems = self.task.sample(count, self.generator).to(
-            next(self.policy.parameters()).device)
+        problems = self.task.sample(count, self.generator).to(self._device)
         if config.single_batch:
             self.single = problems
         return problems
@@ -123,7 +123,7 @@ def minibatches(rollouts: Rollouts, config: TrainerConfig, generator: torch.Gene
                 ) -> Iterator[list[Rollouts]]:
     """The optimizer steps of a round, each a list of micro-batches of whole groups."""
     count, size = len(rollouts.problems), config.train_batch_size
-    per_step = size * config.train_gradient_accumulation_steps
+    per_step = config.per_step
     for _ in range(config.internal_epochs):
         if 0 < count <= size:
             yield [rollouts]

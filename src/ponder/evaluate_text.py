@@ -37,19 +37,13 @@ def evaluate_text(policy: TextPolicy, task: Qa, problems: Problems, source: Writ
     chosen = rollouts.answered[:, 2].long()
     necessity = _necessity(policy, rollouts, float(right.mean()), seed)
     metrics = {"accuracy": float(right.mean()), "accuracy_stderr": _stderr(right.mean(1)),
-               "chance": float((1 / _counts(problems)).mean()),
+               "chance": float((1 / problems.there.sum(1)).mean()),
                **{f"necessity/{name}": value for name, value in necessity.items()},
                **_of_groups(right, chosen, problems), **_of_texts(policy, rollouts, chosen),
                **_of_subjects(task, problems, right.mean(1))}
     rows = rows_of(policy, task, rollouts, seed)
     policy.train(was_training)
     return Evaluation(metrics, necessity, rows)
-
-
-def _counts(problems: Problems) -> Tensor:
-    """(P,): options of each question."""
-    assert problems.options is not None
-    return (problems.options != problems.pad).any(2).sum(1)
 
 
 def _stderr(values: Tensor) -> float:

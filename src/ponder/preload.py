@@ -29,10 +29,9 @@ def read_generated(path: Path, key: str, task: Qa, policy: TextPolicy, samples: 
     with spaces between) says how the text was written; else it is put into tokens again. None of
     the tokens counts as chosen by this policy. Raises `UserError` where nothing fits.
     """
-    groups, problems = _groups(path, key), _all(task)
-    questions = task.questions(problems)
+    groups = _groups(path, key)
     rows, texts = [], []
-    for number, question in enumerate(questions):
+    for number, question in enumerate(task.list):
         found = groups.get(question.id) or groups.get(_plain(question.question)) or []
         if len(found) >= samples:
             rows.append(number)
@@ -42,15 +41,11 @@ def read_generated(path: Path, key: str, task: Qa, policy: TextPolicy, samples: 
         raise UserError(f"{key}={path}: found no question of the task with {samples} rollouts (at "
                         f"most {most} a question); legal: a generated.csv of these questions, or "
                         "fewer rollout.samples")
-    problems = problems[torch.tensor(rows)].to(policy.net.device)
+    problems = task.encode(rows).to(policy.net.device)
     thought = _tokens(texts, policy, problems.pad).to(policy.net.device)
     real = thought[:, :-1] != problems.pad
     zeros = torch.zeros(real.shape, device=thought.device)
     return Rollouts(problems, samples, thought, torch.zeros_like(real), zeros, learn=real)
-
-
-def _all(task: Qa) -> Problems:
-    return task.encode(range(len(task.list)))
 
 
 def _groups(path: Path, key: str) -> dict[str, list[tuple[str, str]]]:
@@ -97,7 +92,7 @@ class Preloaded(Source):
         if self.used:
             return self.inner.collect(policy, problems, step, generator)
         self.used = True
-        wanted = {number: place for place, number in enumerate(problems.index.tolist())}  # type: ignore[union-attr]
+        wanted = set(problems.index.tolist())  # type: ignore[union-attr]
         assert self.first.problems.index is not None
         kept = [place for place, number in enumerate(self.first.problems.index.tolist())
                 if number in wanted]

@@ -143,11 +143,6 @@ class Trainer:
         progress.rollouts += count
         return rollouts
 
-    @property
-    def per_step(self) -> int:
-        """Questions of an optimizer step."""
-        return self.config.train_batch_size * self.config.train_gradient_accumulation_steps
-
     def remaining(self, flight: Round) -> Iterator[list[Rollouts]]:
         """The optimizer steps of a round that are still to be done."""
         self.generator.set_state(flight.shuffle)
@@ -176,10 +171,10 @@ class Trainer:
         """How far the learning rate's course has come, and where it ends: a round where every
         round begins with the first weights, else the run.
         """
-        flight = self.round
-        if not self.config.reset_model_every_epoch or flight is None:
+        flight, config = self.round, self.config
+        if not config.reset_model_every_epoch or flight is None:
             return self.progress.step, self.end
-        steps = -(-len(flight.rollouts.problems) // self.per_step) * self.config.internal_epochs
+        steps = -(-len(flight.rollouts.problems) // config.per_step) * config.internal_epochs
         return self.progress.step - flight.begun, steps
 
     def appraise(self, rollouts: Rollouts) -> Metrics:

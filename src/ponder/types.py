@@ -57,6 +57,12 @@ class Problems:
         """(P, Q), False on the padding of questions; None where there is none."""
         return self.question != self.pad if self.padded else None
 
+    @property
+    def there(self) -> Tensor:
+        """(P, C), False where a question has no such option."""
+        assert self.options is not None
+        return (self.options != self.pad).any(2)
+
     def __getitem__(self, rows: Tensor | slice) -> Problems:
         def take(value: Tensor | None) -> Tensor | None:
             return None if value is None else value[rows]
@@ -149,10 +155,13 @@ class Rollouts:
 
     def __getitem__(self, problems: Tensor) -> Rollouts:
         """The rollouts of some problems, chosen by index (p,)."""
-        groups = self.samples
-        rows = (problems[:, None] * groups + torch.arange(groups, device=problems.device)).flatten()
-        return replace(self.rows(rows, groups), problems=self.problems[problems],
-                       alike=self.alike)
+        return replace(self.rows(self._rows_of(problems), self.samples),
+                       problems=self.problems[problems], alike=self.alike)
+
+    def _rows_of(self, problems: Tensor) -> Tensor:
+        """(p * G,): the rows of some problems, by index (p,)."""
+        sample = torch.arange(self.samples, device=problems.device)
+        return (problems[:, None] * self.samples + sample).flatten()
 
     def rows(self, rows: Tensor, samples: int) -> Rollouts:
         """Some rows (b,) by index, `samples` of every problem, which stay the same."""
@@ -187,8 +196,7 @@ class Rollouts:
 
     def with_groups(self, problems: Tensor, other: Rollouts) -> Rollouts:
         """These with some groups, chosen by index (p,), replaced by those of other rollouts."""
-        groups = self.samples
-        rows = (problems[:, None] * groups + torch.arange(groups, device=problems.device)).flatten()
+        rows = self._rows_of(problems)
 
         def put(own: Any, new: Any) -> Any:
             both = isinstance(own, Tensor) and isinstance(new, Tensor)

@@ -64,6 +64,11 @@ class TrainerConfig:
                          "else as torch chooses", low=0)
 
     @property
+    def per_step(self) -> int:
+        """Questions of an optimizer step."""
+        return self.train_batch_size * self.train_gradient_accumulation_steps
+
+    @property
     def learns(self) -> bool:
         """Whether there is an optimizer step at all; else thoughts are collected or evaluated."""
         return self.max_steps > 0 and self.max_epochs != 0 and self.internal_epochs > 0

@@ -54,8 +54,7 @@ class TextPolicy(TextThinker):
 
     def read_letters(self, problems: Problems, thought: Tensor, samples: int) -> Tensor:
         """(B,): the option whose letter a text gives as its answer; -1 where it gives none."""
-        assert problems.options is not None
-        counts = (problems.options != problems.pad).any(2).sum(1).repeat_interleave(samples)
+        counts = problems.there.sum(1).repeat_interleave(samples)
         letters = [parse(self.vocabulary.text(tokens), LETTERS[:count]).letter
                    for tokens, count in zip(thought.tolist(), counts.tolist(), strict=True)]
         return torch.tensor([-1 if letter is None else LETTERS.index(letter)
@@ -73,8 +72,7 @@ class TextPolicy(TextThinker):
         found = [self._options(problems[part], _rows(thought, part, samples), samples)
                  for part in numbers.split(max(1, TOKENS // width))]
         total = torch.cat(found)
-        there = (problems.options != problems.pad).any(2).repeat_interleave(samples, 0)
-        total = total.masked_fill(~there, -torch.inf)
+        total = total.masked_fill(~problems.there.repeat_interleave(samples, 0), -torch.inf)
         if self.mode != "cloze":
             return total, total
         sizes = self.vocabulary.sizes.to(thought.device)[problems.options]
