@@ -27,6 +27,7 @@ from ponder.models.critic import Critic
 from ponder.models.policy import Policy, Rules
 from ponder.models.text import TextPolicy
 from ponder.models.transformer import Init, Shape, Transformer
+from ponder.processes import keep_memory
 from ponder.rewards import Reward
 from ponder.rollout import Gold, Sampler, Source
 from ponder.schedule import parse_schedule
@@ -182,10 +183,13 @@ def build_trainer(config: Config, task: Task, policy: Policy, device: torch.devi
 def use_threads(config: Config, policy: Policy) -> None:
     """CPU threads: as asked for; else one for a small policy, which gains little from more and
     loses much where another job runs beside it, and whose results then depend on no core count.
+    A large one keeps its memory.
     """
     small = sum(p.numel() for p in policy.parameters()) < SMALL
     if config.trainer.threads or small:
         torch.set_num_threads(config.trainer.threads or 1)
+    if not small:
+        keep_memory()
 
 
 def build_device(config: Config) -> torch.device:

@@ -37,6 +37,7 @@ def build_text_policy(config: Config, task: Qa) -> TextPolicy:
     """The language model as thinker and answerer, with critic and reference where asked for."""
     vocabulary = task.vocabulary
     net = load_text_model(config.model, len(vocabulary))
+    net.entropy_learns = config.strategy.entropy not in (0, 0.0)
     sees = config.answerer.sees
     rules = Rules(config.thinker.tokens, config.thinker.stops, "question" in sees,
                   "thought" in sees)

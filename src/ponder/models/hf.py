@@ -17,13 +17,14 @@ from ponder.config.policy import HfConfig
 from ponder.maths import Sampling, at_least_float32, distribution, entropy
 from ponder.models.segments import NAME, Buffer, Reading, Segment, library, register
 
-ROWS = 1024  # decisions whose logits are in memory at once
+ROWS = 512  # decisions whose logits are in memory at once
 
 
 class TextModel(nn.Module):
     """A `transformers` causal language model; `model` is it, or the PeftModel around it.
 
-    words is how many tokens its tokenizer has: some models have room for more.
+    words is how many tokens its tokenizer has: some models have room for more. entropy_learns says
+    whether entropies have gradients, which are dear where the vocabulary is wide.
     """
 
     def __init__(self, model: nn.Module, words: int | None = None) -> None:
@@ -31,6 +32,7 @@ class TextModel(nn.Module):
         register()
         self.model = model
         self.words = words
+        self.entropy_learns = True
         net = self.network
         net.set_attn_implementation(NAME)  # type: ignore[operator]
 
@@ -67,7 +69,8 @@ class TextModel(nn.Module):
         """
         def part(some: Tensor, tokens: Tensor) -> Tensor:
             logprobs = distribution(at_least_float32(self.logits(some)), sampling, keep=tokens)
-            return torch.stack([logprobs.gather(1, tokens[:, None])[:, 0], entropy(logprobs)], 1)
+            spread = entropy(logprobs if self.entropy_learns else logprobs.detach())
+            return torch.stack([logprobs.gather(1, tokens[:, None])[:, 0], spread], 1)
 
         again = torch.is_grad_enabled() and states.requires_grad
         return torch.cat([checkpoint(part, *pair, use_reentrant=False) if again  # type: ignore[misc]
@@ -90,10 +93,23 @@ class TextModel(nn.Module):
         """Hidden states (N, T, D) of tokens (N, T) behind segments that hold R rows each, N a
         multiple of R; and the segment they make, if later rows are to see it (`keep`).
 
-        mask (N, T) is False on padding, wherever it lies; positions count real tokens only.
+        mask (N, T) is False on padding, wherever it lies; positions count real tokens only. Each
+        row is read without its gaps, and states on padding are 0.
         """
-        past = past or []
-        mask = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
+        if mask is None:
+            return self._read(tokens, torch.ones_like(tokens, dtype=torch.bool), past or [], keep)
+        width = max(int(mask.sum(1).max()), 1)
+        if width == tokens.shape[1]:
+            return self._read(tokens, mask, past or [], keep)
+        place = (~mask).byte().argsort(dim=1, stable=True)[:, :width]
+        few, segment = self._read(tokens.gather(1, place), mask.gather(1, place), past or [], keep)
+        place = place[..., None].expand(few.shape)
+        hidden = few.new_zeros(*tokens.shape, few.shape[2]).scatter(1, place, few)
+        return hidden, segment
+
+    def _read(self, tokens: Tensor, mask: Tensor, past: list[Segment], keep: bool,
+              ) -> tuple[Tensor, Segment]:
+        """`read` of every column."""
         before = self._before(past, len(tokens)).to(tokens.device)
         length = before + mask.sum(1)
         segment = Segment(mask, length)

@@ -116,6 +116,11 @@ def attend(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor,
     layer: int = module.layer_idx  # type: ignore[assignment]
     if reading.own is not None:
         reading.own.kv[layer] = key, value
+    if not reading.past and reading.buffer is None:
+        found = torch.nn.functional.scaled_dot_product_attention(
+            query, key, value, ~_later(reading.mask), scale=scaling, enable_gqa=True,
+            dropout_p=dropout if module.training else 0.0)
+        return found.transpose(1, 2), None
     query = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     pairs = [segment.kv[layer] for segment in reading.past]
     scores = [_spread(query, keys, reading).masked_fill(_hidden(segment.mask, query, reading),

@@ -13,7 +13,7 @@ from ponder.models.critic import Critic
 from ponder.models.hf import TextModel
 from ponder.models.policy import Rules
 from ponder.models.segments import Segment
-from ponder.models.thinker import TOKENS, TextThinker, precise
+from ponder.models.thinker import TextThinker, at_once, precise
 from ponder.tasks.answers import parse
 from ponder.tasks.questions import LETTERS
 from ponder.tokens import TextVocabulary
@@ -66,11 +66,10 @@ class TextPolicy(TextThinker):
         """(log p (B, C) of each option's text after the thought, the same per byte of text for
         cloze); -inf where a question has no such option."""
         assert problems.options is not None
-        numbers = torch.arange(len(problems), device=thought.device)
         count, length = problems.options.shape[1:]
         width = problems.question.shape[1] + samples * (thought.shape[1] + count * length)
         found = [self._options(problems[part], _rows(thought, part, samples), samples)
-                 for part in numbers.split(max(1, TOKENS // width))]
+                 for part in at_once(len(problems), width, thought.device)]
         total = torch.cat(found)
         total = total.masked_fill(~problems.there.repeat_interleave(samples, 0), -torch.inf)
         if self.mode != "cloze":
