@@ -72,12 +72,15 @@ def build_writer(config: Config) -> Written:
 
 def build_text_evaluation(config: Config, policy: TextPolicy, task: Qa, test: Problems,
                           follow: Callable[[Source], None]) -> Callable[[], Evaluation]:
-    """Evaluation with one greedy thought a question, or `trainer.val_samples` sampled ones."""
+    """Evaluation with one greedy thought a question, or `trainer.val_samples` sampled ones; a batch
+    has as many rows as one of training.
+    """
     count = config.trainer.val_samples
     sampler = replace(config.rollout, samples=count,
                       temperature=config.rollout.temperature if count > 1 else 1.0)
-    writer = Written(sampler, config.trainer.gen_batch_size or 32, config.model.rows_at_once,
-                     Store(CACHE), config.model.name)
+    rows = (config.trainer.gen_batch_size or 32) * config.rollout.samples
+    writer = Written(sampler, max(rows // count, 1), config.model.rows_at_once, Store(CACHE),
+                     config.model.name)
     writer.greedy = count == 1
     follow(writer)
     writer.finished = lambda batch: None  # the whole table is written at the end
@@ -88,7 +91,6 @@ def build_text_evaluation(config: Config, policy: TextPolicy, task: Qa, test: Pr
             return evaluate_text(policy, task, test, writer, config.seed)
 
     return evaluation
-
 
 
 def preloaded(config: Config, policy: TextPolicy, task: Qa, source: Source) -> Source:
