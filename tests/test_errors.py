@@ -77,7 +77,8 @@ REFUSED = [
     ("strategy.entropy=exponential(1,0,10)", "found 0, but exponential needs numbers above 0; "
      f"legal: {FORMS}"),
     # words
-    ("action=trian", "found 'trian' (did you mean train?); legal: train, evaluate, problems"),
+    ("action=trian", "found 'trian' (did you mean train?); legal: train, evaluate, problems, "
+     "export"),
     ("answerer.sees=[qestion,thought]", "found 'qestion' (did you mean question?); legal: "
      "question, thought"),
     ("task.name=sub", "found 'sub'; legal: add"),
@@ -199,9 +200,14 @@ CONTRADICTIONS = [
      "legal: false"),
     ("trainer.rehearse=9", "trainer.rehearse=9: found task=add, which has no worked examples; "
      "legal: 0, or task=addition"),
-    ("action=problems", "out=null: found no table to write; legal: out=<file>.csv or .parquet"),
-    ("action=problems out=x.txt", "out=x.txt: found no table to write; legal: out=<file>.csv or "
-     ".parquet"),
+    ("action=problems", "out=null: found no table to write; legal: out=<file> that ends "
+     "in .csv, .jsonl, .parquet"),
+    ("action=problems out=x.txt", "out=x.txt: found no table to write; legal: out=<file> "
+     "that ends in .csv, .jsonl, .parquet"),
+    ("action=export out=x.csv", "action=export: found model=transformer with strategy=star; legal: "
+     "model=hf with strategy=dpo"),
+    ("trainer.engine=trl", "trainer.engine=trl: found model=transformer with strategy=star; legal: "
+     "model=hf with strategy=dpo or grpo"),
 ]
 
 # Words that name a key that does not exist, and the beginning of the line they get.

@@ -1,9 +1,10 @@
-"""The actions behind the door: train, evaluate, problems."""
+"""The actions behind the door: train, evaluate, problems, export."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,6 +12,9 @@ from ponder import build, checkpoint
 from ponder.config import Config
 from ponder.errors import UserError
 from ponder.log import Log, build_mirror
+from ponder.models.text import TextPolicy
+from ponder.pairs import texts_of
+from ponder.progress import Stopped
 from ponder.report import write_report
 from ponder.session import Session, Signals
 from ponder.summary import summarise, verdict
@@ -20,8 +24,9 @@ from ponder.tasks.table import write_table
 def run(config: Config, directory: Path) -> float | None:
     """Do what `config.action` says; the accuracy, where there is one."""
     torch.manual_seed(config.seed)
-    return {"train": train, "evaluate": evaluate_checkpoint, "problems": problems}[config.action](
-        config, directory)
+    actions = {"train": train, "evaluate": evaluate_checkpoint, "problems": problems,
+               "export": export}
+    return actions[config.action](config, directory)
 
 
 def train(config: Config, directory: Path) -> float | None:
@@ -63,12 +68,38 @@ def evaluate_checkpoint(config: Config, directory: Path) -> float:
 
 
 def problems(config: Config, directory: Path) -> None:
-    """Write the task's problems to `out`."""
-    rows = build.build_task(config).problems()
+    """Write the task's problems to `out`: question, answer, thought, split and the metadata."""
+    rows = [{"question": problem.question, "answer": problem.answer, "thought": problem.thought,
+             "split": split, **problem.metadata}
+            for split, problem in build.build_task(config).problems()]
+    _write(config, rows, "problems")
+
+
+def export(config: Config, directory: Path) -> None:
+    """Write the pairs that a round of strategy=dpo learns from to `out`, in TRL's columns."""
+    session = Session(config, directory)
+    assert isinstance(session.policy, TextPolicy)
+    session.policy.leashed = False  # what the reference says of them is not asked for
+    try:
+        with Signals() as signals:
+            session.heed(signals)
+            rollouts = session.trainer.collect()
+    except Stopped:
+        raise KeyboardInterrupt from None
+    finally:
+        session.close()
+    rows = texts_of(rollouts, session.policy.vocabulary)
+    if not rows:
+        raise UserError(f"out={config.out}: found no question with a right and a wrong rollout; "
+                        "legal: more rollout.samples or more questions")
+    _write(config, rows, "pairs")
+
+
+def _write(config: Config, rows: list[dict[str, Any]], what: str) -> None:
     path = Path(config.out or "")
     try:
         write_table(path, rows)
     except OSError as error:
         raise UserError(f"out={path}: cannot be written ({error.strerror}); legal: a file "
                         "in a directory that can be") from None
-    print(f"{len(rows)} problems written to {path}")
+    print(f"{len(rows)} {what} written to {path}")

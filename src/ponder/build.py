@@ -175,8 +175,11 @@ def build_trainer(config: Config, task: Task, policy: Policy, device: torch.devi
     learner = Learner(config.trainer, policy,
                       STRATEGIES[strategy.name](strategy) if thinks else SFT(Sft()),
                       parse_schedule(strategy.entropy), gold, device)
-    return Trainer(config.trainer, task, source,
-                   build_reward(config, task, device), learner, config.answerer.refresh_every,
+    loop = Trainer
+    if config.trainer.engine == "trl":
+        from ponder.trl_engine import TrlTrainer as loop
+    return loop(config.trainer, task, source,
+                build_reward(config, task, device), learner, config.answerer.refresh_every,
                    strategy.tokens_per_rollout, torch.Generator().manual_seed(config.seed))
 
 

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -48,10 +49,14 @@ def key_of(**parts: Any) -> str:
 
 
 def fingerprint(model: nn.Module, name: str | None) -> str:
-    """A hash that changes with every weight that is trained; name stands for the others."""
+    """A hash that changes with every weight that is trained; the others are told by the name, and
+    where that is a directory by size and date of its files.
+    """
     digest = hashlib.sha256(str(name).encode())
+    for file in sorted(Path(str(name)).glob("*.safetensors")):
+        digest.update(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}".encode())
     for key, value in model.named_parameters():
         if value.requires_grad:
             digest.update(key.encode())
-            digest.update(value.detach().cpu().contiguous().view(-1).numpy().tobytes())
+            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -11,7 +11,7 @@ from typing import Any
 
 from ponder.config import GROUPS, REWARDS, SCHEMAS, VARIANTS, Config, variants
 from ponder.config.policy import thought_count
-from ponder.config.tasks import TABLES
+from ponder.config.tasks import QUESTIONS
 from ponder.errors import UserError, closest, shown
 from ponder.schedule import FORMS, parse_schedule
 
@@ -91,6 +91,8 @@ def contradictions(config: Config) -> Iterator[str]:
     yield from _gold_must_fit(config)
     yield from _learning_needs(config)
     yield from _rounds_need(config)
+    if config.trainer.engine == "trl":
+        yield from _trl_needs(config)
     yield from _model_must_fit(config)
     yield from _files_must_fit(config)
 
@@ -203,6 +205,21 @@ def _rounds_need(config: Config) -> Iterator[str]:
                "from groups; legal: 0, or strategy=star or sft")
 
 
+def _trl_needs(config: Config) -> Iterator[str]:
+    """What TRL's trainers do not do."""
+    strategy = config.strategy
+    if config.model.kind != "hf" or strategy.name not in ("dpo", "grpo"):
+        yield (f"trainer.engine=trl: found model={config.model.kind} with strategy="
+               f"{strategy.name}; legal: model=hf with strategy=dpo or grpo")
+    for key, legal in {"entropy": 0, "tokens_per_rollout": 0, "smoothing": 0, "kl": 0,
+                       "kl_stop": None, "skip_flat": False, "baseline": "group_mean",
+                       "ratio": "token"}.items():
+        value = getattr(strategy, key, legal)
+        if value != legal:
+            yield (f"strategy.{key}={shown(value)}: found trainer.engine=trl, which is not handed "
+                   f"that; legal: {shown(legal)}")
+
+
 def _model_must_fit(config: Config) -> Iterator[str]:
     model = config.model
     yield from model.contradictions()
@@ -218,8 +235,12 @@ def _model_must_fit(config: Config) -> Iterator[str]:
 
 def _files_must_fit(config: Config) -> Iterator[str]:
     out = config.out
-    if config.action == "problems" and not str(out).endswith(TABLES):
-        yield f"out={shown(out)}: found no table to write; legal: out=<file>.csv or .parquet"
+    if config.action in ("problems", "export") and not str(out).endswith(QUESTIONS):
+        yield (f"out={shown(out)}: found no table to write; legal: out=<file> that ends in "
+               f"{', '.join(QUESTIONS)}")
+    if config.action == "export" and (config.model.kind != "hf" or config.strategy.name != "dpo"):
+        yield (f"action=export: found model={config.model.kind} with strategy="
+               f"{config.strategy.name}; legal: model=hf with strategy=dpo")
     if not re.fullmatch(r"\w[\w.-]*", config.run_type):
         yield (f"run_type={config.run_type}: found {config.run_type!r}; legal: letters, digits, "
                "_ . and -, as it names a directory")

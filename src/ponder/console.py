@@ -41,11 +41,11 @@ class Plain:
             self.last = time.monotonic()
             print(f"step {step}/{end}  {figures(self.seen)}", flush=True)
 
-    def writing(self, rows: int, total: int, rate: float, seconds: float) -> None:
-        """How far a round of writing is: texts ended, tokens a second, seconds so far."""
+    def writing(self, rows: int, total: int, rate: float, left: float) -> None:
+        """How far a round of writing is: texts ended, tokens a second, seconds left."""
         if time.monotonic() - self.last > 10:
             self.last = time.monotonic()
-            print(writing_line(rows, total, rate, seconds), flush=True)
+            print(writing_line(rows, total, rate, left), flush=True)
 
     def samples(self, rows: list[str]) -> None:
         pass
@@ -54,9 +54,8 @@ class Plain:
         pass
 
 
-def writing_line(rows: int, total: int, rate: float, seconds: float) -> str:
-    left = f"{seconds / rows * (total - rows):.0f} s left" if rows else "no text has ended yet"
-    return f"writing {rows}/{total} texts  {rate:.0f} tokens/s  {left}"
+def writing_line(rows: int, total: int, rate: float, left: float) -> str:
+    return f"writing {rows}/{total} texts  {rate:.0f} tokens/s  {left:.0f} s left"
 
 
 class Rich(Plain):
@@ -88,10 +87,10 @@ class Rich(Plain):
         self.progress.update(self.task, completed=step, total=end)
         self.live.update(self._render())
 
-    def writing(self, rows: int, total: int, rate: float, seconds: float) -> None:
+    def writing(self, rows: int, total: int, rate: float, left: float) -> None:
         if rows == total or time.monotonic() - self.last > 0.25:
             self.last = time.monotonic()
-            self.written = "" if rows == total else writing_line(rows, total, rate, seconds)
+            self.written = "" if rows == total else writing_line(rows, total, rate, left)
             self.live.update(self._render())
 
     def samples(self, rows: list[str]) -> None:

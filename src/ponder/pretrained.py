@@ -71,7 +71,7 @@ def save_text_model(net: TextModel, directory: Path, vocabulary: TextVocabulary)
     """Weights as safetensors (of an adapted model the adapter alone), and the tokenizer."""
     directory.mkdir(parents=True, exist_ok=True)
     more = {"selected_adapters": ["default"]} if net.adapted else {}
-    with net.plain():
+    with net.attending():
         net.model.save_pretrained(directory, **more)  # type: ignore[operator]
     vocabulary.tokenizer.save_pretrained(directory)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from ponder.types import Rollouts
 
 Metrics = dict[str, float]
@@ -14,7 +16,8 @@ Metrics = dict[str, float]
 class Progress:
     """Where a run stands. seconds counts training alone: no evaluation, logging or saving.
 
-    validated is the step of the last evaluation, bad how many steps in a row were not finite.
+    validated is the step of the last evaluation, owed says that one was cut off; bad is how many
+    steps in a row were not finite.
     """
 
     step: int = 0
@@ -23,7 +26,27 @@ class Progress:
     seconds: float = 0.0
     accuracy: float | None = None
     validated: int = -1
+    owed: bool = False
     bad: int = 0
+
+
+@dataclass
+class Round:
+    """Rollouts in flight: how many optimizer steps they have given, and whether that is enough.
+
+    shuffle is the state of the generator before their first minibatch was drawn, begun the step at
+    which it was.
+    """
+
+    rollouts: Rollouts
+    shuffle: Tensor
+    begun: int = 0
+    done: int = 0
+    over: bool = False
+
+
+class Stopped(Exception):
+    """Somebody asked for an end while thoughts were written; nothing has been learnt from them."""
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from ponder.console import Plain
 from ponder.evaluate_text import rows_of
@@ -26,11 +27,11 @@ class Scribe:
     """
 
     def __init__(self, log: Log, console: Plain, policy: TextPolicy, task: Qa,
-                 progress: Progress) -> None:
+                 progress: Progress, pause: Callable[[], None]) -> None:
         self.log, self.console, self.policy, self.task = log, console, policy, task
-        self.progress = progress
+        self.progress, self.pause = progress, pause
         self.epoch, self.file = -1, 0
-        self.started, self.written = time.monotonic(), 0
+        self.started = time.monotonic()
 
     def follow(self, source: Source) -> None:
         """Hear of what a source writes; others than `Written` write nothing."""
@@ -46,8 +47,10 @@ class Scribe:
         self.log.append(f"train_{self.epoch}", NAMES[self.file], rows, anew=batch.number == 0)
 
     def heard(self, writing: Writing) -> None:
-        if writing.tokens <= self.written:  # another round
-            self.started, self.written = time.monotonic(), 0
-        self.written = writing.tokens
+        if not (writing.tokens or writing.cached):  # it begins
+            self.started = time.monotonic()
         seconds = max(time.monotonic() - self.started, 1e-9)
-        self.console.writing(writing.rows, writing.total, writing.tokens / seconds, seconds)
+        self.console.writing(writing.rows + writing.cached, writing.total,
+                             writing.tokens / seconds,
+                             seconds * (1 / max(writing.share, 1e-9) - 1))
+        self.pause()

@@ -21,7 +21,7 @@ from ponder.evaluate import Evaluation
 from ponder.log import Log, build_mirror
 from ponder.models.policy import Policy
 from ponder.models.text import TextPolicy
-from ponder.progress import Hooks, Metrics, Progress
+from ponder.progress import Hooks, Metrics, Progress, Stopped
 from ponder.report import write_report
 from ponder.rollout import Source
 from ponder.scribe import Scribe
@@ -64,6 +64,7 @@ class Session:
 
     def __init__(self, config: Config, directory: Path) -> None:
         self.config, self.directory = config, directory
+        self.stopped: Callable[[], bool] = lambda: False
         self.device = build.build_device(config)
         self.task: Task = build.build_task(config)
         self.test = self.task.test().to(self.device)
@@ -92,8 +93,13 @@ class Session:
     def _follow(self, source: Source) -> None:
         """Put on disk and show what a source of texts writes."""
         if isinstance(self.policy, TextPolicy) and isinstance(self.task, Qa):
-            Scribe(self.log, self.console, self.policy, self.task,
-                   self.trainer.progress).follow(source)
+            Scribe(self.log, self.console, self.policy, self.task, self.trainer.progress,
+                   self._pause).follow(source)
+
+    def _pause(self) -> None:
+        """Writing ends at once where an end was asked for: what is whole is in the cache."""
+        if self.stopped():
+            raise Stopped
 
     @property
     def done(self) -> dict[str, Any] | None:
@@ -131,17 +137,20 @@ class Session:
 
     def train(self, signals: Signals) -> None:
         """Train to the end, or to the first signal."""
-        def stopped() -> bool:
-            return signals.caught is not None
-
-        self.trainer.fit(Hooks(self.log_metrics, self.validate, self.save, self.spoilt, stopped))
-        if stopped():
+        self.heed(signals)
+        self.trainer.fit(Hooks(self.log_metrics, self.validate, self.save, self.spoilt,
+                               self.stopped))
+        if self.stopped():
             self.console.note(f"stopped at step {self.trainer.progress.step}; to go on: "
                               f"python run.py resume={self.directory}")
 
+    def heed(self, signals: Signals) -> None:
+        """Stop at these."""
+        self.stopped = lambda: signals.caught is not None
+
     def log_metrics(self, progress: Progress, metrics: Metrics) -> None:
         self.log.write(progress.step, metrics)
-        self.console.update(progress.step, self.trainer.end, metrics)
+        self.console.update(progress.step, self.trainer.expected, metrics)
         self.watch.hear(metrics)
 
     def validate(self, progress: Progress) -> float | None:

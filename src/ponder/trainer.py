@@ -14,28 +14,13 @@ from ponder.collector import Collector, minibatches
 from ponder.config.running import TrainerConfig
 from ponder.learner import Learner
 from ponder.models.policy import Policy
-from ponder.progress import Hooks, Metrics, Progress
+from ponder.progress import Hooks, Metrics, Progress, Round, Stopped
 from ponder.rewards import Reward
 from ponder.rollout import Source
 from ponder.schedule import learning_rate_share
 from ponder.strategies import Losses
 from ponder.tasks import Task
 from ponder.types import Problems, Rollouts
-
-
-@dataclass
-class Round:
-    """Rollouts in flight: how many optimizer steps they have given, and whether that is enough.
-
-    shuffle is the state of the generator before their first minibatch was drawn, begun the step at
-    which it was.
-    """
-
-    rollouts: Rollouts
-    shuffle: Tensor
-    begun: int = 0
-    done: int = 0
-    over: bool = False
 
 
 @dataclass
@@ -69,31 +54,52 @@ class Trainer:
     def fit(self, hooks: Hooks) -> Progress:
         """Train until a limit is reached or somebody stops it; save in any case."""
         config, progress = self.config, self.progress
-        if not (config.skip_first_validation_loop or progress.step or self.round):
-            self._validate(hooks)
-        while not (self.finished() or hooks.stopped()):
-            started = time.perf_counter()
-            if self.round is None:
-                rollouts = self.collect()
-                self.round = Round(rollouts, self.generator.get_state(), progress.step)
-                if config.reset_model_every_epoch:
-                    self.learner.reset()
-            for batch in self.remaining(self.round):
-                losses = self.step(batch)
-                self.round.done += 1
-                self.round.over = self.learner.strategy.enough(losses)
-                progress.seconds += time.perf_counter() - started
-                self._due(hooks, batch, losses)
-                started = time.perf_counter()
-                if self.finished() or hooks.stopped():
-                    break
-            progress.seconds += time.perf_counter() - started
-            if self.finished() or not hooks.stopped():
-                self._end_round(hooks)
-        if self.finished() and progress.validated != progress.step:
-            self._validate(hooks)
-        hooks.save(progress)
+        first = not (config.skip_first_validation_loop or progress.step or self.round)
+        try:
+            if first or progress.owed:
+                self._validate(hooks)
+            while not (self.finished() or hooks.stopped()):
+                if self.round is None:
+                    self.round = self._begin_round()
+                self._learn(self.round, hooks)
+                if self.finished() or not hooks.stopped():
+                    self._end_round(hooks)
+            if self.finished() and progress.validated != progress.step:
+                self._validate(hooks)
+        except Stopped:
+            pass
+        self._save(hooks)
         return progress
+
+    def _begin_round(self) -> Round:
+        """Collect, or leave everything as it was."""
+        started, random = time.perf_counter(), self.generator.get_state()
+        try:
+            rollouts = self.collect()
+        except Stopped:
+            self.generator.set_state(random)
+            raise
+        if self.config.reset_model_every_epoch:
+            self.learner.reset()
+        self.progress.seconds += time.perf_counter() - started
+        return Round(rollouts, self.generator.get_state(), self.progress.step)
+
+    def _learn(self, flight: Round, hooks: Hooks) -> None:
+        """The steps of a round that are still to be done, or as many as there is time for."""
+        progress, started = self.progress, time.perf_counter()
+        for batch in self.remaining(flight):
+            losses = self.step(batch)
+            flight.done += 1
+            flight.over = self.learner.strategy.enough(losses)
+            progress.seconds += time.perf_counter() - started
+            self._due(hooks, batch, losses)
+            started = time.perf_counter()
+            if self.finished() or hooks.stopped():
+                break
+        progress.seconds += time.perf_counter() - started
+
+    def _save(self, hooks: Hooks) -> None:
+        hooks.save(self.progress)
 
     def _end_round(self, hooks: Hooks) -> None:
         """A round that is a whole data set is looked at and saved."""
@@ -131,8 +137,9 @@ class Trainer:
     def _validate(self, hooks: Hooks) -> None:
         if not self.config.do_eval:
             return
-        self.progress.validated = self.progress.step
+        self.progress.owed = True
         self.progress.accuracy = hooks.validate(self.progress)
+        self.progress.validated, self.progress.owed = self.progress.step, False
 
     # --- one round ------------------------------------------------------------------------------
 
@@ -174,8 +181,20 @@ class Trainer:
         flight, config = self.round, self.config
         if not config.reset_model_every_epoch or flight is None:
             return self.progress.step, self.end
-        steps = -(-len(flight.rollouts.problems) // config.per_step) * config.internal_epochs
-        return self.progress.step - flight.begun, steps
+        return self.progress.step - flight.begun, self._steps(flight)
+
+    def _steps(self, flight: Round) -> int:
+        """How many steps a round has."""
+        count = -(-len(flight.rollouts.problems) // self.config.per_step)
+        return count * self.config.internal_epochs
+
+    @property
+    def expected(self) -> int:
+        """The last step, as far as is known by now: as if every round were as long as this one."""
+        rounds, flight = self.config.max_epochs, self.round
+        if rounds is None or flight is None:
+            return self.end
+        return min(self.end, flight.begun + self._steps(flight) * (rounds - self.progress.epoch))
 
     def appraise(self, rollouts: Rollouts) -> Metrics:
         """The losses of rollouts from which nothing is learnt."""

@@ -30,12 +30,21 @@ class Batch:
 
 @dataclass
 class Progress:
-    """How far a round of writing is: `tokens` written (not those found in the cache), in `rows`
-    that ended, of `total` rows."""
+    """How far a round of writing is: `tokens` written in `rows` that have ended, of `total` rows
+    with up to `room` tokens each; `cached` more rows were there already.
+    """
 
     total: int
+    room: int
     rows: int = 0
     tokens: int = 0
+    cached: int = 0
+
+    @property
+    def share(self) -> float:
+        """How much of the work is done, at least."""
+        todo = self.total - self.cached
+        return max(self.rows / todo, self.tokens / (todo * self.room)) if todo else 1.0
 
 
 class Written(Sampler):
@@ -65,7 +74,8 @@ class Written(Sampler):
         weights = fingerprint(policy.net, self.model)
         was_training = policy.training
         policy.eval()
-        progress = Progress(len(problems) * self.config.samples)
+        progress = Progress(len(problems) * self.config.samples, policy.rules.tokens)
+        self.heard(progress)
         parts = []
         for number, rows in enumerate(torch.arange(len(problems)).split(self.batch)):
             part = problems[rows.to(problems.question.device)]
@@ -107,7 +117,7 @@ class Written(Sampler):
         else:
             thought, logprobs, answered = (found[name].to(device) for name in (
                 "thought", "logprobs", "answered"))
-            progress.rows += len(thought)
+            progress.cached += len(thought)
             self.heard(progress)
             cached = True
         chosen = thought[:, :-1] != problems.pad

@@ -33,13 +33,14 @@ GROUPS = (("task", "name"), ("model", "kind"), ("rollout", "kind"), ("strategy",
 class Config:
     """The spine: one node per group of `conf/`."""
 
-    action: str = option("train", "what to do", legal=("train", "evaluate", "problems"))
+    action: str = option("train", "what to do", legal=("train", "evaluate", "problems",
+                                                         "export"))
     seed: int = option(0, "of weights, questions and samples")
     run_type: str = option("train", "first part of the name of the run directory")
     resume: str = option("auto", "go on with the run that is in the run directory, or begin anew; "
                          "on the command line also a run directory, which is then gone on with "
                          "as it was begun", legal=("auto", "never"))
-    out: str | None = option(None, "action=problems: file to write (.csv or .parquet)")
+    out: str | None = option(None, "problems and export: file to write (.csv, .jsonl, .parquet)")
     step: int = option(0, "action=evaluate: the step that its numbers are logged at", low=0)
     task: Any = option(None, "what is learnt")
     model: Any = option(None, "the network")

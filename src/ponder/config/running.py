@@ -57,6 +57,8 @@ class TrainerConfig:
     max_bad_steps: int = option(5, "stop after so many steps in a row whose loss or gradient is "
                                 "not finite; each is skipped", low=1)
     single_batch: bool = option(False, "overfit one batch of questions")
+    engine: str = option("ponder", "who learns from rollouts: our loop, or TRL's DPOTrainer or "
+                         "GRPOTrainer", legal=("ponder", "trl"))
     device: str = option("auto", "where to compute", legal=("auto", "cpu", "cuda"))
     dtype: str = option("float32", "of the matrix products", legal=("float32", "bfloat16"))
     compile: bool = option(False, "torch.compile the networks")

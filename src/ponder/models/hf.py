@@ -166,10 +166,11 @@ class TextModel(nn.Module):
                 yield
 
     @contextlib.contextmanager
-    def plain(self) -> Iterator[None]:
-        """With the attention of plain `transformers`, as checkpoints should name it."""
-        self.network.set_attn_implementation("sdpa")  # type: ignore[operator]
+    def attending(self, name: str = "sdpa") -> Iterator[None]:
+        """With other attention: that of plain `transformers`, as checkpoints should name it."""
+        before = self.network.config._attn_implementation  # type: ignore[union-attr]
+        self.network.set_attn_implementation(name)  # type: ignore[operator]
         try:
             yield
         finally:
-            self.network.set_attn_implementation(NAME)  # type: ignore[operator]
+            self.network.set_attn_implementation(before)  # type: ignore[operator]

@@ -11,7 +11,6 @@ from typing import Any
 
 from ponder.config.tasks import TABLES
 from ponder.errors import UserError
-from ponder.types import Problem
 
 Row = tuple[str, dict[str, Any]]  # where it stands ("x.csv, line 3"), and its cells
 
@@ -94,15 +93,15 @@ def _parquet(path: Path) -> Iterator[Row]:
         yield f"{path}, row {number}", row
 
 
-def write_table(path: Path, problems: list[tuple[str, Problem]]) -> None:
-    """Write (split, problem) rows: columns question, answer, thought, split and the metadata."""
+def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows as .csv, .jsonl or .parquet, as the end of the name says."""
     import pandas as pd
 
-    rows = [{"question": problem.question, "answer": problem.answer, "thought": problem.thought,
-             "split": split, **problem.metadata} for split, problem in problems]
     table = pd.DataFrame(rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".parquet":
         table.to_parquet(path, index=False)
+    elif path.suffix == ".jsonl":
+        table.to_json(path, orient="records", lines=True, force_ascii=False)
     else:
         table.to_csv(path, index=False)
