@@ -54,16 +54,18 @@ def _stderr(values: Tensor) -> float:
 def _necessity(policy: TextPolicy, rollouts: Rollouts, own: float, seed: int) -> dict[str, float]:
     """Accuracy with the own thought, with that about another question, and with none."""
     problems, thought, samples = rollouts.problems, rollouts.thought, rollouts.samples
-    end = torch.full_like(thought[:, :1], policy.vocabulary.end)
+    end = torch.full_like(thought[:, :1], policy.vocabulary.end)  # which nobody sees
     mode = policy.mode
     policy.mode = "letter" if mode == "generated" else mode
-    others = {"dropped": end}
+    others = {"dropped": end.expand_as(thought)}
     if mode != "generated":
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(problems), generator=generator).to(thought.device)
         others["shuffled"] = thought.view(-1, samples, thought.shape[1])[order].flatten(0, 1)
-    found = {name: float(policy.answer(problems, changed, samples)[1].float().mean())
-             for name, changed in others.items()}
+    every = torch.stack([changed.unflatten(0, (-1, samples)) for changed in others.values()], 1)
+    right = policy.answer(problems, every.flatten(0, 2), samples * len(others))[1].float()
+    right = right.view(-1, len(others), samples)
+    found = {name: float(right[:, i].mean()) for i, name in enumerate(others)}
     policy.mode = mode
     return {name: {"own": own, **found}.get(name, float("nan")) for name in NECESSITY}
 

@@ -67,10 +67,11 @@ class TextPolicy(TextThinker):
         cloze); -inf where a question has no such option."""
         assert problems.options is not None
         count, length = problems.options.shape[1:]
+        order = (problems.question != problems.pad).sum(1).argsort()  # alike lengths, few gaps
         width = problems.question.shape[1] + samples * (thought.shape[1] + count * length)
-        found = [self._options(problems[part], _rows(thought, part, samples), samples)
+        found = [self._options(problems[order[part]], _rows(thought, order[part], samples), samples)
                  for part in at_once(len(problems), width, thought.device)]
-        total = torch.cat(found)
+        total = _rows(torch.cat(found), order.argsort(), samples)
         total = total.masked_fill(~problems.there.repeat_interleave(samples, 0), -torch.inf)
         if self.mode != "cloze":
             return total, total
@@ -142,5 +143,5 @@ class TextPolicy(TextThinker):
 
 
 def _rows(thought: Tensor, part: Tensor, samples: int) -> Tensor:
-    """The thoughts of some problems."""
-    return thought.view(-1, samples, thought.shape[1])[part].flatten(0, 1)
+    """Those of the rows (B, ...) that belong to some problems."""
+    return thought.unflatten(0, (-1, samples))[part].flatten(0, 1)
