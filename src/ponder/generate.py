@@ -7,7 +7,7 @@ in which rows are written changes what they say (but for rounding).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -15,11 +15,10 @@ from torch import Tensor
 
 from ponder.maths import Sampling, at_least_float32, distribution, draw
 from ponder.models.hf import TextModel
-from ponder.models.segments import Buffer, Segment
+from ponder.models.segments import Buffer, Segment, read_at_once
 from ponder.types import Problems
 
 LEAVE = 8  # rows leave when one in so many has ended
-READ = 8192  # tokens of questions that are read at once
 
 
 @dataclass
@@ -42,8 +41,8 @@ class Flight:
     def join(self, other: Flight) -> Flight:
         """Both, the questions of the other behind."""
         first = len(self.questions.mask)
-        return Flight(self.questions.join(other.questions), self.buffer.join(other.buffer),
-                      torch.cat([self.row, other.row]),
+        questions = Segment.joined([self.questions, other.questions])
+        return Flight(questions, self.buffer.join(other.buffer), torch.cat([self.row, other.row]),
                       torch.cat([self.question, other.question + first]),
                       torch.cat([self.sample, other.sample]),
                       torch.cat([self.hidden, other.hidden]), torch.cat([self.going, other.going]))
@@ -97,23 +96,29 @@ class Writer:
 
     def _admit(self, problems: Problems, which: Tensor) -> Flight:
         """Read some questions (p,): their rows have nothing written yet."""
-        question = problems.question[which]
-        mask = question != problems.pad
-        width = int(mask.sum(1).max())
-        question, mask = question[:, -width:], mask[:, -width:]
-        segment, states = None, []
-        for part in torch.arange(len(which), device=which.device).split(max(1, READ // width)):
-            hidden, own = self.net.read(question[part], mask[part])
-            segment = own if segment is None else segment.join(own)
+        segments, states = [], []
+        for part in self._parts(problems, which):
+            question = problems.question[part]
+            hidden, segment = self.net.read(question, question != problems.pad)
+            segments.append(segment)
             states.append(hidden[:, -1])
-        assert segment is not None
         sample = torch.arange(self.samples, device=which.device)
         rows = (which[:, None] * self.samples + sample).flatten()
         number = torch.arange(len(which), device=which.device).repeat_interleave(self.samples)
-        return Flight(segment, Buffer(self.room, torch.zeros_like(rows)), rows, number,
-                      sample.repeat(len(which)),
+        buffer = Buffer(self.room, torch.zeros_like(rows))
+        return Flight(Segment.joined(segments), buffer, rows, number, sample.repeat(len(which)),
                       torch.cat(states).repeat_interleave(self.samples, 0),
                       torch.ones_like(rows, dtype=torch.bool))
+
+    @staticmethod
+    def _parts(problems: Problems, which: Tensor) -> Iterator[Tensor]:
+        """Questions (p,), longest first, as many at a time as are read at once."""
+        room = read_at_once(which.device)
+        while len(which):
+            longest = int((problems.question[which[0]] != problems.pad).sum())
+            count = max(room // max(longest, 1), 1)
+            yield which[:count]
+            which = which[count:]
 
     def _step(self, flight: Flight, tokens: Tensor, logprobs: Tensor, noise: Tensor,
               ) -> Flight | None:

@@ -36,19 +36,21 @@ class Segment:
         return Segment(self.mask[rows], self.length[rows],
                        {layer: (k[rows], v[rows]) for layer, (k, v) in self.kv.items()})
 
-    def join(self, other: Segment) -> Segment:
-        """The rows of both, the narrower ones padded on the left."""
-        width = max(self.mask.shape[1], other.mask.shape[1])
+    @staticmethod
+    def joined(segments: list[Segment]) -> Segment:
+        """The rows of all, the narrower ones padded on the left."""
+        width = max(segment.mask.shape[1] for segment in segments)
 
-        def wide(x: Tensor, dim: int) -> Tensor:
-            missing = width - x.shape[dim]
-            return torch.nn.functional.pad(x, (*(0, 0) * (x.dim() - 1 - dim), missing, 0))
+        def together(parts: list[Tensor], dim: int) -> Tensor:
+            wide = [torch.nn.functional.pad(x, (*(0, 0) * (x.dim() - 1 - dim),
+                                                width - x.shape[dim], 0)) for x in parts]
+            return torch.cat(wide) if len(wide) > 1 else wide[0]
 
-        kv = {layer: (torch.cat([wide(k, 2), wide(other.kv[layer][0], 2)]),
-                      torch.cat([wide(v, 2), wide(other.kv[layer][1], 2)]))
-              for layer, (k, v) in self.kv.items()}
-        return Segment(torch.cat([wide(self.mask, 1), wide(other.mask, 1)]),
-                       torch.cat([self.length, other.length]), kv)
+        kv = {layer: (together([one.kv[layer][0] for one in segments], 2),
+                      together([one.kv[layer][1] for one in segments], 2))
+              for layer in segments[0].kv}
+        return Segment(together([one.mask for one in segments], 1),
+                       torch.cat([one.length for one in segments]), kv)
 
 
 @dataclass
@@ -185,6 +187,13 @@ def _later(mask: Tensor) -> Tensor:
     causal = torch.ones(width, width, dtype=torch.bool, device=mask.device).tril()
     own = torch.eye(width, dtype=torch.bool, device=mask.device)
     return ~((causal & mask[:, None]) | own)[:, None]
+
+
+def read_at_once(device: torch.device) -> int:
+    """So many tokens are read at once where no gradient is wanted. A CPU is fastest where they fit
+    its caches, a GPU when it is full.
+    """
+    return 2048 if device.type == "cpu" else 16_384
 
 
 def library(name: str = "transformers") -> Any:

@@ -15,6 +15,7 @@ from ponder.maths import Sampling
 from ponder.models.critic import Critic
 from ponder.models.hf import TextModel
 from ponder.models.policy import Policy, Rules
+from ponder.models.segments import read_at_once
 from ponder.tokens import TextVocabulary
 from ponder.types import Problems, Rollouts
 
@@ -147,8 +148,5 @@ def precise(states: Tensor) -> torch.dtype:
 
 
 def at_once(count: int, width: int, device: torch.device) -> tuple[Tensor, ...]:
-    """Numbers up to count in parts: of so many rows of `width` tokens as are read at once where no
-    gradient is wanted. A CPU is fastest where a part fits its caches, a GPU when it is full.
-    """
-    tokens = 2048 if device.type == "cpu" else 16_384
-    return torch.arange(count, device=device).split(max(1, tokens // width))
+    """Numbers up to count, as many rows of `width` tokens at a time as are read at once."""
+    return torch.arange(count, device=device).split(max(1, read_at_once(device) // width))
