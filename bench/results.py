@@ -23,6 +23,7 @@ from paths import ROOT, fill
 RUNS = ROOT / "scratch" / "results"
 PAGE = ROOT / "docs" / "results.md"
 SEEDS = (0, 1, 2)
+THREADS = 1  # of a run
 
 RL = ["strategy=grpo", "trainer.weight_decay=0.1", "trainer.train_batch_size=64",
       "rollout.samples=16", "rollout.epsilon=linear(0.3,0,1500)", "trainer.max_steps=2000",
@@ -76,7 +77,7 @@ ALL = {**SETTINGS, **STRATEGIES}
 
 def command(overrides: list[str], seed: int, directory: Path) -> list[str]:
     return [sys.executable, str(ROOT / "run.py"), *last_words(overrides), f"seed={seed}",
-            "trainer.threads=1", f"hydra.run.dir={directory}"]
+            f"trainer.threads={THREADS}", f"hydra.run.dir={directory}"]
 
 
 def run(job: tuple[str, int]) -> str:

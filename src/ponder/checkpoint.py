@@ -179,7 +179,7 @@ def weights_sha256(model: nn.Module) -> str:
     """
     digest, passing = hashlib.sha256(), ("frozen.", "critic.", "reference.")
     for name, value in sorted(model.state_dict().items()):
-        if isinstance(model, Policy) and (name.startswith(passing) or ".reference." in name):
+        if isinstance(model, Policy) and (name.startswith(passing) or ".reference" in name):
             continue
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())

@@ -30,6 +30,7 @@ def load_vocabulary(config: HfConfig) -> TextVocabulary:
         "model.name", config.name)
     with _named(key, name):
         tokenizer = library().AutoTokenizer.from_pretrained(resolve(str(name)))
+        tokenizer.add_tokens([f"<t{number}>" for number in range(config.thought_tokens)])
         return TextVocabulary(tokenizer, config.chat)
 
 
@@ -41,7 +42,8 @@ def load_text_model(config: HfConfig, words: int, key: str = "model.name") -> Te
     name = config.name if key == "model.name" else config.ref_name
     with _named(key, name):
         path = resolve(str(name))
-        model = _adapted(path, config) if (Path(path) / ADAPTER).is_file() else _plain(path, config)
+        adapted = (Path(path) / ADAPTER).is_file()
+        model = (_adapted if adapted else _plain)(path, config, words)
     net = TextModel(model, words)
     if key != "model.name":
         return net.requires_grad_(False)
@@ -53,15 +55,48 @@ def load_text_model(config: HfConfig, words: int, key: str = "model.name") -> Te
     return net
 
 
-def _plain(path: str, config: HfConfig) -> Any:
-    return library().AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, config.dtype))
+def _plain(path: str, config: HfConfig, words: int) -> Any:
+    """A model, with rows for words that its tokenizer has got besides."""
+    transformers = library()
+    model = transformers.AutoModelForCausalLM.from_pretrained(path,
+                                                              dtype=getattr(torch, config.dtype))
+    if words > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(words, mean_resizing=False)
+    if config.thought_tokens:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+        if "<t0>" not in tokenizer.get_vocab():  # else they are in its weights
+            like = [tokenizer.encode(f" {word}", add_special_tokens=False)
+                    for word in config.thought_words]
+            for layer in {model.get_input_embeddings(), model.get_output_embeddings()}:
+                _begin_rows(layer.weight, words - config.thought_tokens, words, config, like)
+    return model
 
 
-def _adapted(path: str, config: HfConfig) -> Any:
+@torch.no_grad()
+def _begin_rows(weight: torch.Tensor, start: int, end: int, config: HfConfig,
+                like: list[list[int]]) -> None:
+    """First values of the rows (V, D) of thought tokens, from those of the words before them: as
+    pretrained weights, the same whatever the seed of a run.
+    """
+    random = torch.Generator().manual_seed(0)
+    known = weight[:start].float()
+    spread = known.std(0)
+    for number, row in enumerate(range(start, end)):
+        noise = torch.randn(known.shape[1], generator=random).to(spread) * spread
+        if config.thought_init == "random":
+            value = noise
+        elif config.thought_init == "mean":
+            value = known.mean(0) + 0.01 * noise  # else they would stay alike
+        else:
+            value = known[like[number % len(like)]].mean(0) + 0.01 * noise
+        weight[row] = value.to(weight.dtype)
+
+
+def _adapted(path: str, config: HfConfig, words: int) -> Any:
     """A peft adapter on its base; a second, frozen one of the same weights is the reference."""
     base = json.loads((Path(path) / ADAPTER).read_text())["base_model_name_or_path"]
-    model = library("peft").PeftModel.from_pretrained(_plain(resolve(base), config), path,
-                                                      is_trainable=True)
+    model = library("peft").PeftModel.from_pretrained(
+        _plain(resolve(base), config, words), path, is_trainable=True)
     model.load_adapter(path, "reference", is_trainable=False)
     model.set_adapter("default")
     return model
@@ -70,7 +105,7 @@ def _adapted(path: str, config: HfConfig) -> Any:
 def save_text_model(net: TextModel, directory: Path, vocabulary: TextVocabulary) -> None:
     """Weights as safetensors (of an adapted model the adapter alone), and the tokenizer."""
     directory.mkdir(parents=True, exist_ok=True)
-    more = {"selected_adapters": ["default"]} if net.adapted else {}
+    more = {"selected_adapters": ["default"], "save_embedding_layers": False} if net.adapted else {}
     with net.attending():
         net.model.save_pretrained(directory, **more)  # type: ignore[operator]
     vocabulary.tokenizer.save_pretrained(directory)

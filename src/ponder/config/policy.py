@@ -56,6 +56,13 @@ class HfConfig:
     lora_dropout: float = option(0.0, "dropout in front of the adapters", low=0, high=0.9)
     lora_targets: list[str] = option(["all-linear"], "modules that get an adapter, by the end of "
                                      "their name")
+    thought_tokens: int = option(0, "so many tokens <t0>, <t1> ... are added to the vocabulary; a "
+                                 "thinker may write them among its words", low=0)
+    thought_init: str = option("mean", "their first embeddings: random, near the mean of all "
+                               "words, or those of thought_words",
+                               legal=("random", "mean", "words"))
+    thought_words: list[str] = option([], "thought_init=words: words whose embeddings the tokens "
+                                      "take in turn")
     rows_at_once: int = option(256, "so many texts are written side by side", low=1)
     checkpointing: bool = option(False, "compute activations again in the backward pass: slower, "
                                  "and far less memory")
@@ -64,6 +71,9 @@ class HfConfig:
         """Each combination of legal values that means nothing, as the line that says why."""
         if self.name is None:
             yield ("model.name=null: found no model; legal: a name on the hub, or a directory")
+        if self.thought_init == "words" and not self.thought_words:
+            yield ("model.thought_init=words: found model.thought_words=[]; legal: with words, as "
+                   "in model.thought_words=[carry,sum]")
 
 
 @dataclass

@@ -78,14 +78,19 @@ class TextModel(nn.Module):
                           for pair in zip(states.split(ROWS), target.split(ROWS), strict=True)])
 
     def adapt(self, config: HfConfig) -> None:
-        """Freeze the weights and put new LoRA adapters on them; they begin by changing nothing."""
+        """Freeze the weights and put new LoRA adapters on them; they begin by changing nothing.
+
+        Thought tokens, the last of the words, are trained with them.
+        """
+        count = self.words or 0
+        new = list(range(count - config.thought_tokens, count))
         alpha = 2 * config.lora_r if config.lora_alpha is None else config.lora_alpha
         targets = list(config.lora_targets)
         peft = library("peft")
         lora = peft.LoraConfig(
             r=config.lora_r, lora_alpha=alpha, lora_dropout=config.lora_dropout,
             target_modules="all-linear" if targets == ["all-linear"] else targets,
-            task_type="CAUSAL_LM")
+            task_type="CAUSAL_LM", trainable_token_indices=new or None)
         self.model = peft.get_peft_model(self.model, lora)
 
     def read(self, tokens: Tensor, mask: Tensor | None = None, past: list[Segment] | None = None,
