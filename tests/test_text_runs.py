@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ import ponder.session
 from conftest import Door
 from ponder import build_text
 from ponder.metrics import known
+from ponder.scribe import Scribe
+from ponder.writing import Progress as Writing
 from questions import file_of, save_language_model
 
 TINY = ["task=qa", "variant=[think]", "rollout=sample", "reward=exact_match", "trainer=text",
@@ -155,6 +158,33 @@ def test_a_run_cut_off_anywhere_ends_with_the_same_adapter(
     assert run(*words)[0] == 0
     assert summary()["weights_sha256"] == expected["weights_sha256"]
     assert [line["step"] for line in lines()] == [line["step"] for line in lines("whole")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [3, 14, 26, 40])
+def test_an_end_is_heeded_while_texts_are_written(
+        number: int, run: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C at a token of a round or of an evaluation: no more is written, nothing is lost."""
+    words = ["model.lora_r=4", "trainer.max_epochs=2", "strategy.keep=best",
+             "trainer.skip_first_validation_loop=false"]
+    assert run(*words, "hydra.run.dir=whole")[0] == 0
+    shutil.rmtree("cache")
+    before, calls = Scribe.heard, []
+
+    def heard(self: Scribe, writing: Writing) -> None:
+        calls.append(1)
+        if len(calls) == number:
+            signal.raise_signal(signal.SIGINT)
+        before(self, writing)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Scribe, "heard", heard)
+        assert run(*words)[0] == 130
+    assert len(calls) == number
+    assert run(*words)[0] == 0
+    assert summary()["weights_sha256"] == summary("whole")["weights_sha256"]
+    assert [(line["step"], line.get("accuracy")) for line in lines()] == [
+        (line["step"], line.get("accuracy")) for line in lines("whole")]
 
 
 def test_a_hint_is_forgotten(run: Door) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
 
 from conftest import Door
 from ponder import build_text
+from ponder.progress import Progress
+from ponder.session import Session
 from questions import file_of, save_language_model
 
 pytest.importorskip("trl", reason="trl is not installed (pip install '.[peers]')")
@@ -73,3 +76,54 @@ def test_grpo_by_trl_is_ours(words: str, run: Door) -> None:
         for name in ("lr", "grad_norm"):
             assert own[name] == pytest.approx(peer[name], rel=1e-3, abs=1e-4), name
     assert own["grad_norm"] > 0
+
+
+def test_exported_pairs_are_the_same_tokens_to_trl(run: Door, tmp_path: Path) -> None:
+    """TRL's own preparation of the file finds our prompts and texts, and ends the texts."""
+    import trl
+    from datasets import load_dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    code, out, err = run("action=export", "out=pairs.jsonl", "strategy=dpo", PRELOADED)
+    assert (code, err) == (0, "") and f"{PAIRS} pairs written to pairs.jsonl" in out
+    rows = [json.loads(line) for line in Path("pairs.jsonl").read_text().splitlines()]
+    assert [sorted(row) for row in rows] == [["chosen", "prompt", "rejected"]] * PAIRS
+    for row in rows:  # one text of the question is right, the other wrong
+        number = int(row["prompt"].split("Question ")[-1].split("?")[0])
+        assert row["chosen"].removesuffix("<end>").endswith("AB"[number % 2])
+        assert row["rejected"].removesuffix("<end>").endswith("BA"[number % 2])
+    tokenizer = AutoTokenizer.from_pretrained("model")
+    data = load_dataset("json", data_files="pairs.jsonl", split="train", cache_dir="datasets")
+    peer = trl.DPOTrainer(model=AutoModelForCausalLM.from_pretrained("model"), train_dataset=data,
+                          processing_class=tokenizer,
+                          args=trl.DPOConfig(output_dir="trl", use_cpu=True, report_to=[],
+                                             bf16=False))
+    for row, found in zip(rows, peer.train_dataset, strict=True):
+        assert found["prompt_ids"] == tokenizer.encode(row["prompt"], add_special_tokens=False)
+        assert found["chosen_ids"] == tokenizer.encode(row["chosen"], add_special_tokens=False)
+        assert found["chosen_ids"][-1] == tokenizer.eos_token_id
+
+
+def test_a_round_cut_off_under_trl_begins_again(run: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in the middle of the second round: the end is that of a run nobody stopped."""
+    words = ["strategy=grpo", "strategy.entropy=0", "reward=repetition", "reward.repetition=10",
+             "trainer.engine=trl", "model.lora_r=4", "trainer.max_epochs=2",
+             "trainer.train_batch_size=4", "trainer.train_gradient_accumulation_steps=1"]
+    assert run(*words, "hydra.run.dir=whole")[0] == 0
+    end = json.loads(Path("whole/summary.json").read_text())
+    first = next(line["step"] for line in lines("whole") if "loss" in line and line["epoch"] == 1)
+    before = Session.log_metrics
+
+    def log(self: Session, progress: Progress, metrics: dict[str, float]) -> None:
+        before(self, progress, metrics)
+        if progress.step == first + 1:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "log_metrics", log)
+        assert run(*words, "hydra.run.dir=cut")[0] == 130
+    assert not Path("cut/summary.json").exists()
+    assert run(*words, "hydra.run.dir=cut")[0] == 0
+    assert json.loads(Path("cut/summary.json").read_text())["weights_sha256"] == end[
+        "weights_sha256"]
+    assert [line["step"] for line in lines("cut")] == [line["step"] for line in lines("whole")]

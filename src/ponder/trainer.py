@@ -54,7 +54,8 @@ class Trainer:
     def fit(self, hooks: Hooks) -> Progress:
         """Train until a limit is reached or somebody stops it; save in any case."""
         config, progress = self.config, self.progress
-        first = not (config.skip_first_validation_loop or progress.step or self.round)
+        first = not (config.skip_first_validation_loop or progress.step or self.round
+                     or progress.validated == 0)
         try:
             if first or progress.owed:
                 self._validate(hooks)
