@@ -123,6 +123,24 @@ def test_rollouts_come_out_of_files(strategy: str, run: Door) -> None:
 
 
 @pytest.mark.slow
+def test_a_small_model_is_taught_by_another(run: Door) -> None:
+    """Distillation: what a larger model wrote, in its own tokens, becomes likelier to a smaller."""
+    save_language_model(Path("small"), "gpt2")
+    assert run("trainer.internal_epochs=0", "trainer.do_eval=false")[0] == 0
+    rows = table("train_0/generated.csv")
+    with Path("teacher.csv").open("w", newline="") as file:  # tokens of another model say nothing
+        writer = csv.DictWriter(file, ["id", "rationale"], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    code, _, err = run("model.name=small", "strategy=sft", "trainer.max_epochs=1",
+                       "trainer.internal_epochs=8", "trainer.preload_data_for_training=teacher.csv",
+                       "resume=never")
+    assert (code, err) == (0, "")
+    losses = [line["thinker_loss"] for line in lines() if "loss" in line]
+    assert losses[-1] < losses[0] - 0.5
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [[], pytest.param(
     ["trainer.preload_data_for_training=train.csv"], marks=pytest.mark.slow)])
 def test_a_run_cut_off_anywhere_ends_with_the_same_adapter(

@@ -40,7 +40,8 @@ def evaluate_text(policy: TextPolicy, task: Qa, problems: Problems, source: Writ
                "chance": float((1 / problems.there.sum(1)).mean()),
                **{f"necessity/{name}": value for name, value in necessity.items()},
                **_of_groups(right, chosen, problems), **_of_texts(policy, rollouts, chosen),
-               **_of_subjects(task, problems, right.mean(1))}
+               **_of_parts(task, problems, right.mean(1)),
+               **_by_name(policy, rollouts, float(right.mean()))}
     rows = rows_of(policy, task, rollouts, seed)
     policy.train(was_training)
     return Evaluation(metrics, necessity, rows)
@@ -111,15 +112,29 @@ def _of_texts(policy: TextPolicy, rollouts: Rollouts, chosen: Tensor) -> dict[st
             "text/degenerate": sum(map(degenerate, rows)) / max(len(rows), 1)}
 
 
-def _of_subjects(task: Qa, problems: Problems, right: Tensor) -> dict[str, float]:
-    """Accuracy of every subject, where there is more than one."""
-    groups: dict[str, list[float]] = defaultdict(list)
-    for question, value in zip(task.questions(problems), right.tolist(), strict=True):
-        groups[question.subject].append(value)
-    if len(groups) < 2:
-        return {}
-    return {f"accuracy/{subject or 'none'}": sum(values) / len(values)
-            for subject, values in sorted(groups.items())}
+def _of_parts(task: Qa, problems: Problems, right: Tensor) -> dict[str, float]:
+    """Accuracy of every subject and of every language, where there is more than one."""
+    found = {}
+    for kind in ("subject", "language"):
+        groups: dict[str, list[float]] = defaultdict(list)
+        for question, value in zip(task.questions(problems), right.tolist(), strict=True):
+            groups[getattr(question, kind)].append(value)
+        if len(groups) > 1:
+            found |= {f"accuracy/{name or 'none'}": sum(values) / len(values)
+                      for name, values in sorted(groups.items())}
+    return found
+
+
+def _by_name(policy: TextPolicy, rollouts: Rollouts, own: float) -> dict[str, float]:
+    """The accuracy under the name of its way of answering; where the answer is read out of the
+    text, also that of the likeliest letter behind it.
+    """
+    if policy.mode != "generated":
+        return {f"{policy.mode}/accuracy": own}
+    policy.mode = "letter"
+    right = policy.answer(rollouts.problems, rollouts.thought, rollouts.samples)[1]
+    policy.mode = "generated"
+    return {"generated/accuracy": own, "letter/accuracy": float(right.float().mean())}
 
 
 def rows_of(policy: TextPolicy, task: Qa, rollouts: Rollouts, seed: int) -> list[dict[str, Any]]:

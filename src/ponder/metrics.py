@@ -62,7 +62,8 @@ METRICS: dict[str, list[Metric]] = {
     "An evaluation: held-out questions, answered greedily": [
         Metric("accuracy", "share", "answers that are right"),
         Metric("accuracy_stderr", "share", "its binomial standard error"),
-        Metric("accuracy/*", "share", "of a group of the questions, such as those of 3 digits"),
+        Metric("accuracy/*", "share", "of a group of the questions, such as those of 3 digits, "
+                                      "of a subject or of a language"),
         Metric("necessity/own", "share", "the same as accuracy"),
         Metric("necessity/shuffled", "share", "right with the thoughts of other questions"),
         Metric("necessity/random", "share", "right with thoughts of random tokens, as long"),
@@ -78,6 +79,12 @@ METRICS: dict[str, list[Metric]] = {
                                        "property of the answer, such as its units digit"),
     ],
     "An evaluation of written thoughts, besides": [
+        Metric("generated/accuracy", "share", "right by the letter that a text gives as its "
+                                              "answer (task.answer=generated)"),
+        Metric("letter/accuracy", "share", "right by the likeliest letter behind the text (letter, "
+                                           "and beside generated)"),
+        Metric("cloze/accuracy", "share", "right by the likeliest choice behind the text, per byte "
+                                          "of the choice (cloze)"),
         Metric("chance", "share", "right by guessing among the options"),
         Metric("pass@*", "share", "questions of whose so many texts some answers right"),
         Metric("majority@*", "share", "right by the answer most of so many texts give; ties split"),
