@@ -18,7 +18,7 @@ from conftest import generator, make_task
 from ponder.config.tasks import AddTask, gold_length
 from ponder.errors import UserError
 from ponder.tasks.add import Add
-from ponder.tasks.table import write_table
+from ponder.tasks.table import write_problems
 
 
 def encoded(numbers: list[int], **changes) -> tuple[list[int], list[int], list[int] | None]:
@@ -284,7 +284,7 @@ def from_file(path: Path, thoughts: int = 10, **changes) -> Add:
 def test_problems_survive_a_file(suffix: str, changes: dict, tmp_path: Path) -> None:
     task = make_task(**changes, test_questions=50)
     path = tmp_path / "deep" / f"problems.{suffix}"
-    write_table(path, task.problems())
+    write_problems(path, task.problems())
     again = from_file(path, **changes, test_questions=50)
     terms = task.config.terms
     first, second = task.test(), again.test()
@@ -299,7 +299,7 @@ def test_problems_survive_a_file(suffix: str, changes: dict, tmp_path: Path) -> 
 
 def test_a_row_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "problems.csv"
-    write_table(path, make_task().problems())
+    write_problems(path, make_task().problems())
     table = pd.read_csv(path, dtype=str)
     assert len(table) == 100 * 100
     row = table[table.question == "31+84="].iloc[0]
@@ -310,7 +310,7 @@ def test_a_row_of_the_file(tmp_path: Path) -> None:
 
 def test_thoughts_are_left_empty_where_there_are_none(tmp_path: Path) -> None:
     path = tmp_path / "problems.csv"
-    write_table(path, make_task(max=10, gold="none").problems())
+    write_problems(path, make_task(max=10, gold="none").problems())
     assert pd.read_csv(path).thought.isna().all()
     assert from_file(path, max=10, gold="none").test().thought is None
 

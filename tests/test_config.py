@@ -150,7 +150,7 @@ def test_thoughts_are_as_long_as_the_gold_thought(composed: Compose) -> None:
 
 NEEDS = {"model=hf": ["model.name=gpt2"], "task=qa": ["task.data=questions.csv"],
          **{f"experiment={name}_smollm2": ["task.data=questions.csv", "task.test_data=null"]
-            for name in ("star", "dpo")}}
+            for name in ("star", "dpo", "sft")}}
 
 
 @pytest.mark.parametrize("word", [

@@ -18,7 +18,7 @@ from ponder.errors import UserError
 from ponder.tasks import TASKS, prompts
 from ponder.tasks.mmlu import Mmlu
 from ponder.tasks.questions import Question, questions_of, read_questions
-from ponder.tasks.table import write_table
+from ponder.tasks.table import write_problems
 from ponder.tokens import TextVocabulary
 from questions import CHAT, WORDS, file_of, task, vocabulary
 
@@ -354,7 +354,7 @@ def test_problems_can_be_written_and_read_again(tmp_path: Path) -> None:
     qa.list[1] = replace(qa.list[1], rationale="So.", choices=("one", "three", "four"))
     for kind in ("csv", "parquet"):
         path = tmp_path / f"out.{kind}"
-        write_table(path, qa.problems())
+        write_problems(path, qa.problems())
         again = task(path)
         assert [replace(one, split="") for one in again.list] == qa.list
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -18,7 +18,7 @@ from ponder.progress import Stopped
 from ponder.report import write_report
 from ponder.session import Session, Signals
 from ponder.summary import summarise, verdict
-from ponder.tasks.table import write_table
+from ponder.tasks.table import write_problems, write_table
 
 
 def run(config: Config, directory: Path) -> float | None:
@@ -68,11 +68,9 @@ def evaluate_checkpoint(config: Config, directory: Path) -> float:
 
 
 def problems(config: Config, directory: Path) -> None:
-    """Write the task's problems to `out`: question, answer, thought, split and the metadata."""
-    rows = [{"question": problem.question, "answer": problem.answer, "thought": problem.thought,
-             "split": split, **problem.metadata}
-            for split, problem in build.build_task(config).problems()]
-    _write(config, rows, "problems")
+    """Write the task's problems to `out`."""
+    rows = build.build_task(config).problems()
+    _write(config, f"{len(rows)} problems", lambda path: write_problems(path, rows))
 
 
 def export(config: Config, directory: Path) -> None:
@@ -92,14 +90,14 @@ def export(config: Config, directory: Path) -> None:
     if not rows:
         raise UserError(f"out={config.out}: found no question with a right and a wrong rollout; "
                         "legal: more rollout.samples or more questions")
-    _write(config, rows, "pairs")
+    _write(config, f"{len(rows)} pairs", lambda path: write_table(path, rows))
 
 
-def _write(config: Config, rows: list[dict[str, Any]], what: str) -> None:
+def _write(config: Config, what: str, write: Callable[[Path], None]) -> None:
     path = Path(config.out or "")
     try:
-        write_table(path, rows)
+        write(path)
     except OSError as error:
         raise UserError(f"out={path}: cannot be written ({error.strerror}); legal: a file "
                         "in a directory that can be") from None
-    print(f"{len(rows)} {what} written to {path}")
+    print(f"{what} written to {path}")

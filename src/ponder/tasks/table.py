@@ -93,6 +93,13 @@ def _parquet(path: Path) -> Iterator[Row]:
         yield f"{path}, row {number}", row
 
 
+def write_problems(path: Path, problems: list[tuple[str, Problem]]) -> None:
+    """Write (split, problem) rows: columns question, answer, thought, split and the metadata."""
+    write_table(path, [{"question": problem.question, "answer": problem.answer,
+                        "thought": problem.thought, "split": split, **problem.metadata}
+                       for split, problem in problems])
+
+
 def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write rows as .csv, .jsonl or .parquet, as the end of the name says."""
     import pandas as pd
