@@ -67,8 +67,8 @@ def finite(value: object) -> bool:
 def chance(run: Run) -> tuple[str, float] | None:
     """(name, accuracy) of guessing: 1 / number of answers, from the task or from the table."""
     told = (run.summary.get("metrics") or {}).get("chance")
-    if finite(told):
-        return "chance", told
+    if told is not None and finite(told):
+        return "chance", float(told)
     task = run.config.get("task") or {}
     answers = task.get("max") if task.get("modular") else len(set(golds(run)))
     return (f"chance, 1/{answers}", 1 / answers) if answers and answers > 1 else None

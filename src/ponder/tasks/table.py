@@ -11,6 +11,7 @@ from typing import Any
 
 from ponder.config.tasks import TABLES
 from ponder.errors import UserError
+from ponder.types import Problem
 
 Row = tuple[str, dict[str, Any]]  # where it stands ("x.csv, line 3"), and its cells
 
