@@ -221,3 +221,16 @@ def test_one_batch_is_learnt_by_heart(run: Door) -> None:
     assert (code, err) == (0, "")
     assert lines()[-2]["answer_loss"] < 0.5 * lines()[0]["answer_loss"]
     assert torch.isfinite(torch.tensor(lines()[-2]["loss"]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", ["model.lora_r=4", ""])
+def test_activations_computed_again_change_nothing(words: str, run: Door) -> None:
+    for name, again in (("kept", "false"), ("again", "true")):
+        code, _, err = run("strategy=dpo", *words.split(), f"model.checkpointing={again}",
+                           f"hydra.run.dir={name}")
+        assert (code, err) == (0, "")
+    plain, again = lines("kept"), lines("again")
+    assert [line["step"] for line in plain] == [line["step"] for line in again]
+    for one, other in zip(plain, again, strict=True):
+        assert one.get("loss") == pytest.approx(other.get("loss"), abs=1e-5)
