@@ -25,6 +25,7 @@ from ponder.config.tasks import QaTask
 from ponder.models.policy import Rules
 from ponder.models.text import TextPolicy
 from ponder.pretrained import load_text_model, load_vocabulary
+from ponder.processes import keep_memory
 from ponder.tasks.qa import Qa
 from ponder.types import Problems
 from ponder.writing import Written
@@ -77,16 +78,21 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--write", action="store_true", help="put the table into docs/results.md")
     chosen = parser.parse_args()
     from transformers import AutoModelForCausalLM
 
     from ponder.pretrained import resolve
 
-    config = HfConfig(name=chosen.model)
+    config = HfConfig(name=chosen.model, dtype=chosen.dtype)
     words = load_vocabulary(config)
-    net = load_text_model(config, len(words)).eval()
-    plain = AutoModelForCausalLM.from_pretrained(resolve(chosen.model)).eval()
+    net = load_text_model(config, len(words)).eval().to(chosen.device)
+    plain = AutoModelForCausalLM.from_pretrained(
+        resolve(chosen.model), dtype=getattr(torch, chosen.dtype)).eval().to(chosen.device)
+    if chosen.device == "cpu":
+        keep_memory()  # for both
     rates: dict[str, list[float]] = {}
 
     def note(name: str, tokens: int, seconds: float) -> None:
@@ -96,7 +102,8 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder)
-        problems = questions(chosen.data, chosen.questions, words, directory)
+        problems = questions(chosen.data, chosen.questions, words, directory).to(
+            torch.device(chosen.device))
         policy = TextPolicy(net, words, Rules(chosen.tokens, True), "generated")
         for number in range(chosen.rounds):
             tokens, _, seconds = ours(policy, problems, chosen.samples, directory / str(number))

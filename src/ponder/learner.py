@@ -22,11 +22,12 @@ from ponder.types import Rollouts, Scores
 @dataclass
 class Denominators:
     """What the losses of an optimizer step are divided by, each 0-dim: the strategy's own count,
-    the tokens that learn, and the rows the answerer learns from."""
+    the tokens that learn, and the rows the answerer learns from (where thoughts are text, the
+    tokens of these thoughts)."""
 
     credit: Tensor
     tokens: Tensor
-    rows: Tensor
+    answers: Tensor
 
 
 @dataclass
@@ -118,6 +119,9 @@ class Learner:
 
         if self.learns_from_gold:
             rows = [torch.tensor(len(micro.problems), device=self.device) for micro in batch]
+        elif self.policy.answers_in_text:
+            rows = [(micro.mask[:, :-1].sum(1) * micro.weight).sum() for micro in batch
+                    if micro.weight is not None]
         else:
             rows = [micro.weight.sum() for micro in batch if micro.weight is not None]
         return Denominators(total([self.strategy.count(micro) for micro in batch]),
@@ -133,8 +137,7 @@ class Learner:
         assert micro.weight is not None
         weight = torch.ones_like(scores.answer) if self.learns_from_gold else micro.weight
         losses = self.strategy.loss(scores, micro, whole.credit, step)
-        answer = -(weight * scores.answer).sum() / (
-            whole.tokens if self.policy.answers_in_text else whole.rows)
+        answer = -(weight * scores.answer).sum() / whole.answers
         spread = (scores.entropy * micro.learn).sum() / whole.tokens
         bonus = self.entropy(step)
         loss = losses["thinker_loss"] + answer
