@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ponder import build, checkpoint
+from ponder import build, checkpoint, processes
 from ponder.config import Config
 from ponder.errors import UserError
 from ponder.log import Log, build_mirror
@@ -24,9 +24,14 @@ from ponder.tasks.table import write_problems, write_table
 def run(config: Config, directory: Path) -> float | None:
     """Do what `config.action` says; the accuracy, where there is one."""
     torch.manual_seed(config.seed)
+    processes.begin(config.trainer.device)
+    directory = processes.agreed(directory)
     actions = {"train": train, "evaluate": evaluate_checkpoint, "problems": problems,
                "export": export}
-    return actions[config.action](config, directory)
+    try:
+        return actions[config.action](config, directory)
+    finally:
+        processes.end()
 
 
 def train(config: Config, directory: Path) -> float | None:
@@ -40,10 +45,10 @@ def train(config: Config, directory: Path) -> float | None:
         return accuracy
     try:
         with Signals() as signals:
-            session.train(signals)
+            ended = session.train(signals)
     finally:
         session.close()
-    if signals.caught:
+    if not ended:
         raise KeyboardInterrupt
     return session.finish()
 

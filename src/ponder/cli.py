@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from ponder.legacy import modern
 CONF = Path(__file__).resolve().parents[2] / "conf"
 OF_THIS_CALL = ("action", "run_type", "out", "step", "logger", "model.name", "trainer.device",
                 "trainer.threads")
+
+
+FOLLOWER = ("hydra.output_subdir=null", "hydra/job_logging=none")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -38,6 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
         refuse_words(arguments, CONF)
         for line in notes:
             print(line, file=sys.stderr)
+        if os.environ.get("RANK", "0") != "0":  # of several processes the first one writes
+            arguments = [*arguments, *FOLLOWER, f"hydra.run.dir={tempfile.mkdtemp()}"]
         return _compose_and_run(arguments)
     except KeyboardInterrupt:
         return 130

@@ -12,6 +12,7 @@ from ponder.config.running import TrainerConfig
 from ponder.config.strategies import Sft
 from ponder.credit import flat_groups, some_tokens
 from ponder.models.policy import Policy
+from ponder.processes import several, share
 from ponder.rewards import Reward
 from ponder.rollout import Gold, Source, given
 from ponder.strategies import SFT, Strategy
@@ -121,13 +122,27 @@ def _right(rollouts: Rollouts) -> Tensor:
 
 def minibatches(rollouts: Rollouts, config: TrainerConfig, generator: torch.Generator,
                 ) -> Iterator[list[Rollouts]]:
-    """The optimizer steps of a round, each a list of micro-batches of whole groups."""
+    """The optimizer steps of a round, each a list of micro-batches of whole groups: those of this
+    process.
+    """
     count, size = len(rollouts.problems), config.train_batch_size
     per_step = config.per_step
     for _ in range(config.internal_epochs):
-        if 0 < count <= size:
+        if 0 < count <= size and not several():
             yield [rollouts]
             continue
         order = torch.randperm(count, generator=generator).to(rollouts.thought.device)
         for start in range(0, count, per_step):
-            yield [rollouts[part] for part in order[start:start + per_step].split(size)]
+            groups = order[start:start + per_step]
+            part = share(len(groups))
+            yield [rollouts[own] for own in groups[part.start:part.stop].split(size)] if part \
+                else [_idle(rollouts[groups[:1]])]
+
+
+def _idle(rollouts: Rollouts) -> Rollouts:
+    """From which nobody learns: for a process that has nothing to do in a step."""
+    rollouts.learn = torch.zeros_like(rollouts.learn)
+    for name in ("weight", "credit"):
+        value = getattr(rollouts, name)
+        setattr(rollouts, name, None if value is None else torch.zeros_like(value))
+    return rollouts

@@ -54,6 +54,19 @@ class Plain:
         pass
 
 
+class Silent(Plain):
+    """Nothing: of processes that follow another."""
+
+    def note(self, text: str) -> None:
+        pass
+
+    def update(self, step: int, end: int, metrics: dict[str, float]) -> None:
+        pass
+
+    def writing(self, rows: int, total: int, rate: float, left: float) -> None:
+        pass
+
+
 def writing_line(rows: int, total: int, rate: float, left: float) -> str:
     return f"writing {rows}/{total} texts  {rate:.0f} tokens/s  {left:.0f} s left"
 

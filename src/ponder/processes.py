@@ -3,11 +3,34 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Iterable
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+Value = TypeVar("Value")
+
+
+def announced() -> bool:
+    """Whether a launcher (torchrun, accelerate) says that this process is one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def begin(device: str) -> None:
+    """Meet the other processes that the launcher has told us of, if any."""
+    if announced() and not dist.is_initialized():
+        cuda = device != "cpu" and torch.cuda.is_available()
+        if cuda:
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        dist.init_process_group("nccl" if cuda else "gloo")
+
+
+def end() -> None:
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def several() -> bool:
@@ -15,11 +38,55 @@ def several() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
+def leads() -> bool:
+    """Whether this process is the one that writes."""
+    return not several() or dist.get_rank() == 0
+
+
+def agreed(value: Value) -> Value:
+    """What the leading process says, in every process; all wait for it."""
+    if not several():
+        return value
+    said: list[Value] = [value]
+    dist.broadcast_object_list(said)
+    return said[0]
+
+
+def share(count: int) -> range:
+    """The numbers below count that are this process's."""
+    if not several():
+        return range(count)
+    world, rank = dist.get_world_size(), dist.get_rank()
+    return range(count * rank // world, count * (rank + 1) // world)
+
+
+def turn(number: int) -> bool:
+    """Whether the work with this number is this process's, where all take turns."""
+    return not several() or number % dist.get_world_size() == dist.get_rank()
+
+
+def together(value: Tensor) -> Tensor:
+    """What every process has put into its own part of a tensor; elsewhere it must be 0."""
+    if not several():
+        return value
+    if value.dtype == torch.bool:
+        return everywhere(value.byte()) > 0
+    return everywhere(value.contiguous())
+
+
 def everywhere(value: Tensor) -> Tensor:
     """The sum of a tensor over all processes, the same in each."""
     if several():
         dist.all_reduce(value)
     return value
+
+
+def anywhere(flag: bool) -> bool:
+    """Whether a flag is set in any process; all wait for it."""
+    if not several():
+        return flag
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    return bool(everywhere(torch.tensor(float(flag), device=device)) > 0)
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:

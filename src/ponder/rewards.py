@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ponder.models.policy import Policy
+from ponder.processes import several, share, together
 from ponder.types import Rollouts
 
 
@@ -32,7 +33,21 @@ class Judged:
         r = self.rollouts
         if r.answered is not None:
             return r.answered[:, 0], r.answered[:, 1] > 0
-        return self.policy.answer(r.problems, r.thought, r.samples, self.policy.judge)
+        if not several():
+            return self.policy.answer(r.problems, r.thought, r.samples, self.policy.judge)
+        return self._shared()
+
+    def _shared(self) -> tuple[Tensor, Tensor]:
+        """The same, of which each process computes its share."""
+        r, part = self.rollouts, share(len(self.rollouts.problems))
+        found = torch.zeros(len(r), 2, dtype=torch.float64, device=r.thought.device)
+        rows = slice(part.start * r.samples, part.stop * r.samples)
+        if part:
+            logprob, right = self.policy.answer(r.problems[slice(part.start, part.stop)],
+                                                r.thought[rows], r.samples, self.policy.judge)
+            found[rows] = torch.stack([logprob.double(), right.double()], 1)
+        found = together(found)
+        return found[:, 0].to(r.logprobs.dtype), found[:, 1] > 0
 
     @property
     def logprob(self) -> Tensor:

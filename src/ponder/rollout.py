@@ -12,6 +12,7 @@ from ponder.maths import GREEDY, Sampling, at_least_float32, distribution, draw
 from ponder.models.policy import Policy
 from ponder.models.prefix import SIDE_BY_SIDE, side_by_side
 from ponder.models.transformer import repeat_past
+from ponder.processes import several, share, together
 from ponder.schedule import parse_schedule
 from ponder.types import Problems, Rollouts, Scores
 
@@ -19,7 +20,8 @@ from ponder.types import Problems, Rollouts, Scores
 @torch.no_grad()
 def sample(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
            generator: torch.Generator | None = None) -> Rollouts:
-    """`samples` thoughts for each problem, drawn from the thinker (or its greedy choice).
+    """`samples` thoughts for each problem, drawn from the thinker (or its greedy choice). Of
+    several processes each writes its share, and all have the whole.
 
     A generator of another device than the problems' is not used: the device's own one is.
     """
@@ -36,7 +38,14 @@ def sample(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
         if rules.stops:
             short = samples * rules.tokens <= SIDE_BY_SIDE // 4  # leaving would save nothing
             fill = _sample_together if short else _sample_leaving
-        fill(policy, problems, samples, sampling, noise, thought, logprobs)
+        part = share(len(problems))
+        own = slice(part.start * samples, part.stop * samples)
+        if part:
+            fill(policy, problems[slice(part.start, part.stop)], samples, sampling, noise[own],
+                 thought[own], logprobs[own])
+        if several():
+            thought[:own.start] = thought[own.stop:] = 0
+            thought, logprobs = together(thought), together(logprobs)
     else:
         thought[:, 0] = policy.vocabulary.end
     chosen = thought[:, :-1] != problems.pad

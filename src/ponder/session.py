@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -15,12 +16,13 @@ import torch
 
 from ponder import build, checkpoint, resume
 from ponder.config import Config
-from ponder.console import Plain, build_console
+from ponder.console import Plain, Silent, build_console
 from ponder.errors import UserError
 from ponder.evaluate import Evaluation
-from ponder.log import Log, build_mirror
+from ponder.log import Log, Nowhere, build_mirror
 from ponder.models.policy import Policy
 from ponder.models.text import TextPolicy
+from ponder.processes import agreed, anywhere, leads, several
 from ponder.progress import Hooks, Metrics, Progress, Stopped
 from ponder.report import write_report
 from ponder.rollout import Source
@@ -73,9 +75,8 @@ class Session:
         self.trainer: Trainer = build.build_trainer(config, self.task, self.policy, self.device)
         notes: list[str] = []
         length = self._begin(notes.append)
-        mirror = build_mirror(config.logger, directory, asdict(config), self.trainer.progress.step)
-        self.log = Log(directory, mirror, length)
-        self.console: Plain = build_console(config.trainer.max_steps)
+        self.log = self._open_log(length)
+        self.console: Plain = build_console(config.trainer.max_steps) if leads() else Silent()
         self.found: Evaluation | None = None
         self.evaluate = build.build_evaluation(config, self.policy, self.task, self.test,
                                                self._follow)
@@ -90,6 +91,14 @@ class Session:
         for line in notes:
             self.console.note(line)
 
+    def _open_log(self, length: int) -> Log:
+        """The run's log; of processes that follow one that nobody reads."""
+        if not leads():
+            return Log(Path(tempfile.mkdtemp()), Nowhere())
+        config, directory = self.config, self.directory
+        mirror = build_mirror(config.logger, directory, asdict(config), self.trainer.progress.step)
+        return Log(directory, mirror, length)
+
     def _follow(self, source: Source) -> None:
         """Put on disk and show what a source of texts writes."""
         if isinstance(self.policy, TextPolicy) and isinstance(self.task, Qa):
@@ -98,7 +107,7 @@ class Session:
 
     def _pause(self) -> None:
         """Writing ends at once where an end was asked for: what is whole is in the cache."""
-        if self.stopped():
+        if not several() and self.stopped():  # several only stop where all are
             raise Stopped
 
     @property
@@ -112,12 +121,15 @@ class Session:
 
     def _begin(self, note: Callable[[str], None]) -> int:
         """Clear the directory or go on with its run, as `resume` says; the length of its log."""
-        if self.config.resume == "never":
+        if self.config.resume == "never" and leads():
             resume.clear(self.directory)
+        agreed(None)
         saved = resume.newest(self.directory, note)
         length = 0 if saved is None else self._go_on(saved, note)
-        resume.remember_words(self.directory)
-        if self.done is None:  # a longer run goes on: what is there is no end
+        agreed(None)
+        if leads():
+            resume.remember_words(self.directory)
+        if leads() and self.done is None:  # a longer run goes on: what is there is no end
             (self.directory / "summary.json").unlink(missing_ok=True)
         return length
 
@@ -135,18 +147,20 @@ class Session:
 
     # --- what the loop asks for -----------------------------------------------------------------
 
-    def train(self, signals: Signals) -> None:
-        """Train to the end, or to the first signal."""
+    def train(self, signals: Signals) -> bool:
+        """Train to the end, or to the first signal; whether it was the end."""
         self.heed(signals)
         self.trainer.fit(Hooks(self.log_metrics, self.validate, self.save, self.spoilt,
                                self.stopped))
-        if self.stopped():
+        stopped = self.stopped()
+        if stopped:
             self.console.note(f"stopped at step {self.trainer.progress.step}; to go on: "
                               f"python run.py resume={self.directory}")
+        return not stopped
 
     def heed(self, signals: Signals) -> None:
         """Stop at these."""
-        self.stopped = lambda: signals.caught is not None
+        self.stopped = lambda: anywhere(signals.caught is not None)
 
     def log_metrics(self, progress: Progress, metrics: Metrics) -> None:
         self.log.write(progress.step, metrics)
@@ -158,7 +172,7 @@ class Session:
         trainer, name = self.config.trainer, f"val_{progress.step}"
         if self.val is not None:
             self.log_metrics(progress, self.trainer.appraise(replace(self.val)))
-        if trainer.keep_evaluated:
+        if trainer.keep_evaluated and leads():
             checkpoint.save(self.policy, self.directory / name / "eval_model_checkpoint",
                             asdict(self.config))
         if not trainer.do_acc_eval:
@@ -172,6 +186,8 @@ class Session:
         return self.found.metrics["accuracy"]
 
     def save(self, progress: Progress) -> None:
+        if not leads():
+            return
         state = {"trainer": self.trainer.state(), "log_length": self.log.sync(),
                  "random": torch.get_rng_state(),
                  "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
@@ -204,6 +220,8 @@ class Session:
         progress, trainer = self.trainer.progress, self.config.trainer
         found = self.found or (self.evaluate() if trainer.do_eval and trainer.do_acc_eval
                                else Evaluation({}, {}, []))
+        if not leads():
+            return found.metrics.get("accuracy")
         summary = {**summarise(self.config, self.directory, self.policy, found),
                    "steps": progress.step, "seconds": progress.seconds,
                    "rollouts_per_second": progress.rollouts / max(progress.seconds, 1e-9)}

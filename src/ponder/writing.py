@@ -14,6 +14,7 @@ from ponder.generate import Writer
 from ponder.maths import GREEDY, Sampling
 from ponder.models.policy import Policy
 from ponder.models.text import TextPolicy
+from ponder.processes import several, together, turn
 from ponder.rollout import Sampler
 from ponder.types import Problems, Rollouts
 
@@ -74,22 +75,47 @@ class Written(Sampler):
         weights = fingerprint(policy.net, self.model)
         was_training = policy.training
         policy.eval()
-        progress = Progress(len(problems) * self.config.samples, policy.rules.tokens)
+        batches = torch.arange(len(problems)).split(self.batch)
+        own = sum(len(rows) for number, rows in enumerate(batches) if turn(number))
+        progress = Progress(own * self.config.samples, policy.rules.tokens)
         self.heard(progress)
         parts = []
-        for number, rows in enumerate(torch.arange(len(problems)).split(self.batch)):
+        for number, rows in enumerate(batches):
             part = problems[rows.to(problems.question.device)]
+            if not turn(number):
+                parts.append(self._unwritten(policy, part))
+                continue
             found, cached = self._batch(policy, part, self.sampling(step), seed + number,
                                         weights, progress)
-            self.finished(Batch(number, found, seed + number, cached))
+            if not several():
+                self.finished(Batch(number, found, seed + number, cached))
             parts.append(found)
         policy.train(was_training)
         self.tokens = progress.tokens
-        thought = torch.cat([part.thought for part in parts])
+        rollouts = self._joined(problems, parts)
+        if several():  # what the others wrote is heard of at the end
+            for number, rows in enumerate(batches):
+                self.finished(Batch(number, rollouts[rows.to(rollouts.thought.device)],
+                                    seed + number, False))
+        return rollouts
+
+    def _joined(self, problems: Problems, parts: list[Rollouts]) -> Rollouts:
+        """The rollouts of all batches, those of other processes among them."""
+        thought = together(torch.cat([part.thought for part in parts]))
         chosen = thought[:, :-1] != problems.pad
         return Rollouts(problems, self.config.samples, thought, chosen,
-                        torch.cat([part.logprobs for part in parts]), learn=chosen,
-                        answered=torch.cat([_answered(part) for part in parts]))
+                        together(torch.cat([part.logprobs for part in parts])), learn=chosen,
+                        answered=together(torch.cat([_answered(part) for part in parts])))
+
+    def _unwritten(self, policy: TextPolicy, problems: Problems) -> Rollouts:
+        """Zeros where another process writes."""
+        rows, room = len(problems) * self.config.samples, policy.rules.tokens
+        thought = problems.question.new_zeros(rows, room + 1)
+        logprobs = torch.zeros(rows, room, device=thought.device, dtype=torch.promote_types(
+            torch.float32, policy.net.dtype))
+        return Rollouts(problems, self.config.samples, thought, thought[:, 1:] > 0, logprobs,
+                        learn=thought[:, 1:] > 0,
+                        answered=torch.zeros(rows, 3, device=thought.device))
 
     def _batch(self, policy: TextPolicy, problems: Problems, sampling: Sampling, seed: int,
                weights: str, progress: Progress) -> tuple[Rollouts, bool]:
