@@ -93,7 +93,7 @@ def show(comparison: Comparison) -> None:
     numbers = dict(zip(("seeds", *NUMBERS), zip(*map(comparison.cells, groups), strict=True),
                        strict=True))
     room = console.width - 1 - sum(_width(*column) for column in numbers.items())
-    table, left = Table(title=comparison.headline, title_justify="left"), list(columns)
+    table, left = Table(), list(columns)
     while left and room >= _width(left[0], columns[left[0]]):
         room -= _width(left[0], columns[left[0]])
         table.add_column(Text(_heading(left.pop(0))), no_wrap=True)
@@ -102,6 +102,7 @@ def show(comparison: Comparison) -> None:
     keys = [key for key in columns if key not in left]
     for cells in zip(*(columns[key] for key in keys), *numbers.values(), strict=True):
         table.add_row(*map(Text, cells))
+    print(comparison.headline)
     console.print(table)
     for line in comparison.notes:
         print(line)
@@ -130,7 +131,7 @@ def write(path: Path, comparison: Comparison) -> list[Path]:
     Tables have a row a group, and beside them lies `<name>_runs` with a row a run.
     """
     if path.suffix == ".html":
-        path.write_text(compare_page.write(comparison, comparison.headline), encoding="utf-8")
+        path.write_text(compare_page.page(comparison), encoding="utf-8")
         return [path]
     if path.suffix == ".md":
         path.write_text(markdown(comparison), encoding="utf-8")
