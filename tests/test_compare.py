@@ -18,7 +18,7 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from conftest import Door
-from ponder.compare import compare, markdown, write
+from ponder.compare import compare, markdown, show, write
 from ponder.compare_page import COLOURS, CURVES, POINTS, drawn, page
 from ponder.errors import UserError
 from ponder.gather import curve, gather
@@ -191,6 +191,16 @@ def test_a_checkpoint_speaks_for_a_missing_configuration(tmp_path: Path) -> None
         "task": {"name": "add", "seed": 0}, "trainer": {"lr": 0.3}, "reward": {"softmax": 1}}}))
     assert settings(tmp_path / "1")["trainer.lr"] == 0.3
     assert {group.values["trainer.lr"] for group in compared(tmp_path).groups} == {0.1, 0.3}
+
+
+def test_a_seed_that_a_checkpoint_wrote_out_forms_no_group(tmp_path: Path) -> None:
+    for seed in range(2):
+        directory = make_run(tmp_path / str(seed), seed=seed)
+        (directory / ".hydra" / "config.yaml").unlink()
+        (directory / "checkpoint_1").mkdir()
+        (directory / "checkpoint_1" / "ponder.json").write_text(json.dumps({"config": {
+            "seed": seed, "task": {"name": "add", "seed": seed}}}))
+    assert compared(tmp_path).keys == []
 
 
 def test_typed_words_speak_where_nothing_else_does(tmp_path: Path) -> None:
@@ -379,6 +389,21 @@ def test_through_the_door(door: Door, tmp_path: Path) -> None:
     assert {path.name for path in directory.iterdir()} >= {"compare.html", "compare.csv"}
     assert door("action=compare", "runs=star_runs/*/a*", "out=new/x.md")[0] == 0
     assert "3 runs in 1 group" in (tmp_path / "new" / "x.md").read_text()
+
+
+def test_a_narrow_terminal_has_all_keys_in_one_column(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    found = two_groups(tmp_path)
+    for columns, heading in (("120", "lr"), ("60", "group")):
+        monkeypatch.setenv("COLUMNS", columns)
+        show(found)
+        out = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
+        assert re.search(rf"┃ {heading} +┃", out) and "60.00% (17.32%)" in out
+        assert ("seconds ┃" in out, "lr=0.002" in out) == ((columns == "120"), (columns == "60"))
+        assert all(len(line) <= int(columns) for line in out.splitlines() if line[:1] in "┃│")
 
 
 @pytest.mark.parametrize("words, line", [

@@ -81,35 +81,35 @@ def _some(names: Any) -> str:
 
 
 def show(comparison: Comparison) -> None:
-    """The table of the most accurate groups, with as many keys as the terminal has room for."""
+    """The table of the most accurate groups; a narrow terminal has all keys in one column."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     terminal = Console()
     console = terminal if terminal.is_terminal else Console(width=10_000)
-    groups = comparison.groups[:ROWS]
+    groups, table = comparison.groups[:ROWS], Table()
     columns = {key: [cell(group.values[key]) for group in groups] for key in comparison.telling}
     numbers = dict(zip(("seeds", *NUMBERS), zip(*map(comparison.cells, groups), strict=True),
                        strict=True))
-    room = console.width - 1 - sum(_width(*column) for column in numbers.items())
-    table, left = Table(), list(columns)
-    while left and room >= _width(left[0], columns[left[0]]):
-        room -= _width(left[0], columns[left[0]])
-        table.add_column(Text(_heading(left.pop(0))), no_wrap=True)
+    needed = 1 + sum(_width(*column) for column in (*columns.items(), *numbers.items()))
+    notes = [*comparison.notes]
+    if needed > console.width:
+        columns = {"group": [group.name(comparison.telling) for group in groups]}
+        del numbers["steps"], numbers["seconds"]
+        notes.append("a column a key, steps and seconds: in the files, or on a wider terminal")
+    if len(groups) < len(comparison.groups):
+        notes.append(f"the {ROWS} most accurate of {len(comparison.groups):,} groups")
+    for key in columns:
+        table.add_column(Text(_heading(key)), no_wrap=needed <= console.width)
     for name in numbers:
         table.add_column(name, justify="right", no_wrap=True)
-    keys = [key for key in columns if key not in left]
-    for cells in zip(*(columns[key] for key in keys), *numbers.values(), strict=True):
+    for cells in zip(*columns.values(), *numbers.values(), strict=True):
         table.add_row(*map(Text, cells))
     print(comparison.headline)
     console.print(table)
-    for line in comparison.notes:
+    for line in notes:
         print(line)
-    if left:
-        print(f"no room here for {_some(left)}")
-    if len(groups) < len(comparison.groups):
-        print(f"the {ROWS} most accurate of {len(comparison.groups):,} groups")
 
 
 def _heading(key: str) -> str:
