@@ -235,7 +235,7 @@ def test_equal_hashes_mean_equal_results(composed: Compose) -> None:
     base = config_hash(read(composed_once))
     assert len(base) == 16
     for key, value in (("run_type", "other"), ("logger.kind", "wandb"), ("out", "x.csv"),
-                       ("action", "evaluate")):
+                       ("action", "evaluate"), ("runs", ["a"])):
         assert changed(key, value) == base
     for key, value in (("seed", 1), ("task.max", 101), ("trainer.lr", 0.001), ("task.seed", 1),
                        ("rollout.samples", 9), ("answerer.sees", ["question", "thought"])):

@@ -78,7 +78,7 @@ REFUSED = [
      f"legal: {FORMS}"),
     # words
     ("action=trian", "found 'trian' (did you mean train?); legal: train, evaluate, problems, "
-     "export"),
+     "export, compare"),
     ("answerer.sees=[qestion,thought]", "found 'qestion' (did you mean question?); legal: "
      "question, thought"),
     ("task.name=sub", "found 'sub'; legal: add"),

@@ -17,6 +17,7 @@ from ponder.schedule import FORMS, parse_schedule
 
 ENUMERABLE = 4096  # thoughts of a question that strategy=exact takes
 MOST_ROWS = 2**18  # thoughts of all questions of a micro-batch that it takes
+OUTPUTS = {"problems": QUESTIONS, "export": QUESTIONS, "compare": (*QUESTIONS, ".md", ".html")}
 LARGEST = 10**18  # every whole number fits 64 bits, with room for arithmetic
 
 
@@ -86,6 +87,9 @@ def _check_range(typed: str, number: Any, about: dict) -> None:
 
 def contradictions(config: Config) -> Iterator[str]:
     """Each combination of legal values that means nothing, as the line that says why."""
+    if config.action == "compare":  # which reads runs, and nothing of task or model
+        yield from _files_must_fit(config)
+        return
     yield from _variants_need_thought(config)
     yield from config.task.contradictions()
     yield from _gold_must_fit(config)
@@ -234,10 +238,10 @@ def _model_must_fit(config: Config) -> Iterator[str]:
 
 
 def _files_must_fit(config: Config) -> Iterator[str]:
-    out = config.out
-    if config.action in ("problems", "export") and not str(out).endswith(QUESTIONS):
-        yield (f"out={shown(out)}: found no table to write; legal: out=<file> that ends in "
-               f"{', '.join(QUESTIONS)}")
+    ends = OUTPUTS.get(config.action, ("",))
+    if not str(config.out or "").endswith(ends) and (config.out or config.action != "compare"):
+        yield (f"out={shown(config.out)}: found no table to write; legal: out=<file> that ends in "
+               f"{', '.join(ends)}")
     if config.action == "export" and (config.model.kind != "hf" or config.strategy.name != "dpo"):
         yield (f"action=export: found model={config.model.kind} with strategy="
                f"{config.strategy.name}; legal: model=hf with strategy=dpo")

@@ -23,7 +23,8 @@ from ponder.models.policy import Policy
 from ponder.models.text import TextPolicy
 from ponder.models.transformer import Shape, Transformer
 from ponder.pretrained import restore_text_model, save_text_model
-from ponder.tokens import END, PAD, Vocabulary
+from ponder.spelling import END, PAD
+from ponder.tokens import Vocabulary
 
 
 def save(policy: Policy, directory: Path, config: dict[str, Any],

@@ -108,7 +108,10 @@ def job(node: Any, codes: list[int], process: int) -> float | None:
     codes.append(0)
     try:
         config = read(node)
-        from ponder.actions import run
+        if config.action == "compare":  # needs no torch
+            from ponder.compare import run
+        else:
+            from ponder.actions import run
 
         return run(config, _directory())
     except Exception as error:

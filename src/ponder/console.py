@@ -11,7 +11,7 @@ from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from ponder.tokens import COLOURS, pieces
+from ponder.spelling import COLOURS, pieces
 
 SHOWN = (("loss", "loss", ".3f"), ("accuracy", "accuracy", ".4f"),
          ("thought_entropy", "entropy", ".2f"), ("steps_per_second", "steps/s", ".1f"),

@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from ponder.tokens import COLOURS, pieces
+from ponder.spelling import COLOURS, pieces
 
 Curve = tuple[list[float], list[float | None]]
 Table = dict[str, dict[str, float]]
@@ -89,14 +89,14 @@ def lines(title: str, curves: dict[str, Curve], level: tuple[str, float] | None 
     """Curves over the steps; level is a (name, value) drawn as a dotted line."""
     traces: list[dict[str, Any]] = []
     for i, (name, (steps, values)) in enumerate(curves.items()):
-        traces.append({"type": "scatter", "name": _plain(name), "x": steps, "y": _short(values),
+        traces.append({"type": "scatter", "name": plain(name), "x": steps, "y": short(values),
                        "mode": "lines+markers" if len(steps) <= 40 else "lines",
                        "line": {"color": PALETTE[i % len(PALETTE)], "width": 1.7 if i else 2.5},
                        "marker": {"size": 4 if i else 6}})
     ends = [step for steps, _ in curves.values() for step in steps]
     if level and ends:
         traces.append(_level(level, [min(ends), max(ends)]))
-    layout = _layout(title, 300, legend=len(traces) > 1)
+    layout = frame(title, 300, legend=len(traces) > 1)
     layout["hovermode"] = "x unified"
     layout["xaxis"] |= {"title": {"text": "step", "standoff": 6}, "tickformat": ",~r"}
     if from_zero:
@@ -108,12 +108,12 @@ def lines(title: str, curves: dict[str, Curve], level: tuple[str, float] | None 
 def bars(title: str, values: dict[str, float], level: tuple[str, float] | None = None) -> str:
     """One bar a name, the first in colour, shares between 0 and 1 written above them."""
     names = list(values)
-    trace = {"type": "bar", "name": title, "x": names, "y": _short(list(values.values())),
+    trace = {"type": "bar", "name": title, "x": names, "y": short(list(values.values())),
              "marker": {"color": [MAIN, *[MUTED] * (len(names) - 1)]}, "width": 0.6,
              "texttemplate": "%{y:.1%}", "textposition": "outside", "cliponaxis": False,
              "hovertemplate": "%{x}: %{y:.4f}<extra></extra>", "showlegend": False}
     traces = [trace, _level(level, names)] if level else [trace]
-    layout = _layout(title, 320, legend=level is not None)
+    layout = frame(title, 320, legend=level is not None)
     layout["xaxis"] |= {"type": "category", "showgrid": False}
     layout["yaxis"] |= {"range": [0, 1.1 * max(values.values(), default=1) or 1],
                         "tickformat": ".2~%"}
@@ -129,7 +129,7 @@ def maps(title: str, tokens: Sequence[str | None], values: dict[str, list[str]])
     shown = sorted([token for token, _ in uses.most_common(TOKENS)], key=natural)
     if len(uses) > TOKENS:
         title += f" (the {TOKENS} most used of {len(uses)} tokens)"
-    layout = _layout(title, 90 + 20 * max(5, len(shown)))
+    layout = frame(title, 90 + 20 * max(5, len(shown)))
     layout |= {"coloraxis": {"cmin": 0, "cmax": 1, "colorscale": INTENSITY, "colorbar": {
         "thickness": 10, "outlinewidth": 0, "tickvals": [0, 0.5, 1], "tickformat": ".0%"}}}
     traces, gap = [], 0.025
@@ -138,15 +138,15 @@ def maps(title: str, tokens: Sequence[str | None], values: dict[str, list[str]])
         axis = str(i + 1) if i else ""
         table, columns = shares(tokens, given), sorted(set(given), key=natural)
         traces.append({
-            "type": "heatmap", "x": [_plain(value) for value in columns],
+            "type": "heatmap", "x": [plain(value) for value in columns],
             "y": [_label(token) for token in shown],
-            "z": [_short([table[token].get(value, 0.0) for value in columns]) for token in shown],
+            "z": [short([table[token].get(value, 0.0) for value in columns]) for token in shown],
             "xaxis": f"x{axis}", "yaxis": "y", "coloraxis": "coloraxis", "xgap": 1, "ygap": 1,
-            "hovertemplate": f"P(%{{y}} | {_plain(name)} %{{x}}) = %{{z:.3f}}<extra></extra>"})
+            "hovertemplate": f"P(%{{y}} | {plain(name)} %{{x}}) = %{{z:.3f}}<extra></extra>"})
         layout[f"xaxis{axis}"] = {
             **_axis(), "type": "category", "showgrid": False, "anchor": "y",
             "domain": [i * width, min(1.0, (i + 1) * width - gap)],
-            "title": {"text": _plain(name), "standoff": 6}, "nticks": 36 // len(values)}
+            "title": {"text": plain(name), "standoff": 6}, "nticks": 36 // len(values)}
     layout["yaxis"] |= {"type": "category", "showgrid": False, "autorange": "reversed",
                         "anchor": "x", "dtick": 1}
     return draw({"data": traces, "layout": layout})
@@ -166,8 +166,8 @@ def draw(figure: Figure) -> str:
 
 # --- parts of figures ----------------------------------------------------------------------------
 
-def _layout(title: str, height: int, legend: bool = False) -> dict[str, Any]:
-    return {"title": {"text": _plain(title), "x": 0, "xref": "container", "font": {"size": 14},
+def frame(title: str, height: int, legend: bool = False) -> dict[str, Any]:
+    return {"title": {"text": plain(title), "x": 0, "xref": "container", "font": {"size": 14},
                       "y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 12, "l": 8}},
             "height": height, "margin": {"l": 56, "r": 16, "t": 64 if legend else 40, "b": 44},
             "showlegend": legend,
@@ -190,12 +190,12 @@ def _level(level: tuple[str, float], x: list[Any]) -> dict[str, Any]:
             "line": {"color": MUTED, "width": 1.5, "dash": "dot"}}
 
 
-def _short(values: Sequence[float | None]) -> list[float | None]:
+def short(values: Sequence[float | None]) -> list[float | None]:
     """Six significant digits: more only make the page large."""
     return [None if value is None else float(f"{value:.6g}") for value in values]
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text that plotly, which reads tags, shows as it is."""
     return html.escape(text, quote=False)
 

@@ -21,6 +21,7 @@ Examples
   python run.py think=true blind=true task.max=1000 trainer.max_steps=5000
   python run.py -m experiment=add_normal seed=0,1,2        a sweep, one run after another
   python run.py action=evaluate model.name=star_runs/<run>/checkpoint_<epoch>
+  python run.py action=compare 'runs=star_runs/train_*'    runs in one table, means over seeds
 
 Also
   --cfg job       print the configuration, run nothing

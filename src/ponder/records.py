@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ponder.config import Config, variants
-from ponder.tokens import pieces, place
+from ponder.spelling import pieces, place
 
 MOST_PLACES = 6  # digits of an answer that are told apart
 

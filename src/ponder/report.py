@@ -27,7 +27,7 @@ from ponder.records import (
     read_lines,
     thoughts,
 )
-from ponder.tokens import COLOURS, END
+from ponder.spelling import COLOURS, END
 
 PANELS: dict[str, tuple[str, ...]] = {
     "Loss": ("loss", "thinker_loss", "answer_loss"),

@@ -20,9 +20,9 @@ from ponder.config import WANDB_ID, WORDS
 from ponder.errors import UserError
 
 # Keys that say how long, how loud or how safe a run is, and not what it computes.
-MAY_CHANGE = {"action", "run_type", "out", "step", "logger", "resume", "trainer.max_steps",
-              "trainer.max_epochs", "trainer.target_accuracy", "trainer.save_every_n_steps",
-              "trainer.keep_checkpoints", "trainer.max_bad_steps"}
+MAY_CHANGE = {"action", "run_type", "out", "runs", "step", "logger", "resume",
+              "trainer.max_steps", "trainer.max_epochs", "trainer.target_accuracy",
+              "trainer.save_every_n_steps", "trainer.keep_checkpoints", "trainer.max_bad_steps"}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,15 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-PAD, END = "<pad>", "</think>"
-_WORD, _THOUGHT = re.compile(r"</?\w+>|[^<]|<", re.DOTALL), re.compile(r"<t\d+>")
-COLOURS = {"ordinary": "blue", "thought": "cyan", "special": "magenta"}
-
-
-def place(power: int) -> str:
-    """The name of the digit that counts tens to some power: units, tens, ... 10^4."""
-    names = ("units", "tens", "hundreds", "thousands")
-    return names[power] if power < len(names) else f"10^{power}"
+from ponder.spelling import END, PAD
 
 
 @dataclass(frozen=True)
@@ -110,13 +101,3 @@ class TextVocabulary:
         """Tokens as text, without padding and special tokens."""
         return self.tokenizer.decode([token for token in tokens if token != self.pad],
                                      skip_special_tokens=True)
-
-
-def pieces(text: str) -> list[tuple[str, str]]:
-    """(token, kind) of every token of a text; kind is ordinary, thought or special."""
-    def kind(word: str) -> str:
-        if word in (PAD, END):
-            return "special"
-        return "thought" if _THOUGHT.fullmatch(word) else "ordinary"
-
-    return [(word, kind(word)) for word in _WORD.findall(text)]

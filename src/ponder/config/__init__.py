@@ -34,13 +34,16 @@ class Config:
     """The spine: one node per group of `conf/`."""
 
     action: str = option("train", "what to do", legal=("train", "evaluate", "problems",
-                                                         "export"))
+                                                         "export", "compare"))
     seed: int = option(0, "of weights, questions and samples")
     run_type: str = option("train", "first part of the name of the run directory")
     resume: str = option("auto", "go on with the run that is in the run directory, or begin anew; "
                          "on the command line also a run directory, which is then gone on with "
                          "as it was begun", legal=("auto", "never"))
-    out: str | None = option(None, "problems and export: file to write (.csv, .jsonl, .parquet)")
+    out: str | None = option(None, "problems, export and compare: file to write (.csv, .jsonl, "
+                             ".parquet; compare also .md, .html)")
+    runs: Any = option(["star_runs"], "action=compare: directories or globs; every run in them, "
+                       "at any depth, is compared")
     step: int = option(0, "action=evaluate: the step that its numbers are logged at", low=0)
     task: Any = option(None, "what is learnt")
     model: Any = option(None, "the network")
@@ -93,5 +96,5 @@ def register() -> None:
 def config_hash(config: Config) -> str:
     """Hash of everything that can change a result: equal runs have equal hashes."""
     content = {name: value for name, value in asdict(config).items()
-               if name not in ("action", "run_type", "out", "step", "logger", "resume")}
+               if name not in ("action", "run_type", "out", "runs", "step", "logger", "resume")}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

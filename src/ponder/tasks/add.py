@@ -10,9 +10,10 @@ from torch import Tensor
 
 from ponder.config.tasks import AddTask
 from ponder.errors import UserError
+from ponder.spelling import place
 from ponder.tasks.numbers import digits_of, in_share
 from ponder.tasks.table import read_table, require
-from ponder.tokens import Vocabulary, place
+from ponder.tokens import Vocabulary
 from ponder.types import Problem, Problems
 
 ENUMERABLE = 2_000_000
