@@ -27,7 +27,7 @@ from ponder.models.critic import Critic
 from ponder.models.policy import Policy, Rules
 from ponder.models.text import TextPolicy
 from ponder.models.transformer import Init, Shape, Transformer
-from ponder.processes import keep_memory
+from ponder.processes import keep_memory, several
 from ponder.rewards import Reward
 from ponder.rollout import Gold, Sampler, Source
 from ponder.schedule import parse_schedule
@@ -132,6 +132,9 @@ def build_source(config: Config, task: Task, device: torch.device) -> Source:
     if config.rollout.kind == "search":
         method = choose(config, task.labels)
         if method == "balanced":
+            if several():
+                raise UserError("rollout.method=balanced: found several processes; legal: one, or "
+                                "another method")
             return Balanced(config.rollout, task, config.thinker.tokens, device)
         return SEARCHES[method](config.rollout)
     if config.model.kind == "hf":
