@@ -16,7 +16,8 @@ from ponder.models.text import TextPolicy
 from ponder.pairs import texts_of
 from ponder.progress import Stopped
 from ponder.report import write_report
-from ponder.session import Session, Signals
+from ponder.session import Session
+from ponder.signals import Signals
 from ponder.summary import summarise, verdict
 from ponder.tasks.table import write_problems, write_table
 
@@ -41,10 +42,11 @@ def train(config: Config, directory: Path) -> float | None:
     try:
         with Signals() as signals:
             session.train(signals)
+            while signals.caught is not None:  # all is saved
+                signals.hand_on()
+                session.train(signals)
     finally:
         session.close()
-    if signals.caught:
-        raise KeyboardInterrupt
     return session.finish()
 
 
@@ -81,9 +83,11 @@ def export(config: Config, directory: Path) -> None:
     try:
         with Signals() as signals:
             session.heed(signals)
-            rollouts = session.trainer.collect()
-    except Stopped:
-        raise KeyboardInterrupt from None
+            try:
+                rollouts = session.trainer.collect()
+            except Stopped:  # what was written by now is in the cache
+                signals.hand_on()
+                raise KeyboardInterrupt from None
     finally:
         session.close()
     rows = texts_of(rollouts, session.policy.vocabulary)
