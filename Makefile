@@ -26,12 +26,12 @@ demo: setup ## Run the main job: two networks invent a language and add with it
 check: setup ## The fast tier, under a minute: ruff, pyright, floors, unit tests
 	$(BIN)/ruff check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
 
 test: setup ## Everything: ruff, pyright, all tests
 	$(BIN)/ruff check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -n 2 --durations 10
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations 10
 
 results: setup ## Run every setting of docs/results.md again (hours) and rewrite its tables
 	$(BIN)/python bench/results.py

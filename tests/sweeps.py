@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,8 +33,8 @@ class Sweep:
     """A sweep that runs beside the test, in a directory of its own."""
 
     def __init__(self, folder: Path, *words: str, environment: dict[str, str] | None = None,
-                 ) -> None:
-        self.directory = folder / "sweep"
+                 name: str = "sweep") -> None:
+        self.directory = folder / name
         self.process = subprocess.Popen(
             [sys.executable, str(ROOT / "run.py"), "-m", f"hydra.sweep.dir={self.directory}",
              *SMALL, *words], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -84,9 +87,11 @@ def summaries(directory: Path) -> list[str]:
 
 
 @functools.lru_cache
-def alone(directory: Path, *words: str) -> str:
-    """The same for one run without a launcher."""
+def alone(*words: str) -> Path:
+    """The directory of a run that nobody launches or disturbs: one for all tests."""
+    directory = Path(tempfile.mkdtemp(prefix="alone_"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
     subprocess.run([sys.executable, str(ROOT / "run.py"), *SMALL, *words,
                     f"hydra.run.dir={directory}"], check=True, capture_output=True,
                    timeout=TIMEOUT, env=clean())
-    return weights(directory)
+    return directory

@@ -21,7 +21,7 @@ from ponder import cli
 from ponder.errors import JobFailed, UserError
 from ponder.launch import launched
 from ponder.signals import GivenUp, Signals, guard
-from sweeps import Sweep, alone, lines, steps, summaries, until
+from sweeps import Sweep, alone, lines, steps, summaries, until, weights
 
 HERE = "; legal: -m in front, or no word about a launcher, to run here"
 
@@ -213,9 +213,10 @@ def test_a_sweep_on_this_machine_is_the_same_runs_at_once(tmp_path: Path) -> Non
                   "seed=0,1", "trainer.max_steps=20", "trainer.lr=0.01")
     code, _, err = sweep.wait()
     assert (code, err) == (0, "")
-    assert summaries(sweep.directory) == [
-        alone(tmp_path / f"alone_{seed}", f"seed={seed}", "trainer.max_steps=20",
-              "trainer.lr=0.01") for seed in (0, 1)]
+    plain = Sweep(tmp_path, "seed=0,1", "trainer.max_steps=20", "trainer.lr=0.01", name="plain")
+    assert plain.wait()[0] == 0
+    assert summaries(sweep.directory) == summaries(plain.directory)
+    assert len(set(summaries(plain.directory))) == 2
 
 
 @pytest.mark.slow
@@ -231,8 +232,8 @@ def test_a_signalled_job_saves_goes_on_and_ends_the_same(tmp_path: Path) -> None
     assert (code, err) == (0, ""), err
     log = sweep.log()
     assert "going on from step " in log and "Requeued job" in log
-    assert summaries(sweep.directory) == [alone(tmp_path / "alone", "seed=3", *words[:1])]
-    assert lines(sweep.run(0)) == lines(tmp_path / "alone")
+    assert summaries(sweep.directory) == [weights(alone("seed=3", words[0]))]
+    assert lines(sweep.run(0)) == lines(alone("seed=3", words[0]))
     assert len(list(sweep.run(0).glob("wandb/offline-run-*"))) == 2
     known = {path.name.rpartition("-")[2] for path in sweep.run(0).glob("wandb/offline-run-*")}
     assert known == {(sweep.run(0) / "wandb_id").read_text()}
@@ -247,7 +248,7 @@ def test_a_killed_job_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
     code, out, err = sweep.wait()
     assert (code, err) == (0, "") and "#0 was killed; it goes on as job " in out
     assert "going on from step " in sweep.log()
-    assert summaries(sweep.directory) == [alone(tmp_path / "alone", "seed=3", *words)]
+    assert summaries(sweep.directory) == [weights(alone("seed=3", words[0]))]
 
 
 @pytest.mark.slow

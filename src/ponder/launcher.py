@@ -10,6 +10,8 @@ and send a job again that was killed.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import sys
 import time
@@ -50,8 +52,9 @@ class Launcher(BaseSubmititLauncher):
         return self._wait(executor, calls, self._sent(executor, calls))
 
     def send(self, executor: Any, calls: list[tuple]) -> list[Any]:
-        """A job for each call, all at once."""
-        return executor.map_array(self, *zip(*calls, strict=True))
+        """A job for each call, all at once. What sbatch says is in the errors it ends with."""
+        with contextlib.redirect_stderr(io.StringIO()):
+            return executor.map_array(self, *zip(*calls, strict=True))
 
     def _settle_time(self, words: list[str]) -> None:
         """Read the clock now for the names of directories, and let every job know."""
