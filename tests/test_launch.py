@@ -223,7 +223,8 @@ def test_a_sweep_on_this_machine_is_the_same_runs_at_once(tmp_path: Path) -> Non
 def test_a_signalled_job_saves_goes_on_and_ends_the_same(tmp_path: Path) -> None:
     """USR2 is what submitit sends before it takes a machine away; TERM may come with it."""
     words = ["trainer.max_steps=400", "logger=wandb"]
-    sweep = Sweep(tmp_path, "hydra/launcher=local", "seed=3", *words)
+    clock = "hydra.sweep.subdir=${now:%S}_${hydra.job.num}"  # that of the submission, in each life
+    sweep = Sweep(tmp_path, "hydra/launcher=local", "seed=3", *words, clock)
     until(lambda: steps(sweep.run(0)) >= 50)
     task = task_of(sweep)
     os.kill(task, signal.SIGTERM)
