@@ -48,13 +48,13 @@ def job(sweep: Sweep) -> str:
     return path.parent.name
 
 
-def same_as_undisturbed(sweep: Sweep) -> None:
+def same_as_undisturbed(sweep: Sweep, words: list[str] = LONG) -> None:
     """Whether the only run of a sweep ended as one that nobody disturbed, in one directory."""
     code, _, err = sweep.wait()
     assert (code, err) == (0, "")
     assert "going on from step " in sweep.log()
-    assert summaries(sweep.directory) == [weights(alone(*LONG))]
-    assert lines(sweep.run(0)) == lines(alone(*LONG))
+    assert summaries(sweep.directory) == [weights(alone(*words))]
+    assert lines(sweep.run(0)) == lines(alone(*words))
     assert len([path for path in sweep.directory.glob("*_*") if path.is_dir()]) == 1
 
 
@@ -97,11 +97,14 @@ def test_a_job_that_is_told_goes_back_into_the_queue(tmp_path: Path) -> None:
 
 
 def test_a_requeued_job_saves_before_it_is_killed(tmp_path: Path) -> None:
-    """`scontrol requeue` sends TERM, then KILL; submitit's own checkpoint is never called."""
-    sweep = sent(tmp_path, *LONG)
+    """`scontrol requeue` sends TERM, and KILL after five seconds, within which the run must not
+    end; submitit's own checkpoint is never called.
+    """
+    longer = ["trainer.max_steps=2500", "seed=3"]
+    sweep = sent(tmp_path, *longer)
     until(lambda: steps(sweep.run(0)) >= 30)
     slurm("scontrol", "requeue", job(sweep))
-    same_as_undisturbed(sweep)
+    same_as_undisturbed(sweep, longer)
 
 
 def test_a_killed_job_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
