@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup demo test check results clean
+.PHONY: help setup demo test check cluster results clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,12 +26,17 @@ demo: setup ## Run the main job: two networks invent a language and add with it
 check: setup ## The fast tier, under a minute: ruff, pyright, floors, unit tests
 	$(BIN)/ruff check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
 
 test: setup ## Everything: ruff, pyright, all tests
 	$(BIN)/ruff check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -n 2 --durations 10
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations 10
+
+cluster: setup ## Start a real Slurm of one machine to try sweeps on (Debian, as root)
+	bash tests/cluster/slurm-up.sh
+	@echo "A sweep on it: $(BIN)/python run.py -m hydra.launcher.partition=overcap seed=0,1,2,3"
+	@echo "Its jobs: squeue. To stop it: bash tests/cluster/slurm-down.sh"
 
 results: setup ## Run every setting of docs/results.md again (hours) and rewrite its tables
 	$(BIN)/python bench/results.py

@@ -21,6 +21,7 @@ from ponder.cli import CONF, read
 from ponder.compat import rewrite
 from ponder.config import Config
 from ponder.errors import refuse_words
+from ponder.launch import launched
 from ponder.legacy import MODEL
 from test_legacy import KEPT, SINGLE_BATCH, VALIDATION, composed, today, words_of
 
@@ -30,16 +31,16 @@ DEFAULT = "python run.py trainer.single_batch=true trainer.gen_batch_size=32"
 
 
 @pytest.fixture(autouse=True)
-def _no_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "which", lambda name: None)
+def _slurm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
 
 
 def jobs(line: str) -> Iterator[list[str]]:
     """The words of every job of a line, as Hydra's sweeper splits them."""
-    words = rewrite(today(*words_of(line)), CONF)
+    words = rewrite(launched(today(*words_of(line))), CONF)
     refuse_words(words, CONF)
     overrides = OverridesParser.create().parse_overrides(
-        [word for word in words if not word.startswith("-")])
+        [word for word in words if not word.startswith(("-", "hydra"))])
     yield from BasicSweeper.split_arguments(overrides, None)[0]
 
 
@@ -136,7 +137,7 @@ def _table(path: Path, head: list[str], rows: list[list[Any]]) -> None:
 @pytest.mark.parametrize("line", LINES or [DEFAULT, *KEPT])
 def test_every_line_runs(line: str, tiny: Path, door: Door,
                          monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every job of it, to the end, under the names that scripts look for."""
+    """Every job of it, here and to the end, under the names that scripts look for."""
     import wandb
 
     furnish(line, tiny)
@@ -144,7 +145,7 @@ def test_every_line_runs(line: str, tiny: Path, door: Door,
     init = wandb.init
     monkeypatch.setattr(wandb, "init", lambda **words: (names.append(words["name"]),
                                                         init(**words))[1])
-    words = words_of(line)
+    words = [word for word in words_of(line) if not word.startswith("hydra.launcher.")]
     code, _, err = door(*words, *(["trainer.max_steps=2"] if line == DEFAULT else SMALL))
     assert code == 0, err
     swept = next((word.split(",") for word in words if "," in word), [""])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import resource
 import shutil
@@ -84,13 +83,34 @@ def test_a_refused_run_keeps_what_others_have_written(door: Door, ran: list,
     assert (tmp_path / "empty").is_dir()
 
 
-def test_a_bug_stays_a_bug(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_gets_one_line_and_leaves_its_traceback(door: Door, tmp_path: Path,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(config: Config, directory: Path) -> None:
-        raise ValueError("a bug")
+        raise ValueError("a bug\nof two lines")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ponder.actions, "run", fail)
+        assert door("hydra.run.dir=run") == (1, "", (
+            "error: ValueError: a bug of two lines; the traceback is in run/error.txt\n"))
+    text = Path("run/error.txt").read_text()
+    assert text.startswith("Traceback (most recent call last):\n") and "in fail\n" in text
+    monkeypatch.setattr(ponder.actions, "run", lambda config, directory: None)
+    assert door("hydra.run.dir=run", "trainer.lr=nan")[0] == 2
+    assert Path("run/error.txt").is_file()  # that call did not run
+    assert door("hydra.run.dir=run") == (0, "", "") and not Path("run/error.txt").exists()
+
+
+def test_a_sweep_goes_on_after_a_bug(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = []
+
+    def fail(config: Config, directory: Path) -> None:
+        seeds.append(config.seed)
+        assert config.seed != 1
 
     monkeypatch.setattr(ponder.actions, "run", fail)
-    with pytest.raises(ValueError, match="a bug"):
-        door()
+    code, _, err = door("-m", "seed=0,1,2", "hydra.sweep.dir=sweep")
+    assert (code, seeds) == (1, [0, 1, 2]) and len(list(Path("sweep").glob("*/error.txt"))) == 1
+    assert err.startswith("error: AssertionError: ") and err.count("\n") == 1
 
 
 def test_an_interrupted_run_says_130(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,15 +119,6 @@ def test_an_interrupted_run_says_130(door: Door, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(ponder.actions, "run", interrupt)
     assert door()[0] == 130
-
-
-def test_another_process_raises_what_nobody_would_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(node: Any) -> None:
-        raise UserError("x=1: found 1; legal: 2")
-
-    monkeypatch.setattr(cli, "read", refuse)
-    with pytest.raises(UserError):
-        cli.job(None, [], process=os.getpid() + 1)
 
 
 # --- good words ---------------------------------------------------------------------------------
@@ -290,7 +301,7 @@ def test_help_names_every_group_choice_and_flag(door: Door) -> None:
         for name, about in options.items():
             assert about and re.search(rf"^ +{name} +{re.escape(about)}$", text, re.M), name
     assert set(choices(cli.CONF)["variant"]) == set(VARIANTS)
-    assert len(re.findall(r"^  python run\.py", text, re.M)) == 6
+    assert len(re.findall(r"^  python run\.py", text, re.M)) == 8
     assert door("-h") == door("task.max=10", "--help") == (0, text, "")
 
 

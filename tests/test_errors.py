@@ -91,7 +91,8 @@ REFUSED = [
     ("strategy=null", "found null; legal: " + STRATEGIES),
     ("rollout=3", "found 3; legal: sample, search"),
     ("task=sub", "found 'sub'; legal: add, addition, mmlu, qa"),
-    ("hydra/launcher=slurm", "found 'slurm'; legal: basic, submitit_local, submitit_slurm"),
+    ("hydra/launcher=slrum", "found 'slrum' (did you mean slurm?); legal: basic, local, slurm, "
+     "submitit_local, submitit_slurm"),
     # grammar
     ("trainer.lr=[1", "cannot be read; legal: key=value, with quotes around text that has signs"),
     ("trainer.lr=1,2", "found several values; legal: one, a list in brackets, or -m in front for "

@@ -17,9 +17,8 @@ ROOF = 6
 # Part of the package -> its floor. Parts of one floor do not import each other, but for those of
 # the ground floor, of the roof, and these neighbours.
 FLOORS = {
-    "config": 0, "compat": 0, "legacy": 0, "check": 0, "errors": 0, "help": 0, "reference": 0,
-    "metrics": 0,
-    "schedule": 0,
+    "config": 0, "compat": 0, "legacy": 0, "launch": 0, "check": 0, "errors": 0, "help": 0,
+    "reference": 0, "metrics": 0, "signals": 0, "schedule": 0,
     "types": 1, "maths": 1, "credit": 1, "processes": 1, "spelling": 1,
     "strategies": 2, "tasks": 2, "tokens": 2,
     "models": 3,
@@ -30,7 +29,7 @@ FLOORS = {
     "pretrained": 5, "evaluate_text": 5, "trl_engine": 5,
     "settings": 5, "gather": 5, "groups": 5, "compare_page": 5,
     "build": ROOF, "build_text": ROOF, "session": ROOF, "scribe": ROOF, "summary": ROOF,
-    "actions": ROOF, "compare": ROOF, "cli": ROOF,
+    "actions": ROOF, "compare": ROOF, "cli": ROOF, "launcher": ROOF,
 }
 NEIGHBOURS = {("search", "rollout"), ("tasks", "tokens"), ("report", "figures"),
               ("report", "records"), ("settings", "figures"), ("gather", "settings"),

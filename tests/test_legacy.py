@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import shlex
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -85,11 +84,6 @@ def _chosen(words: tuple[str, ...]) -> Any:
         return compose("config", overrides=list(words))
 
 
-@pytest.fixture(autouse=True)
-def _no_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-
-
 # --- rewriting ----------------------------------------------------------------------------------
 
 
@@ -108,7 +102,8 @@ def _no_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
         "trainer.train_gradient_accumulation_steps=32", "strategy=dpo", "rollout.samples=3",
         "logger=wandb", "logger.naming=parameters", "task.language=EN", "trainer.lr=5e-6",
         "strategy.beta=0.1", "trainer.weight_decay=0,100", "model.lora_r=64",
-        "trainer.internal_epochs=1", "trainer.warmup=45", "task.shuffle=true"]),
+        "trainer.internal_epochs=1", "trainer.warmup=45", "hydra.launcher.partition=overcap",
+        "task.shuffle=true"]),
     (OTHER_MODEL, [
         "-m", *GROUPS, "model.name=unsloth/Llama-3.2-3B", "rollout.samples=1", *WHOLE,
         "run_type=train_english_3B", *REINFORCE, "trainer.reset_model_every_epoch=false,true",
@@ -184,29 +179,6 @@ def test_every_old_key_is_a_key_of_today() -> None:
         assert found is not None, old
 
 
-# --- where it runs ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("words, missing", [
-    (["seed=1"], "-m, without which nothing is launched"),
-    (["-m", "seed=1,2"], "sbatch on this machine"),
-])
-def test_a_partition_where_there_is_no_slurm(words: list[str], missing: str) -> None:
-    partition = "hydra.launcher.partition=overcap"
-    assert modern([*words, partition, "hydra.launcher.timeout_min=60"]) == (
-        words, [f"{partition}: found no {missing}; running here"])
-
-
-def test_a_partition_where_there_is_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
-    words = ["--multirun", "seed=1,2", "hydra.launcher.partition=overcap"]
-    assert modern(words) == ([*words, "hydra/launcher=submitit_slurm"], [])
-    assert {words[-1], "hydra/launcher=submitit_slurm", "strategy.beta=1"} < set(
-        today(*words, "trainer.dpo_beta=1", "strategy=dpo"))
-    assert modern(["hydra/launcher=submitit_local", *words])[0][-1] == words[-1]
-    assert today(*words[1:]) == words[1:2]  # nothing is launched without -m
-
-
 # --- messages -----------------------------------------------------------------------------------
 
 
@@ -249,8 +221,10 @@ def test_a_line_is_said_once_and_stdout_is_clean(door: Door) -> None:
                           "job")
     assert code == 0 and out.startswith("action: train\n")
     partition, spelling = err.splitlines()
-    assert partition.startswith("hydra.launcher.partition=overcap: found no ")
+    assert partition == ("hydra.launcher.partition=overcap: left out, as nothing is launched "
+                         "without -m; running here")
     assert spelling.startswith("old spelling; today: python run.py --cfg job task=mmlu model=hf ")
+    assert "partition" not in spelling
 
 
 # --- names --------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from conftest import Door
 from ponder import rewards
 from ponder.checkpoint import save
 from ponder.resume import newest
-from ponder.session import Signals
+from ponder.signals import Signals
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
 import kill

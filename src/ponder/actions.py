@@ -16,7 +16,8 @@ from ponder.models.text import TextPolicy
 from ponder.pairs import texts_of
 from ponder.progress import Stopped
 from ponder.report import write_report
-from ponder.session import Session, Signals
+from ponder.session import Session
+from ponder.signals import Signals
 from ponder.summary import summarise, verdict
 from ponder.tasks.table import write_problems, write_table
 
@@ -45,11 +46,10 @@ def train(config: Config, directory: Path) -> float | None:
         return accuracy
     try:
         with Signals() as signals:
-            ended = session.train(signals)
+            while not session.train(signals):  # all is saved
+                signals.hand_on()
     finally:
         session.close()
-    if not ended:
-        raise KeyboardInterrupt
     return session.finish()
 
 
@@ -86,9 +86,11 @@ def export(config: Config, directory: Path) -> None:
     try:
         with Signals() as signals:
             session.heed(signals)
-            rollouts = session.trainer.collect()
-    except Stopped:
-        raise KeyboardInterrupt from None
+            try:
+                rollouts = session.trainer.collect()
+            except Stopped:  # what was written by now is in the cache
+                signals.hand_on()
+                raise KeyboardInterrupt from None
     finally:
         session.close()
     rows = texts_of(rollouts, session.policy.vocabulary)

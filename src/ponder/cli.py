@@ -7,16 +7,21 @@ import functools
 import json
 import os
 import shutil
+import socket
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 from typing import Any
 
 from ponder.compat import rewrite
-from ponder.errors import UserError, explain, refuse_words
+from ponder.errors import JobFailed, UserError, explain, refuse_words
+from ponder.launch import launched
 from ponder.legacy import modern
+from ponder.signals import GivenUp, guard
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
+ERROR = "error.txt"  # in a run directory: the traceback of its unexpected end
 OF_THIS_CALL = ("action", "run_type", "out", "step", "logger", "model.name", "trainer.device",
                 "trainer.threads")
 
@@ -38,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
         arguments, notes = modern(_as_begun(arguments))
-        arguments = rewrite(arguments, CONF)
+        arguments = rewrite(launched(arguments), CONF)
         refuse_words(arguments, CONF)
         for line in notes:
             print(line, file=sys.stderr)
@@ -91,7 +96,7 @@ def _compose_and_run(arguments: list[str]) -> int:
     codes: list[int] = []
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(
-            functools.partial(job, codes=codes, process=os.getpid()))()
+            functools.partial(job, codes=codes, home=_process()))()
     except OSError as error:
         if codes or explain(error) is not None:
             raise
@@ -100,26 +105,56 @@ def _compose_and_run(arguments: list[str]) -> int:
     return max(codes, default=0)
 
 
-def job(node: Any, codes: list[int], process: int) -> float | None:
-    """One composed job. Its line about a mistake is written here, so that Hydra adds no words.
+def _process() -> str:
+    """The name of this process among those of all machines."""
+    return f"{socket.gethostname()}:{os.getpid()}"
 
-    In another process (a launcher's) nobody would read `codes`, so there it is raised.
+
+def job(node: Any, codes: list[int], home: str) -> float | None:
+    """One composed job. Its line about a mistake is written here, so that Hydra adds no words, and
+    the sweep goes on.
+
+    In another process (a launcher's) nobody would read `codes`, so there it is raised as well, as
+    an error that can be sent back.
     """
+    elsewhere = home != _process()
+    if elsewhere:
+        guard()
     codes.append(0)
     try:
         config = read(node)
+        (_directory() / ERROR).unlink(missing_ok=True)
         if config.action == "compare":  # needs no torch
             from ponder.compare import run
         else:
             from ponder.actions import run
 
-        return run(config, _directory())
-    except Exception as error:
-        if os.getpid() != process:
-            raise
-        codes.append(_refuse(error))
-        _forget(_directory())
-        return None
+        accuracy = run(config, _directory())
+        return None if accuracy is None else float(accuracy)
+    except (Exception, GivenUp) as error:
+        failure = _failure(error, _directory())
+    print(f"error: {failure}", file=sys.stderr)
+    if elsewhere:
+        raise failure
+    codes.append(2 if isinstance(failure, UserError) else 1)
+    return None
+
+
+def _failure(error: BaseException, directory: Path) -> UserError | JobFailed:
+    """What became of a job: a mistake in the input leaves nothing behind, anything else its
+    traceback.
+    """
+    line = str(error) if isinstance(error, UserError) else explain(error)
+    if line is not None:
+        _forget(directory)
+        return UserError(line)
+    said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    try:
+        (directory / ERROR).write_text("".join(traceback.format_exception(error)))
+    except OSError:
+        traceback.print_exception(error)
+        return JobFailed(said)
+    return JobFailed(f"{said}; the traceback is in {directory / ERROR}")
 
 
 def read(node: Any) -> Any:

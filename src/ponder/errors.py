@@ -17,7 +17,14 @@ KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "
 
 
 class UserError(Exception):
-    """A mistake in the input. Its text is the one line the user reads; the exit code is 2."""
+    """A mistake in the input. Its text is the one line the user reads; the exit code is 2.
+
+    It and `JobFailed` take that text alone, so that they can be sent from one process to another.
+    """
+
+
+class JobFailed(Exception):
+    """A job that failed through no fault of the input; the exit code is 1."""
 
 
 def closest(word: str, legal: list[str]) -> str:

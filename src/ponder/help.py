@@ -22,6 +22,8 @@ Examples
   python run.py -m experiment=add_normal seed=0,1,2        a sweep, one run after another
   python run.py action=evaluate model.name=star_runs/<run>/checkpoint_<epoch>
   python run.py action=compare 'runs=star_runs/train_*'    runs in one table, means over seeds
+  python run.py -m hydra.launcher.partition=overcap seed=0,1,2   a sweep on Slurm
+  python run.py -m hydra/launcher=local seed=0,1,2         several runs at once on this machine
 
 Also
   --cfg job       print the configuration, run nothing

@@ -20,7 +20,6 @@ from __future__ import annotations
 import difflib
 import re
 import shlex
-import shutil
 from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
@@ -65,7 +64,6 @@ def modern(arguments: list[str]) -> tuple[list[str], list[str]]:
     Raises `UserError` for words that look like an old key and are none.
     """
     notes: list[str] = []
-    arguments = _launched(arguments, notes)
     for key in map(_key, arguments):
         _refuse_unknown(key)
     if not any(map(_is_old, arguments)):
@@ -73,6 +71,8 @@ def modern(arguments: list[str]) -> tuple[list[str], list[str]]:
     options = [word for word in arguments if "=" not in word or word.startswith(("-", "~"))]
     words = _today(word for word in arguments if word not in options)
     _fit(words, notes)
+    if not {"-m", "--multirun"} & set(options):
+        _stay(words, notes)
     words = {**_unsaid(words), **words}
     line = [*options, *(f"{key}={value}" for key, value in words.items())]
     return line, [*notes, f"old spelling; today: python run.py {shlex.join(line)}"]
@@ -149,6 +149,13 @@ def _fit(words: Words, notes: list[str]) -> None:
                      "nothing without trainer.train_strategy=dpo")
 
 
+def _stay(words: Words, notes: list[str]) -> None:
+    """Take out where a sweep is sent: without -m the old program ran here, whatever was said."""
+    for key in [key for key in words if key.startswith("hydra.launcher.")]:
+        notes.append(f"{key}={words.pop(key)}: left out, as nothing is launched without -m; "
+                     "running here")
+
+
 def _unsaid(words: Words) -> Words:
     """What a line meant without saying so. One that names an experiment is today's already."""
     if "experiment" in words:
@@ -163,22 +170,6 @@ def _unsaid(words: Words) -> Words:
     if words.get("strategy", "star") == "star":
         unsaid["rollout.samples"] = "1"
     return {**unsaid, "trainer.max_epochs": "10", "seed": "2"}
-
-
-# --- where it runs ------------------------------------------------------------------------------
-
-
-def _launched(arguments: list[str], notes: list[str]) -> list[str]:
-    """`hydra.launcher.partition=` sends a sweep to Slurm where there is one; else it runs here."""
-    named = [word for word in arguments if word.startswith("hydra.launcher.partition=")]
-    if not named or any(word.startswith("hydra/launcher=") for word in arguments):
-        return arguments
-    sweeping = not {"-m", "--multirun"}.isdisjoint(arguments)
-    if sweeping and shutil.which("sbatch"):
-        return [*arguments, "hydra/launcher=submitit_slurm"]
-    missing = "sbatch on this machine" if sweeping else "-m, without which nothing is launched"
-    notes.append(f"{named[-1]}: found no {missing}; running here")
-    return [word for word in arguments if not word.startswith("hydra.launcher.")]
 
 
 # --- mistakes -----------------------------------------------------------------------------------

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import signal
 import tempfile
-import threading
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import FrameType
-from typing import Any, Self
+from typing import Any
 
 import torch
 
@@ -27,6 +24,7 @@ from ponder.progress import Hooks, Metrics, Progress, Stopped
 from ponder.report import write_report
 from ponder.rollout import Source
 from ponder.scribe import Scribe
+from ponder.signals import Signals
 from ponder.summary import summarise, verdict
 from ponder.tasks import Task
 from ponder.tasks.qa import Qa
@@ -35,30 +33,6 @@ from ponder.types import Rollouts
 from ponder.watch import Watch
 
 SHOWN_ROLLOUTS = 5
-
-
-class Signals:
-    """While it lasts, the first Ctrl-C or SIGTERM is only noted, so that the loop can end in
-    order; the second does what it always did.
-    """
-
-    def __init__(self) -> None:
-        self.caught: int | None = None
-        self.before: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self.before[number] = signal.signal(number, self._catch)
-        return self
-
-    def _catch(self, number: int, frame: FrameType | None) -> None:
-        self.caught = number
-        self.__exit__()
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
 
 
 class Session:

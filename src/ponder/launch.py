@@ -1,0 +1,46 @@
+"""Where a sweep runs: the words that send it to a launcher, refused where there is none."""
+
+from __future__ import annotations
+
+import shutil
+
+from ponder.errors import UserError
+
+LAUNCHER = "hydra/launcher="
+PARTITION = "hydra.launcher.partition="
+SUBMITITS = {"submitit_slurm": "slurm", "submitit_local": "local"}  # ours wait for every job
+ONLY_PRINT = {"--cfg", "-c", "--info", "-i", "--help", "--hydra-help", "--shell-completion", "-sc"}
+
+
+def launched(arguments: list[str]) -> list[str]:
+    """Arguments that name their launcher: a partition alone means `hydra/launcher=slurm`.
+
+    Raises `UserError` for a launcher without -m, which Hydra passes over in silence, and for Slurm
+    on a machine that has none.
+    """
+    arguments = [_ours(word) for word in arguments]
+    named = [word for word in arguments if word.startswith(LAUNCHER)]
+    said = named or [word for word in arguments if word.startswith(PARTITION)]
+    if said and not named:
+        named = [f"{LAUNCHER}slurm"]
+        arguments = [*arguments, *named]
+    if named and not any(word.partition("=")[0] in ONLY_PRINT for word in arguments):
+        _refuse(said[-1], named[-1].partition("=")[2], arguments)
+    return arguments
+
+
+def _ours(word: str) -> str:
+    key, _, name = word.partition("=")
+    return f"{LAUNCHER}{SUBMITITS[name]}" if f"{key}=" == LAUNCHER and name in SUBMITITS else word
+
+
+def _refuse(said: str, launcher: str, arguments: list[str]) -> None:
+    """Raise `UserError` where the launcher that `said` asks for cannot be used."""
+    sweeping = {"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments)
+    if launcher in SUBMITITS.values() and not sweeping:
+        raise UserError(f"{said}: found no -m, without which nothing is launched; legal: -m in "
+                        "front, or no word about a launcher, to run here")
+    if launcher == "slurm" and not shutil.which("sbatch"):
+        raise UserError(f"{said}: found no sbatch on this machine; legal: a machine that sends "
+                        f"jobs to Slurm, {LAUNCHER}local for several runs at once on this one, or "
+                        "no word about a launcher for one run after another")

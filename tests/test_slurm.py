@@ -1,0 +1,134 @@
+"""Sweeps on a real Slurm of one machine (tests/cluster), which these tests start themselves."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sweeps import Sweep, alone, lines, steps, summaries, until, weights
+from test_launch import broken
+
+CLUSTER = Path(__file__).parent / "cluster"
+LONG = ["trainer.max_steps=600", "seed=3"]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cluster() -> Iterator[None]:
+    """Started for these tests, and stopped behind them unless it was there before."""
+    if os.geteuid() or not (shutil.which("slurmctld") or shutil.which("apt-get")):
+        pytest.skip("a test cluster is started by root, with Slurm installed or apt-get to do it")
+    up = subprocess.run(["bash", str(CLUSTER / "slurm-up.sh")], capture_output=True, text=True)
+    if up.returncode:
+        pytest.skip(f"no test cluster: {(up.stderr or up.stdout).strip().splitlines()[-1]}")
+    yield
+    if "already up" not in up.stdout:
+        subprocess.run(["bash", str(CLUSTER / "slurm-down.sh")], check=True, capture_output=True)
+
+
+def sent(folder: Path, *words: str, **environment: str) -> Sweep:
+    """A sweep on the partition whose jobs others may push away."""
+    return Sweep(folder, "hydra.launcher.partition=overcap", "hydra.launcher.timeout_min=30",
+                 "hydra.launcher.mem_gb=1", *words, environment=environment)
+
+
+def slurm(*words: str) -> str:
+    return subprocess.run(words, check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+def job(sweep: Sweep) -> str:
+    """The id of the only job of a sweep."""
+    path, = sweep.directory.glob(".submitit/*/*_submitted.pkl")
+    return path.parent.name
+
+
+def same_as_undisturbed(sweep: Sweep, words: list[str] = LONG) -> None:
+    """Whether the only run of a sweep ended as one that nobody disturbed, in one directory."""
+    code, _, err = sweep.wait()
+    assert (code, err) == (0, "")
+    assert "going on from step " in sweep.log()
+    assert summaries(sweep.directory) == [weights(alone(*words))]
+    assert lines(sweep.run(0)) == lines(alone(*words))
+    assert len([path for path in sweep.directory.glob("*_*") if path.is_dir()]) == 1
+
+
+def test_a_sweep_on_slurm_is_the_same_runs(tmp_path: Path) -> None:
+    words = ["trainer.max_steps=20", "trainer.lr=0.01"]
+    sweep = sent(tmp_path, "seed=0,1,2,3", *words)
+    code, out, err = sweep.wait()
+    assert (code, err) == (0, "") and "4 jobs for slurm" in out
+    assert all(re.fullmatch(r"\d\d-\d\d-\d\d_\d", sweep.run(job).name) for job in range(4))
+    plain = Sweep(tmp_path, "seed=0,1,2,3", *words, name="plain")
+    assert plain.wait()[0] == 0
+    assert summaries(sweep.directory) == summaries(plain.directory)
+    assert len(set(summaries(plain.directory))) == 4
+
+
+def test_a_bug_in_one_job_leaves_its_traceback_and_the_others(tmp_path: Path) -> None:
+    sweep = sent(tmp_path, "seed=0,1,2,3", "trainer.max_steps=10",
+                 PYTHONPATH=str(broken(tmp_path, seed=0)))
+    code, _, err = sweep.wait()
+    assert code == 1 and err.count("\n") == 1 and err.startswith("error: job 0 (")
+    assert "ZeroDivisionError: division by zero; the traceback is in " in err
+    assert "in fail\n" in (sweep.run(0) / "error.txt").read_text()
+    assert len(summaries(sweep.directory)) == 3 and not (sweep.run(1) / "error.txt").exists()
+
+
+def test_a_partition_that_is_not_there_gets_one_line(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, "hydra.launcher.partition=nowhere", "seed=0,1")
+    code, _, err = sweep.wait()
+    assert code == 2 and err.count("\n") == 1 and not slurm("squeue", "-h")
+    assert err.startswith("error: hydra/launcher=slurm: the jobs were refused (sbatch: error: ")
+    assert err.endswith("mem_gb as `sinfo` shows them\n")
+
+
+def test_a_job_that_is_told_goes_back_into_the_queue(tmp_path: Path) -> None:
+    """USR2: it saves, though no checkpoint is due, and starts again where it was."""
+    sweep = sent(tmp_path, *LONG)
+    until(lambda: steps(sweep.run(0)) >= 30)
+    slurm("scancel", "--signal=USR2", job(sweep))
+    same_as_undisturbed(sweep)
+
+
+def test_a_requeued_job_saves_before_it_is_killed(tmp_path: Path) -> None:
+    """`scontrol requeue` sends TERM, and KILL after five seconds, within which the run must not
+    end; submitit's own checkpoint is never called.
+    """
+    longer = ["trainer.max_steps=2500", "seed=3"]
+    sweep = sent(tmp_path, *longer)
+    until(lambda: steps(sweep.run(0)) >= 30)
+    slurm("scontrol", "requeue", job(sweep))
+    same_as_undisturbed(sweep, longer)
+
+
+def test_a_killed_job_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
+    sweep = sent(tmp_path, *LONG, "trainer.save_every_n_steps=50")
+    until(lambda: steps(sweep.run(0)) >= 120)
+    slurm("scancel", "--signal=KILL", f"{job(sweep)}.0")
+    same_as_undisturbed(sweep)
+
+
+def test_a_cancelled_job_stays_cancelled(tmp_path: Path) -> None:
+    sweep = sent(tmp_path, "trainer.max_steps=100000", "seed=3")
+    until(lambda: steps(sweep.run(0)) >= 10)
+    slurm("scancel", job(sweep))
+    code, _, err = sweep.wait()
+    assert code == 1 and err.count("\n") == 1
+    assert err.startswith("error: job 0 (") and "CANCELLED" in err and not slurm("squeue", "-h")
+    assert list(sweep.run(0).glob("checkpoint_*"))  # TERM came before KILL
+
+
+def test_jobs_on_overcap_make_room_and_come_back(tmp_path: Path) -> None:
+    """A job on kargo-lab wants every GPU: Slurm itself sends the signal."""
+    sweep = sent(tmp_path, *LONG)
+    until(lambda: steps(sweep.run(0)) >= 30)
+    slurm("srun", "--partition=kargo-lab", "--gpus=8", "true")  # returns when it has run
+    assert "PREEMPT" in slurm("sacct", "-nDX", "-o", "State", "-j", job(sweep)) or (
+        "REQUEUED" in slurm("sacct", "-nDX", "-o", "State", "-j", job(sweep)))
+    same_as_undisturbed(sweep)
