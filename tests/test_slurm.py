@@ -42,6 +42,11 @@ def slurm(*words: str) -> str:
     return subprocess.run(words, check=True, capture_output=True, text=True, timeout=60).stdout
 
 
+def queued(folder: Path) -> bool:
+    """Whether jobs of a sweep that was sent from a folder are in the queue."""
+    return str(folder) in slurm("squeue", "-h", "-o", "%Z").splitlines()
+
+
 def job(sweep: Sweep) -> str:
     """The id of the only job of a sweep."""
     path, = sweep.directory.glob(".submitit/*/*_submitted.pkl")
@@ -83,7 +88,7 @@ def test_a_bug_in_one_job_leaves_its_traceback_and_the_others(tmp_path: Path) ->
 def test_a_partition_that_is_not_there_gets_one_line(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, "hydra.launcher.partition=nowhere", "seed=0,1")
     code, _, err = sweep.wait()
-    assert code == 2 and err.count("\n") == 1 and not slurm("squeue", "-h")
+    assert code == 2 and err.count("\n") == 1 and not queued(tmp_path)
     assert err.startswith("error: hydra/launcher=slurm: the jobs were refused (sbatch: error: ")
     assert err.endswith("mem_gb as `sinfo` shows them\n")
 
@@ -120,7 +125,7 @@ def test_a_cancelled_job_stays_cancelled(tmp_path: Path) -> None:
     slurm("scancel", job(sweep))
     code, _, err = sweep.wait()
     assert code == 1 and err.count("\n") == 1
-    assert err.startswith("error: job 0 (") and "CANCELLED" in err and not slurm("squeue", "-h")
+    assert err.startswith("error: job 0 (") and "CANCELLED" in err and not queued(tmp_path)
     assert list(sweep.run(0).glob("checkpoint_*"))  # TERM came before KILL
 
 
