@@ -26,12 +26,13 @@ demo: setup ## Run the main job: two networks invent a language and add with it
 check: setup ## The fast tier, under a minute: ruff, pyright, floors, unit tests
 	$(BIN)/ruff check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 test: setup ## Everything: ruff, pyright, all tests
 	$(BIN)/ruff check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations 10
+	$(BIN)/python -m pytest -n 2 --durations 10 --ignore tests/test_slurm.py
+	$(BIN)/python -m pytest --durations 3 tests/test_slurm.py
 
 cluster: setup ## Start a real Slurm of one machine to try sweeps on (Debian, as root)
 	bash tests/cluster/slurm-up.sh

@@ -1,4 +1,7 @@
-"""Sweeps on a real Slurm of one machine (tests/cluster), which these tests start themselves."""
+"""Sweeps on a real Slurm of one machine (tests/cluster), which these tests start themselves.
+
+One process runs them: they share one queue.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from test_launch import broken
 
 CLUSTER = Path(__file__).parent / "cluster"
 LONG = ["trainer.max_steps=600", "seed=3"]
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="session", autouse=True)
