@@ -89,7 +89,9 @@ def test_thought_tokens_are_trained_and_come_back(kind: str, run: Door) -> None:
     assert [tokenizer.convert_tokens_to_ids(f"<t{i}>") for i in range(4)] == [
         *range(len(tokenizer) - 3, len(tokenizer)), None]
     assert tokenizer.encode("x<t1>", add_special_tokens=False)[-1] == len(tokenizer) - 2
-    config = HfConfig(name="model", thought_tokens=3, thought_init="random")
+    words = {"thought_init": "words", "thought_words": ["a", "b"]} if kind.startswith(
+        "adapter") else {"thought_init": "random"}  # as in KINDS
+    config = HfConfig(name="model", thought_tokens=3, **words)
     torch.manual_seed(0)
     fresh = load_text_model(config, len(load_vocabulary(config))).network
     rows = slice(len(tokenizer) - 3, None)
@@ -97,6 +99,14 @@ def test_thought_tokens_are_trained_and_come_back(kind: str, run: Door) -> None:
         new = model.get_input_embeddings()(torch.arange(len(tokenizer)))[rows]
         first = fresh.get_input_embeddings()(torch.arange(len(tokenizer)))[rows]
     assert not torch.allclose(new, first, atol=1e-3)
+    heads = [one.get_output_embeddings().weight[rows].detach() for one in (
+        model.merge_and_unload() if kind.startswith("adapter") else model, fresh)]
+    moved = (heads[0] - heads[1]).abs().amax(1)
+    assert (moved > 1e-3).all()  # each of them was less likely or more, at every step
+    if kind.startswith("adapter"):
+        said = json.loads(Path("run/checkpoint_1/adapter_config.json").read_text())
+        new_ids = list(range(len(tokenizer) - 3, len(tokenizer)))
+        assert list(said["trainable_token_indices"].values()) == [new_ids, new_ids]
     if kind.startswith("adapter"):  # apart from the base, whose own words stay
         base, _ = plainly(Path("model"))
         size = Path("run/checkpoint_1/adapter_model.safetensors").stat().st_size

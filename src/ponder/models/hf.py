@@ -84,13 +84,17 @@ class TextModel(nn.Module):
         """
         count = self.words or 0
         new = list(range(count - config.thought_tokens, count))
+        rows = {name: new for name, part in self.model.named_modules() if new and part in (
+            self.model.get_input_embeddings(), self.head)}  # type: ignore[operator]
+        if self.model.config.tie_word_embeddings:  # type: ignore[union-attr]
+            rows = dict(list(rows.items())[:1])
         alpha = 2 * config.lora_r if config.lora_alpha is None else config.lora_alpha
         targets = list(config.lora_targets)
         peft = library("peft")
         lora = peft.LoraConfig(
             r=config.lora_r, lora_alpha=alpha, lora_dropout=config.lora_dropout,
             target_modules="all-linear" if targets == ["all-linear"] else targets,
-            task_type="CAUSAL_LM", trainable_token_indices=new or None)
+            task_type="CAUSAL_LM", trainable_token_indices=rows or None)
         self.model = peft.get_peft_model(self.model, lora)
 
     def read(self, tokens: Tensor, mask: Tensor | None = None, past: list[Segment] | None = None,
