@@ -107,7 +107,7 @@ def test_thought_tokens_are_trained_and_come_back(kind: str, run: Door) -> None:
         said = json.loads(Path("run/checkpoint_1/adapter_config.json").read_text())
         new_ids = list(range(len(tokenizer) - 3, len(tokenizer)))
         assert list(said["trainable_token_indices"].values()) == [new_ids, new_ids]
-    if kind.startswith("adapter"):  # apart from the base, whose own words stay
+        # apart from the base, whose own words stay
         base, _ = plainly(Path("model"))
         size = Path("run/checkpoint_1/adapter_model.safetensors").stat().st_size
         assert size < Path("model/model.safetensors").stat().st_size
