@@ -63,10 +63,8 @@ def pairs(policy: TextPolicy, count: int, seed: int) -> Rollouts:
     real = thought[:, :-1] != words.pad
     problems = Problems(question, question[:, :1], None, words.pad, padded=True)
     right = torch.tensor([1.0, 0.0]).repeat(count)
-    found = Rollouts(problems, 2, thought, real, torch.zeros(real.shape), learn=real, reward=right,
-                     parts={"exact_match": right})
-    found.weight = torch.zeros(2 * count)
-    return found
+    return Rollouts(problems, 2, thought, real, torch.zeros(real.shape), learn=real, reward=right,
+                    parts={"exact_match": right})
 
 
 def batches(policy: TextPolicy, steps: int, device: torch.device) -> list[Rollouts]:

@@ -10,10 +10,12 @@ from pathlib import Path
 import torch
 
 from ponder.build_text import (
+    build_rules,
     build_text_evaluation,
     build_text_policy,
     build_text_task,
     build_writer,
+    has_leash,
     preloaded,
     val_rollouts,
 )
@@ -61,7 +63,7 @@ def build_policy(config: Config, task: Task) -> Policy:
             raise UserError(f"model.name={config.model.name}: has no answerer/ of its own; legal: "
                             "answerer.model=shared, or a checkpoint with one")
         answerer = _network(config, task, path)
-    return Policy(thinker, answerer, task.vocabulary, _rules(config),
+    return Policy(thinker, answerer, task.vocabulary, build_rules(config),
                   config.answerer.model == "frozen", _critic(config, task, thinker),
                   _reference(config, task, thinker))
 
@@ -80,19 +82,11 @@ def _reference(config: Config, task: Task, thinker: Transformer) -> Transformer 
 
     With reward=reference that name is of a model without thoughts, and no leash.
     """
-    strategy = config.strategy
-    leashed = strategy.name == "dpo" or getattr(strategy, "kl", 0) not in (0, 0.0)
-    if not leashed or config.thinker.tokens == 0:
+    if not has_leash(config) or config.thinker.tokens == 0:
         return None
     if config.model.ref_name is not None and "reference" not in config.reward:
         return _network(config, task, config.model.ref_name, "model.ref_name")
     return copy.deepcopy(thinker)
-
-
-def _rules(config: Config) -> Rules:
-    sees = config.answerer.sees
-    return Rules(config.thinker.tokens, config.thinker.stops, "question" in sees,
-                 "thought" in sees)
 
 
 def _network(config: Config, task: Task, path: str | None, key: str = "model.name",

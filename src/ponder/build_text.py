@@ -38,13 +38,23 @@ def build_text_policy(config: Config, task: Qa) -> TextPolicy:
     vocabulary = task.vocabulary
     net = load_text_model(config.model, len(vocabulary))
     net.entropy_learns = config.strategy.entropy not in (0, 0.0)
-    sees = config.answerer.sees
-    rules = Rules(config.thinker.tokens, config.thinker.stops, "question" in sees,
-                  "thought" in sees)
-    strategy = config.strategy
-    leashed = strategy.name == "dpo" or getattr(strategy, "kl", 0) not in (0, 0.0)
-    return TextPolicy(net, vocabulary, rules, config.task.answer, _critic(config, net),
+    leashed = has_leash(config)
+    return TextPolicy(net, vocabulary, build_rules(config), config.task.answer,
+                      _critic(config, net),
                       _reference(config, net, len(vocabulary)) if leashed else None, leashed)
+
+
+def build_rules(config: Config) -> Rules:
+    """How thoughts end, and what the answerer sees; of any policy."""
+    sees = config.answerer.sees
+    return Rules(config.thinker.tokens, config.thinker.stops, "question" in sees,
+                 "thought" in sees)
+
+
+def has_leash(config: Config) -> bool:
+    """Whether the strategy compares the thinker with a reference; with any policy."""
+    strategy = config.strategy
+    return strategy.name == "dpo" or getattr(strategy, "kl", 0) not in (0, 0.0)
 
 
 def _critic(config: Config, net: TextModel) -> Critic | None:
