@@ -15,8 +15,8 @@ from ponder.sweeps.state import LOST, states
 
 
 class Grid(BasicSweeper):
-    """Every combination of the values. What Hydra composes only to see whether it can is left to the
-    launcher, which composes every job before it sends one.
+    """Every combination of the values. What Hydra composes only to see whether it can is left to
+    the launcher, which composes every job before it sends one.
     """
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:

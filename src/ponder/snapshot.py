@@ -10,7 +10,7 @@ import hashlib
 import os
 import shutil
 import subprocess
-import tempfile
+import uuid
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -72,8 +72,7 @@ def freeze(folder: Path) -> Path:
     copy = folder / digest.hexdigest()[:12]
     if copy.is_dir():
         return copy
-    folder.mkdir(parents=True, exist_ok=True)
-    making = Path(tempfile.mkdtemp(prefix=".", dir=folder))
+    making = folder / f".{uuid.uuid4().hex}"
     for name in _files():
         (making / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, making / name)

@@ -6,6 +6,7 @@ already, or goes on, is not launched again.
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -70,7 +71,11 @@ class Sweeping(Launcher):
         return self.task_function.keywords["codes"]
 
     def run(self, config: DictConfig, job: Any) -> JobReturn:
-        """Do a job that was composed before, under the id `job`, in this process."""
+        """Do a job that was composed before, under the id `job`, in this process.
+
+        Of a copy, as Hydra seals what it runs, and a requeued job is pickled once more.
+        """
+        config = copy.deepcopy(config)
         with open_dict(config):
             config.hydra.job.id = job
         return run_job(hydra_context=self.hydra_context, task_function=self.task_function,

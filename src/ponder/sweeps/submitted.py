@@ -166,7 +166,11 @@ def _was_killed(job: Any) -> bool:
 
 
 def _about(job: Any, lost: Exception) -> JobFailed:
-    """A line about a job that has left no result."""
-    reason = str(lost).strip().splitlines()
-    return JobFailed(f"{job.state}, without a result ({reason[0][:160] if reason else lost!r}); "
+    """A line about a job that has left no result, or none of ours: the end of the traceback that
+    submitit tells of, else its first line.
+    """
+    reason = [line for line in str(lost).splitlines() if line.strip()] or [repr(lost)]
+    rules = [number for number, line in enumerate(reason) if not line.strip("-")]
+    said = reason[rules[-1] - 1] if "trace" in reason[0] and len(rules) > 1 else reason[0]
+    return JobFailed(f"{job.state}, without a result ({said.strip()[:160]}); "
                      f"its words: {job.paths.stderr}")
