@@ -17,7 +17,7 @@ import pytest
 
 import ponder.actions
 from conftest import Door
-from ponder import cli
+from ponder import cli, job
 from ponder.config import VARIANTS, Config
 from ponder.errors import UserError
 from ponder.help import choices, help_text
@@ -232,7 +232,7 @@ def test_a_damaged_configuration_gets_one_line(content: str, tmp_path: Path) -> 
     path = tmp_path / "ponder.json"
     path.write_text(content)
     with pytest.raises(UserError) as error:
-        cli._of_checkpoint(path)
+        job._of_checkpoint(path)
     line = str(error.value)
     assert line.startswith(f"{path}: cannot be read (") and "\n" not in line
     assert line.endswith("; legal: the ponder.json of a checkpoint of this version")
@@ -301,7 +301,7 @@ def test_help_names_every_group_choice_and_flag(door: Door) -> None:
         for name, about in options.items():
             assert about and re.search(rf"^ +{name} +{re.escape(about)}$", text, re.M), name
     assert set(choices(cli.CONF)["variant"]) == set(VARIANTS)
-    assert len(re.findall(r"^  python run\.py", text, re.M)) == 8
+    assert len(re.findall(r"^  python run\.py", text, re.M)) == 10
     assert door("-h") == door("task.max=10", "--help") == (0, text, "")
 
 

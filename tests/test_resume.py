@@ -21,7 +21,8 @@ import torch
 from conftest import Door
 from ponder import rewards
 from ponder.checkpoint import save
-from ponder.resume import hold, newest
+from ponder.hold import hold
+from ponder.resume import newest
 from ponder.signals import Signals
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))

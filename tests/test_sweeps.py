@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,9 @@ import ponder.actions
 from conftest import Door
 from ponder import snapshot
 from ponder.config import Config
+from ponder.sweeps import follow
 from ponder.sweeps import state as state_module
+from ponder.sweeps.follow import Follower
 from ponder.sweeps.record import Job, lives, process, read, write
 from ponder.sweeps.state import State, states
 from ponder.sweeps.table import counted
@@ -160,19 +163,31 @@ def test_jobs_that_are_the_same_count_each(door: Door, calls: Calls) -> None:
     assert door(*SWEEP, "run_type=a,b,c", "seed=1")[0] == 0 and seeds(calls) == [1]
 
 
-def test_a_job_that_goes_on_is_waited_for_not_sent(door: Door, calls: Calls) -> None:
-    """As one of a sweep whose driver was killed: its runs end one after another."""
+def test_a_job_that_goes_on_is_waited_for_not_sent(door: Door, calls: Calls,
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one of a sweep whose driver was killed. The jobs end when they have been seen to run."""
     assert door(*SWEEP, "seed=1,2")[0] == 0
     calls.clear()
-    jobs = read(Path("sweep"))
-    script = "import sys, time; time.sleep(3); open(sys.argv[1], 'w').write(sys.argv[2])"
+    jobs, children = read(Path("sweep")), list[subprocess.Popen]()
+    script = "import sys; input(); open(sys.argv[1], 'w').write(sys.argv[2])"
     for job, name, text in (
             (jobs[0], "summary.json", '{"status": "done", "accuracy": 0.7}'),
             (jobs[1], "error.txt", "ValueError: late\n")):
         directory = Path("sweep") / job.directory
         (directory / "summary.json").unlink()
-        child = subprocess.Popen([sys.executable, "-c", script, str(directory / name), text])
-        write(Path("sweep"), [replace(job, id=process(child.pid))])
+        children.append(subprocess.Popen([sys.executable, "-c", script, str(directory / name),
+                                          text], stdin=subprocess.PIPE))
+        write(Path("sweep"), [replace(job, id=process(children[-1].pid))])
+
+    def look(self: Follower, before: Any = Follower.look) -> Any:
+        found = before(self)
+        for child in children:
+            if child.returncode is None:
+                child.communicate(b"\n")
+        return found
+
+    monkeypatch.setattr(Follower, "look", look)
+    monkeypatch.setattr(follow, "EVERY", 0.0)
     code, out, err = door(*SWEEP, "seed=1,2")
     assert (code, calls) == (1, []) and "2 more go on already" in out
     assert "2 running" in out and err == "error: job 1 (seed=2): ValueError: late\n"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ponder.errors import ERROR, JobFailed, UserError, explain
+from ponder.hold import LOCK, of_another
 from ponder.signals import GivenUp, guard
 from ponder.snapshot import DIFF, note
 
@@ -161,8 +162,9 @@ def _forget(directory: Path) -> None:
     """Remove the directory of a refused job, where nothing but Hydra's own files is in it."""
     from ponder.config import WORDS
 
-    files = ("run.log", WORDS, DIFF)
-    if not {path.name for path in directory.glob("*")} <= {".hydra", *files}:
+    files = ("run.log", WORDS, DIFF, LOCK)
+    there = {path.name for path in directory.glob("*")}
+    if of_another(directory) or not there <= {".hydra", *files}:
         return
     shutil.rmtree(directory / ".hydra", ignore_errors=True)
     for name in files:

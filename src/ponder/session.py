@@ -16,6 +16,7 @@ from ponder.config import Config
 from ponder.console import Plain, Silent, build_console
 from ponder.errors import UserError
 from ponder.evaluate import Evaluation
+from ponder.hold import hold
 from ponder.log import Log, Nowhere, build_mirror
 from ponder.models.policy import Policy
 from ponder.models.text import TextPolicy
@@ -40,7 +41,7 @@ class Session:
 
     def __init__(self, config: Config, directory: Path) -> None:
         self.config, self.directory = config, directory
-        self.held = resume.hold(directory) if leads() else None
+        self.held = hold(directory) if leads() else None
         self.stopped: Callable[[], bool] = lambda: False
         self.device = build.build_device(config)
         self.task: Task = build.build_task(config)
