@@ -1,4 +1,4 @@
-"""One process at a time in the directory of a run: two would write over each other's checkpoints."""
+"""One process at a time in the directory of a run, as two would spoil each other's checkpoints."""
 
 from __future__ import annotations
 
