@@ -30,6 +30,7 @@ FLOORS = {
     "settings": 5, "gather": 5, "groups": 5, "compare_page": 5,
     "build": ROOF, "build_text": ROOF, "session": ROOF, "scribe": ROOF, "summary": ROOF,
     "actions": ROOF, "compare": ROOF, "cli": ROOF, "launcher": ROOF,
+    "sweeper": ROOF, "study": ROOF, "space": ROOF,
 }
 NEIGHBOURS = {("search", "rollout"), ("tasks", "tokens"), ("report", "figures"),
               ("report", "records"), ("settings", "figures"), ("gather", "settings"),
@@ -41,7 +42,7 @@ NEIGHBOURS = {("search", "rollout"), ("tasks", "tokens"), ("report", "figures"),
               ("checkpoint", "pretrained"), ("evaluate_text", "evaluate"), ("writing", "generate"),
               ("writing", "cache"), ("writing", "rollout"), ("preload", "rollout")}
 HEAVY = {"torch", "transformers", "pandas", "numpy", "peft", "accelerate", "datasets", "wandb",
-         "plotly", "rich", "safetensors", "pyarrow", "submitit"}
+         "plotly", "rich", "safetensors", "pyarrow", "submitit", "optuna"}
 
 
 def part_of(file: Path) -> str:

@@ -27,7 +27,7 @@ def check(config: Config) -> None:
         if getattr(config, group) is None:
             raise UserError(f"{group}=null: found null; legal: {', '.join(SCHEMAS[group])}")
     for key, value, about in leaves(config):
-        _check_leaf(key, value, about)
+        check_leaf(key, value, about)
     for name, weight in config.reward.items():
         if name not in REWARDS:
             raise UserError(f"reward.{name}: no such reward{closest(name, list(REWARDS))}; "
@@ -53,7 +53,8 @@ def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, dict]]:
             yield key, value, dict(item.metadata)
 
 
-def _check_leaf(key: str, value: Any, about: dict) -> None:
+def check_leaf(key: str, value: Any, about: dict) -> None:
+    """Raise `UserError` where a value is none that its key takes."""
     typed = f"{key}={shown(value)}"
     numbers = [value]
     if about.get("schedule"):
@@ -233,8 +234,7 @@ def _model_must_fit(config: Config) -> Iterator[str]:
         if ours and path is not None and not (Path(path) / "config.json").is_file():
             yield f"{key}={path}: found no config.json there; legal: a checkpoint directory"
     if config.action == "evaluate" and model.name is None:
-        yield ("action=evaluate: found model.name=null; legal: with "
-               "model.name=<checkpoint directory>")
+        yield "action=evaluate: found model.name=null; legal: model.name=<checkpoint directory>"
 
 
 def _files_must_fit(config: Config) -> Iterator[str]:
