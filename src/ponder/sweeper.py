@@ -168,9 +168,9 @@ def _queued(job: str) -> bool:
 
 
 def _alive(folder: Path) -> bool:
-    """Whether the process after which submitit has named a folder still works in it."""
+    """Whether the process after which submitit has named a folder still works beside it."""
     try:
         said = Path(f"/proc/{folder.name}/cmdline").read_bytes()
     except OSError:
         return False
-    return str(folder).encode() in said
+    return str(folder.resolve().parent).encode() in said
