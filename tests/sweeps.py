@@ -33,10 +33,10 @@ class Sweep:
     """A sweep that runs beside the test, in a directory of its own."""
 
     def __init__(self, folder: Path, *words: str, environment: dict[str, str] | None = None,
-                 name: str = "sweep") -> None:
+                 name: str = "sweep", root: Path = ROOT) -> None:
         self.directory = folder / name
         self.process = subprocess.Popen(
-            [sys.executable, str(ROOT / "run.py"), "-m", f"hydra.sweep.dir={self.directory}",
+            [sys.executable, str(root / "run.py"), "-m", f"hydra.sweep.dir={self.directory}",
              *SMALL, *words], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             text=True, env=clean(**(environment or {})))
 

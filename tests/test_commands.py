@@ -17,10 +17,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from conftest import Door
-from ponder.cli import CONF, read
+from ponder.cli import CONF
 from ponder.compat import rewrite
 from ponder.config import Config
 from ponder.errors import refuse_words
+from ponder.job import read
 from ponder.launch import launched
 from ponder.legacy import MODEL
 from test_legacy import KEPT, SINGLE_BATCH, VALIDATION, composed, today, words_of

@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from ponder.check import check_leaf, leaves
-from ponder.cli import CONF, read
+from ponder.cli import CONF
 from ponder.compat import DEFAULT_VARIANTS, rewrite
 from ponder.config import (
     GROUPS,
@@ -28,6 +28,7 @@ from ponder.config import (
 )
 from ponder.config.rollouts import SearchConfig
 from ponder.errors import UserError
+from ponder.job import read
 from ponder.rewards import REWARDS as REWARD_FUNCTIONS
 from ponder.search import SEARCHES
 from ponder.strategies import STRATEGIES

@@ -136,8 +136,8 @@ def test_a_sweep_goes_on_after_a_mistake_and_still_says_2(door: Door, ran: list,
                                                           tmp_path: Path) -> None:
     code, _, err = door("seed=1", "-m", "think=false,true", "clean=true", "task.max=10")
     assert code == 2
-    assert err == ("error: variant=[clean]: found thinker.tokens=0; legal: together with think, as "
-                   "in variant=[think,clean]\n")
+    assert err == ("error: job 0 (variant=[clean] seed=1 task.max=10): variant=[clean]: found "
+                   "thinker.tokens=0; legal: together with think, as in variant=[think,clean]\n")
     assert [(config.seed, config.reward) for config, _ in ran] == [(1, {"gold_thought": 1.0})]
     folders = [path.name for path in tmp_path.glob("star_runs/*/*") if path.is_dir()]
     assert sorted(folders) == sorted(directory.name for _, directory in ran)

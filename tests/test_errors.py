@@ -15,11 +15,12 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from ponder.cli import CONF, read
+from ponder.cli import CONF
 from ponder.compat import rewrite
 from ponder.config import REWARDS, register
 from ponder.config.tasks import LANGUAGES
 from ponder.errors import UserError, closest, explain, refuse_words, shown
+from ponder.job import read
 
 FORMS = "a number, or linear, cosine or exponential(start, end, steps)"
 STRATEGIES = "dpo, exact, grpo, ppo, reinforce, rloo, sft, star"

@@ -18,7 +18,7 @@ import cloudpickle
 import pytest
 
 from conftest import Door
-from ponder import cli
+from ponder import job
 from ponder.errors import JobFailed, UserError
 from ponder.launch import launched
 from ponder.signals import GivenUp, Signals, guard
@@ -76,13 +76,13 @@ def test_what_a_job_asks_for_may_be_typed(door: Door) -> None:
 
 
 def elsewhere(directory: Path, monkeypatch: pytest.MonkeyPatch, does: Callable) -> float | None:
-    """`cli.job` as a launcher's process calls it, around `does`."""
+    """`job.job` as a launcher's process calls it, around `does`."""
     import ponder.actions
 
-    monkeypatch.setattr(cli, "read", lambda node: SimpleNamespace(action="train"))
-    monkeypatch.setattr(cli, "_directory", lambda: directory)
+    monkeypatch.setattr(job, "read", lambda node: SimpleNamespace(action="train"))
+    monkeypatch.setattr(job, "_directory", lambda: directory)
     monkeypatch.setattr(ponder.actions, "run", lambda config, directory: does())
-    return cli.job(None, [], home="elsewhere:1")
+    return job.job(None, [], home="elsewhere:1")
 
 
 class Odd(Exception):
@@ -131,7 +131,7 @@ def test_a_job_returns_a_plain_number(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_the_door_has_no_globals() -> None:
     """What is global in `__main__` is pickled with a job, and pickled again when it is requeued."""
-    door = ast.parse((Path(cli.__file__).parents[2] / "run.py").read_text())
+    door = ast.parse((Path(job.__file__).parents[2] / "run.py").read_text())
     assert [type(node).__name__ for node in door.body] == ["Expr", "ImportFrom", "If"]
 
 
@@ -269,7 +269,7 @@ def test_a_short_time_counts_as_a_timeout_and_too_many_end_the_job(tmp_path: Pat
 def test_one_failing_job_does_not_end_the_others(tmp_path: Path) -> None:
     """Hydra would call it COMPLETED, and say nothing in its files."""
     sweep = Sweep(tmp_path, "hydra/launcher=local", "seed=1,2,3", "trainer.max_steps=10",
-                  environment={"PYTHONPATH": str(broken(tmp_path, seed=1))})
+                  environment={"PYTHONPATH": str(broken(tmp_path, "node.seed == 1"))})
     code, _, err = sweep.wait()
     assert code == 1 and err.count("\n") == 1
     assert err.startswith("error: job 0 (") and "seed=1" in err and "ZeroDivisionError" in err
@@ -277,13 +277,13 @@ def test_one_failing_job_does_not_end_the_others(tmp_path: Path) -> None:
     assert len(summaries(sweep.directory)) == 2
 
 
-def broken(folder: Path, seed: int) -> Path:
-    """A directory for PYTHONPATH that spoils runs of one seed."""
+def broken(folder: Path, where: str) -> Path:
+    """A directory for PYTHONPATH that spoils runs whose configuration `node` is such."""
     path = folder / "spoilt"
     path.mkdir(exist_ok=True)
     (path / "sitecustomize.py").write_text(
-        "import ponder.check\n"
-        "def fail(config, before=ponder.check.check):\n"
-        f"    return 1 / 0 if config.seed == {seed} else before(config)\n"
-        "ponder.check.check = fail\n")
+        "import ponder.job\n"
+        "def fail(node, before=ponder.job.read):\n"
+        f"    return 1 / 0 if {where} else before(node)\n"
+        "ponder.job.read = fail\n")
     return path

@@ -15,9 +15,10 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from conftest import Door
-from ponder.cli import CONF, read
+from ponder.cli import CONF
 from ponder.compat import rewrite
 from ponder.config import register
+from ponder.job import read
 from ponder.legacy import KEYS, MODEL, modern, parameter_name
 
 SINGLE_BATCH = ("python run.py trainer.single_batch=true trainer.gen_batch_size=8 "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 import os
 import signal
@@ -19,8 +20,9 @@ import ponder.actions
 from conftest import Door
 from ponder.config import Config
 from ponder.errors import UserError
-from ponder.space import read_space
-from ponder.study import Study
+from ponder.sweeps import state as state_module
+from ponder.sweeps.space import read_space
+from ponder.sweeps.study import Study
 from sweeps import SMALL, Sweep, clean, steps, until
 
 needs_optuna = pytest.mark.skipif(importlib.util.find_spec("optuna") is None,
@@ -51,7 +53,10 @@ class Runs:
         broken = self.breaks.pop(len(self.rates) - 1, None)
         if broken is not None:
             raise broken
-        return self.returns(config)
+        accuracy = self.returns(config)
+        (directory / "summary.json").write_text(
+            json.dumps({"status": "done", "accuracy": accuracy}))
+        return accuracy
 
 
 @pytest.fixture
@@ -130,8 +135,8 @@ def test_a_study_without_any_accuracy_gets_one_line(door: Door, runs: Runs) -> N
 
 @needs_optuna
 @pytest.mark.parametrize("jobs", [1, 3])
-def test_an_interrupted_study_goes_on_as_if_nothing_had_been(jobs: int, door: Door,
-                                                            runs: Runs) -> None:
+def test_an_interrupted_study_goes_on_as_if_nothing_had_been(
+        jobs: int, door: Door, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     words = [LR, "hydra.sweeper.n_trials=6", f"hydra.sweeper.n_jobs={jobs}",
              "+hydra.sweeper.sampler.n_startup_trials=2"]
     assert door("-m", "hydra/sweeper=optuna", "hydra.sweep.dir=plain", *words)[0] == 0
@@ -141,12 +146,13 @@ def test_an_interrupted_study_goes_on_as_if_nothing_had_been(jobs: int, door: Do
     assert door(*STUDY, *words)[0] == 130
     before = 4 - 4 % jobs  # how many had come back
     assert runs.rates == undisturbed[:5] and not Path("here/optimization_results.yaml").exists()
-    sent = list(runs.directories)
+    interrupted = runs.directories[4]
     runs.__init__()
+    monkeypatch.setattr(state_module, "lives", lambda name: False)  # as in another process
     code, out, _ = door(*STUDY, *words)
     assert code == 0 and f"{before} of 6 trials are done" in out
-    assert runs.rates == undisturbed[before:]  # those that had not come back, with their words
-    assert runs.directories[:5 - before] == sent[before:]  # and in their directories
+    assert runs.rates == undisturbed[4:]  # what had ended does not run again
+    assert runs.directories[0] == interrupted  # and what had not goes on where it was
     assert results()["trials"] == 6
     runs.__init__()
     assert door(*STUDY, *words)[0] == 0 and runs.rates == []  # there is nothing left to do
@@ -165,9 +171,9 @@ def test_other_words_in_the_same_directory_are_another_study(door: Door, runs: R
 
 def test_without_optuna_one_line_says_how_to_get_it(door: Door, runs: Runs,
                                                     monkeypatch: pytest.MonkeyPatch) -> None:
-    import ponder.sweeper
+    import ponder.sweeps.sweeper
 
-    monkeypatch.setattr(ponder.sweeper, "find_spec", lambda name: None)
+    monkeypatch.setattr(ponder.sweeps.sweeper, "find_spec", lambda name: None)
     assert door(*STUDY, LR) == (2, "", (
         "error: hydra/sweeper=optuna: optuna is not installed; legal: pip install ponder[optuna], "
         "or no word about a sweeper for every combination\n"))
@@ -197,6 +203,7 @@ def test_a_sweeper_without_a_sweep_gets_one_line(door: Door, runs: Runs) -> None
     ([LR, "+hydra.sweeper.sampler.foo=1"], "hydra.sweeper.sampler=tpe: found "),
     ([LR, "hydra.sweeper.storage=/proc/no"], "hydra.sweeper.storage=/proc/no: cannot be used ("),
     ([LR, "hydra.sweeper.storage=foo://x"], "hydra.sweeper.storage=foo://x: cannot be used ("),
+    ([LR, "sweep.detach=true"], "sweep.detach=true: found hydra/sweeper=optuna, which waits "),
     ([LR, "hydra/sweeper=optuno"], "hydra/sweeper=optuno: found 'optuno' (did you mean optuna?); "),
 ])
 def test_a_mistake_gets_one_line_and_runs_nothing(words: list[str], line: str, door: Door,
@@ -238,16 +245,16 @@ def test_words_are_distributions(word: str, kind: str, about: dict) -> None:
 
 @needs_optuna
 def test_a_trial_that_was_cut_off_before_it_was_known_does_not_count(tmp_path: Path) -> None:
-    """Killed between Optuna's number and our directory for it."""
+    """Killed between Optuna's number and the values for it."""
     from ponder.config.study import StudyConfig
 
     space = read_space(["seed=int(interval(0,9))"], None)
     settings = OmegaConf.structured(StudyConfig(n_trials=2))
-    study = Study(settings, space, tmp_path, lambda words, number: f"run_{number}")
-    study.known.ask(space.free)
+    study = Study(settings, space, tmp_path)
+    study.known.ask()
     trial, = study.fresh()
-    assert (trial.number, trial.directory, study.done) == (1, "run_1", 0)
-    again = Study(settings, space, tmp_path, lambda words, number: f"run_{number}")
+    assert (trial.number, trial.words, study.done) == (1, [f"seed={trial.values['seed']}"], 0)
+    again = Study(settings, space, tmp_path)
     assert again.unfinished() == [trial]
     again.tell(trial, 0.5)
     assert (again.done, again.unfinished(), again.best()) == (1, [], (trial, 0.5))
@@ -259,7 +266,7 @@ def test_a_trial_that_was_cut_off_before_it_was_known_does_not_count(tmp_path: P
 @needs_optuna
 @pytest.mark.slow
 def test_a_study_on_this_machine_outlives_its_driver(tmp_path: Path) -> None:
-    """Killed, while two runs work: they are waited for, not begun beside themselves."""
+    """Killed, while two runs work: the next one waits for them."""
     words = ["hydra/sweeper=optuna", "hydra/launcher=local", "hydra.launcher.cpus_per_task=1",
              "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=2", LR, "trainer.max_steps=500"]
     sweep = Sweep(tmp_path, *words)
@@ -270,7 +277,7 @@ def test_a_study_on_this_machine_outlives_its_driver(tmp_path: Path) -> None:
     code, out, err = again.wait()
     assert (code, err) == (0, ""), err
     assert "0 of 2 trials are done" in out and "best of 2 trials (0 failed): #" in out
-    assert "#0 is still running as job " in out
+    assert "2 more go on already: " in out
     for number in range(2):
         assert len(list(sweep.directory.glob(f"*_{number}"))) == 1
         assert steps(sweep.run(number)) >= 500 and (sweep.run(number) / "summary.json").is_file()

@@ -1,55 +1,21 @@
-"""Sweeps on a real Slurm of one machine (tests/cluster), which these tests start themselves.
-
-One process runs them: they share one queue.
-"""
+"""Jobs on a real Slurm: they start, fail, are told, killed, requeued, preempted, cancelled."""
 
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
-import shutil
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
+from slurm import cluster, queued, sent, slurm
 from sweeps import Sweep, alone, lines, steps, summaries, until, weights
 from test_launch import broken
 
-CLUSTER = Path(__file__).parent / "cluster"
 LONG = ["trainer.max_steps=600", "seed=3"]
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="session", autouse=True)
-def cluster() -> Iterator[None]:
-    """Started for these tests, and stopped behind them unless it was there before."""
-    if os.geteuid() or not (shutil.which("slurmctld") or shutil.which("apt-get")):
-        pytest.skip("a test cluster is started by root, with Slurm installed or apt-get to do it")
-    up = subprocess.run(["bash", str(CLUSTER / "slurm-up.sh")], capture_output=True, text=True)
-    if up.returncode:
-        pytest.skip(f"no test cluster: {(up.stderr or up.stdout).strip().splitlines()[-1]}")
-    yield
-    if "already up" not in up.stdout:
-        subprocess.run(["bash", str(CLUSTER / "slurm-down.sh")], check=True, capture_output=True)
-
-
-def sent(folder: Path, *words: str, **environment: str) -> Sweep:
-    """A sweep on the partition whose jobs others may push away."""
-    return Sweep(folder, "hydra.launcher.partition=overcap", "hydra.launcher.timeout_min=30",
-                 "hydra.launcher.mem_gb=1", *words, environment=environment)
-
-
-def slurm(*words: str) -> str:
-    return subprocess.run(words, check=True, capture_output=True, text=True, timeout=60).stdout
-
-
-def queued(folder: Path) -> bool:
-    """Whether jobs of a sweep that was sent from a folder are in the queue."""
-    return str(folder) in slurm("squeue", "-h", "-o", "%Z").splitlines()
+__all__ = ["cluster"]
 
 
 def job(sweep: Sweep) -> str:
@@ -82,7 +48,7 @@ def test_a_sweep_on_slurm_is_the_same_runs(tmp_path: Path) -> None:
 
 def test_a_bug_in_one_job_leaves_its_traceback_and_the_others(tmp_path: Path) -> None:
     sweep = sent(tmp_path, "seed=0,1,2,3", "trainer.max_steps=10",
-                 PYTHONPATH=str(broken(tmp_path, seed=0)))
+                 PYTHONPATH=str(broken(tmp_path, "node.seed == 0")))
     code, _, err = sweep.wait()
     assert code == 1 and err.count("\n") == 1 and err.startswith("error: job 0 (")
     assert "ZeroDivisionError: division by zero; the traceback is in " in err
@@ -157,7 +123,7 @@ def test_a_study_on_slurm_goes_on_with_the_jobs_it_finds_there(tmp_path: Path) -
     second = sent(tmp_path, *words)
     code, out, err = second.wait()
     assert (code, err) == (0, "")
-    assert "0 of 3 trials are done" in out and "#0 is still running as job " in out
+    assert "0 of 3 trials are done" in out and "2 more go on already: " in out
     assert "best of 3 trials (0 failed): #" in out
     found = yaml.safe_load((second.directory / "optimization_results.yaml").read_text())
     assert found["trials"] == len(set(summaries(second.directory))) == 3

@@ -1,26 +1,30 @@
-"""The launchers `slurm` and `local`, where Hydra looks for launchers."""
+"""The launchers `here`, `local` and `slurm`, where Hydra looks for launchers."""
 
 from __future__ import annotations
 
 import os
-import time
 from typing import Any
 
-from ponder.launcher import Launcher
+from ponder.sweeps.launcher import OneByOne
+from ponder.sweeps.submitted import Submitted
 
 
-class Slurm(Launcher):
+class Here(OneByOne):
+    """All runs of a sweep here, one after another."""
+
+
+class Slurm(Submitted):
     """All runs of a sweep as one job array."""
 
-    _EXECUTOR = "slurm"
+    place = "slurm"
 
 
-class Local(Launcher):
+class Local(Submitted):
     """No more runs at once than there are cores for, each seeing the GPUs that its sweep sees,
     unless `gpus_per_node` says how many.
     """
 
-    _EXECUTOR = "local"
+    place = "local"
     gpus: str | None = None
 
     def __call__(self, *call: Any) -> Any:
@@ -30,12 +34,6 @@ class Local(Launcher):
                 os.environ["CUDA_VISIBLE_DEVICES"] = self.gpus
         return super().__call__(*call)
 
-    def send(self, executor: Any, calls: list[tuple]) -> list[Any]:
+    def room(self, jobs: int) -> int:
         self.gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
-        room = max(1, len(os.sched_getaffinity(0)) // (self.params.get("cpus_per_task") or 1))
-        jobs: list[Any] = []
-        for call in calls:
-            while sum(not job.done() for job in jobs) >= room:
-                time.sleep(0.1)
-            jobs.append(executor.submit(self, *call))
-        return jobs
+        return max(1, len(os.sched_getaffinity(0)) // (self.params.get("cpus_per_task") or 1))

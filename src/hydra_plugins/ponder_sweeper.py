@@ -1,9 +1,44 @@
-"""The sweeper `optuna`, where Hydra looks for sweepers."""
+"""The sweepers `grid`, `again` and `optuna`, where Hydra looks for sweepers."""
 
 from __future__ import annotations
 
-from ponder.sweeper import OptunaSweeper
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+
+from ponder.sweeps.record import read
+from ponder.sweeps.state import LOST, states
+from ponder.sweeps.sweeper import StudySweeper
 
 
-class Optuna(OptunaSweeper):
-    """A study of Optuna's, each trial a run."""
+class Grid(BasicSweeper):
+    """Every combination of the values. What Hydra composes only to see whether it can is left to
+    the launcher, which composes every job before it sends one.
+    """
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        pass
+
+
+class Again(Sweeper):
+    """The jobs of a sweep that failed or vanished."""
+
+    config: Any
+
+    def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
+        self.config, self.hydra_context = config, hydra_context
+        self.launcher: Any = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config)
+
+    def sweep(self, arguments: list[str]) -> Any:
+        directory = Path(self.config.hydra.sweep.dir)
+        lost = [state.job for state in states(directory, read(directory)) if state.name in LOST]
+        return self.launcher.launch([[f"hydra.sweep.subdir={job.directory}"] for job in lost], 0)
+
+
+class Optuna(StudySweeper):
+    """Values that Optuna chooses after it has heard of others."""

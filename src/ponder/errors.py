@@ -13,6 +13,7 @@ from typing import Any
 
 from ponder.schedule import FORMS
 
+ERROR = "error.txt"  # in a run directory: the traceback of its unexpected end
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ponder.config import GROUPS
+from ponder.config import GROUPS, OF_THE_CALL
 from ponder.errors import shown
 from ponder.figures import Curve, natural
 from ponder.gather import Result
@@ -19,8 +19,8 @@ from ponder.settings import KNOWN, settled
 NUMBERS = {"accuracy": "accuracy", "shuffled": "necessity/shuffled", "dropped": "necessity/dropped",
            "steps": "steps", "seconds": "seconds"}
 # Keys, and groups of keys, that say where a run's files and words go, and nothing of its result.
-NEVER = {"seed", "run_type", "out", "runs", "resume", "hydra", "logger", "trainer.keep_checkpoints",
-         "trainer.log_every_n_steps", "trainer.save_every_n_steps"}
+NEVER = {*OF_THE_CALL, "seed", "hydra", "trainer.keep_checkpoints", "trainer.log_every_n_steps",
+         "trainer.save_every_n_steps"} - {"action", "step"}
 CHOICES = (*(f"{group}.{name}" for group, name in GROUPS), "reward")  # values that say the key
 NOTHING, UNKNOWN = "", "?"
 

@@ -9,7 +9,9 @@ from ponder.errors import UserError
 LAUNCHER = "hydra/launcher="
 SWEEPER = "hydra/sweeper="
 PARTITION = "hydra.launcher.partition="
-SUBMITITS = {"submitit_slurm": "slurm", "submitit_local": "local"}  # ours wait for every job
+OURS = {"submitit_slurm": "slurm", "submitit_local": "local", "basic": "here"}  # instead of Hydra's
+AWAY = ("slurm", "local")
+SWEEPING = {"-m", "--multirun", "hydra.mode=MULTIRUN"}
 ONLY_PRINT = {"--cfg", "-c", "--info", "-i", "--help", "--hydra-help", "--shell-completion", "-sc"}
 
 
@@ -19,10 +21,10 @@ def launched(arguments: list[str]) -> list[str]:
     Raises `UserError` for a launcher or a sweeper without -m, which Hydra passes over in silence,
     and for Slurm on a machine that has none.
     """
-    arguments = [_ours(word) for word in arguments]
+    arguments = _to_directory([_ours(word) for word in arguments])
     prints = any(word.partition("=")[0] in ONLY_PRINT for word in arguments)
     for word in arguments:
-        if word.startswith(SWEEPER) and not prints and not _sweeping(arguments):
+        if word.startswith(SWEEPER) and not prints and not SWEEPING & set(arguments):
             raise UserError(f"{word}: found no -m, without which nothing is swept; legal: -m in "
                             "front, or no word about a sweeper")
     named = [word for word in arguments if word.startswith(LAUNCHER)]
@@ -35,18 +37,22 @@ def launched(arguments: list[str]) -> list[str]:
     return arguments
 
 
+def _to_directory(arguments: list[str]) -> list[str]:
+    """A sweep goes where `sweep.dir` says, too."""
+    said = [word.partition("=")[2] for word in arguments if word.startswith("sweep.dir=")]
+    if not said or not SWEEPING & set(arguments):
+        return arguments
+    return [*arguments, f"hydra.sweep.dir={said[-1]}"]
+
+
 def _ours(word: str) -> str:
     key, _, name = word.partition("=")
-    return f"{LAUNCHER}{SUBMITITS[name]}" if f"{key}=" == LAUNCHER and name in SUBMITITS else word
-
-
-def _sweeping(arguments: list[str]) -> bool:
-    return not {"-m", "--multirun", "hydra.mode=MULTIRUN"}.isdisjoint(arguments)
+    return f"{LAUNCHER}{OURS[name]}" if f"{key}=" == LAUNCHER and name in OURS else word
 
 
 def _refuse(said: str, launcher: str, arguments: list[str]) -> None:
     """Raise `UserError` where the launcher that `said` asks for cannot be used."""
-    if launcher in SUBMITITS.values() and not _sweeping(arguments):
+    if launcher in AWAY and not SWEEPING & set(arguments):
         raise UserError(f"{said}: found no -m, without which nothing is launched; legal: -m in "
                         "front, or no word about a launcher, to run here")
     if launcher == "slurm" and not shutil.which("sbatch"):

@@ -19,6 +19,7 @@ class Metric(NamedTuple):
 METRICS: dict[str, list[Metric]] = {
     "Where the run stands": [
         Metric("step", "steps", "optimizer steps done"),
+        Metric("last_step", "steps", "the last step of the run, as far as is known by now"),
         Metric("epoch", "rounds", "rounds of sampling and learning that are complete"),
         Metric("seconds", "s", "training alone: no evaluation, logging or saving"),
         Metric("steps_per_second", "1/s", "over the whole run so far"),

@@ -22,8 +22,8 @@ Made by `python -m ponder.reference`. A group is chosen as `group=name`; a key i
 def page() -> str:
     """The whole page as Markdown."""
     parts = [HEAD, "## The spine\n", table(Config, "")]
-    for key, node in {"thinker": "thinker", "answerer": "answerer"}.items():
-        schema = type(getattr(Config(), node))
+    for key in ("thinker", "answerer", "sweep"):
+        schema = type(getattr(Config(), key))
         parts += [f"## {key}\n", f"{schema.__doc__}\n", table(schema, f"{key}.")]
     for group, schemas in SCHEMAS.items():
         for name, schema in schemas.items():

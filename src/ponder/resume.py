@@ -16,12 +16,11 @@ from typing import Any
 import torch
 
 from ponder.checkpoint import file_sha256, write_json
-from ponder.config import WANDB_ID, WORDS
+from ponder.config import OF_THE_CALL, WANDB_ID, WORDS
 from ponder.errors import UserError
 
 # Keys that say how long, how loud or how safe a run is, and not what it computes.
-MAY_CHANGE = {"action", "run_type", "out", "runs", "step", "logger", "resume",
-              "trainer.max_steps", "trainer.max_epochs", "trainer.target_accuracy",
+MAY_CHANGE = {*OF_THE_CALL, "trainer.max_steps", "trainer.max_epochs", "trainer.target_accuracy",
               "trainer.save_every_n_steps", "trainer.keep_checkpoints", "trainer.max_bad_steps"}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from ponder import checkpoint
 from ponder.config import Config, config_hash
 from ponder.evaluate import Evaluation
 from ponder.models.policy import Policy
+from ponder.snapshot import revision
 
 
 def summarise(config: Config, directory: Path, policy: Policy, found: Evaluation,
@@ -17,7 +17,7 @@ def summarise(config: Config, directory: Path, policy: Policy, found: Evaluation
     """The stable keys of summary.json that every action shares."""
     return {"accuracy": found.metrics.get("accuracy"), "necessity": found.necessity,
             "metrics": found.metrics, "seed": config.seed,
-            "run_name": "/".join(directory.parts[-2:]), "git_revision": git_revision(),
+            "run_name": "/".join(directory.parts[-2:]), "git_revision": revision(),
             "config_hash": config_hash(config),
             "weights_sha256": checkpoint.weights_sha256(policy), "status": "done"}
 
@@ -28,15 +28,3 @@ def verdict(found: Evaluation) -> str:
         return "not evaluated"
     table = "  ".join(f"{name} {value:.3f}" for name, value in found.necessity.items())
     return f"accuracy with thoughts {table}\naccuracy {found.metrics['accuracy']:.4f}"
-
-
-def git_revision() -> str | None:
-    """Commit of the code, with + where files have changed; None outside a repository."""
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True,
-                              text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -213,7 +213,8 @@ class Trainer:
         seconds = max(progress.seconds, 1e-9)
         return {**{name: float(value) for name, value in self.recent.items()},
                 "lr": self.learner.optimizer.param_groups[0]["lr"], "epoch": progress.epoch,
-                "seconds": progress.seconds, "steps_per_second": progress.step / seconds,
+                "last_step": self.expected, "seconds": progress.seconds,
+                "steps_per_second": progress.step / seconds,
                 "rollouts_per_second": progress.rollouts / seconds, **self.source.metrics()}
 
     # --- going on later -------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Any
 from ponder.config.fields import option
 from ponder.config.policy import AnswererConfig, HfConfig, ModelConfig, ThinkerConfig
 from ponder.config.rollouts import SamplerConfig, SearchConfig
-from ponder.config.running import LoggerConfig, TrainerConfig
+from ponder.config.running import LoggerConfig, SweepConfig, TrainerConfig
 from ponder.config.strategies import Dpo, Exact, Grpo, Ppo, Reinforce, Sft, Star
 from ponder.config.study import StudyConfig
 from ponder.config.tasks import AdditionTask, AddTask, MmluTask, QaTask, gold_length
@@ -28,6 +28,8 @@ REWARDS = ("log_likelihood", "probability", "exact_match", "gold_thought", "gold
 
 # the groups with more than one schema, and the key that says which
 GROUPS = (("task", "name"), ("model", "kind"), ("rollout", "kind"), ("strategy", "name"))
+# keys that say what is done, where it goes and how it is called, and nothing of a result
+OF_THE_CALL = ("action", "run_type", "out", "runs", "step", "logger", "resume", "sweep")
 
 
 @dataclass
@@ -35,7 +37,7 @@ class Config:
     """The spine: one node per group of `conf/`."""
 
     action: str = option("train", "what to do", legal=("train", "evaluate", "problems",
-                                                         "export", "compare"))
+                                                         "export", "compare", "sweep"))
     seed: int = option(0, "of weights, questions and samples")
     run_type: str = option("train", "first part of the name of the run directory")
     resume: str = option("auto", "go on with the run that is in the run directory, or begin anew; "
@@ -45,6 +47,7 @@ class Config:
                              ".parquet; compare also .md, .html)")
     runs: Any = option(["star_runs"], "action=compare: directories or globs; every run in them, "
                        "at any depth, is compared")
+    sweep: SweepConfig = field(default_factory=SweepConfig)
     step: int = option(0, "action=evaluate: the step that its numbers are logged at", low=0)
     task: Any = option(None, "what is learnt")
     model: Any = option(None, "the network")
@@ -98,5 +101,18 @@ def register() -> None:
 def config_hash(config: Config) -> str:
     """Hash of everything that can change a result: equal runs have equal hashes."""
     content = {name: value for name, value in asdict(config).items()
-               if name not in ("action", "run_type", "out", "runs", "step", "logger", "resume")}
+               if name not in OF_THE_CALL}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def restored(told: dict[str, Any]) -> Any:
+    """A configuration that was written down, as a node whose keys know their types again.
+
+    Raises whatever OmegaConf does, and KeyError, where it is not one of this version.
+    """
+    from omegaconf import OmegaConf
+
+    node = OmegaConf.structured(Config)
+    for group, name in GROUPS:
+        node[group] = OmegaConf.structured(SCHEMAS[group][told[group][name]])
+    return OmegaConf.merge(node, told)

@@ -85,3 +85,14 @@ class LoggerConfig:
     naming: str = option("directory", "a run's name in wandb: that of its directory, or its run "
                          "type and parameters", legal=("directory", "parameters"))
     mode: str = option("offline", "wandb mode", legal=("online", "offline", "disabled"))
+
+
+@dataclass
+class SweepConfig:
+    """Sweeps that were sent: action=sweep shows one, and sends again what it lost."""
+
+    dir: str | None = option(None, "directory of the sweep; null: the newest one in star_runs. "
+                             "With -m: where the sweep goes (hydra.sweep.dir)")
+    retry: str = option("none", "failed: send jobs again that failed or vanished, each with the "
+                        "configuration that it was sent with", legal=("none", "failed"))
+    detach: bool = option(False, "with -m on Slurm: do not wait for the jobs")

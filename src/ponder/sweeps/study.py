@@ -1,7 +1,7 @@
 """What Optuna knows of a sweep: which values have been tried, what came of them, what is next.
 
 - A trial is written into the storage before its run is sent. The same sweep started again goes on:
-  first with the runs that never came back, each in the directory it had, then with new ones.
+  first with the runs that never came back, then with new ones.
 - The sampler of trial k is seeded by the seed and k alone, so a study that was interrupted tries
   what an undisturbed one tries. (One sampler for all would begin with its first values again.)
 
@@ -12,34 +12,32 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ponder.config.study import SAMPLERS
 from ponder.errors import UserError
-from ponder.space import Space
+from ponder.sweeps.space import Space
 
 JOURNAL = "optuna.journal"  # in the directory of a sweep: what its studies know
-DIRECTORY, WORDS = "directory", "words"  # what a trial and a study have on record
+WORDS = "words"  # what a study is about, on record
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A run to be sent: its number, its words, and its directory below that of the sweep."""
+    """A run to be sent: its number, the values of its keys, and all its words."""
 
     number: int
+    values: dict[str, Any]
     words: list[str]
-    directory: str
 
 
 class Study:
-    """Chooses the trials of a space. `place` says where the run of (words, number) goes."""
+    """Chooses the trials of a space, as `StudyConfig` says."""
 
-    def __init__(self, settings: Any, space: Space, directory: Path,
-                 place: Callable[[list[str], int], str]) -> None:
-        self.settings, self.space, self.place = settings, space, place
+    def __init__(self, settings: Any, space: Space, directory: Path) -> None:
+        self.settings, self.space = settings, space
         self.name = settings.study_name or space.name(settings.direction)
         self.known = self._open(directory)
 
@@ -68,10 +66,10 @@ class Study:
         return known
 
     def _trials(self, *states: str) -> list[Any]:
-        """The trials in one of some states, in order, but for those that were cut off before they
-        had a directory."""
+        """The trials in one of some states, in order, but for those that were cut off before all
+        of their values were known."""
         return [trial for trial in self.known.get_trials(deepcopy=False)
-                if trial.state.name in states and DIRECTORY in trial.user_attrs]
+                if trial.state.name in states and trial.params.keys() == self.space.free.keys()]
 
     @property
     def done(self) -> int:
@@ -103,11 +101,11 @@ class Study:
             raise UserError(f"hydra.sweeper.sampler.name={self.settings.sampler.name}: "
                             f"{error.name or 'a package'} is not installed; legal: pip install "
                             f"{error.name or 'what it needs'}, or tpe") from None
-        trial.set_user_attr(DIRECTORY, self.place(self.space.words(trial.params), trial.number))
         return self._trial(trial)
 
     def _trial(self, trial: Any) -> Trial:
-        return Trial(trial.number, self.space.words(trial.params), trial.user_attrs[DIRECTORY])
+        values = {key: trial.params[key] for key in self.space.free}
+        return Trial(trial.number, values, self.space.words(values))
 
     def tell(self, trial: Trial, accuracy: float | None) -> None:
         """What came of a trial; None or not a number: it has failed."""
@@ -125,9 +123,6 @@ class Study:
         best = self.known.best_trial
         return self._trial(best), best.value
 
-    def values(self, trial: Trial) -> dict[str, Any]:
-        """What a trial has tried, by key."""
-        return dict(self.known.get_trials(deepcopy=False)[trial.number].params)
 
 
 def sampler(settings: Any, number: int) -> Any:

@@ -1,0 +1,1 @@
+"""Sweeps: jobs planned, sent, looked at and sent again. Nothing here needs torch."""
