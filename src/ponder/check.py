@@ -54,7 +54,6 @@ def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, dict]]:
 
 
 def check_leaf(key: str, value: Any, about: dict) -> None:
-    """Raise `UserError` where a value is none that its key takes."""
     typed = f"{key}={shown(value)}"
     numbers = [value]
     if about.get("schedule"):
@@ -234,7 +233,8 @@ def _model_must_fit(config: Config) -> Iterator[str]:
         if ours and path is not None and not (Path(path) / "config.json").is_file():
             yield f"{key}={path}: found no config.json there; legal: a checkpoint directory"
     if config.action == "evaluate" and model.name is None:
-        yield "action=evaluate: found model.name=null; legal: model.name=<checkpoint directory>"
+        yield ("action=evaluate: found model.name=null; legal: with "
+               "model.name=<checkpoint directory>")
 
 
 def _files_must_fit(config: Config) -> Iterator[str]:

@@ -46,12 +46,13 @@ class Study:
         study of this name about other words.
         """
         import optuna
+        from optuna.storages.journal import JournalFileBackend
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         said = self.settings.storage or str(directory / JOURNAL)
         try:
             storage = said if "://" in said else optuna.storages.JournalStorage(
-                optuna.storages.journal.JournalFileBackend(str(Path(said).absolute())))
+                JournalFileBackend(str(Path(said).absolute())))
             known = optuna.create_study(storage=storage, study_name=self.name,
                                         direction=self.settings.direction, load_if_exists=True)
         except Exception as error:  # of files, of journals, of any database
