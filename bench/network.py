@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from paths import ROOT  # makes ponder importable where it is not installed
+from sizes import gathered, gradients, ring
 
 MODELS = {
     "tiny": ["think=true", "rollout=sample", "rollout.samples=4", "reward=exact_match",
@@ -100,13 +101,11 @@ def watched(counter: Counter) -> None:
 
 
 def formulas(facts: dict[str, Any]) -> dict[str, int]:
-    """Bytes of all messages of a round, and of the gradients of a step. (The rest of a step is three
-    denominators and the losses, a number each.)
+    """Bytes of all messages of a round, and of the gradients of a step. (The rest of a step is
+    three denominators and the losses, a number each.)
     """
-    rows, tokens = facts["rows"], facts["tokens"]
-    judged = 3 * 4 if facts["text"] else 2 * 8  # answer, right, option; or answer and right, double
-    return {"round": rows * ((tokens + 1) * 8 + tokens * 4 + judged),
-            "gradients": facts["trained"] * facts["weight_bytes"]}
+    return {"round": gathered(facts["rows"], facts["tokens"], facts["text"]),
+            "gradients": gradients(facts["trained"], facts["weight_bytes"])}
 
 
 def loopback() -> int:
@@ -168,10 +167,9 @@ def shown(found: dict[str, Any], processes: int) -> tuple[str, bool]:
         lines.append(f"| {part} | {each['messages'] / times:g} | {counted:,.0f} | "
                      f"{'-' if said is None else format(said, ',')} | "
                      f"{1000 * each['seconds'] / times:.2f} |")
-    ring = 2 * (processes - 1) / processes
-    total = sum(part["bytes"] for part in found["parts"].values())
-    lines += ["", f"all messages: {total:,} bytes; a ring sends {ring:.2f} x as many from every "
-              f"process, {ring * total * processes:,.0f} in all; the loopback carried "
+    total, times = sum(part["bytes"] for part in found["parts"].values()), ring(processes)
+    lines += ["", f"all messages: {total:,} bytes; a ring sends {times:.2f} x as many from every "
+              f"process, {times * total * processes:,.0f} in all; the loopback carried "
               f"{found['loopback']:,}"]
     return "\n".join(lines), agree
 
