@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import random
 import resource
 import shutil
@@ -20,7 +21,7 @@ import torch
 from conftest import Door
 from ponder import rewards
 from ponder.checkpoint import save
-from ponder.resume import newest
+from ponder.resume import hold, newest
 from ponder.signals import Signals
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
@@ -289,3 +290,14 @@ def test_killed_anywhere_a_run_ends_with_the_same_weights(strategy: str, tmp_pat
         outcome = kill.trial(strategy, tmp_path / str(number), tmp_path / "whole", length, luck)
         assert outcome.held, outcome
         kills += outcome.kills
+
+
+def test_a_directory_where_a_run_goes_on_is_refused(door: Door) -> None:
+    held = hold(Path("run"))
+    assert held is not None
+    code, _, err = door(*SMALL, "trainer.max_steps=2")
+    assert code == 2 and err.startswith("error: hydra.run.dir=run: found a run that goes on there ")
+    assert f"(process {os.getpid()} on " in err and err.count("\n") == 1
+    held.close()
+    assert door(*SMALL, "trainer.max_steps=2")[0] == 0
+    assert door(*SMALL, "trainer.max_steps=3")[0] == 0  # it lets go at its end

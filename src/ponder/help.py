@@ -26,6 +26,8 @@ Examples
   python run.py -m hydra/launcher=local seed=0,1,2         several runs at once on this machine
   python run.py -m hydra/sweeper=optuna 'trainer.lr=tag(log, interval(1e-4, 1e-1))'
                                                            values that Optuna chooses
+  python run.py action=sweep                               how the newest sweep stands
+  python run.py action=sweep sweep.retry=failed            send again what it lost
 
 Also
   --cfg job       print the configuration, run nothing

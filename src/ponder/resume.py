@@ -6,12 +6,15 @@ reported and the one before it used.
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -35,6 +38,30 @@ class Saved:
     def state(self, device: torch.device) -> dict[str, Any]:
         """What training needs to go on; nothing is unpickled but tensors and plain values."""
         return torch.load(self.path / "state.pt", map_location=device, weights_only=True)
+
+
+def hold(directory: Path) -> IO[str] | None:
+    """Keep other processes out of a run's directory until the file that is returned is closed, or
+    this process ends. None where the disk knows no locks.
+
+    Raises `UserError` where another process is at work there.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    file = (directory / ".lock").open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        raise UserError(f"hydra.run.dir={directory}: found a run that goes on there "
+                        f"({file.read().strip()}); legal: another directory, or when it has "
+                        "ended") from None
+    except OSError:
+        file.close()
+        return None
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    file.flush()
+    return file
 
 
 def newest(directory: Path, note: Callable[[str], None]) -> Saved | None:

@@ -40,6 +40,7 @@ class Session:
 
     def __init__(self, config: Config, directory: Path) -> None:
         self.config, self.directory = config, directory
+        self.held = resume.hold(directory) if leads() else None
         self.stopped: Callable[[], bool] = lambda: False
         self.device = build.build_device(config)
         self.task: Task = build.build_task(config)
@@ -189,6 +190,8 @@ class Session:
     def close(self) -> None:
         self.console.close()
         self.log.close()
+        if self.held:
+            self.held.close()
 
     def finish(self) -> float | None:
         progress, trainer = self.trainer.progress, self.config.trainer

@@ -5,7 +5,9 @@ those that are done, or going on, since the same sweep was sent before.
 from __future__ import annotations
 
 import copy
+import logging
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +24,7 @@ from ponder.errors import ERROR, UserError
 from ponder.sweeps.record import Job, process, read
 from ponder.sweeps.state import ALIVE, State, ending, states
 
+log = logging.getLogger(__name__)
 FROZEN = Path(".hydra") / "config.yaml"  # in a run directory, from the moment that it is sent
 Words = Sequence[Sequence[str]]
 
@@ -60,7 +63,11 @@ def plan(master: DictConfig, loader: Any, batch: Words, first: int, place: str) 
     again = master.sweep.retry != "none"
     earlier = {job.directory: job for job in read(sweep)} if again else {}
     planned, refused = [], dict[int, JobReturn]()
+    told = time.monotonic()
     for number, words in enumerate(batch, first):
+        if time.monotonic() - told > 5:
+            told = time.monotonic()
+            log.info(f"{number - first} of {len(batch)} jobs are composed")
         made = _composed(master, loader, list(words), number)
         known = earlier.get(made.hydra.sweep.subdir)
         try:
