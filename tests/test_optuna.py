@@ -213,6 +213,13 @@ def test_a_mistake_gets_one_line_and_runs_nothing(words: list[str], line: str, d
     assert err.startswith(f"error: {line}"), err
 
 
+def test_an_interval_without_optuna_is_told_of_it(door: Door, runs: Runs) -> None:
+    code, _, err = door("-m", "hydra.sweep.dir=here", LR)
+    assert (code, runs.rates) == (2, []) and err == (
+        "error: interval(...): found values without number to combine; legal: values with commas, "
+        "range(a, b, step), or hydra/sweeper=optuna, which chooses some\n")
+
+
 @needs_optuna
 def test_a_name_that_other_words_have_is_refused(door: Door, runs: Runs) -> None:
     named = ["hydra.sweeper.study_name=mine", "hydra.sweeper.n_trials=1"]
