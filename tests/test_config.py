@@ -13,7 +13,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from ponder.check import _check_leaf, leaves
+from ponder.check import check_leaf, leaves
 from ponder.cli import CONF
 from ponder.compat import DEFAULT_VARIANTS, rewrite
 from ponder.config import (
@@ -220,7 +220,7 @@ def test_every_key_has_its_sentence_of_help_and_a_default_within_its_limits() ->
         for key, value, about in leaves(schema()):
             assert about.get("doc"), key
             if not isinstance(value, str) or "${" not in value:
-                _check_leaf(key, value, about)
+                check_leaf(key, value, about)
 
 
 # --- the hash -----------------------------------------------------------------------------------

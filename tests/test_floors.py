@@ -41,7 +41,7 @@ NEIGHBOURS = {("search", "rollout"), ("tasks", "tokens"), ("report", "figures"),
               ("checkpoint", "pretrained"), ("evaluate_text", "evaluate"), ("writing", "generate"),
               ("writing", "cache"), ("writing", "rollout"), ("preload", "rollout")}
 HEAVY = {"torch", "transformers", "pandas", "numpy", "peft", "accelerate", "datasets", "wandb",
-         "plotly", "rich", "safetensors", "pyarrow", "submitit"}
+         "plotly", "rich", "safetensors", "pyarrow", "submitit", "optuna"}
 
 
 def part_of(file: Path) -> str:

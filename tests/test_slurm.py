@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from slurm import cluster, queued, sent, slurm
 from sweeps import Sweep, alone, lines, steps, summaries, until, weights
@@ -106,3 +108,22 @@ def test_jobs_on_overcap_make_room_and_come_back(tmp_path: Path) -> None:
     assert "PREEMPT" in slurm("sacct", "-nDX", "-o", "State", "-j", job(sweep)) or (
         "REQUEUED" in slurm("sacct", "-nDX", "-o", "State", "-j", job(sweep)))
     same_as_undisturbed(sweep)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("optuna") is None,
+                    reason="optuna is not installed: pip install -e .[optuna]")
+def test_a_study_on_slurm_goes_on_with_the_jobs_it_finds_there(tmp_path: Path) -> None:
+    """The call that began it is killed while its jobs run; the next one waits for them."""
+    words = ["hydra/sweeper=optuna", "trainer.lr=tag(log, interval(1e-3, 1e-1))",
+             "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=2", "trainer.max_steps=300"]
+    first = sent(tmp_path, *words)
+    until(lambda: min(steps(first.run(0)), steps(first.run(1))) >= 5)
+    first.process.kill()
+    first.process.wait()
+    second = sent(tmp_path, *words)
+    code, out, err = second.wait()
+    assert (code, err) == (0, "")
+    assert "0 of 3 trials are done" in out and "2 more go on already: " in out
+    assert "best of 3 trials (0 failed): #" in out
+    found = yaml.safe_load((second.directory / "optimization_results.yaml").read_text())
+    assert found["trials"] == len(set(summaries(second.directory))) == 3

@@ -1,4 +1,4 @@
-"""The sweepers `grid` and `again`, where Hydra looks for sweepers."""
+"""The sweepers `grid`, `again` and `optuna`, where Hydra looks for sweepers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from hydra.plugins.sweeper import Sweeper
 
 from ponder.sweeps.record import read
 from ponder.sweeps.state import LOST, states
+from ponder.sweeps.sweeper import StudySweeper
 
 
 class Grid(BasicSweeper):
@@ -37,3 +38,7 @@ class Again(Sweeper):
         directory = Path(self.config.hydra.sweep.dir)
         lost = [state.job for state in states(directory, read(directory)) if state.name in LOST]
         return self.launcher.launch([[f"hydra.sweep.subdir={job.directory}"] for job in lost], 0)
+
+
+class Optuna(StudySweeper):
+    """Values that Optuna chooses after it has heard of others."""

@@ -27,7 +27,7 @@ def check(config: Config) -> None:
         if getattr(config, group) is None:
             raise UserError(f"{group}=null: found null; legal: {', '.join(SCHEMAS[group])}")
     for key, value, about in leaves(config):
-        _check_leaf(key, value, about)
+        check_leaf(key, value, about)
     for name, weight in config.reward.items():
         if name not in REWARDS:
             raise UserError(f"reward.{name}: no such reward{closest(name, list(REWARDS))}; "
@@ -53,7 +53,7 @@ def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, dict]]:
             yield key, value, dict(item.metadata)
 
 
-def _check_leaf(key: str, value: Any, about: dict) -> None:
+def check_leaf(key: str, value: Any, about: dict) -> None:
     typed = f"{key}={shown(value)}"
     numbers = [value]
     if about.get("schedule"):

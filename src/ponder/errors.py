@@ -119,6 +119,9 @@ def explain(error: BaseException) -> str | None:
     choice = _unknown_choice(text)
     if choice is not None:
         return choice
+    if "does not support sweep type" in text:
+        return ("interval(...): found values without number to combine; legal: values with commas, "
+                "range(a, b, step), or hydra/sweeper=optuna, which chooses some")
     line = None
     if isinstance(inner, OmegaConfBaseException):
         word = re.search(r"(?:merging override |your config use )([+~]*)(\S.*)", text)

@@ -24,6 +24,8 @@ Examples
   python run.py action=compare 'runs=star_runs/train_*'    runs in one table, means over seeds
   python run.py -m hydra.launcher.partition=overcap seed=0,1,2   a sweep on Slurm
   python run.py -m hydra/launcher=local seed=0,1,2         several runs at once on this machine
+  python run.py -m hydra/sweeper=optuna 'trainer.lr=tag(log, interval(1e-4, 1e-1))'
+                                                           values that Optuna chooses
   python run.py action=sweep                               how the newest sweep stands
   python run.py action=sweep sweep.retry=failed            send again what it lost
 

@@ -7,6 +7,7 @@ import shutil
 from ponder.errors import UserError
 
 LAUNCHER = "hydra/launcher="
+SWEEPER = "hydra/sweeper="
 PARTITION = "hydra.launcher.partition="
 OURS = {"submitit_slurm": "slurm", "submitit_local": "local", "basic": "here"}  # instead of Hydra's
 AWAY = ("slurm", "local")
@@ -17,16 +18,21 @@ ONLY_PRINT = {"--cfg", "-c", "--info", "-i", "--help", "--hydra-help", "--shell-
 def launched(arguments: list[str]) -> list[str]:
     """Arguments that name their launcher: a partition alone means `hydra/launcher=slurm`.
 
-    Raises `UserError` for a launcher without -m, which Hydra passes over in silence, and for Slurm
-    on a machine that has none.
+    Raises `UserError` for a launcher or a sweeper without -m, which Hydra passes over in silence,
+    and for Slurm on a machine that has none.
     """
     arguments = _to_directory([_ours(word) for word in arguments])
+    prints = any(word.partition("=")[0] in ONLY_PRINT for word in arguments)
+    for word in arguments:
+        if word.startswith(SWEEPER) and not prints and not SWEEPING & set(arguments):
+            raise UserError(f"{word}: found no -m, without which nothing is swept; legal: -m in "
+                            "front, or no word about a sweeper")
     named = [word for word in arguments if word.startswith(LAUNCHER)]
     said = named or [word for word in arguments if word.startswith(PARTITION)]
     if said and not named:
         named = [f"{LAUNCHER}slurm"]
         arguments = [*arguments, *named]
-    if named and not any(word.partition("=")[0] in ONLY_PRINT for word in arguments):
+    if named and not prints:
         _refuse(said[-1], named[-1].partition("=")[2], arguments)
     return arguments
 

@@ -8,6 +8,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
 from ponder.config import SCHEMAS, Config
+from ponder.config.study import StudyConfig
 
 HEAD = """\
 # Every key
@@ -28,6 +29,8 @@ def page() -> str:
         for name, schema in schemas.items():
             title = group if len(schemas) == 1 and name == group else f"{group}={name}"
             parts += [f"## {title}\n", f"{schema.__doc__}\n", table(schema, f"{group}.")]
+    parts += ["## hydra/sweeper=optuna\n", f"{StudyConfig.__doc__}\n",
+              table(StudyConfig, "hydra.sweeper.")]
     return "\n".join(parts)
 
 
@@ -39,6 +42,8 @@ def table(schema: type, prefix: str) -> str:
 
 def rows(schema: type, prefix: str) -> Iterator[str]:
     for item in fields(schema):
+        if item.name.startswith("_"):  # Hydra's
+            continue
         default: Any = item.default
         if default is MISSING and item.default_factory is not MISSING:
             default = item.default_factory()

@@ -16,6 +16,7 @@ from ponder.config.policy import AnswererConfig, HfConfig, ModelConfig, ThinkerC
 from ponder.config.rollouts import SamplerConfig, SearchConfig
 from ponder.config.running import LoggerConfig, SweepConfig, TrainerConfig
 from ponder.config.strategies import Dpo, Exact, Grpo, Ppo, Reinforce, Sft, Star
+from ponder.config.study import StudyConfig
 from ponder.config.tasks import AdditionTask, AddTask, MmluTask, QaTask, gold_length
 
 WORDS = "words.json"  # in a run directory: the words that run was begun with
@@ -93,6 +94,7 @@ def register() -> None:
     for group, schemas in SCHEMAS.items():
         for name, schema in schemas.items():
             store.store(group=f"{group}/schema", name=name, node=schema)
+    store.store(group="hydra/sweeper/schema", name="optuna", node=StudyConfig)
     OmegaConf.register_new_resolver("ponder.gold_length", gold_length, replace=True)
 
 
