@@ -29,7 +29,7 @@ FLOORS = {
     "pretrained": 5, "evaluate_text": 5, "trl_engine": 5,
     "settings": 5, "gather": 5, "groups": 5, "compare_page": 5,
     "build": ROOF, "build_text": ROOF, "session": ROOF, "scribe": ROOF, "summary": ROOF,
-    "actions": ROOF, "compare": ROOF, "cli": ROOF, "launcher": ROOF,
+    "actions": ROOF, "compare": ROOF, "cli": ROOF, "launcher": ROOF, "ranks": ROOF,
 }
 NEIGHBOURS = {("search", "rollout"), ("tasks", "tokens"), ("report", "figures"),
               ("report", "records"), ("settings", "figures"), ("gather", "settings"),

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from typing import Any
 
 from ponder.launcher import Launcher
+from ponder.ranks import SRUN
 
 
 class Slurm(Launcher):
     """All runs of a sweep as one job array."""
 
     _EXECUTOR = "slurm"
+
+    def _executor(self) -> Any:
+        self.params.setdefault("srun_args", list(SRUN))
+        return super()._executor()
 
 
 class Local(Launcher):
@@ -32,7 +38,8 @@ class Local(Launcher):
 
     def send(self, executor: Any, calls: list[tuple]) -> list[Any]:
         self.gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
-        room = max(1, len(os.sched_getaffinity(0)) // (self.params.get("cpus_per_task") or 1))
+        asked = (self.params.get(key) or 1 for key in ("cpus_per_task", "tasks_per_node"))
+        room = max(1, len(os.sched_getaffinity(0)) // math.prod(asked))
         jobs: list[Any] = []
         for call in calls:
             while sum(not job.done() for job in jobs) >= room:

@@ -26,9 +26,6 @@ OF_THIS_CALL = ("action", "run_type", "out", "step", "logger", "model.name", "tr
                 "trainer.threads")
 
 
-FOLLOWER = ("hydra.output_subdir=null", "hydra/job_logging=none")
-
-
 def main(arguments: list[str] | None = None) -> int:
     """0 done, 1 a bug or a failed job, 2 a mistake in the input, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -48,6 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
         for line in notes:
             print(line, file=sys.stderr)
         if os.environ.get("RANK", "0") != "0":  # of several processes the first one writes
+            from ponder.ranks import FOLLOWER
+
             arguments = [*arguments, *FOLLOWER, f"hydra.run.dir={tempfile.mkdtemp()}"]
         return _compose_and_run(arguments)
     except KeyboardInterrupt:

@@ -128,10 +128,12 @@ def minibatches(rollouts: Rollouts, config: TrainerConfig, generator: torch.Gene
     count, size = len(rollouts.problems), config.train_batch_size
     per_step = config.per_step
     for _ in range(config.internal_epochs):
-        if 0 < count <= size and not several():
+        whole = 0 < count <= size  # one micro-batch, in any order
+        if whole and not several():
             yield [rollouts]
             continue
-        order = torch.randperm(count, generator=generator).to(rollouts.thought.device)
+        order = torch.arange(count) if whole else torch.randperm(count, generator=generator)
+        order = order.to(rollouts.thought.device)
         for start in range(0, count, per_step):
             groups = order[start:start + per_step]
             part = share(len(groups))

@@ -26,6 +26,7 @@ from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmitit
 from omegaconf import OmegaConf
 
 from ponder.errors import JobFailed, UserError
+from ponder.ranks import join, speaker
 
 log = logging.getLogger(__name__)
 KILLED = ("FAILED", "OUT_OF_MEMORY", "FINISHED")  # the last is submitit's word on this machine
@@ -34,6 +35,10 @@ CONSTRUCTOR = ("submitit_folder", "max_num_timeout")
 
 class Launcher(BaseSubmititLauncher):
     """`self` is what a job runs: submitit pickles it, and again when the job is requeued."""
+
+    def __call__(self, words: list[str], *rest: Any) -> JobReturn:
+        """In each task of a job."""
+        return super().__call__([*words, *join()], *rest)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int,
                ) -> Sequence[JobReturn]:
@@ -115,7 +120,7 @@ class Launcher(BaseSubmititLauncher):
     def _heard(self, job: Any, call: tuple) -> JobReturn:
         """What one job returned."""
         try:
-            found: JobReturn = job.results()[0]
+            found: JobReturn = speaker(job).result()
             error = found._return_value if found.status == JobStatus.FAILED else None
         except Exception as lost:  # no result, or one that cannot be read
             found, error = JobReturn(overrides=call[0]), _about(job, lost)
@@ -131,7 +136,7 @@ class Launcher(BaseSubmititLauncher):
 
 def _was_killed(job: Any) -> bool:
     """Whether a job that is done has left no result and was not cancelled."""
-    return not job.paths.result_pickle.exists() and job.state.startswith(KILLED)
+    return not speaker(job).paths.result_pickle.exists() and job.state.startswith(KILLED)
 
 
 def _about(job: Any, lost: Exception) -> JobFailed:

@@ -15,7 +15,7 @@ Value = TypeVar("Value")
 
 
 def announced() -> bool:
-    """Whether a launcher (torchrun, accelerate) says that this process is one of several."""
+    """Whether a launcher (torchrun, accelerate, ours) says that this process is one of several."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
@@ -24,13 +24,19 @@ def begin(device: str) -> None:
     if announced() and not dist.is_initialized():
         cuda = device != "cpu" and torch.cuda.is_available()
         if cuda:
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0"))
+                                  % torch.cuda.device_count())  # a task may see its own GPU only
         dist.init_process_group("nccl" if cuda else "gloo")
 
 
 def end() -> None:
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
+
+
+def lost(error: BaseException) -> bool:
+    """Whether an error says that another process is gone, or does not answer."""
+    return isinstance(error, dist.DistError) or "/gloo/transport/" in str(error)
 
 
 def several() -> bool:

@@ -24,7 +24,7 @@ from ponder.progress import Hooks, Metrics, Progress, Stopped
 from ponder.report import write_report
 from ponder.rollout import Source
 from ponder.scribe import Scribe
-from ponder.signals import Signals
+from ponder.signals import ORDER, Signals
 from ponder.summary import summarise, verdict
 from ponder.tasks import Task
 from ponder.tasks.qa import Qa
@@ -33,6 +33,11 @@ from ponder.types import Rollouts
 from ponder.watch import Watch
 
 SHOWN_ROLLOUTS = 5
+
+
+def loudest(signals: Signals) -> int | None:
+    """The signal that counts, of those that the processes have caught: the same in each."""
+    return next((number for number in ORDER if anywhere(signals.caught == number)), None)
 
 
 class Session:
@@ -128,6 +133,7 @@ class Session:
                                self.stopped))
         stopped = self.stopped()
         if stopped:
+            signals.caught = loudest(signals)
             self.console.note(f"stopped at step {self.trainer.progress.step}; to go on: "
                               f"python run.py resume={self.directory}")
         return not stopped
