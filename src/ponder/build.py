@@ -34,6 +34,7 @@ from ponder.rewards import Reward
 from ponder.rollout import Gold, Sampler, Source
 from ponder.schedule import parse_schedule
 from ponder.search import SEARCHES, Balanced, EveryThought, choose
+from ponder.sharding import shard
 from ponder.strategies import SFT, STRATEGIES
 from ponder.tasks import TASKS, Task
 from ponder.tasks.qa import Qa
@@ -66,6 +67,20 @@ def build_policy(config: Config, task: Task) -> Policy:
     return Policy(thinker, answerer, task.vocabulary, build_rules(config),
                   config.answerer.model == "frozen", _critic(config, task, thinker),
                   _reference(config, task, thinker))
+
+
+def place(config: Config, policy: Policy, device: torch.device) -> Policy:
+    """The policy on its device; of several processes each has a share, if that is asked for."""
+    if config.trainer.data_parallel == "replicate" or not several():
+        return policy.to(device)
+    critic = policy.critic
+    nets = [policy.thinker, policy.answerer, policy.frozen, policy.reference,
+            critic.trunk if critic else None]
+    for net in filter(None, dict.fromkeys(nets)):
+        shard(net, net.blocks, device, "run" if isinstance(policy, TextPolicy) else "forward")
+    if critic is not None:
+        shard(critic.head, [], device)
+    return policy
 
 
 def _critic(config: Config, task: Task, thinker: Transformer) -> Critic | None:

@@ -66,6 +66,11 @@ def share(count: int) -> range:
     return range(count * rank // world, count * (rank + 1) // world)
 
 
+def largest_share(count: int) -> int:
+    """How many of `count` numbers the process with the most of them has."""
+    return -(-count // (dist.get_world_size() if several() else 1))
+
+
 def turn(number: int) -> bool:
     """Whether the work with this number is this process's, where all take turns."""
     return not several() or number % dist.get_world_size() == dist.get_rank()

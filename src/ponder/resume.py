@@ -22,7 +22,8 @@ from ponder.errors import UserError
 # Keys that say how long, how loud or how safe a run is, and not what it computes.
 MAY_CHANGE = {"action", "run_type", "out", "runs", "step", "logger", "resume",
               "trainer.max_steps", "trainer.max_epochs", "trainer.target_accuracy",
-              "trainer.save_every_n_steps", "trainer.keep_checkpoints", "trainer.max_bad_steps"}
+              "trainer.save_every_n_steps", "trainer.keep_checkpoints", "trainer.max_bad_steps",
+              "trainer.data_parallel"}
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,23 @@ class Saved:
     accuracy: float | None
 
     def state(self, device: torch.device) -> dict[str, Any]:
-        """What training needs to go on; nothing is unpickled but tensors and plain values."""
-        return torch.load(self.path / "state.pt", map_location=device, weights_only=True)
+        """What training needs to go on; nothing is unpickled but tensors and plain values. What the
+        learner needs stays on the disk until it takes it: it may want a share of it only.
+        """
+        found = torch.load(self.path / "state.pt", map_location="cpu", weights_only=True, mmap=True)
+        trainer = found["trainer"]
+        moved = _moved({name: value for name, value in trainer.items() if name != "learner"},
+                       device)
+        return {**found, "trainer": {**moved, "learner": trainer["learner"]}}
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    """A tensor, or those in dictionaries and lists, on the device."""
+    if isinstance(value, dict):
+        return {name: _moved(item, device) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_moved(item, device) for item in value]
+    return value.to(device) if isinstance(value, torch.Tensor) else value
 
 
 def newest(directory: Path, note: Callable[[str], None]) -> Saved | None:
