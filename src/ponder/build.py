@@ -29,12 +29,12 @@ from ponder.models.critic import Critic
 from ponder.models.policy import Policy, Rules
 from ponder.models.text import TextPolicy
 from ponder.models.transformer import Init, Shape, Transformer
-from ponder.processes import keep_memory, several
+from ponder.processes import give_memory_back, keep_memory, several
 from ponder.rewards import Reward
 from ponder.rollout import Gold, Sampler, Source
 from ponder.schedule import parse_schedule
 from ponder.search import SEARCHES, Balanced, EveryThought, choose
-from ponder.sharding import shard
+from ponder.sharding import is_sharded, shard
 from ponder.strategies import SFT, STRATEGIES
 from ponder.tasks import TASKS, Task
 from ponder.tasks.qa import Qa
@@ -198,12 +198,14 @@ def build_trainer(config: Config, task: Task, policy: Policy, device: torch.devi
 def use_threads(config: Config, policy: Policy) -> None:
     """CPU threads: as asked for; else one for a small policy, which gains little from more and
     loses much where another job runs beside it, and whose results then depend on no core count.
-    A large one keeps its memory.
+    A large one keeps its memory, unless it is in shares.
     """
     small = sum(p.numel() for p in policy.parameters()) < SMALL
     if config.trainer.threads or small:
         torch.set_num_threads(config.trainer.threads or 1)
-    if not small:
+    if is_sharded(policy):
+        give_memory_back()
+    elif not small:
         keep_memory()
 
 

@@ -106,8 +106,10 @@ def file_sha256(path: Path) -> str:
 
 
 def save_pretrained(model: Transformer, directory: Path, vocabulary: Vocabulary,
-                    weights: dict[str, Tensor]) -> None:
-    """config.json, model.safetensors and a word tokenizer, as `transformers` reads them."""
+                    weights: dict[str, Tensor] | None = None) -> None:
+    """config.json, model.safetensors and a word tokenizer, as `transformers` reads them; weights
+    are the model's own where no others are given.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     shape = model.shape
     write_json(directory / "config.json", {
@@ -118,8 +120,9 @@ def save_pretrained(model: Transformer, directory: Path, vocabulary: Vocabulary,
         "tie_word_embeddings": shape.tied, "pad_token_id": vocabulary.pad,
         "bos_token_id": vocabulary.end, "eos_token_id": vocabulary.end,
         "ponder_sinusoidal": shape.sinusoidal})
-    weights = {name: value.detach().contiguous().cpu() for name, value in weights.items()}
-    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    known = model.state_dict() if weights is None else weights
+    save_file({name: value.detach().contiguous().cpu() for name, value in known.items()},
+              directory / "model.safetensors", metadata={"format": "pt"})
     _save_tokenizer(directory, vocabulary)
 
 

@@ -105,8 +105,10 @@ def _adapted(path: str, config: HfConfig, words: int) -> Any:
 
 
 def save_text_model(net: TextModel, directory: Path, vocabulary: TextVocabulary,
-                    weights: dict[str, Tensor]) -> None:
-    """Weights as safetensors (of an adapted model the adapter alone), and the tokenizer."""
+                    weights: dict[str, Tensor] | None = None) -> None:
+    """Weights as safetensors (of an adapted model the adapter alone), and the tokenizer; those of
+    the network where no others are given.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     more = {"selected_adapters": ["default"], "save_embedding_layers": False} if net.adapted else {}
     with net.attending():

@@ -122,8 +122,20 @@ def keep_memory() -> None:
     """Memory that was freed stays with the process. glibc hands large blocks back at once, and the
     system then clears each new one page by page: a third of the time of a CPU in large models.
     """
+    most_mappings, trim_threshold = -4, -1
+    _mallopt(most_mappings, 0)
+    _mallopt(trim_threshold, -1)
+
+
+def give_memory_back() -> None:
+    """The opposite, where weights come and go: among blocks of all sizes glibc would find no room
+    for the next ones, and keep two to three times of what is used.
+    """
+    mapping_threshold = -3
+    _mallopt(mapping_threshold, 2**16)
+
+
+def _mallopt(name: int, value: int) -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        most_mappings, trim_threshold = -4, -1
-        mallopt(most_mappings, 0)
-        mallopt(trim_threshold, -1)
+        mallopt(name, value)

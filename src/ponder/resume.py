@@ -35,20 +35,18 @@ class Saved:
     accuracy: float | None
 
     def state(self, device: torch.device) -> dict[str, Any]:
-        """What training needs to go on; nothing is unpickled but tensors and plain values. What the
-        learner needs stays on the disk until it takes it: it may want a share of it only.
-        """
+        """What training needs to go on; nothing is unpickled but tensors and plain values."""
         found = torch.load(self.path / "state.pt", map_location="cpu", weights_only=True, mmap=True)
-        trainer = found["trainer"]
-        moved = _moved({name: value for name, value in trainer.items() if name != "learner"},
-                       device)
-        return {**found, "trainer": {**moved, "learner": trainer["learner"]}}
+        return _moved(found, device)
 
 
 def _moved(value: Any, device: torch.device) -> Any:
-    """A tensor, or those in dictionaries and lists, on the device."""
+    """A tensor, or those in dictionaries and lists, on the device. What belongs to the optimizer
+    stays on the disk till it is taken: a process may want a share of it only.
+    """
     if isinstance(value, dict):
-        return {name: _moved(item, device) for name, item in value.items()}
+        return {name: item if name == "optimizer" else _moved(item, device)
+                for name, item in value.items()}
     if isinstance(value, list):
         return [_moved(item, device) for item in value]
     return value.to(device) if isinstance(value, torch.Tensor) else value

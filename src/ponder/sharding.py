@@ -10,6 +10,7 @@ processes, as losses are divided by denominators of the whole step. What leaves 
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -28,6 +29,7 @@ def shard(net: nn.Module, blocks: Iterable[nn.Module], device: torch.device,
     """Share out a network's weights: those of each block, and the rest. `verb` is the method that
     computes it. It moves to the device a block at a time.
     """
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # never changed
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     for part in (*blocks, net):
         fully_shard(part, mesh=mesh)
