@@ -176,7 +176,8 @@ TEXT = ["task=qa", "variant=[think]", "rollout=sample", "reward=exact_match", "t
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [
-    "strategy=dpo model.lora_r=4", "strategy=star strategy.keep=best rollout.samples=4",
+    "strategy=dpo model.lora_r=4",
+    "strategy=star strategy.keep=best trainer.reset_model_every_epoch=true trainer.max_epochs=2",
     "strategy=grpo strategy.kl=0.1 model.lora_r=4 model.thought_tokens=2 model.checkpointing=true"])
 def test_texts_of_two_processes_with_shares(words: str, tmp_path: Path) -> None:
     """19 questions in batches of 7: one process writes, judges and learns more than the other."""

@@ -179,8 +179,8 @@ class Learner:
 
     def load(self, state: dict[str, Any]) -> None:
         optimizer, weights = state["optimizer"], self.optimizer.param_groups[0]["params"]
-        moments = {number: {name: value if name == "step" else shard_like(weights[number], value)
-                            for name, value in known.items()}
+        moments = {number: {name: value.clone() if name == "step" else shard_like(
+            weights[number], value) for name, value in known.items()}
                    for number, known in optimizer["state"].items()}
         self.optimizer.load_state_dict({**optimizer, "state": moments})
         self.strategy.load(state["strategy"])

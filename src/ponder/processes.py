@@ -101,15 +101,18 @@ def anywhere(flag: bool) -> bool:
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace gradients by their sums over all processes, in one message.
+    """Replace gradients by their sums over all processes, in one message. What has no gradient in
+    any process gets none: the optimizer leaves it alone.
 
     Losses are divided by denominators of the whole step, so gradients add up and are not averaged.
     """
     if not several():
         return
     weights = [p for p in parameters if p.requires_grad]
-    for weight in weights:
-        if weight.grad is None:
+    used = everywhere(torch.tensor([float(weight.grad is not None) for weight in weights],
+                                   device=weights[0].device))
+    for weight, count in zip(weights, used.tolist(), strict=True):
+        if weight.grad is None and count > 0:
             weight.grad = torch.zeros_like(weight)
     grads = [weight.grad for weight in weights if weight.grad is not None]
     message = torch.cat([grad.flatten() for grad in grads])

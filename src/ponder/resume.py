@@ -49,7 +49,7 @@ def _moved(value: Any, device: torch.device) -> Any:
                 for name, item in value.items()}
     if isinstance(value, list):
         return [_moved(item, device) for item in value]
-    return value.to(device) if isinstance(value, torch.Tensor) else value
+    return value.to(device, copy=True) if isinstance(value, torch.Tensor) else value
 
 
 def newest(directory: Path, note: Callable[[str], None]) -> Saved | None:

@@ -132,9 +132,9 @@ def full_weights(module: nn.Module, wanted: Callable[[str], bool] = lambda name:
 
 
 def shard_like(own: Tensor, value: Tensor) -> Tensor:
-    """This process's share of a whole tensor, if `own` is in shares."""
+    """A copy of a whole tensor, or of this process's share of it, if `own` is in shares."""
     if not isinstance(own, DTensor):
-        return value
+        return value.clone()
     return distribute_tensor(value.to(own.device, own.dtype), own.device_mesh, own.placements,
                              src_data_rank=None)
 
