@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 
 import paths  # noqa: F401  (first: it makes ponder importable)
+from ponder import sharding
 from ponder.config.rollouts import SamplerConfig
 from ponder.config.running import TrainerConfig
 from ponder.config.strategies import Grpo
@@ -60,16 +61,19 @@ class ThinkerOnly(Learner):
 
 
 def build_trainer(work: Work, device: str = "cpu", dtype: str = "float32",
-                  seed: int = 0) -> Trainer:
+                  seed: int = 0, shard: bool = False) -> Trainer:
     """GRPO on `add` below 100, paid for thought tokens that are the gold digits, by AdamW at 1e-3.
 
     One network of GPT-2's default initial scales, as the peer has. The vocabulary has 24 tokens:
-    padding, ten digits, + and =, end-of-thought, ten thoughts.
+    padding, ten digits, + and =, end-of-thought, ten thoughts. shard: each of several processes has
+    a share of it.
     """
     torch.manual_seed(seed)
     task = Add(AddTask(max=100, answer="digits", seed=seed, thought_length=2), thoughts=10)
     shape = Shape(len(task.vocabulary), POSITIONS, work.d_model, work.layers, work.heads)
     policy = Policy(Transformer(shape), None, task.vocabulary, Rules(work.tokens, work.stops))
+    if shard:
+        sharding.shard(policy.thinker, policy.thinker.blocks, torch.device(device))
     config = TrainerConfig(train_batch_size=work.questions, lr=1e-3, warmup=0, lr_decay="constant",
                            device=device, dtype=dtype)
     kind = Learner if work.answerer else ThinkerOnly

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import json
 import os
@@ -58,6 +59,19 @@ class Sweep:
         return "".join(path.read_text() for path in self.directory.glob(".submitit/*/*_log.*"))
 
 
+def task_of(sweep: Sweep, rank: int = 0) -> int:
+    """A process that runs the only job of a sweep: that of the task with this number."""
+    named = {b"SUBMITIT_LOCAL_GLOBALID=%d" % rank, b"SLURM_PROCID=%d" % rank}
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = path.read_bytes().split(b"\0")
+            said = (path.parent / "environ").read_bytes().split(b"\0")
+            mine = b"submitit.core._submit" in words and str(sweep.directory).encode() in words[-2]
+            if mine and named & {*said}:
+                return int(path.parts[2])
+    raise AssertionError("no such process")
+
+
 def until(condition: Callable[[], bool], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not condition():
@@ -68,6 +82,17 @@ def until(condition: Callable[[], bool], seconds: float = 120) -> None:
 def lines(run: Path) -> list[int]:
     """The step of every line of a log."""
     return [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def curve(run: Path) -> list[float]:
+    """The losses of a log."""
+    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in found if "loss" in line]
+
+
+def files(run: Path) -> list[str]:
+    """All that a run has left."""
+    return sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.is_file())
 
 
 def steps(run: Path) -> int:

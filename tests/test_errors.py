@@ -210,6 +210,9 @@ CONTRADICTIONS = [
      "model=hf with strategy=dpo"),
     ("trainer.engine=trl", "trainer.engine=trl: found model=transformer with strategy=star; legal: "
      "model=hf with strategy=dpo or grpo"),
+    ("trainer.data_parallel=shard trainer.compile=true", "trainer.data_parallel=shard: found "
+     "trainer.compile=true, which compiles networks as a whole; legal: replicate, or "
+     "trainer.compile=false"),
 ]
 
 # Words that name a key that does not exist, and the beginning of the line they get.

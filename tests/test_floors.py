@@ -17,9 +17,9 @@ ROOF = 6
 # Part of the package -> its floor. Parts of one floor do not import each other, but for those of
 # the ground floor, of the roof, and these neighbours.
 FLOORS = {
-    "config": 0, "compat": 0, "legacy": 0, "launch": 0, "check": 0, "errors": 0, "help": 0,
-    "reference": 0, "metrics": 0, "signals": 0, "schedule": 0, "hold": 0,
-    "types": 1, "maths": 1, "credit": 1, "processes": 1, "spelling": 1,
+    "config": 0, "compat": 0, "legacy": 0, "launch": 0, "check": 0, "check_trainer": 0,
+    "errors": 0, "help": 0, "reference": 0, "metrics": 0, "signals": 0, "schedule": 0, "hold": 0,
+    "types": 1, "maths": 1, "credit": 1, "processes": 1, "sharding": 1, "spelling": 1,
     "strategies": 2, "tasks": 2, "tokens": 2,
     "models": 3,
     "rollout": 4, "search": 4, "rewards": 4, "cache": 4,
@@ -39,7 +39,8 @@ NEIGHBOURS = {("search", "rollout"), ("tasks", "tokens"), ("report", "figures"),
               ("trainer", "learner"), ("trainer", "collector"), ("trainer", "progress"),
               ("trl_engine", "trainer"), ("trl_engine", "progress"), ("resume", "checkpoint"),
               ("checkpoint", "pretrained"), ("evaluate_text", "evaluate"), ("writing", "generate"),
-              ("writing", "cache"), ("writing", "rollout"), ("preload", "rollout")}
+              ("writing", "cache"), ("writing", "rollout"), ("preload", "rollout"),
+              ("sharding", "processes")}
 HEAVY = {"torch", "transformers", "pandas", "numpy", "peft", "accelerate", "datasets", "wandb",
          "plotly", "rich", "safetensors", "pyarrow", "submitit", "optuna"}
 

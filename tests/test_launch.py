@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import os
 import pickle
 import shutil
@@ -22,7 +21,8 @@ from ponder import job
 from ponder.errors import JobFailed, UserError
 from ponder.launch import launched
 from ponder.signals import GivenUp, Signals, guard
-from sweeps import Sweep, alone, lines, steps, summaries, until, weights
+from ponder.sweeps.ranks import port
+from sweeps import Sweep, alone, curve, lines, steps, summaries, task_of, until, weights
 
 HERE = "; legal: -m in front, or no word about a launcher, to run here"
 
@@ -198,16 +198,6 @@ def test_a_forked_helper_neither_saves_nor_stays() -> None:
 # --- jobs on this machine -----------------------------------------------------------------------
 
 
-def task_of(sweep: Sweep) -> int:
-    """The process that runs the only job of a sweep."""
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            words = path.read_bytes().split(b"\0")
-            if b"submitit.core._submit" in words and str(sweep.directory).encode() in words[-2]:
-                return int(path.parts[2])
-    raise AssertionError("no such process")
-
-
 @pytest.mark.slow
 def test_a_sweep_on_this_machine_is_the_same_runs_at_once(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, "hydra/launcher=local", "hydra.launcher.cpus_per_task=1",
@@ -275,6 +265,64 @@ def test_one_failing_job_does_not_end_the_others(tmp_path: Path) -> None:
     assert err.startswith("error: job 0 (") and "seed=1" in err and "ZeroDivisionError" in err
     assert "ZeroDivisionError" in (sweep.run(0) / "error.txt").read_text()
     assert len(summaries(sweep.directory)) == 2
+
+
+# --- several tasks a job --------------------------------------------------------------------------
+
+TWO = ["hydra/launcher=local", "hydra.launcher.tasks_per_node=2", "seed=3"]
+
+
+@pytest.mark.slow
+def test_a_job_of_two_tasks_saves_goes_on_and_ends_the_same(tmp_path: Path) -> None:
+    """The signal reaches the second task only: the first one puts the job back."""
+    words = [*TWO, "trainer.max_steps=150"]
+    sweep, plain = Sweep(tmp_path, *words), Sweep(tmp_path, *words, name="plain")
+    until(lambda: steps(sweep.run(0)) >= 30)
+    os.kill(task_of(sweep, 1), signal.SIGUSR2)
+    code, _, err = sweep.wait()
+    assert (code, err) == (0, ""), err
+    assert "Requeued job" in sweep.log() and sweep.log().count("going on from step ") == 1
+    assert "error: " not in sweep.log()
+    assert plain.wait()[0] == 0
+    assert curve(sweep.run(0)) == pytest.approx(curve(plain.run(0)), abs=1e-5)
+    assert lines(sweep.run(0)) == lines(plain.run(0))
+    assert summaries(sweep.directory) == summaries(plain.directory)
+
+
+@pytest.mark.slow
+def test_a_killed_task_ends_its_job_which_goes_on(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, *TWO, "trainer.max_steps=150", "trainer.save_every_n_steps=20")
+    until(lambda: steps(sweep.run(0)) >= 50)
+    os.kill(task_of(sweep, 1), signal.SIGKILL)
+    code, out, err = sweep.wait()
+    assert (code, err) == (0, "") and "#0 was killed; it goes on as job " in out
+    assert "going on from step " in sweep.log()
+    assert "error: another process of this run is gone" in sweep.log()
+    assert lines(sweep.run(0))[-1] == 150 and not (sweep.run(0) / "error.txt").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_task_that_fails_says_why_for_all(rank: int, tmp_path: Path) -> None:
+    path = tmp_path / "spoilt"
+    path.mkdir()
+    (path / "sitecustomize.py").write_text(
+        "import os, ponder.check\n"
+        "def spoil(config, before=ponder.check.check):\n"
+        "    from ponder.learner import Learner\n"
+        f"    if os.environ.get('RANK') == '{rank}':\n"
+        "        Learner.denominators = lambda *words: 1 / 0\n"
+        "    before(config)\n"
+        "ponder.check.check = spoil\n")
+    sweep = Sweep(tmp_path, *TWO, environment={"PYTHONPATH": str(path)})
+    code, out, err = sweep.wait()
+    assert code == 1 and err.count("\n") == 1 and "killed" not in out
+    assert err.startswith("error: job 0 (") and "ZeroDivisionError: division by zero" in err
+
+
+def test_jobs_meet_in_different_places() -> None:
+    assert len({port(number) for number in range(7, 7 + 12_000)}) == 12_000
+    assert {port(number) for number in range(50_000)} == set(range(20_000, 32_000))
 
 
 def broken(folder: Path, where: str) -> Path:

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
 import yaml
 
 from slurm import cluster, queued, sent, slurm
-from sweeps import Sweep, alone, lines, steps, summaries, until, weights
+from sweeps import (
+    Sweep,
+    alone,
+    curve,
+    files,
+    lines,
+    steps,
+    summaries,
+    task_of,
+    until,
+    weights,
+)
 from test_launch import broken
 
 LONG = ["trainer.max_steps=600", "seed=3"]
@@ -127,3 +140,53 @@ def test_a_study_on_slurm_goes_on_with_the_jobs_it_finds_there(tmp_path: Path) -
     assert "best of 3 trials (0 failed): #" in out
     found = yaml.safe_load((second.directory / "optimization_results.yaml").read_text())
     assert found["trials"] == len(set(summaries(second.directory))) == 3
+
+
+# --- several tasks a job --------------------------------------------------------------------------
+
+TWO = ["hydra.launcher.tasks_per_node=2", "hydra.launcher.nodes=1"]
+LEARNS = ["strategy=reinforce,ppo,dpo", "rollout.samples=4", "reward=exact_match",
+          "trainer.max_steps=20", "trainer.val_every_n_steps=10"]
+
+
+def test_two_tasks_a_job_are_one_run(tmp_path: Path) -> None:
+    """Three jobs of two tasks on one node: they meet in three places, and none disturbs another."""
+    sweep, plain = sent(tmp_path, *TWO, *LEARNS), Sweep(tmp_path, *LEARNS, name="plain")
+    code, _, err = sweep.wait()
+    assert (code, err) == (0, "") and plain.wait()[0] == 0
+    for number in range(3):
+        own, other = sweep.run(number), plain.run(number)
+        assert len(curve(own)) == 20
+        assert curve(own) == pytest.approx(curve(other), abs=1e-5)
+        assert lines(own) == lines(other) and files(own) == files(other)
+    assert len(list(sweep.directory.glob("*_*"))) == 3
+    assert sweep.log().count("local_rank=1(2)") == 3
+
+
+@pytest.mark.parametrize("how, steps_taken", [("scancel --signal=USR2", 150),
+                                              ("scontrol requeue", 500)])
+def test_two_tasks_that_are_told_go_back_together(how: str, steps_taken: int,
+                                                  tmp_path: Path) -> None:
+    """Of two jobs that are alike one is told. TERM comes five seconds before KILL."""
+    sweep = sent(tmp_path, *TWO, f"trainer.max_steps={steps_taken}", "seed=3,3")
+    until(lambda: steps(sweep.run(0)) >= 30)
+    slurm(*how.split(), next(sweep.directory.glob(".submitit/*_0")).name)
+    code, _, err = sweep.wait()
+    assert (code, err) == (0, "") and sweep.log().count("going on from step ") == 1
+    assert lines(sweep.run(0)) == lines(sweep.run(1))
+    assert curve(sweep.run(0)) == pytest.approx(curve(sweep.run(1)), abs=1e-5)
+    assert len({*summaries(sweep.directory)}) == 1
+    assert not list(sweep.directory.glob("*/error.txt"))
+
+
+def test_a_killed_task_takes_the_others_with_it(tmp_path: Path) -> None:
+    """The job is sent again, and goes on from its last checkpoint."""
+    sweep = sent(tmp_path, *TWO, "seed=3", "trainer.max_steps=150", "trainer.save_every_n_steps=20")
+    until(lambda: steps(sweep.run(0)) >= 50)
+    os.kill(task_of(sweep, 1), signal.SIGKILL)
+    code, out, err = sweep.wait()
+    assert (code, err) == (0, "") and "#0 was killed; it goes on as job " in out
+    assert "going on from step " in sweep.log() and lines(sweep.run(0))[-1] == 150
+    scripts = [path.read_text() for path in sweep.directory.glob(".submitit/*/*_submission.sh")]
+    assert scripts and all("srun --unbuffered" in script and " --kill-on-bad-exit=1 --wait=60 "
+                           in script for script in scripts)

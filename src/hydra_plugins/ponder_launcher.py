@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any
 
 from ponder.sweeps.launcher import OneByOne
+from ponder.sweeps.ranks import SRUN
 from ponder.sweeps.submitted import Submitted
 
 
@@ -17,6 +19,10 @@ class Slurm(Submitted):
     """All runs of a sweep as one job array."""
 
     place = "slurm"
+
+    def _executor(self) -> Any:
+        self.params.setdefault("srun_args", list(SRUN))
+        return super()._executor()
 
 
 class Local(Submitted):
@@ -36,4 +42,5 @@ class Local(Submitted):
 
     def room(self, jobs: int) -> int:
         self.gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
-        return max(1, len(os.sched_getaffinity(0)) // (self.params.get("cpus_per_task") or 1))
+        asked = (self.params.get(key) or 1 for key in ("cpus_per_task", "tasks_per_node"))
+        return max(1, len(os.sched_getaffinity(0)) // math.prod(asked))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -21,16 +22,30 @@ from ponder.signals import Signals
 from ponder.summary import summarise, verdict
 from ponder.tasks.table import write_problems, write_table
 
+PATIENCE = 5  # seconds in which a process that failed may say so, before srun ends it with the rest
+
 
 def run(config: Config, directory: Path) -> float | None:
-    """Do what `config.action` says; the accuracy, where there is one."""
+    """Do what `config.action` says; the accuracy, where there is one.
+
+    Of several processes all end together. One that has lost another has nothing to tell of itself:
+    it ends with a line and a bad exit code, and what became of the other is that one's to say.
+    """
     torch.manual_seed(config.seed)
     processes.begin(config.trainer.device)
     directory = processes.agreed(directory)
     actions = {"train": train, "evaluate": evaluate_checkpoint, "problems": problems,
                "export": export}
     try:
-        return actions[config.action](config, directory)
+        accuracy = actions[config.action](config, directory)
+        processes.agreed(None)
+        return accuracy
+    except Exception as error:
+        if not (processes.several() and processes.lost(error)):
+            raise
+        time.sleep(PATIENCE)
+        reason = " ".join(str(error).split())[:160]
+        raise SystemExit(f"error: another process of this run is gone ({reason})") from None
     finally:
         processes.end()
 
@@ -60,6 +75,8 @@ def evaluate_checkpoint(config: Config, directory: Path) -> float:
     policy = build.build_policy(config, task).to(device)
     build.use_threads(config, policy)
     found = build.build_evaluation(config, policy, task, task.test().to(device))()
+    if not processes.leads():
+        return found.metrics["accuracy"]
     log = Log(directory, build_mirror(config.logger, directory, asdict(config)))
     log.write(config.step, found.metrics)
     log.table(f"val_{config.step}", found.rows)
@@ -101,6 +118,8 @@ def export(config: Config, directory: Path) -> None:
 
 
 def _write(config: Config, what: str, write: Callable[[Path], None]) -> None:
+    if not processes.leads():
+        return
     path = Path(config.out or "")
     try:
         write(path)

@@ -29,11 +29,12 @@ from ponder.models.critic import Critic
 from ponder.models.policy import Policy, Rules
 from ponder.models.text import TextPolicy
 from ponder.models.transformer import Init, Shape, Transformer
-from ponder.processes import keep_memory, several
+from ponder.processes import give_memory_back, keep_memory, several
 from ponder.rewards import Reward
 from ponder.rollout import Gold, Sampler, Source
 from ponder.schedule import parse_schedule
 from ponder.search import SEARCHES, Balanced, EveryThought, choose
+from ponder.sharding import is_sharded, shard
 from ponder.strategies import SFT, STRATEGIES
 from ponder.tasks import TASKS, Task
 from ponder.tasks.qa import Qa
@@ -66,6 +67,20 @@ def build_policy(config: Config, task: Task) -> Policy:
     return Policy(thinker, answerer, task.vocabulary, build_rules(config),
                   config.answerer.model == "frozen", _critic(config, task, thinker),
                   _reference(config, task, thinker))
+
+
+def place(config: Config, policy: Policy, device: torch.device) -> Policy:
+    """The policy on its device; of several processes each has a share, if that is asked for."""
+    if config.trainer.data_parallel == "replicate" or not several():
+        return policy.to(device)
+    critic = policy.critic
+    nets = [policy.thinker, policy.answerer, policy.frozen, policy.reference,
+            critic.trunk if critic else None]
+    for net in filter(None, dict.fromkeys(nets)):
+        shard(net, net.blocks, device, "run" if isinstance(policy, TextPolicy) else "forward")
+    if critic is not None:
+        shard(critic.head, [], device)
+    return policy
 
 
 def _critic(config: Config, task: Task, thinker: Transformer) -> Critic | None:
@@ -183,12 +198,14 @@ def build_trainer(config: Config, task: Task, policy: Policy, device: torch.devi
 def use_threads(config: Config, policy: Policy) -> None:
     """CPU threads: as asked for; else one for a small policy, which gains little from more and
     loses much where another job runs beside it, and whose results then depend on no core count.
-    A large one keeps its memory.
+    A large one keeps its memory, unless it is in shares.
     """
     small = sum(p.numel() for p in policy.parameters()) < SMALL
     if config.trainer.threads or small:
         torch.set_num_threads(config.trainer.threads or 1)
-    if not small:
+    if is_sharded(policy):
+        give_memory_back()
+    elif not small:
         keep_memory()
 
 

@@ -58,5 +58,6 @@ def fingerprint(model: nn.Module, name: str | None) -> str:
     for key, value in model.named_parameters():
         if value.requires_grad:
             digest.update(key.encode())
-            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            own = value.detach().to("cpu", copy=True)  # numpy would hold on to the memory
+            digest.update(own.contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -9,6 +9,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from ponder.check_trainer import trainer_contradictions
 from ponder.config import GROUPS, REWARDS, SCHEMAS, VARIANTS, Config, variants
 from ponder.config.policy import thought_count
 from ponder.config.tasks import QUESTIONS
@@ -94,9 +95,7 @@ def contradictions(config: Config) -> Iterator[str]:
     yield from config.task.contradictions()
     yield from _gold_must_fit(config)
     yield from _learning_needs(config)
-    yield from _rounds_need(config)
-    if config.trainer.engine == "trl":
-        yield from _trl_needs(config)
+    yield from trainer_contradictions(config)
     yield from _model_must_fit(config)
     yield from _files_must_fit(config)
 
@@ -190,38 +189,6 @@ def _ratio_needs(config: Config) -> Iterator[str]:
             and config.thinker.tokens and config.rollout.kind != "search":
         yield (f"strategy.scale=group: found rollout.samples={config.rollout.samples}, which has "
                "no deviation; legal: at least 2 samples, or scale none or batch")
-
-
-def _rounds_need(config: Config) -> Iterator[str]:
-    """What hints and worked examples ask of task and strategy."""
-    trainer, task, strategy = config.trainer, config.task, config.strategy
-    if trainer.rationalise and task.name == "add":
-        yield "trainer.rationalise=true: found task=add, which has no hints; legal: false"
-    if trainer.rationalise and (config.thinker.tokens == 0
-                                or getattr(strategy, "keep", "") != "correct"):
-        yield ("trainer.rationalise=true: found nothing that keeps right thoughts; legal: with "
-               "thoughts, strategy=star and strategy.keep=correct, or false")
-    if trainer.rehearse and task.name != "addition":
-        yield (f"trainer.rehearse={trainer.rehearse}: found task={task.name}, which has no worked "
-               "examples; legal: 0, or task=addition")
-    if trainer.rehearse and config.thinker.tokens and strategy.name not in ("star", "sft"):
-        yield (f"trainer.rehearse={trainer.rehearse}: found strategy={strategy.name}, which learns "
-               "from groups; legal: 0, or strategy=star or sft")
-
-
-def _trl_needs(config: Config) -> Iterator[str]:
-    """What TRL's trainers do not do."""
-    strategy = config.strategy
-    if config.model.kind != "hf" or strategy.name not in ("dpo", "grpo"):
-        yield (f"trainer.engine=trl: found model={config.model.kind} with strategy="
-               f"{strategy.name}; legal: model=hf with strategy=dpo or grpo")
-    for key, legal in {"entropy": 0, "tokens_per_rollout": 0, "smoothing": 0, "kl": 0,
-                       "kl_stop": None, "skip_flat": False, "baseline": "group_mean",
-                       "ratio": "token"}.items():
-        value = getattr(strategy, key, legal)
-        if value != legal:
-            yield (f"strategy.{key}={shown(value)}: found trainer.engine=trl, which is not handed "
-                   f"that; legal: {shown(legal)}")
 
 
 def _model_must_fit(config: Config) -> Iterator[str]:

@@ -16,20 +16,24 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from ponder.errors import UserError
 from ponder.models.policy import Policy
 from ponder.models.text import TextPolicy
 from ponder.models.transformer import Shape, Transformer
 from ponder.pretrained import restore_text_model, save_text_model
+from ponder.sharding import full_weights, shards_of
 from ponder.spelling import END, PAD
 from ponder.tokens import Vocabulary
 
 
 def save(policy: Policy, directory: Path, config: dict[str, Any],
-         state: dict[str, Any] | None = None, about: dict[str, Any] | None = None) -> None:
+         state: dict[str, Any] | None = None, about: dict[str, Any] | None = None,
+         weights: dict[str, Tensor] | None = None) -> None:
     """Write a checkpoint directory so that a crash at any moment leaves a whole one.
+
+    weights are `saved_weights`, which several processes ask for together before one of them saves.
 
     All goes to a temporary name and is synced; the old directory of that name steps aside, the new
     one takes its place. state is what training needs to go on, about what the manifest says beside
@@ -38,7 +42,9 @@ def save(policy: Policy, directory: Path, config: dict[str, Any],
     """
     temporary = directory.with_name(f".{directory.name}.tmp")
     try:
-        _write(policy, temporary, config, state, about or {"step": 0, "epoch": 0})
+        shutil.rmtree(temporary, ignore_errors=True)
+        _write_models(policy, temporary, saved_weights(policy) if weights is None else weights)
+        _write(temporary, config, state, about or {"step": 0, "epoch": 0})
     except (OSError, RuntimeError, SafetensorError) as error:  # each library has its own
         shutil.rmtree(temporary, ignore_errors=True)
         raise UserError(f"{directory}: cannot be written ({_short(error)}); legal: a disk with "
@@ -52,11 +58,16 @@ def save(policy: Policy, directory: Path, config: dict[str, Any],
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _write(policy: Policy, temporary: Path, config: dict[str, Any], state: dict[str, Any] | None,
+def saved_weights(policy: Policy) -> dict[str, Tensor]:
+    """What `save` needs of a policy's weights, whole; of several processes all must ask."""
+    adapted = isinstance(policy, TextPolicy) and policy.net.adapted
+    trained = {name for name, weight in policy.named_parameters() if weight.requires_grad}
+    return full_weights(policy, lambda name: not adapted or name in trained)
+
+
+def _write(temporary: Path, config: dict[str, Any], state: dict[str, Any] | None,
            about: dict[str, Any]) -> None:
-    """All files of a checkpoint, and wait until they are on the disk."""
-    shutil.rmtree(temporary, ignore_errors=True)
-    _write_models(policy, temporary)
+    """The other files of a checkpoint, and wait until all are on the disk."""
     write_json(temporary / "ponder.json", {"config": config})
     if state is not None:
         torch.save(state, temporary / "state.pt")
@@ -67,13 +78,17 @@ def _write(policy: Policy, temporary: Path, config: dict[str, Any], state: dict[
         _sync(path)
 
 
-def _write_models(policy: Policy, directory: Path) -> None:
+def _write_models(policy: Policy, directory: Path, weights: dict[str, Tensor]) -> None:
+    def of(prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): value for name, value in weights.items()
+                if name.startswith(prefix)}
+
     if isinstance(policy, TextPolicy):
-        save_text_model(policy.net, directory, policy.vocabulary)
+        save_text_model(policy.net, directory, policy.vocabulary, of("thinker.model."))
         return
-    save_pretrained(policy.thinker, directory, policy.vocabulary)
+    save_pretrained(policy.thinker, directory, policy.vocabulary, of("thinker."))
     if policy.answerer is not policy.thinker:
-        save_pretrained(policy.answerer, directory / "answerer", policy.vocabulary)
+        save_pretrained(policy.answerer, directory / "answerer", policy.vocabulary, of("answerer."))
 
 
 def _sync(path: Path) -> None:
@@ -90,8 +105,11 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def save_pretrained(model: Transformer, directory: Path, vocabulary: Vocabulary) -> None:
-    """config.json, model.safetensors and a word tokenizer, as `transformers` reads them."""
+def save_pretrained(model: Transformer, directory: Path, vocabulary: Vocabulary,
+                    weights: dict[str, Tensor] | None = None) -> None:
+    """config.json, model.safetensors and a word tokenizer, as `transformers` reads them; weights
+    are the model's own where no others are given.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     shape = model.shape
     write_json(directory / "config.json", {
@@ -102,9 +120,9 @@ def save_pretrained(model: Transformer, directory: Path, vocabulary: Vocabulary)
         "tie_word_embeddings": shape.tied, "pad_token_id": vocabulary.pad,
         "bos_token_id": vocabulary.end, "eos_token_id": vocabulary.end,
         "ponder_sinusoidal": shape.sinusoidal})
-    weights = {name: value.detach().contiguous().cpu()
-               for name, value in model.state_dict().items()}
-    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    known = model.state_dict() if weights is None else weights
+    save_file({name: value.detach().contiguous().cpu() for name, value in known.items()},
+              directory / "model.safetensors", metadata={"format": "pt"})
     _save_tokenizer(directory, vocabulary)
 
 
@@ -128,9 +146,11 @@ def restore(policy: Policy, directory: Path) -> None:
     if isinstance(policy, TextPolicy):
         restore_text_model(policy.net, directory)
         return
-    policy.thinker.load_state_dict(load_file(directory / "model.safetensors"))
-    if policy.answerer is not policy.thinker:
-        policy.answerer.load_state_dict(load_file(directory / "answerer" / "model.safetensors"))
+    nets = {directory: policy.thinker, directory / "answerer": policy.answerer}
+    for path, net in nets.items():
+        if path == directory or net is not policy.thinker:
+            weights = load_file(path / "model.safetensors")
+            net.load_state_dict(shards_of(net, weights))
 
 
 def load_model(directory: Path, key: str = "model.name") -> Transformer:
@@ -173,13 +193,14 @@ def write_json(path: Path, content: Any) -> None:
     os.replace(temporary, path)
 
 
-def weights_sha256(model: nn.Module) -> str:
+def weights_sha256(model: nn.Module, weights: dict[str, Tensor] | None = None) -> str:
     """Hash of all weights, by name: equal exactly where every bit of every tensor is equal.
 
     Of a policy: those of its thinker and its answerer, without what they are compared with.
+    weights as in `save`.
     """
     digest, passing = hashlib.sha256(), ("frozen.", "critic.", "reference.")
-    for name, value in sorted(model.state_dict().items()):
+    for name, value in sorted((model.state_dict() if weights is None else weights).items()):
         if isinstance(model, Policy) and (name.startswith(passing) or ".reference" in name):
             continue
         digest.update(name.encode())

@@ -12,9 +12,10 @@ from ponder.config.running import TrainerConfig
 from ponder.config.strategies import Sft
 from ponder.credit import flat_groups, some_tokens
 from ponder.models.policy import Policy
-from ponder.processes import several, share
+from ponder.processes import largest_share, several, share
 from ponder.rewards import Reward
 from ponder.rollout import Gold, Source, given
+from ponder.sharding import gathered
 from ponder.strategies import SFT, Strategy
 from ponder.tasks import Task
 from ponder.types import Problems, Rollouts
@@ -41,6 +42,10 @@ class Collector:
         """(rollouts with credit, how many were sampled): think about the questions of a round,
         reward the thoughts, give credit.
         """
+        with gathered(self.policy):
+            return self._collect(step)
+
+    def _collect(self, step: int) -> tuple[Rollouts, int]:
         config, policy = self.config, self.policy
         with self._precision():
             rollouts = self.rewarded(self.source.collect(policy, self._questions(), step,
@@ -123,26 +128,21 @@ def _right(rollouts: Rollouts) -> Tensor:
 def minibatches(rollouts: Rollouts, config: TrainerConfig, generator: torch.Generator,
                 ) -> Iterator[list[Rollouts]]:
     """The optimizer steps of a round, each a list of micro-batches of whole groups: those of this
-    process.
+    process, as many as every other has.
     """
     count, size = len(rollouts.problems), config.train_batch_size
     per_step = config.per_step
     for _ in range(config.internal_epochs):
-        if 0 < count <= size and not several():
+        whole = 0 < count <= size  # one micro-batch, in any order
+        if whole and not several():
             yield [rollouts]
             continue
-        order = torch.randperm(count, generator=generator).to(rollouts.thought.device)
+        order = torch.arange(count) if whole else torch.randperm(count, generator=generator)
+        order = order.to(rollouts.thought.device)
         for start in range(0, count, per_step):
             groups = order[start:start + per_step]
             part = share(len(groups))
-            yield [rollouts[own] for own in groups[part.start:part.stop].split(size)] if part \
-                else [_idle(rollouts[groups[:1]])]
-
-
-def _idle(rollouts: Rollouts) -> Rollouts:
-    """From which nobody learns: for a process that has nothing to do in a step."""
-    rollouts.learn = torch.zeros_like(rollouts.learn)
-    for name in ("weight", "credit"):
-        value = getattr(rollouts, name)
-        setattr(rollouts, name, None if value is None else torch.zeros_like(value))
-    return rollouts
+            own = groups[part.start:part.stop].split(size) if part else ()
+            missing = -(-largest_share(len(groups)) // size) - len(own)
+            yield [*(rollouts[some] for some in own),
+                   *[replace(rollouts[groups[:1]], idle=True)] * missing]

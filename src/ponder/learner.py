@@ -15,6 +15,15 @@ from ponder.maths import Sampling
 from ponder.models.policy import Policy
 from ponder.processes import everywhere, sum_gradients
 from ponder.schedule import Schedule
+from ponder.sharding import (
+    full,
+    full_weights,
+    is_sharded,
+    norm_of,
+    opened,
+    shard_like,
+    shards_of,
+)
 from ponder.strategies import Losses, Strategy
 from ponder.types import Rollouts, Scores
 
@@ -79,14 +88,13 @@ class Learner:
         losses: Losses = {}
         seen: list[tuple[Rollouts, Scores]] = []
         for micro in batch:
-            with torch.autocast(self.device.type, torch.bfloat16, self.config.dtype == "bfloat16"):
-                scores = self.score(micro, sampling)
-                parts = self.losses(scores, micro, whole, step)
-            parts["loss"].backward()
+            with opened(self.policy):
+                scores, parts = self.learn(micro, sampling, whole, step)
             seen.append((micro, scores))
             for name, value in parts.items():
                 losses[name] = losses.get(name, torch.zeros_like(value)) + value.detach()
-        sum_gradients(self.policy.parameters())
+        if not is_sharded(self.policy):  # else they were summed as they came
+            sum_gradients(self.policy.parameters())
         losses = {name: everywhere(value) for name, value in losses.items()}
         losses["grad_norm"] = self.clip()
         sound = torch.isfinite(losses["loss"] + losses["grad_norm"])
@@ -96,6 +104,15 @@ class Learner:
                 observe(self.policy, micro, scores)
             self.optimizer.step()
         return losses
+
+    def learn(self, micro: Rollouts, sampling: Sampling, whole: Denominators, step: int,
+              ) -> tuple[Scores, Losses]:
+        """Add a micro-batch's gradients to those there are."""
+        with torch.autocast(self.device.type, torch.bfloat16, self.config.dtype == "bfloat16"):
+            scores = self.score(micro, sampling)
+            parts = self.losses(scores, micro, whole, step)
+        parts["loss"].backward()
+        return scores, parts
 
     @torch.no_grad()
     def look(self, batch: list[Rollouts], step: int, sampling: Sampling) -> Losses:
@@ -115,15 +132,16 @@ class Learner:
     def denominators(self, batch: list[Rollouts]) -> Denominators:
         """Those of the whole optimizer step."""
         def total(values: list[Tensor]) -> Tensor:
-            return everywhere(torch.stack(values).sum()).clamp_min(1)
+            live = [value if not micro.idle else 0 * value
+                    for micro, value in zip(batch, values, strict=True)]
+            return everywhere(torch.stack(live).sum()).clamp_min(1)
 
         if self.learns_from_gold:
             rows = [torch.tensor(len(micro.problems), device=self.device) for micro in batch]
         elif self.policy.answers_in_text:
-            rows = [(micro.mask[:, :-1].sum(1) * micro.weight).sum() for micro in batch
-                    if micro.weight is not None]
+            rows = [(micro.mask[:, :-1].sum(1) * _weight(micro)).sum() for micro in batch]
         else:
-            rows = [micro.weight.sum() for micro in batch if micro.weight is not None]
+            rows = [_weight(micro).sum() for micro in batch]
         return Denominators(total([self.strategy.count(micro) for micro in batch]),
                             total([micro.learn.sum() for micro in batch]), total(rows))
 
@@ -134,30 +152,41 @@ class Learner:
         The sum is the score-function gradient for what was sampled and the ordinary one for what
         is differentiable.
         """
-        assert micro.weight is not None
-        weight = torch.ones_like(scores.answer) if self.learns_from_gold else micro.weight
+        weight = torch.ones_like(scores.answer) if self.learns_from_gold else _weight(micro)
         losses = self.strategy.loss(scores, micro, whole.credit, step)
         answer = -(weight * scores.answer).sum() / whole.answers
         spread = (scores.entropy * micro.learn).sum() / whole.tokens
         bonus = self.entropy(step)
         loss = losses["thinker_loss"] + answer
         loss = loss - bonus * spread if bonus else loss
-        return {"loss": loss, **losses, "answer_loss": answer, "thought_entropy": spread}
+        found = {"loss": loss, **losses, "answer_loss": answer, "thought_entropy": spread}
+        return {name: 0 * value for name, value in found.items()} if micro.idle else found
 
     def clip(self) -> Tensor:
         """Clip each player's gradient by itself; the norm over all (0-dim)."""
         limit = self.config.grad_clip or math.inf
-        norms = [nn.utils.clip_grad_norm_(player, limit) for player in self.players]
+        norms = [norm_of(nn.utils.clip_grad_norm_(player, limit)) for player in self.players]
         return torch.stack(norms).square().sum().sqrt()
 
     def state(self) -> dict[str, Any]:
-        """Optimizer, strategy, and those networks that a checkpoint does not hold as models."""
-        extras = {name: value for name, value in self.policy.state_dict().items()
-                  if not name.startswith(("thinker.", "answerer."))}
-        return {"optimizer": self.optimizer.state_dict(), "strategy": self.strategy.state(),
+        """Optimizer, strategy, and those networks that a checkpoint does not hold as models; of
+        several processes with shards the leading one's holds it all, and all must ask.
+        """
+        extras = full_weights(self.policy,
+                              lambda name: not name.startswith(("thinker.", "answerer.")))
+        return {"optimizer": full(self.optimizer.state_dict()), "strategy": self.strategy.state(),
                 "extras": extras}
 
     def load(self, state: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
+        optimizer, weights = state["optimizer"], self.optimizer.param_groups[0]["params"]
+        moments = {number: {name: value.clone() if name == "step" else shard_like(
+            weights[number], value) for name, value in known.items()}
+                   for number, known in optimizer["state"].items()}
+        self.optimizer.load_state_dict({**optimizer, "state": moments})
         self.strategy.load(state["strategy"])
-        self.policy.load_state_dict(state["extras"], strict=False)
+        self.policy.load_state_dict(shards_of(self.policy, state["extras"]), strict=False)
+
+
+def _weight(rollouts: Rollouts) -> Tensor:
+    assert rollouts.weight is not None
+    return rollouts.weight

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ponder.config.policy import HfConfig
 from ponder.errors import UserError
 from ponder.models.hf import TextModel
 from ponder.models.segments import library
+from ponder.sharding import shard_like, shards_of
 from ponder.tokens import TextVocabulary
 
 ADAPTER = "adapter_config.json"
@@ -102,12 +104,15 @@ def _adapted(path: str, config: HfConfig, words: int) -> Any:
     return model
 
 
-def save_text_model(net: TextModel, directory: Path, vocabulary: TextVocabulary) -> None:
-    """Weights as safetensors (of an adapted model the adapter alone), and the tokenizer."""
+def save_text_model(net: TextModel, directory: Path, vocabulary: TextVocabulary,
+                    weights: dict[str, Tensor] | None = None) -> None:
+    """Weights as safetensors (of an adapted model the adapter alone), and the tokenizer; those of
+    the network where no others are given.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     more = {"selected_adapters": ["default"], "save_embedding_layers": False} if net.adapted else {}
     with net.attending():
-        net.model.save_pretrained(directory, **more)  # type: ignore[operator]
+        net.model.save_pretrained(directory, state_dict=weights, **more)  # type: ignore[operator]
     vocabulary.tokenizer.save_pretrained(directory)
 
 
@@ -117,12 +122,15 @@ def restore_text_model(net: TextModel, directory: Path) -> None:
 
     if net.adapted:
         weights = load_file(directory / "adapter_model.safetensors")
+        own = {name.replace(".default", ""): weight for name, weight in
+               net.model.named_parameters() if ".default" in name}
+        weights = {name: shard_like(own[name], value) for name, value in weights.items()}
         library("peft").set_peft_model_state_dict(net.model, weights, "default")
         return
     weights = {}
     for file in sorted(directory.glob("model*.safetensors")):
         weights.update(load_file(file))
-    net.network.load_state_dict(weights, strict=False)
+    net.network.load_state_dict(shards_of(net.network, weights), strict=False)
     net.network.tie_weights()  # type: ignore[operator]
 
 

@@ -15,7 +15,7 @@ Value = TypeVar("Value")
 
 
 def announced() -> bool:
-    """Whether a launcher (torchrun, accelerate) says that this process is one of several."""
+    """Whether a launcher (torchrun, accelerate, ours) says that this process is one of several."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
@@ -24,13 +24,19 @@ def begin(device: str) -> None:
     if announced() and not dist.is_initialized():
         cuda = device != "cpu" and torch.cuda.is_available()
         if cuda:
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0"))
+                                  % torch.cuda.device_count())  # a task may see its own GPU only
         dist.init_process_group("nccl" if cuda else "gloo")
 
 
 def end() -> None:
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
+
+
+def lost(error: BaseException) -> bool:
+    """Whether an error says that another process is gone, or does not answer."""
+    return isinstance(error, dist.DistError) or "/gloo/transport/" in str(error)
 
 
 def several() -> bool:
@@ -58,6 +64,11 @@ def share(count: int) -> range:
         return range(count)
     world, rank = dist.get_world_size(), dist.get_rank()
     return range(count * rank // world, count * (rank + 1) // world)
+
+
+def largest_share(count: int) -> int:
+    """How many of `count` numbers the process with the most of them has."""
+    return -(-count // (dist.get_world_size() if several() else 1))
 
 
 def turn(number: int) -> bool:
@@ -90,15 +101,18 @@ def anywhere(flag: bool) -> bool:
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace gradients by their sums over all processes, in one message.
+    """Replace gradients by their sums over all processes, in one message. What has no gradient in
+    any process gets none: the optimizer leaves it alone.
 
     Losses are divided by denominators of the whole step, so gradients add up and are not averaged.
     """
     if not several():
         return
     weights = [p for p in parameters if p.requires_grad]
-    for weight in weights:
-        if weight.grad is None:
+    used = everywhere(torch.tensor([float(weight.grad is not None) for weight in weights],
+                                   device=weights[0].device))
+    for weight, count in zip(weights, used.tolist(), strict=True):
+        if weight.grad is None and count > 0:
             weight.grad = torch.zeros_like(weight)
     grads = [weight.grad for weight in weights if weight.grad is not None]
     message = torch.cat([grad.flatten() for grad in grads])
@@ -111,8 +125,20 @@ def keep_memory() -> None:
     """Memory that was freed stays with the process. glibc hands large blocks back at once, and the
     system then clears each new one page by page: a third of the time of a CPU in large models.
     """
+    most_mappings, trim_threshold = -4, -1
+    _mallopt(most_mappings, 0)
+    _mallopt(trim_threshold, -1)
+
+
+def give_memory_back() -> None:
+    """The opposite, where weights come and go: among blocks of all sizes glibc would find no room
+    for the next ones, and keep two to three times of what is used.
+    """
+    mapping_threshold = -3
+    _mallopt(mapping_threshold, 2**16)
+
+
+def _mallopt(name: int, value: int) -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        most_mappings, trim_threshold = -4, -1
-        mallopt(most_mappings, 0)
-        mallopt(trim_threshold, -1)
+        mallopt(name, value)

@@ -21,7 +21,8 @@ from ponder.errors import UserError
 
 # Keys that say how long, how loud or how safe a run is, and not what it computes.
 MAY_CHANGE = {*OF_THE_CALL, "trainer.max_steps", "trainer.max_epochs", "trainer.target_accuracy",
-              "trainer.save_every_n_steps", "trainer.keep_checkpoints", "trainer.max_bad_steps"}
+              "trainer.save_every_n_steps", "trainer.keep_checkpoints", "trainer.max_bad_steps",
+              "trainer.data_parallel"}
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,20 @@ class Saved:
 
     def state(self, device: torch.device) -> dict[str, Any]:
         """What training needs to go on; nothing is unpickled but tensors and plain values."""
-        return torch.load(self.path / "state.pt", map_location=device, weights_only=True)
+        found = torch.load(self.path / "state.pt", map_location="cpu", weights_only=True, mmap=True)
+        return _moved(found, device)
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    """A tensor, or those in dictionaries and lists, on the device. What belongs to the optimizer
+    stays on the disk till it is taken: a process may want a share of it only.
+    """
+    if isinstance(value, dict):
+        return {name: item if name == "optimizer" else _moved(item, device)
+                for name, item in value.items()}
+    if isinstance(value, list):
+        return [_moved(item, device) for item in value]
+    return value.to(device, copy=True) if isinstance(value, torch.Tensor) else value
 
 
 def newest(directory: Path, note: Callable[[str], None]) -> Saved | None:

@@ -25,7 +25,8 @@ from ponder.progress import Hooks, Metrics, Progress, Stopped
 from ponder.report import write_report
 from ponder.rollout import Source
 from ponder.scribe import Scribe
-from ponder.signals import Signals
+from ponder.sharding import full_weights, gathered
+from ponder.signals import ORDER, Signals
 from ponder.summary import summarise, verdict
 from ponder.tasks import Task
 from ponder.tasks.qa import Qa
@@ -34,6 +35,11 @@ from ponder.types import Rollouts
 from ponder.watch import Watch
 
 SHOWN_ROLLOUTS = 5
+
+
+def loudest(signals: Signals) -> int | None:
+    """The signal that counts, of those that the processes have caught: the same in each."""
+    return next((number for number in ORDER if anywhere(signals.caught == number)), None)
 
 
 class Session:
@@ -46,7 +52,8 @@ class Session:
         self.device = build.build_device(config)
         self.task: Task = build.build_task(config)
         self.test = self.task.test().to(self.device)
-        self.policy: Policy = build.build_policy(config, self.task).to(self.device)
+        self.policy: Policy = build.place(config, build.build_policy(config, self.task),
+                                          self.device)
         build.use_threads(config, self.policy)
         self.trainer: Trainer = build.build_trainer(config, self.task, self.policy, self.device)
         notes: list[str] = []
@@ -130,6 +137,7 @@ class Session:
                                self.stopped))
         stopped = self.stopped()
         if stopped:
+            signals.caught = loudest(signals)
             self.console.note(f"stopped at step {self.trainer.progress.step}; to go on: "
                               f"python run.py resume={self.directory}")
         return not stopped
@@ -148,12 +156,15 @@ class Session:
         trainer, name = self.config.trainer, f"val_{progress.step}"
         if self.val is not None:
             self.log_metrics(progress, self.trainer.appraise(replace(self.val)))
-        if trainer.keep_evaluated and leads():
-            checkpoint.save(self.policy, self.directory / name / "eval_model_checkpoint",
-                            asdict(self.config))
+        if trainer.keep_evaluated:
+            weights = checkpoint.saved_weights(self.policy)
+            if leads():
+                checkpoint.save(self.policy, self.directory / name / "eval_model_checkpoint",
+                                asdict(self.config), weights=weights)
         if not trainer.do_acc_eval:
             return None
-        self.found = self.evaluate()
+        with gathered(self.policy):
+            self.found = self.evaluate()
         self.log_metrics(progress, {"epoch": progress.epoch, **self.found.metrics})
         self.log.table(name, self.found.rows)
         shown = self.found.rows[:SHOWN_ROLLOUTS]
@@ -162,15 +173,16 @@ class Session:
         return self.found.metrics["accuracy"]
 
     def save(self, progress: Progress) -> None:
-        if not leads():
-            return
+        weights = checkpoint.saved_weights(self.policy)
         state = {"trainer": self.trainer.state(), "log_length": self.log.sync(),
                  "random": torch.get_rng_state(),
                  "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+        if not leads():
+            return
         epoch = progress.epoch + (self.trainer.round is not None)  # the one that has begun
         checkpoint.save(self.policy, self.directory / f"checkpoint_{epoch}", asdict(self.config),
                         state, {"step": progress.step, "epoch": epoch,
-                                "accuracy": progress.accuracy})
+                                "accuracy": progress.accuracy}, weights)
         resume.prune(self.directory, self.config.trainer.keep_checkpoints)
 
     def spoilt(self, progress: Progress, batch: list[Rollouts]) -> None:
@@ -196,11 +208,13 @@ class Session:
 
     def finish(self) -> float | None:
         progress, trainer = self.trainer.progress, self.config.trainer
-        found = self.found or (self.evaluate() if trainer.do_eval and trainer.do_acc_eval
-                               else Evaluation({}, {}, []))
+        with gathered(self.policy):
+            found = self.found or (self.evaluate() if trainer.do_eval and trainer.do_acc_eval
+                                   else Evaluation({}, {}, []))
+        weights = full_weights(self.policy)
         if not leads():
             return found.metrics.get("accuracy")
-        summary = {**summarise(self.config, self.directory, self.policy, found),
+        summary = {**summarise(self.config, self.directory, self.policy, found, weights),
                    "steps": progress.step, "seconds": progress.seconds,
                    "rollouts_per_second": progress.rollouts / max(progress.seconds, 1e-9)}
         write_report(self.directory, summary, asdict(self.config))

@@ -15,7 +15,7 @@ import threading
 from types import FrameType
 from typing import Any, Self
 
-NOTED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+ORDER = (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)  # the first says most
 
 
 class GivenUp(BaseException):
@@ -35,7 +35,7 @@ class Signals:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in NOTED:
+            for number in ORDER:
                 self.before[number] = signal.signal(number, self._catch)
         return self
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from ponder import checkpoint
 from ponder.config import Config, config_hash
 from ponder.evaluate import Evaluation
@@ -13,13 +15,13 @@ from ponder.snapshot import revision
 
 
 def summarise(config: Config, directory: Path, policy: Policy, found: Evaluation,
-              ) -> dict[str, Any]:
+              weights: dict[str, Tensor] | None = None) -> dict[str, Any]:
     """The stable keys of summary.json that every action shares."""
     return {"accuracy": found.metrics.get("accuracy"), "necessity": found.necessity,
             "metrics": found.metrics, "seed": config.seed,
             "run_name": "/".join(directory.parts[-2:]), "git_revision": revision(),
             "config_hash": config_hash(config),
-            "weights_sha256": checkpoint.weights_sha256(policy), "status": "done"}
+            "weights_sha256": checkpoint.weights_sha256(policy, weights), "status": "done"}
 
 
 def verdict(found: Evaluation) -> str:

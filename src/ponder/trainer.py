@@ -18,6 +18,7 @@ from ponder.progress import Hooks, Metrics, Progress, Round, Stopped
 from ponder.rewards import Reward
 from ponder.rollout import Source
 from ponder.schedule import learning_rate_share
+from ponder.sharding import gathered
 from ponder.strategies import Losses
 from ponder.tasks import Task
 from ponder.types import Problems, Rollouts
@@ -200,11 +201,12 @@ class Trainer:
     def appraise(self, rollouts: Rollouts) -> Metrics:
         """The losses of rollouts from which nothing is learnt."""
         noted, step = self.collector.noted, self.progress.step
-        rollouts = self.collector.credited(self.collector.rewarded(rollouts), step)
-        self.collector.noted = noted
-        numbers = torch.arange(len(rollouts.problems), device=self.device)
-        batch = [rollouts[part] for part in numbers.split(self.config.train_batch_size)]
-        losses = self.learner.look(batch, step, self.source.sampling(step))
+        with gathered(self.policy):
+            rollouts = self.collector.credited(self.collector.rewarded(rollouts), step)
+            self.collector.noted = noted
+            numbers = torch.arange(len(rollouts.problems), device=self.device)
+            batch = [rollouts[part] for part in numbers.split(self.config.train_batch_size)]
+            losses = self.learner.look(batch, step, self.source.sampling(step))
         return {f"val/{name}": float(value) for name, value in losses.items()}
 
     def metrics(self) -> Metrics:

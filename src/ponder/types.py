@@ -101,7 +101,7 @@ class Rollouts:
     the reference policy; parts are the unweighted rewards, each (B,) or (B, K). alike says that all
     groups hold the same thoughts, so that what these begin with need be computed once. answered
     (B, 3) is log p(answer), whether it is right and which option it is, where that is known since
-    collection.
+    collection. idle says that nothing is learnt from them: a process has to be kept in step.
     """
 
     problems: Problems
@@ -120,6 +120,7 @@ class Rollouts:
     parts: dict[str, Tensor] = field(default_factory=dict)
     alike: bool = False
     answered: Tensor | None = None
+    idle: bool = False
 
     def __len__(self) -> int:
         return len(self.thought)

@@ -59,6 +59,10 @@ class TrainerConfig:
     single_batch: bool = option(False, "overfit one batch of questions")
     engine: str = option("ponder", "who learns from rollouts: our loop, or TRL's DPOTrainer or "
                          "GRPOTrainer", legal=("ponder", "trl"))
+    data_parallel: str = option("replicate", "several processes: each has all weights, or a share "
+                                "of weights, gradients and optimizer state (FSDP2), which are "
+                                "gathered while rollouts are made",
+                                legal=("replicate", "shard"))
     device: str = option("auto", "where to compute", legal=("auto", "cpu", "cuda"))
     dtype: str = option("float32", "of the matrix products", legal=("float32", "bfloat16"))
     compile: bool = option(False, "torch.compile the networks")

@@ -124,7 +124,7 @@ class TextModel(nn.Module):
         segment = Segment(mask, length)
         positions = (before[:, None] + mask.long().cumsum(1) - 1).clamp_min(0)
         tokens = tokens.masked_fill(~mask, 0)  # padding is no word, and nobody sees it
-        hidden = self._run(tokens, positions, Reading(past, mask, segment if keep else None))
+        hidden = self.run(tokens, positions, Reading(past, mask, segment if keep else None))
         return hidden, segment
 
     def write(self, tokens: Tensor, buffer: Buffer, past: list[Segment], seen: int,
@@ -142,7 +142,7 @@ class TextModel(nn.Module):
         positions = (before + buffer.at)[:, None]
         mask = torch.ones_like(tokens[:, None], dtype=torch.bool)
         reading = Reading(past, mask, None, buffer, seen, places, grid)
-        hidden = self._run(tokens[:, None], positions, reading)[:, 0]
+        hidden = self.run(tokens[:, None], positions, reading)[:, 0]
         buffer.at = buffer.at + 1
         return hidden
 
@@ -154,9 +154,21 @@ class TextModel(nn.Module):
         length = past[-1].length
         return length.repeat_interleave(rows // len(length), 0)
 
-    def _run(self, tokens: Tensor, positions: Tensor, reading: Reading) -> Tensor:
-        base = getattr(self.network, self.network.base_model_prefix)  # type: ignore[arg-type]
-        found = base(input_ids=tokens, position_ids=positions, use_cache=False, reading=reading)
+    @property
+    def base(self) -> nn.Module:
+        """The network without its head."""
+        return getattr(self.network, self.network.base_model_prefix)  # type: ignore[arg-type]
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        count = self.network.config.num_hidden_layers  # type: ignore[union-attr]
+        return next(list(part) for part in self.base.modules()
+                    if isinstance(part, nn.ModuleList) and len(part) == count)
+
+    def run(self, tokens: Tensor, positions: Tensor, reading: Reading) -> Tensor:
+        """Hidden states (N, T, D) of tokens (N, T): the verb under the others."""
+        found = self.base(input_ids=tokens, position_ids=positions, use_cache=False,
+                          reading=reading)
         return found.last_hidden_state
 
     @contextlib.contextmanager

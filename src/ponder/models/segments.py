@@ -92,22 +92,21 @@ class Buffer:
         return Buffer(self.room, torch.cat([self.at, other.at]), kv)
 
 
-@dataclass
 class Reading:
     """One pass of N rows (N, T): the segments before them, and themselves.
 
     A segment of R rows is shared by N / R rows each, side by side. Where groups are uneven, places
     (N,) says where in a full grid of R x `grid` rows each one stands. mask (N, T) is False on
     padding; with a buffer T = 1, and what it holds is seen too.
+
+    No dataclass: FSDP hands layers copies of these, and what they put into `own` would be lost.
     """
 
-    past: list[Segment]
-    mask: Tensor
-    own: Segment | None = None
-    buffer: Buffer | None = None
-    seen: int = 0
-    places: Tensor | None = None
-    grid: int = 1
+    def __init__(self, past: list[Segment], mask: Tensor, own: Segment | None = None,
+                 buffer: Buffer | None = None, seen: int = 0, places: Tensor | None = None,
+                 grid: int = 1) -> None:
+        self.past, self.mask, self.own, self.buffer = past, mask, own, buffer
+        self.seen, self.places, self.grid = seen, places, grid
 
 
 def attend(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor,

@@ -30,6 +30,7 @@ from ponder.errors import JobFailed, UserError
 from ponder.sweeps import follow, plan
 from ponder.sweeps.launcher import Returned, Sweeping
 from ponder.sweeps.plan import Planned
+from ponder.sweeps.ranks import aside, join, speaker
 from ponder.sweeps.record import process, write
 
 log = logging.getLogger(__name__)
@@ -46,9 +47,10 @@ class Submitted(Sweeping):
             else value for key, value in params.items()}
 
     def __call__(self, config: DictConfig, singletons: Any) -> JobReturn:
-        """In the process of a job."""
+        """In each task of a job."""
         import submitit
 
+        config = aside(config) if join() else config
         Singleton.set_state(singletons)
         setup_globals()
         register()
@@ -149,7 +151,7 @@ class Submitted(Sweeping):
     def _heard(self, job: Any, one: Planned) -> JobReturn:
         """What a job returned; for one that failed nothing, a line on stderr and a code."""
         try:
-            found: JobReturn = job.results()[0]
+            found: JobReturn = speaker(job).result()
             error = found._return_value if found.status == JobStatus.FAILED else None
         except Exception as lost:  # no result, or one that cannot be read
             found, error = JobReturn(overrides=one.job.overrides), _about(job, lost)
@@ -162,7 +164,7 @@ class Submitted(Sweeping):
 
 def _was_killed(job: Any) -> bool:
     """Whether a job that is done has left no result and was not cancelled."""
-    return not job.paths.result_pickle.exists() and job.state.startswith(KILLED)
+    return not speaker(job).paths.result_pickle.exists() and job.state.startswith(KILLED)
 
 
 def _about(job: Any, lost: Exception) -> JobFailed:

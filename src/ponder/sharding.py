@@ -1,0 +1,151 @@
+"""Weights, gradients and optimizer state in shares, one for each process (FSDP2, ZeRO stage 3).
+
+A block is gathered when it is computed and freed behind it, forward and backward, by all processes
+at once (Zhao et al. 2023). So all must compute as often as each other; where they do not, as in
+sampling, the weights are gathered once for the whole of it (`gathered`). Gradients add up over
+processes, as losses are divided by denominators of the whole step. What leaves the processes
+(checkpoints, hashes) is whole: the same as of one process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from ponder.processes import leads
+
+
+def shard(net: nn.Module, blocks: Iterable[nn.Module], device: torch.device,
+          verb: str = "forward") -> None:
+    """Share out a network's weights: those of each block, and the rest. `verb` is the method that
+    computes it. It moves to the device a block at a time.
+    """
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # never changed
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    for part in (*blocks, net):
+        fully_shard(part, mesh=mesh)
+        part.set_gradient_divide_factor(1.0)  # type: ignore[operator]
+        part.set_force_sum_reduction_for_comms(True)  # type: ignore[operator]  # gloo has no other
+    assert isinstance(net, FSDPModule)
+    _as_in_training(net)
+    net.set_reshard_after_backward(False, recurse=False)  # `opened` says when
+    if verb != "forward":
+        register_fsdp_forward_method(net, verb)
+
+
+def _as_in_training(net: FSDPModule) -> None:
+    """Blocks are freed behind their forward pass; the rest (embeddings, head) is not."""
+    net.set_reshard_after_forward(True)
+    net.set_reshard_after_forward(False, recurse=False)
+
+
+def networks(module: nn.Module) -> Iterator[FSDPModule]:
+    """The networks in a module that are in shares."""
+    if isinstance(module, FSDPModule):
+        yield module
+        return
+    for child in module.children():
+        yield from networks(child)
+
+
+def is_sharded(module: nn.Module) -> bool:
+    return next(networks(module), None) is not None
+
+
+def _parts(net: FSDPModule) -> list[FSDPModule]:
+    """A network and its blocks."""
+    return [part for part in net.modules()  # type: ignore[attr-defined]
+            if isinstance(part, FSDPModule)]
+
+
+@contextlib.contextmanager
+def gathered(module: nn.Module) -> Iterator[None]:
+    """All weights are whole in every process, which may compute what and as often as it likes.
+    No gradients.
+    """
+    found = list(networks(module))
+    for net in found:
+        net.set_reshard_after_forward(False)
+        for part in _parts(net):
+            part.unshard()
+    try:
+        with torch.no_grad() if found else contextlib.nullcontext():
+            yield
+    finally:
+        for net in found:
+            for part in _parts(net):
+                part.reshard()
+            with contextlib.suppress(AttributeError):  # of a network that has never computed
+                net.reset_iter_state()  # which remembers the order of what was
+            _as_in_training(net)
+
+
+@contextlib.contextmanager
+def opened(module: nn.Module) -> Iterator[None]:
+    """For a forward and a backward pass: what is in no block is whole, also outside of a network's
+    own verb; blocks come and go."""
+    found = list(networks(module))
+    for net in found:
+        net.unshard()
+    yield
+    for net in found:
+        net.reshard()
+
+
+def full(value: Any) -> Any:
+    """A tensor, or those in dictionaries and lists, without shares: the leading process has them,
+    on the CPU; in the others None stands for what was in shares. All must ask.
+    """
+    if isinstance(value, DTensor):
+        found = value.detach().full_tensor()  # type: ignore[attr-defined]
+        return found.cpu() if leads() else None
+    if isinstance(value, dict):
+        return {name: full(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(full(item) for item in value)
+    return value
+
+
+def full_weights(module: nn.Module, wanted: Callable[[str], bool] = lambda name: True,
+               ) -> dict[str, Tensor]:
+    """Its state as `full` gives it; weights that are one, by two names, stay one."""
+    own = module.state_dict()
+    known: dict[int, Tensor] = {}
+    names = {name: id(weight) for name, weight in module.named_parameters(remove_duplicate=False)}
+    found = {}
+    for name, value in own.items():
+        if wanted(name):
+            key = names.get(name, id(value))
+            if key not in known:
+                known[key] = full(value)
+            found[name] = known[key]
+    return found
+
+
+def shard_like(own: Tensor, value: Tensor) -> Tensor:
+    """A copy of a whole tensor, or of this process's share of it, if `own` is in shares."""
+    if not isinstance(own, DTensor):
+        return value.clone()
+    return distribute_tensor(value.to(own.device, own.dtype), own.device_mesh, own.placements,
+                             src_data_rank=None)
+
+
+def shards_of(module: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights by name as `module.load_state_dict` takes them."""
+    own = module.state_dict()
+    return {name: shard_like(own[name], value) if name in own else value
+            for name, value in weights.items()}
+
+
+def norm_of(value: Tensor) -> Tensor:
+    """A norm over all shares, as a plain tensor."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
