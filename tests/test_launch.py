@@ -297,7 +297,7 @@ def test_a_killed_task_ends_its_job_which_goes_on(tmp_path: Path) -> None:
     code, out, err = sweep.wait()
     assert (code, err) == (0, "") and "#0 was killed; it goes on as job " in out
     assert "going on from step " in sweep.log()
-    assert "error: another process of this run is gone" in sweep.log()
+    assert "error: another process of this run is not there" in sweep.log()
     assert lines(sweep.run(0))[-1] == 150 and not (sweep.run(0) / "error.txt").exists()
 
 
@@ -318,6 +318,7 @@ def test_a_task_that_fails_says_why_for_all(rank: int, tmp_path: Path) -> None:
     code, out, err = sweep.wait()
     assert code == 1 and err.count("\n") == 1 and "killed" not in out
     assert err.startswith("error: job 0 (") and "ZeroDivisionError: division by zero" in err
+    assert "1 / 0" in (sweep.run(0) / "error.txt").read_text()
 
 
 def test_jobs_meet_in_different_places() -> None:
