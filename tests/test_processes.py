@@ -168,6 +168,7 @@ def test_shares_go_on_from_a_checkpoint_and_one_process_from_theirs(tmp_path: Pa
     same_checkpoint(last(tmp_path / "alone"), last(tmp_path / "shared"))
 
 
+@pytest.mark.slow
 def test_a_process_that_waits_for_another_in_vain_ends(tmp_path: Path) -> None:
     wait = ("import sys; from datetime import timedelta; from ponder import cli, processes\n"
             "processes.MEETING = timedelta(seconds=1)\n"
