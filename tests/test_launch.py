@@ -15,13 +15,15 @@ from types import SimpleNamespace
 
 import cloudpickle
 import pytest
+from hydra.core.utils import configure_log
+from omegaconf import OmegaConf
 
 from conftest import Door
 from ponder import job
 from ponder.errors import JobFailed, UserError
 from ponder.launch import launched
 from ponder.signals import GivenUp, Signals, guard
-from ponder.sweeps.ranks import port
+from ponder.sweeps.ranks import aside, port
 from sweeps import Sweep, alone, curve, lines, steps, summaries, task_of, until, weights
 
 HERE = "; legal: -m in front, or no word about a launcher, to run here"
@@ -297,7 +299,7 @@ def test_a_killed_task_ends_its_job_which_goes_on(tmp_path: Path) -> None:
     code, out, err = sweep.wait()
     assert (code, err) == (0, "") and "#0 was killed; it goes on as job " in out
     assert "going on from step " in sweep.log()
-    assert "error: another process of this run is gone" in sweep.log()
+    assert "error: another process of this run is not there" in sweep.log()
     assert lines(sweep.run(0))[-1] == 150 and not (sweep.run(0) / "error.txt").exists()
 
 
@@ -318,6 +320,20 @@ def test_a_task_that_fails_says_why_for_all(rank: int, tmp_path: Path) -> None:
     code, out, err = sweep.wait()
     assert code == 1 and err.count("\n") == 1 and "killed" not in out
     assert err.startswith("error: job 0 (") and "ZeroDivisionError: division by zero" in err
+    assert "1 / 0" in (sweep.run(0) / "error.txt").read_text()
+
+
+def test_a_task_that_follows_writes_nothing_into_the_directory(tmp_path: Path) -> None:
+    config = OmegaConf.create({"hydra": {
+        "output_subdir": ".hydra", "verbose": False, "job": {"name": "x"},
+        "job_logging": {"version": 1, "root": {"handlers": ["file"]}, "handlers": {"file": {
+            "class": "logging.FileHandler", "filename": f"{tmp_path}/run.log"}}},
+        "sweep": {"dir": str(tmp_path), "subdir": "0"}}})
+    OmegaConf.set_struct(config, True)
+    hydra = aside(config).hydra
+    configure_log(hydra.job_logging, hydra.verbose)
+    assert hydra.output_subdir is None and hydra.sweep.dir != str(tmp_path)
+    assert config.hydra.sweep.dir == str(tmp_path) and not list(tmp_path.iterdir())
 
 
 def test_jobs_meet_in_different_places() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -165,6 +166,20 @@ def test_shares_go_on_from_a_checkpoint_and_one_process_from_theirs(tmp_path: Pa
     same_curves([line for line in alone if "loss" in line],
                 [line for line in mixed if "loss" in line], 1e-4)
     same_checkpoint(last(tmp_path / "alone"), last(tmp_path / "shared"))
+
+
+@pytest.mark.slow
+def test_a_process_that_waits_for_another_in_vain_ends(tmp_path: Path) -> None:
+    wait = ("import sys; from datetime import timedelta; from ponder import cli, processes\n"
+            "processes.MEETING = timedelta(seconds=1)\n"
+            "sys.exit(cli.main(sys.argv[1:]))")
+    done = subprocess.run([sys.executable, "-c", wait, *TINY, f"hydra.run.dir={tmp_path}/run"],
+                          text=True, capture_output=True, timeout=100, check=False, cwd=tmp_path,
+                          env={**os.environ, "RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0",
+                               "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29417"})
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(
+        "error: another process of this run is not there (")
 
 
 TEXT = ["task=qa", "variant=[think]", "rollout=sample", "reward=exact_match", "trainer=text",

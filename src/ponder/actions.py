@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 
 from ponder import build, checkpoint, processes
 from ponder.config import Config
-from ponder.errors import UserError
+from ponder.errors import ERROR, UserError
 from ponder.log import Log, build_mirror
 from ponder.models.text import TextPolicy
 from ponder.pairs import texts_of
@@ -32,20 +33,22 @@ def run(config: Config, directory: Path) -> float | None:
     it ends with a line and a bad exit code, and what became of the other is that one's to say.
     """
     torch.manual_seed(config.seed)
-    processes.begin(config.trainer.device)
-    directory = processes.agreed(directory)
     actions = {"train": train, "evaluate": evaluate_checkpoint, "problems": problems,
                "export": export}
     try:
+        processes.begin(config.trainer.device)
+        directory = processes.agreed(directory)
         accuracy = actions[config.action](config, directory)
         processes.agreed(None)
         return accuracy
     except Exception as error:
-        if not (processes.several() and processes.lost(error)):
+        if not (processes.announced() and processes.lost(error)):
+            if not (processes.leads() or isinstance(error, UserError)):  # the job's is elsewhere
+                (directory / ERROR).write_text("".join(traceback.format_exception(error)))
             raise
         time.sleep(PATIENCE)
         reason = " ".join(str(error).split())[:160]
-        raise SystemExit(f"error: another process of this run is gone ({reason})") from None
+        raise SystemExit(f"error: another process of this run is not there ({reason})") from None
     finally:
         processes.end()
 

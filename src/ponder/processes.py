@@ -5,13 +5,16 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 Value = TypeVar("Value")
+MEETING = timedelta(minutes=5)  # so long a process waits for the others to begin
 
 
 def announced() -> bool:
@@ -20,13 +23,17 @@ def announced() -> bool:
 
 
 def begin(device: str) -> None:
-    """Meet the other processes that the launcher has told us of, if any."""
+    """Meet the other processes that the launcher has told us of, if any. Raises torch's DistError
+    where one does not come.
+    """
     if announced() and not dist.is_initialized():
         cuda = device != "cpu" and torch.cuda.is_available()
         if cuda:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0"))
                                   % torch.cuda.device_count())  # a task may see its own GPU only
-        dist.init_process_group("nccl" if cuda else "gloo")
+        store, rank, world = next(rendezvous("env://", timeout=MEETING))
+        dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=rank,
+                                world_size=world)
 
 
 def end() -> None:
@@ -101,20 +108,14 @@ def anywhere(flag: bool) -> bool:
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace gradients by their sums over all processes, in one message. What has no gradient in
-    any process gets none: the optimizer leaves it alone.
+    """Replace gradients by their sums over all processes, in one message. What has none has none in
+    any process, as all compute the same things of as many micro-batches.
 
     Losses are divided by denominators of the whole step, so gradients add up and are not averaged.
     """
     if not several():
         return
-    weights = [p for p in parameters if p.requires_grad]
-    used = everywhere(torch.tensor([float(weight.grad is not None) for weight in weights],
-                                   device=weights[0].device))
-    for weight, count in zip(weights, used.tolist(), strict=True):
-        if weight.grad is None and count > 0:
-            weight.grad = torch.zeros_like(weight)
-    grads = [weight.grad for weight in weights if weight.grad is not None]
+    grads = [weight.grad for weight in parameters if weight.grad is not None]
     message = torch.cat([grad.flatten() for grad in grads])
     dist.all_reduce(message)
     for grad, part in zip(grads, message.split([grad.numel() for grad in grads]), strict=True):

@@ -46,8 +46,7 @@ def aside(config: DictConfig) -> DictConfig:
     config = copy.deepcopy(config)
     with open_dict(config):
         config.hydra.output_subdir = None
-        config.hydra.job_logging = {"version": 1, "root": None,
-                                    "disable_existing_loggers": False}
+        config.hydra.job_logging = {"version": 1, "root": None, "disable_existing_loggers": False}
         config.hydra.sweep.dir = tempfile.mkdtemp()
     return config
 
