@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
@@ -67,6 +68,14 @@ def test_every_sweep_keeps_a_record(door: Door, calls: Calls) -> None:
     assert (second.job, second.place, second.launcher) == (1, "here", [])
     assert first.config_hash != second.config_hash
     assert Path("sweep") / first.directory == calls[0][1] and lives(second.id or "")
+
+
+def test_words_with_references_are_kept_as_typed(door: Door, calls: Calls) -> None:
+    words = ["seed=1", "task.test_questions=${task.max}", "hydra.sweep.subdir=run_${hydra.job.num}"]
+    assert door(*SWEEP, *words) == (0, ANY, "")
+    job, = read(Path("sweep"))
+    assert (job.overrides, job.directory) == (words[:2], "run_0")
+    assert door(*SWEEP, *words)[0] == 0 and len(calls) == 1
 
 
 def test_the_last_line_about_a_job_counts_and_broken_ones_do_not(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def _composed(master: DictConfig, loader: Any, words: list[str], number: int) ->
         config.hydra.job.num = number
         config.hydra.sweep.dir = str(config.hydra.sweep.dir)
         config.hydra.sweep.subdir = str(config.hydra.sweep.subdir)
-        config.hydra.overrides.task = [word for word in config.hydra.overrides.task
+        config.hydra.overrides.task = [word for word in _typed(config.hydra.overrides.task)
                                        if not word.lstrip("+").startswith("sweep.")]
         config.sweep = SweepConfig()
     OmegaConf.copy_cache(config, master)
@@ -103,7 +103,7 @@ def _new(config: DictConfig, number: int) -> Job:
     told: Any = OmegaConf.to_object(_without_hydra(config))
     if told.action != "evaluate":  # which takes the better part from its checkpoint
         check(told)
-    words = list(filter_overrides(list(config.hydra.overrides.task)))
+    words = list(filter_overrides(_typed(config.hydra.overrides.task)))
     return Job(number, words, config_hash(told), config.hydra.sweep.subdir)
 
 
@@ -129,8 +129,13 @@ def _stored(config: DictConfig, sweep: Path, job: Job) -> Job:
 
 def _launching(master: DictConfig) -> list[str]:
     """The words that say where the jobs run."""
-    return [word for word in master.hydra.overrides.hydra
+    return [word for word in _typed(master.hydra.overrides.hydra)
             if word.lstrip("+").startswith(("hydra/launcher=", "hydra.launcher."))]
+
+
+def _typed(words: Any) -> list[str]:
+    """Words as they were typed, references unresolved."""
+    return [str(word) for word in OmegaConf.to_container(words, resolve=False) or []]
 
 
 def _without_hydra(config: DictConfig) -> DictConfig:
