@@ -10,6 +10,7 @@ processes, as losses are divided by denominators of the whole step. What leaves 
 from __future__ import annotations
 
 import contextlib
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -17,11 +18,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ponder.processes import leads
+
+FSDP, TENSOR = "torch.distributed.fsdp", "torch.distributed.tensor"
 
 
 def shard(net: nn.Module, blocks: Iterable[nn.Module], device: torch.device,
@@ -29,6 +29,9 @@ def shard(net: nn.Module, blocks: Iterable[nn.Module], device: torch.device,
     """Share out a network's weights: those of each block, and the rest. `verb` is the method that
     computes it. It moves to the device a block at a time.
     """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # never changed
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     for part in (*blocks, net):
@@ -42,15 +45,22 @@ def shard(net: nn.Module, blocks: Iterable[nn.Module], device: torch.device,
         register_fsdp_forward_method(net, verb)
 
 
-def _as_in_training(net: FSDPModule) -> None:
+def _as_in_training(net: Any) -> None:
     """Blocks are freed behind their forward pass; the rest (embeddings, head) is not."""
     net.set_reshard_after_forward(True)
     net.set_reshard_after_forward(False, recurse=False)
 
 
-def networks(module: nn.Module) -> Iterator[FSDPModule]:
+def _is(value: object, module: str, name: str) -> bool:
+    """Whether a value is of a class of torch's, which may not have been loaded."""
+    return module in sys.modules and isinstance(value, getattr(sys.modules[module], name))
+
+
+def networks(module: nn.Module) -> Iterator[Any]:
     """The networks in a module that are in shares."""
-    if isinstance(module, FSDPModule):
+    if FSDP not in sys.modules:
+        return
+    if _is(module, FSDP, "FSDPModule"):
         yield module
         return
     for child in module.children():
@@ -61,10 +71,9 @@ def is_sharded(module: nn.Module) -> bool:
     return next(networks(module), None) is not None
 
 
-def _parts(net: FSDPModule) -> list[FSDPModule]:
+def _parts(net: nn.Module) -> list[Any]:
     """A network and its blocks."""
-    return [part for part in net.modules()  # type: ignore[attr-defined]
-            if isinstance(part, FSDPModule)]
+    return [part for part in net.modules() if _is(part, FSDP, "FSDPModule")]
 
 
 @contextlib.contextmanager
@@ -105,8 +114,8 @@ def full(value: Any) -> Any:
     """A tensor, or those in dictionaries and lists, without shares: the leading process has them,
     on the CPU; in the others None stands for what was in shares. All must ask.
     """
-    if isinstance(value, DTensor):
-        found = value.detach().full_tensor()  # type: ignore[attr-defined]
+    if _is(value, TENSOR, "DTensor"):
+        found = value.detach().full_tensor()
         return found.cpu() if leads() else None
     if isinstance(value, dict):
         return {name: full(item) for name, item in value.items()}
@@ -131,10 +140,12 @@ def full_weights(module: nn.Module, wanted: Callable[[str], bool] = lambda name:
     return found
 
 
-def shard_like(own: Tensor, value: Tensor) -> Tensor:
+def shard_like(own: Any, value: Tensor) -> Tensor:
     """A copy of a whole tensor, or of this process's share of it, if `own` is in shares."""
-    if not isinstance(own, DTensor):
+    if not _is(own, TENSOR, "DTensor"):
         return value.clone()
+    from torch.distributed.tensor import distribute_tensor
+
     return distribute_tensor(value.to(own.device, own.dtype), own.device_mesh, own.placements,
                              src_data_rank=None)
 
@@ -146,6 +157,6 @@ def shards_of(module: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor
             for name, value in weights.items()}
 
 
-def norm_of(value: Tensor) -> Tensor:
+def norm_of(value: Any) -> Tensor:
     """A norm over all shares, as a plain tensor."""
-    return value.full_tensor() if isinstance(value, DTensor) else value
+    return value.full_tensor() if _is(value, TENSOR, "DTensor") else value
