@@ -79,7 +79,7 @@ REFUSED = [
      f"legal: {FORMS}"),
     # words
     ("action=trian", "found 'trian' (did you mean train?); legal: train, evaluate, problems, "
-     "export, compare"),
+     "export, compare, sweep"),
     ("answerer.sees=[qestion,thought]", "found 'qestion' (did you mean question?); legal: "
      "question, thought"),
     ("task.name=sub", "found 'sub'; legal: add"),
@@ -92,8 +92,8 @@ REFUSED = [
     ("strategy=null", "found null; legal: " + STRATEGIES),
     ("rollout=3", "found 3; legal: sample, search"),
     ("task=sub", "found 'sub'; legal: add, addition, mmlu, qa"),
-    ("hydra/launcher=slrum", "found 'slrum' (did you mean slurm?); legal: basic, local, slurm, "
-     "submitit_local, submitit_slurm"),
+    ("hydra/launcher=slrum", "found 'slrum' (did you mean slurm?); legal: basic, here, local, "
+     "slurm, submitit_local, submitit_slurm"),
     # grammar
     ("trainer.lr=[1", "cannot be read; legal: key=value, with quotes around text that has signs"),
     ("trainer.lr=1,2", "found several values; legal: one, a list in brackets, or -m in front for "
