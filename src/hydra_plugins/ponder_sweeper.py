@@ -10,8 +10,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 
-from ponder.sweeps.record import read
-from ponder.sweeps.state import LOST, states
+from ponder.sweeps.state import lost
 from ponder.sweeps.sweeper import StudySweeper
 
 
@@ -36,8 +35,8 @@ class Again(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         directory = Path(self.config.hydra.sweep.dir)
-        lost = [state.job for state in states(directory, read(directory)) if state.name in LOST]
-        return self.launcher.launch([[f"hydra.sweep.subdir={job.directory}"] for job in lost], 0)
+        return self.launcher.launch([[f"hydra.sweep.subdir={job.directory}"]
+                                     for job in lost(directory)], 0)
 
 
 class Optuna(StudySweeper):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from ponder.errors import UserError, shown
 from ponder.sweeps.follow import named
-from ponder.sweeps.record import read
-from ponder.sweeps.state import LOST, states
+from ponder.sweeps.state import lost
 
 OURS = ("action=", "sweep.", "hydra.", "hydra/launcher=", "+hydra.")
 
@@ -22,8 +21,8 @@ def words(arguments: list[str]) -> list[str]:
                         "legal: with it sweep.dir, sweep.detach and hydra.launcher.<key>")
     said = [word.partition("=")[2] for word in arguments if word.startswith("sweep.dir=")]
     sweep = named(said[-1] if said else None)
-    lost = [state.job for state in states(sweep, read(sweep)) if state.name in LOST]
-    before = lost[-1].launcher if lost else []
+    jobs = lost(sweep)
+    before = jobs[-1].launcher if jobs else []
     kept = [word for word in arguments if not word.startswith(("action=", "sweep.dir="))]
     if any(word.startswith("hydra/launcher=") for word in arguments):
         before = []

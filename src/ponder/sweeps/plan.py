@@ -100,7 +100,7 @@ def _composed(master: DictConfig, loader: Any, words: list[str], number: int) ->
 
 def _new(config: DictConfig, number: int) -> Job:
     """Raises `UserError` where the configuration cannot mean anything."""
-    told: Any = OmegaConf.to_object(_without_hydra(config))
+    told: Any = OmegaConf.to_object(without_hydra(config))
     if told.action != "evaluate":  # which takes the better part from its checkpoint
         check(told)
     words = list(filter_overrides(_typed(config.hydra.overrides.task)))
@@ -138,7 +138,8 @@ def _typed(words: Any) -> list[str]:
     return [str(word) for word in OmegaConf.to_container(words, resolve=False) or []]
 
 
-def _without_hydra(config: DictConfig) -> DictConfig:
+def without_hydra(config: DictConfig) -> DictConfig:
+    """What a job is told, without what Hydra is."""
     node = copy.deepcopy(config)
     with open_dict(node):
         del node["hydra"]
@@ -189,7 +190,7 @@ def freeze(sweep: Path, planned: Iterable[Planned]) -> None:
     for one in planned:
         path = sweep / one.job.directory / FROZEN
         path.parent.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(_without_hydra(one.config), path)
+        OmegaConf.save(without_hydra(one.config), path)
         (sweep / one.job.directory / ERROR).unlink(missing_ok=True)
 
 

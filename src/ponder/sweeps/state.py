@@ -16,7 +16,7 @@ from typing import Any
 
 from ponder.errors import ERROR
 from ponder.records import finite
-from ponder.sweeps.record import Job, lives
+from ponder.sweeps.record import Job, lives, read
 
 ALIVE = ("running", "queued", "elsewhere")
 LOST = ("failed", "vanished")
@@ -70,6 +70,11 @@ def state(sweep: Path, job: Job, queue: Queue) -> State:
     last = _last_numbers(directory / "metrics.jsonl")
     return State(job, name, last.get("step"), last.get("last_step"), last.get("steps_per_second"),
                  last.get("accuracy"), error)
+
+
+def lost(sweep: Path) -> list[Job]:
+    """The jobs of a sweep that failed or vanished."""
+    return [state.job for state in states(sweep, read(sweep)) if state.name in LOST]
 
 
 def ending(directory: Path) -> dict[str, Any] | None:

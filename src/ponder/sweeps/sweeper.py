@@ -7,7 +7,6 @@ again, and the launcher finds by its record whether the run is done, goes on or 
 
 from __future__ import annotations
 
-import copy
 import logging
 import shlex
 from importlib.util import find_spec
@@ -16,11 +15,12 @@ from typing import Any
 
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
-from omegaconf import OmegaConf, open_dict
+from omegaconf import OmegaConf
 
 from ponder.check import check_leaf, leaves
 from ponder.config.study import StudyConfig, StudySampler
 from ponder.errors import UserError
+from ponder.sweeps.plan import without_hydra
 from ponder.sweeps.record import read as record
 from ponder.sweeps.space import Space, read_space
 from ponder.sweeps.study import Study, Trial
@@ -84,9 +84,7 @@ class StudySweeper(Sweeper):
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         values = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask(space.free)
-        node = copy.deepcopy(self.loader.load_sweep_config(self.config, space.words(values.params)))
-        with open_dict(node):
-            del node["hydra"]
+        node = without_hydra(self.loader.load_sweep_config(self.config, space.words(values.params)))
         if node.action == "train":
             read(node)
 

@@ -31,18 +31,18 @@ def table(found: Sequence[State], rows: int) -> Any:
     if len(kept) > rows:
         order = list(ORDER)
         kept = sorted(kept, key=lambda state: order.index(state.name))[:rows]
-    same = set.intersection(*(set(state.job.overrides) for state in found)) if found else set()
+    same, told = set(_shared(found)), any(state.error for state in kept)
     made = Table(caption=f"… and {len(found) - len(kept)} more" if len(kept) < len(found) else None,
                  caption_justify="left")
     for name in ("job", "state", "step", "steps/s", "accuracy", "left"):
         made.add_column(name, justify="left" if name in ("job", "state") else "right", no_wrap=True)
     made.add_column("what differs", overflow="fold")
-    if any(state.error for state in kept):
+    if told:
         made.add_column("last error", overflow="fold")
     for state in kept:
         differing = [word for word in state.job.overrides if word not in same]
         cells = [state.job.directory, state.name, *_numbers(state), " ".join(differing)]
-        if any(state.error for state in kept):
+        if told:
             cells.append(state.error)
         texts = [Text(cell) for cell in cells]
         texts[1].stylize(ORDER[state.name])
@@ -61,6 +61,11 @@ def _numbers(state: State) -> list[str]:
 
 def heading(sweep: Any, found: Sequence[State]) -> str:
     """Whose table it is, and the words that all its jobs share."""
-    same = [word for word in found[0].job.overrides
-            if all(word in state.job.overrides for state in found)] if found else []
+    same = _shared(found)
     return f"{sweep}: {counted(found)}" + (f"\nall: {' '.join(map(shown, same))}" if same else "")
+
+
+def _shared(found: Sequence[State]) -> list[str]:
+    """The words that all jobs have, in order."""
+    return [word for word in found[0].job.overrides
+            if all(word in state.job.overrides for state in found)] if found else []
