@@ -39,7 +39,7 @@ def run(config: Config, directory: Path) -> float | None:
         processes.begin(config.trainer.device)
         directory = processes.agreed(directory)
         accuracy = actions[config.action](config, directory)
-        processes.agreed(None)
+        processes.meet()
         return accuracy
     except Exception as error:
         if not (processes.announced() and processes.lost(error)):

@@ -24,11 +24,14 @@ from ponder.config import Config
 from ponder.config.strategies import Sft
 from ponder.errors import UserError
 from ponder.evaluate import Evaluation, evaluate
+from ponder.evaluate_reading import evaluate_reading
 from ponder.learner import Learner
 from ponder.models.critic import Critic
 from ponder.models.policy import Policy, Rules
+from ponder.models.reader import Reader
 from ponder.models.text import TextPolicy
 from ponder.models.transformer import Init, Shape, Transformer
+from ponder.models.widen import widened
 from ponder.processes import give_memory_back, keep_memory, several
 from ponder.rewards import Reward
 from ponder.rollout import Gold, Sampler, Source
@@ -38,6 +41,8 @@ from ponder.sharding import is_sharded, shard
 from ponder.strategies import SFT, STRATEGIES
 from ponder.tasks import TASKS, Task
 from ponder.tasks.qa import Qa
+from ponder.tasks.text import Text
+from ponder.tokens.pieces import PieceVocabulary
 from ponder.trainer import Trainer
 from ponder.types import Problems, Rollouts
 
@@ -49,6 +54,8 @@ def build_task(config: Config) -> Task:
     if config.model.kind == "hf":
         return build_text_task(config)
     thoughts = config.thinker.vocabulary if config.thinker.tokens else 0
+    if config.task.name == "text":
+        return Text(config.task, thoughts, config.model.name)
     return TASKS[config.task.name](config.task, thoughts)
 
 
@@ -57,6 +64,8 @@ def build_policy(config: Config, task: Task) -> Policy:
     if isinstance(task, Qa):
         return build_text_policy(config, task)
     thinker = _network(config, task, config.model.name)
+    if isinstance(task, Text):
+        return Reader(thinker, None, task.vocabulary, build_rules(config))
     answerer = None
     if config.answerer.model == "separate" and config.thinker.tokens:
         path = None if config.model.name is None else str(Path(config.model.name) / "answerer")
@@ -110,6 +119,8 @@ def _network(config: Config, task: Task, path: str | None, key: str = "model.nam
     positions = task.question_length + config.thinker.tokens + 1 + task.answer_length
     if path is not None:
         net = load_model(Path(path), key)
+        if isinstance(task.vocabulary, PieceVocabulary):  # a normal model becomes a thinking one
+            return widened(net, len(task.vocabulary), positions)
         if net.shape.vocabulary != len(task.vocabulary):
             raise UserError(f"{key}={path}: found {net.shape.vocabulary} tokens; legal: "
                             f"{len(task.vocabulary)}, as task and thinker.vocabulary say")
@@ -161,6 +172,8 @@ def build_evaluation(config: Config, policy: Policy, task: Task, test: Problems,
     """What looks at the held-out questions; follow hears of the source that writes thoughts."""
     if isinstance(policy, TextPolicy) and isinstance(task, Qa):
         return build_text_evaluation(config, policy, task, test, follow)
+    if isinstance(policy, Reader) and isinstance(task, Text):
+        return lambda: evaluate_reading(policy, test, task.text.bytes_per_token)
     return lambda: evaluate(policy, test, config.seed)
 
 

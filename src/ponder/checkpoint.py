@@ -26,6 +26,7 @@ from ponder.pretrained import restore_text_model, save_text_model
 from ponder.sharding import full_weights, shards_of
 from ponder.spelling import END, PAD
 from ponder.tokens import Vocabulary
+from ponder.tokens.pieces import FILE, PieceVocabulary
 
 
 def save(policy: Policy, directory: Path, config: dict[str, Any],
@@ -123,6 +124,8 @@ def save_pretrained(model: Transformer, directory: Path, vocabulary: Vocabulary,
     known = model.state_dict() if weights is None else weights
     save_file({name: value.detach().contiguous().cpu() for name, value in known.items()},
               directory / "model.safetensors", metadata={"format": "pt"})
+    if isinstance(vocabulary, PieceVocabulary):
+        write_json(directory / FILE, vocabulary.pieces.state())
     _save_tokenizer(directory, vocabulary)
 
 

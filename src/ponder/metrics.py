@@ -46,6 +46,11 @@ METRICS: dict[str, list[Metric]] = {
         Metric("reward_won", "nats", "beta log p/q of the right rollouts (dpo)"),
         Metric("reward_lost", "nats", "beta log p/q of the wrong rollouts (dpo)"),
     ],
+    "Evaluations on text": [
+        Metric("val/loss", "nats", "-log p(next token), a mean over the places of held-out text"),
+        Metric("val/loss_stderr", "nats", "its standard error over passages"),
+        Metric("val/bits_per_byte", "bits", "the same per byte of text, whatever the tokens"),
+    ],
     "The last round": [
         Metric("reward", "as the reward's", "mean reward of a rollout"),
         Metric("flat_groups", "share", "groups whose rewards are all equal, which teach nothing"),

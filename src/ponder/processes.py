@@ -36,6 +36,12 @@ def begin(device: str) -> None:
                                 world_size=world)
 
 
+def meet() -> None:
+    """Wait until all processes are here, with nothing of each other's still under way."""
+    if several():
+        dist.barrier()
+
+
 def end() -> None:
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()

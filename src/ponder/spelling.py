@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-PAD, END = "<pad>", "</think>"
+PAD, END, END_OF_TEXT = "<pad>", "</think>", "<end>"
 _WORD, _THOUGHT = re.compile(r"</?\w+>|[^<]|<", re.DOTALL), re.compile(r"<t\d+>")
 COLOURS = {"ordinary": "blue", "thought": "cyan", "special": "magenta"}
 
@@ -18,7 +18,7 @@ def place(power: int) -> str:
 def pieces(text: str) -> list[tuple[str, str]]:
     """(token, kind) of every token of a text; kind is ordinary, thought or special."""
     def kind(word: str) -> str:
-        if word in (PAD, END):
+        if word in (PAD, END, END_OF_TEXT):
             return "special"
         return "thought" if _THOUGHT.fullmatch(word) else "ordinary"
 

@@ -18,6 +18,7 @@ from ponder.config.running import LoggerConfig, SweepConfig, TrainerConfig
 from ponder.config.strategies import Dpo, Exact, Grpo, Ppo, Reinforce, Sft, Star
 from ponder.config.study import StudyConfig
 from ponder.config.tasks import AdditionTask, AddTask, MmluTask, QaTask, gold_length
+from ponder.config.texts import TextTask
 
 WORDS = "words.json"  # in a run directory: the words that run was begun with
 WANDB_ID = "wandb_id"  # in a run directory: under which wandb knows the run
@@ -74,7 +75,8 @@ def variants(config: Config) -> list[str]:
 
 
 SCHEMAS: dict[str, dict[str, type]] = {
-    "task": {"add": AddTask, "addition": AdditionTask, "qa": QaTask, "mmlu": MmluTask},
+    "task": {"add": AddTask, "addition": AdditionTask, "qa": QaTask, "mmlu": MmluTask,
+             "text": TextTask},
     "model": {"transformer": ModelConfig, "hf": HfConfig},
     "rollout": {"sample": SamplerConfig, "search": SearchConfig},
     "strategy": {"reinforce": Reinforce, "grpo": Grpo, "ppo": Ppo, "dpo": Dpo, "star": Star,

@@ -10,6 +10,7 @@ from ponder.tasks.add import Add
 from ponder.tasks.addition import Addition
 from ponder.tasks.mmlu import Mmlu
 from ponder.tasks.qa import Qa
+from ponder.tasks.text import Text
 from ponder.types import Problem, Problems
 
 
@@ -54,4 +55,5 @@ class Task(Protocol):
         ...
 
 
-TASKS: dict[str, type] = {"add": Add, "addition": Addition, "qa": Qa, "mmlu": Mmlu}
+TASKS: dict[str, type] = {"add": Add, "addition": Addition, "qa": Qa, "mmlu": Mmlu,
+                         "text": Text}

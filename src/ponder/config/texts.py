@@ -1,0 +1,74 @@
+"""Keys of the tasks on running text."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ponder.config.fields import option
+
+DOCUMENTS = (".txt", ".jsonl", ".parquet")
+
+
+@dataclass
+class TextTask:
+    """Running text: the next token of every place."""
+
+    name: str = option("text", "name of the task", legal=("text",))
+    data: str | None = option(None, "text: a .txt, .jsonl or .parquet file, a directory or a glob "
+                              "of such, or the name of a data set of the hub "
+                              "(HuggingFaceFW/fineweb-edu), which is streamed")
+    subset: str | None = option(None, "configuration of the data set of the hub (sample-10BT)")
+    column: str = option("text", "the column that holds the text of a document")
+    documents: int | None = option(None, "read so many documents; null: all", low=1)
+    tokens: str = option("chars", "what text is cut into: characters, pieces of any length learnt "
+                         "from the text, or the tokens of task.tokenizer",
+                         legal=("chars", "trie", "hf"))
+    tokenizer: str | None = option(None, "task.tokens=hf: a tokenizer of Hugging Face by name or "
+                                   "directory")
+    trie_size: int = option(2048, "task.tokens=trie: so many pieces, the 256 bytes among them",
+                            low=257, high=2**20)
+    learn_from: int = option(2**24, "characters and pieces are learnt from so many characters at "
+                             "the beginning of the text", low=1)
+    length: int = option(128, "tokens of a passage", low=2)
+    held_out: float = option(0.1, "share of the documents that is never trained on; of fewer than "
+                             "20 documents the end of each", low=0.0, high=0.9)
+    test_passages: int = option(200, "held-out passages used by an evaluation", low=1)
+    workers: int = option(0, "processes that cut the text into tokens; 0: one for each core",
+                          low=0)
+    gold: str = option("none", "there are no gold thoughts", legal=("none",))
+    thought_length: int = option(4, "the `think` variant allows so many thought tokens", low=1)
+    seed: int = option("${seed}", "which documents are held out")
+
+    def contradictions(self) -> Iterator[str]:
+        """Each combination of legal values that means nothing, as the line that says why."""
+        if self.data is None:
+            yield (f"task.data=null: found no text; legal: task.data=<file> ({', '.join(DOCUMENTS)}"
+                   "), a directory, a glob, or a data set of the hub")
+        elif not self.streamed and not self.files:
+            yield (f"task.data={self.data}: found no such text; legal: files that end in "
+                   f"{', '.join(DOCUMENTS[:-1])} or {DOCUMENTS[-1]}, or <owner>/<name> of the hub")
+        if self.tokens == "hf" and self.tokenizer is None:
+            yield ("task.tokenizer=null: found no tokenizer; legal: a name on the hub or a "
+                   "directory, or task.tokens=chars, trie")
+        if self.held_out == 0:
+            yield (f"task.held_out={self.held_out:g}: found no text to evaluate on; legal: above "
+                   "0, at most 0.9")
+
+    @property
+    def files(self) -> list[str]:
+        """The local files that `data` names, in order."""
+        path = Path(self.data or "")
+        found = [str(path)] if path.is_file() else glob.glob(str(self.data), recursive=True)
+        if path.is_dir():
+            found = [str(file) for file in path.rglob("*")]
+        return sorted(name for name in found if name.endswith(DOCUMENTS) and Path(name).is_file())
+
+    @property
+    def streamed(self) -> bool:
+        """Whether `data` is the name of a data set of the hub: `owner/name`, and no file."""
+        data = self.data or ""
+        named = data.count("/") == 1 and not data.startswith((".", "/", "~")) and "*" not in data
+        return named and not Path(data).exists() and not data.endswith(DOCUMENTS)

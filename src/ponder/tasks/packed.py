@@ -1,0 +1,228 @@
+"""A text as tokens on disk: cut once by several processes, then mapped into memory.
+
+`scratch/text/<hash>/` holds train.bin and test.bin (token ids, documents one behind the other, each
+with end-of-text behind it), tokens.json (how they were cut) and progress.json, which says how far
+it is: what was begun is gone on with at the last whole batch of documents.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import multiprocessing
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from ponder.config.texts import TextTask
+from ponder.processes import agreed, leads
+from ponder.tasks.documents import documents, split
+from ponder.tokens.pieces import (
+    FILE,
+    Characters,
+    HfPieces,
+    Pieces,
+    PieceVocabulary,
+    TriePieces,
+    pieces_of,
+)
+from ponder.tokens.trie import Trie
+
+SCRATCH = Path("scratch") / "text"
+PROGRESS = "progress.json"
+BATCH = 2**21  # characters that a process cuts at a time
+SIDES = ("train", "test")
+Ids = NDArray[np.integer]
+
+
+@dataclass
+class Progress:
+    """How many documents are cut, and tokens and bytes of text of either side."""
+
+    documents: int = 0
+    train_tokens: int = 0
+    test_tokens: int = 0
+    train_bytes: int = 0
+    test_bytes: int = 0
+    done: bool = False
+
+
+@dataclass
+class Packed:
+    """train and test are mapped token ids (N,)."""
+
+    vocabulary: PieceVocabulary
+    train: Ids
+    test: Ids
+    progress: Progress
+
+    @property
+    def bytes_per_token(self) -> float:
+        """Bytes of held-out text that a token stands for."""
+        return self.progress.test_bytes / max(self.progress.test_tokens, 1)
+
+
+def packed(config: TextTask, pieces: Pieces | None, thoughts: int) -> Packed:
+    """The text of `config`, cut by pieces, or by those it asks for. Of several processes one cuts.
+
+    Raises `UserError` where the text cannot be read.
+    """
+    folder = SCRATCH / _identity(config, pieces)
+    if leads():
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be at it
+            _cut(config, folder, pieces)
+    agreed(None)
+    progress = _progress(folder)
+    vocabulary = PieceVocabulary(pieces_of(json.loads((folder / FILE).read_text())), thoughts)
+    kind = _kind(vocabulary)
+    return Packed(vocabulary, _mapped(folder / "train.bin", kind),
+                  _mapped(folder / "test.bin", kind), progress)
+
+
+def _mapped(path: Path, kind: type[np.integer]) -> Ids:
+    return np.memmap(path, kind, "r") if path.stat().st_size else np.empty(0, kind)
+
+
+def _identity(config: TextTask, pieces: Pieces | None) -> str:
+    """A hash of everything that decides which tokens there are, and where they lie."""
+    keys = ("data", "subset", "column", "documents", "held_out", "seed")
+    of_pieces = ("tokens", "tokenizer", "trie_size", "learn_from") if pieces is None else ()
+    files = [(str(Path(name).resolve()), os.stat(name).st_size, os.stat(name).st_mtime_ns)
+             for name in config.files] if not config.streamed else []
+    said = [{key: getattr(config, key) for key in (*keys, *of_pieces)}, files,
+            None if pieces is None else pieces.state()]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
+
+
+def _kind(vocabulary: PieceVocabulary) -> type[np.integer]:
+    return np.uint16 if vocabulary.end < 2**16 else np.uint32
+
+
+def _progress(folder: Path) -> Progress:
+    path = folder / PROGRESS
+    return Progress(**json.loads(path.read_text())) if path.is_file() else Progress()
+
+
+def _note(folder: Path, name: str, content: Any) -> None:
+    """Write JSON so that readers see all of it or nothing."""
+    temporary = folder / f".{name}"
+    temporary.write_text(json.dumps(content))
+    os.replace(temporary, folder / name)
+
+
+def _learnt(config: TextTask) -> Pieces:
+    """Characters or pieces that the beginning of the text teaches."""
+    if config.tokens == "hf":
+        return HfPieces(str(config.tokenizer))
+    parts, left = list[str](), config.learn_from
+    for text in documents(config):
+        parts.append(text[:left])
+        left -= len(parts[-1])
+        if left <= 0:
+            break
+    text = "".join(parts)
+    if config.tokens == "chars":
+        return Characters.learn(text)
+    return TriePieces(Trie.learn(text, config.trie_size))
+
+
+def _cut(config: TextTask, folder: Path, pieces: Pieces | None) -> None:
+    """Cut what is not cut yet."""
+    progress = _progress(folder)
+    if progress.done:
+        return
+    if not (folder / FILE).is_file():
+        _note(folder, FILE, (pieces or _learnt(config)).state())
+    state = json.loads((folder / FILE).read_text())
+    kind = _kind(PieceVocabulary(pieces_of(state), 0))
+    width, total = np.dtype(kind).itemsize, sum(os.stat(name).st_size for name in config.files)
+    bar = tqdm(total=total or None, unit="B", unit_scale=True, disable=None,
+               desc="text to tokens", initial=progress.train_bytes + progress.test_bytes)
+    with (folder / "train.bin").open("ab") as train, (folder / "test.bin").open("ab") as test, bar:
+        train.truncate(progress.train_tokens * width)
+        test.truncate(progress.test_tokens * width)
+        for last, sides in _in_processes(config, progress.documents, state):
+            for side, file, (ids, size) in zip(SIDES, (train, test), sides, strict=True):
+                file.write(ids.astype(kind).tobytes())
+                file.flush()
+                setattr(progress, f"{side}_tokens", getattr(progress, f"{side}_tokens") + len(ids))
+                setattr(progress, f"{side}_bytes", getattr(progress, f"{side}_bytes") + size)
+                bar.update(size)
+            progress.documents = last + 1
+            _note(folder, PROGRESS, asdict(progress))
+    progress.done = True
+    _note(folder, PROGRESS, asdict(progress))
+
+
+Batch = list[tuple[int, bool, str]]  # number of the document, whether it is held out, its text
+Cut = tuple[int, list[tuple[Ids, int]]]  # the last document; ids and bytes of text of either side
+
+
+def _batches(config: TextTask, skip: int) -> Iterator[Batch]:
+    """Documents of about `BATCH` characters; those of one number stay together."""
+    batch: Batch = []
+    size = 0
+    for item in split(config, skip):
+        if size >= BATCH and item[0] != batch[-1][0]:
+            yield batch
+            batch, size = [], 0
+        batch.append(item)
+        size += len(item[2])
+    if batch:
+        yield batch
+
+
+def _in_processes(config: TextTask, skip: int, state: dict[str, Any]) -> Iterator[Cut]:
+    """All batches, cut, in order; a text of a few batches is cut here."""
+    workers = config.workers or os.cpu_count() or 1
+    batches = _batches(config, skip)
+    first = list(islice(batches, 4))
+    _begin(state)
+    yield from map(_encode, first)
+    if len(first) < 4:
+        return
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _begin, (state,)) \
+        if workers > 1 else nullcontext()
+    with pool as hands:
+        if hands is None:
+            yield from map(_encode, batches)
+            return
+        waiting = [hands.submit(_encode, batch) for batch in islice(batches, 2 * workers)]
+        while waiting:
+            yield waiting.pop(0).result()
+            waiting += [hands.submit(_encode, batch) for batch in islice(batches, 1)]
+
+
+_PIECES: list[Pieces] = []  # of this process
+
+
+def _begin(state: dict[str, Any]) -> None:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    _PIECES[:] = [pieces_of(state)]
+
+
+def _encode(batch: Batch) -> Cut:
+    """The token ids of a batch; a document that ends in it has end-of-text behind it."""
+    pieces = _PIECES[0]
+    sides: list[tuple[list[Ids], int]] = []
+    for held_out in (False, True):
+        parts, size = list[Ids](), 0
+        for _, side, text in batch:
+            if side == held_out and text:
+                parts += [np.array(pieces.encode(text), np.int64) + 2, np.ones(1, np.int64)]
+                size += len(text.encode("utf-8", "surrogatepass")) + 1
+        sides.append((parts, size))
+    return batch[-1][0], [(np.concatenate([*parts, np.empty(0, np.int64)]), size)
+                          for parts, size in sides]

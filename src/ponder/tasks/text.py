@@ -1,0 +1,86 @@
+"""Running text: passages of a fixed length, each place of which has a next token."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ponder.config.texts import TextTask
+from ponder.errors import UserError
+from ponder.tasks.packed import Ids, packed
+from ponder.tokens.pieces import PieceVocabulary, load_pieces
+from ponder.types import Problem, Problems
+
+
+class Text:
+    """A problem is a passage: question (P, T) holds its tokens, answer (P, T) the next of each.
+
+    Passages to learn from begin anywhere; held-out ones stand one behind the other, with even gaps
+    where not all are asked for. `start`: a checkpoint whose pieces the text is cut into.
+    """
+
+    labels = None
+    epoch_size = None
+
+    def __init__(self, config: TextTask, thoughts: int, start: str | None = None) -> None:
+        """Raises `UserError` where the text cannot be read, or is shorter than a passage."""
+        pieces = None if start is None else load_pieces(Path(start))
+        self.config = config
+        self.text = packed(config, pieces, thoughts)
+        for side, ids in (("train", self.text.train), ("test", self.text.test)):
+            if len(ids) <= config.length:
+                raise UserError(f"task.length={config.length}: found {len(ids)} {side} tokens in "
+                                f"{config.data}; legal: fewer than there are, or more text, or "
+                                "another task.held_out")
+
+    @property
+    def vocabulary(self) -> PieceVocabulary:
+        return self.text.vocabulary
+
+    @property
+    def question_length(self) -> int:
+        return self.config.length
+
+    @property
+    def answer_length(self) -> int:
+        return 0
+
+    def sample(self, count: int, generator: torch.Generator) -> Problems:
+        """`count` passages that begin anywhere in the training text."""
+        last = len(self.text.train) - self.config.length
+        return self._passages(self.text.train,
+                              torch.randint(last, (count,), generator=generator).numpy())
+
+    def test(self) -> Problems:
+        """Held-out passages."""
+        room = (len(self.text.test) - 1) // self.config.length
+        count = min(room, self.config.test_passages)
+        places = np.arange(count) * room // count * self.config.length
+        return self._passages(self.text.test, places)
+
+    def _passages(self, ids: Ids, places: np.ndarray) -> Problems:
+        rows = ids[places[:, None] + np.arange(self.config.length + 1)].astype(np.int64)
+        tokens = torch.from_numpy(rows)
+        return Problems(tokens[:, :-1], tokens[:, 1:], None, self.vocabulary.pad)
+
+    def problems(self) -> list[tuple[str, Problem]]:
+        """The held-out passages, and as many to learn from, as text: the last token is asked for.
+        """
+        def text(tokens: Tensor) -> str:
+            return self.vocabulary.text(tokens.tolist())
+
+        test = self.test()
+        train = self.sample(len(test), torch.Generator().manual_seed(self.config.seed))
+        return [(split, Problem(text(question), text(answer[-1:])))
+                for split, part in (("train", train), ("test", test))
+                for question, answer in zip(part.question, part.answer, strict=True)]
+
+    def hinted(self, problems: Problems) -> Problems:
+        return replace(problems)
+
+    def examples(self, count: int, generator: torch.Generator) -> Problems:
+        return self.sample(count, generator)

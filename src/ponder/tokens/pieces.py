@@ -1,0 +1,154 @@
+"""Ways to cut text into pieces (characters, a trie, a tokenizer of Hugging Face), and the
+vocabulary of thoughts behind them.
+
+A piece is a number from 0; in the vocabulary padding and end-of-text come before them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Protocol
+
+from ponder.errors import UserError
+from ponder.spelling import END_OF_TEXT
+from ponder.tokens import Vocabulary
+from ponder.tokens.trie import Trie
+
+FILE = "tokens.json"  # in a checkpoint: how its text is cut
+UNKNOWN = "\ufffd"
+
+
+class Pieces(Protocol):
+    """What text is cut into. names (n,) are the pieces as words, all different."""
+
+    names: tuple[str, ...]
+
+    def encode(self, text: str) -> list[int]: ...
+    def decode(self, pieces: Sequence[int]) -> str: ...
+    def state(self) -> dict[str, Any]:
+        """Plain values that `load_pieces` makes it of again."""
+        ...
+
+
+class Characters:
+    """A piece is a character; one that was not learnt is the piece U+FFFD."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = tuple(dict.fromkeys([*names, UNKNOWN]))
+        self._number = {name: number for number, name in enumerate(self.names)}
+
+    @classmethod
+    def learn(cls, text: str) -> Characters:
+        return cls(sorted(set(text)))
+
+    def encode(self, text: str) -> list[int]:
+        unknown = self._number[UNKNOWN]
+        return [self._number.get(character, unknown) for character in text]
+
+    def decode(self, pieces: Sequence[int]) -> str:
+        return "".join([self.names[piece] for piece in pieces])
+
+    def state(self) -> dict[str, Any]:
+        return {"kind": "chars", "characters": "".join(self.names)}
+
+
+class TriePieces:
+    """A piece is a string of bytes, learnt from a corpus; the longest one that fits is taken."""
+
+    def __init__(self, trie: Trie) -> None:
+        self.trie = trie
+        names = [token.decode("utf-8", "backslashreplace") for token in trie.tokens]
+        self.names = tuple(name if name not in names[:number] else f"{name}#{number}"
+                           for number, name in enumerate(names))
+
+    def encode(self, text: str) -> list[int]:
+        return self.trie.encode(text)
+
+    def decode(self, pieces: Sequence[int]) -> str:
+        try:
+            return self.trie.decode(pieces)
+        except UnicodeDecodeError:  # sampled bytes need not be a text
+            return self.trie.decode(pieces, "replace")
+
+    def state(self) -> dict[str, Any]:
+        return {"kind": "trie", "tokens": [token.decode("latin-1") for token in self.trie.tokens]}
+
+
+class HfPieces:
+    """A piece is a token of a tokenizer of Hugging Face."""
+
+    def __init__(self, name: str) -> None:
+        """Raises `UserError` where there is no such tokenizer."""
+        from transformers import AutoTokenizer
+
+        self.name = name
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(name)
+        except Exception as error:  # the network, the hub, the disk: each has errors of its own
+            reason = " ".join(str(error).split())[:120]
+            raise UserError(f"task.tokenizer={name}: cannot be loaded ({reason}); legal: a name on "
+                            "the hub, or a directory with a tokenizer") from None
+        self.names = tuple(self.tokenizer.convert_ids_to_tokens(range(len(self.tokenizer))))
+
+    def encode(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def decode(self, pieces: Sequence[int]) -> str:
+        return self.tokenizer.decode(list(pieces), clean_up_tokenization_spaces=False)
+
+    def state(self) -> dict[str, Any]:
+        return {"kind": "hf", "name": self.name}
+
+
+class PieceVocabulary(Vocabulary):
+    """Token ids: 0 padding, 1 end-of-text, then the pieces, then `</think>` and the thoughts."""
+
+    pieces: Pieces
+
+    def __init__(self, pieces: Pieces, thoughts: int) -> None:
+        super().__init__((END_OF_TEXT, *pieces.names), thoughts)
+        object.__setattr__(self, "pieces", pieces)
+
+    @property
+    def end_of_text(self) -> int:
+        """Id of what stands behind every document."""
+        return 1
+
+    def encode(self, text: str) -> list[int]:
+        """Text as token ids, none added."""
+        return [2 + piece for piece in self.pieces.encode(text)]
+
+    def text(self, tokens: list[int]) -> str:
+        """Tokens as text, without padding; pieces become text together, as a character may be
+        several of them.
+        """
+        words, said = self.words, []
+        for ordinary, run in groupby(tokens, lambda token: 1 < token < self.end):
+            if ordinary:
+                said.append(self.pieces.decode([token - 2 for token in run]))
+            else:
+                said += [words[token] for token in run if token != self.pad]
+        return "".join(said)
+
+
+def load_pieces(directory: Path, key: str = "model.name") -> Pieces:
+    """Those that a checkpoint of a model of text was saved with. Raises `UserError`."""
+    path = directory / FILE
+    try:
+        return pieces_of(json.loads(path.read_text()))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"{key}={directory}: cannot be read ({reason}); legal: a checkpoint of a "
+                        f"model of text, with its {FILE}") from None
+
+
+def pieces_of(state: dict[str, Any]) -> Pieces:
+    """The pieces that once gave this state. Raises KeyError or ValueError for anything else."""
+    if state["kind"] == "chars":
+        return Characters(state["characters"])
+    if state["kind"] == "trie":
+        return TriePieces(Trie([token.encode("latin-1") for token in state["tokens"]]))
+    return HfPieces(state["name"])
