@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from ponder.build_reading import build_reader, unthinking_reader
 from ponder.build_text import (
     build_rules,
     build_text_evaluation,
@@ -32,6 +33,7 @@ from ponder.models.reader import Reader
 from ponder.models.text import TextPolicy
 from ponder.models.transformer import Init, Shape, Transformer
 from ponder.models.widen import widened
+from ponder.places import PlaceSampler
 from ponder.processes import give_memory_back, keep_memory, several
 from ponder.rewards import Reward
 from ponder.rollout import Gold, Sampler, Source
@@ -65,7 +67,7 @@ def build_policy(config: Config, task: Task) -> Policy:
         return build_text_policy(config, task)
     thinker = _network(config, task, config.model.name)
     if isinstance(task, Text):
-        return Reader(thinker, None, task.vocabulary, build_rules(config))
+        return build_reader(config, task, thinker)
     answerer = None
     if config.answerer.model == "separate" and config.thinker.tokens:
         path = None if config.model.name is None else str(Path(config.model.name) / "answerer")
@@ -90,6 +92,14 @@ def place(config: Config, policy: Policy, device: torch.device) -> Policy:
     if critic is not None:
         shard(critic.head, [], device)
     return policy
+
+
+def _unthinking(config: Config, task: Task) -> Policy:
+    """The reference model of reward=reference, which answers without thoughts."""
+    if isinstance(task, Text):
+        return unthinking_reader(config, task)
+    net = load_model(Path(config.model.ref_name or ""), "model.ref_name")
+    return Policy(net, None, type(task.vocabulary)(task.vocabulary.ordinary, 0), Rules(0, False))
 
 
 def _critic(config: Config, task: Task, thinker: Transformer) -> Critic | None:
@@ -138,9 +148,7 @@ def build_reward(config: Config, task: Task, device: torch.device) -> Reward:
     """The weighted sum of rewards, with its reference model where one is named."""
     reference = None
     if "reference" in config.reward:
-        net = load_model(Path(config.model.ref_name or "")).to(device).requires_grad_(False)
-        vocabulary = type(task.vocabulary)(task.vocabulary.ordinary, 0)
-        reference = Policy(net, None, vocabulary, Rules(0, False))
+        reference = _unthinking(config, task).to(device).requires_grad_(False)
     weights = dict(config.reward)
     if getattr(config.strategy, "keep", "") == "correct" or config.strategy.name == "dpo":
         weights.setdefault("exact_match", 0.0)
@@ -161,6 +169,8 @@ def build_source(config: Config, task: Task, device: torch.device) -> Source:
         return build_writer(config)
     if config.strategy.name == "sft" or config.thinker.tokens == 0:
         return Gold()
+    if isinstance(task, Text):
+        return PlaceSampler(config.rollout, task.config.places, task.config.place_count)
     if config.strategy.name == "exact":
         return EveryThought(config.rollout)
     return Sampler(config.rollout)
@@ -173,7 +183,7 @@ def build_evaluation(config: Config, policy: Policy, task: Task, test: Problems,
     if isinstance(policy, TextPolicy) and isinstance(task, Qa):
         return build_text_evaluation(config, policy, task, test, follow)
     if isinstance(policy, Reader) and isinstance(task, Text):
-        return lambda: evaluate_reading(policy, test, task.text.bytes_per_token)
+        return lambda: evaluate_reading(policy, test, task.text.bytes_per_token, config.seed)
     return lambda: evaluate(policy, test, config.seed)
 
 

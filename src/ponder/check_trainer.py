@@ -37,6 +37,9 @@ def _rounds_need(config: Config) -> Iterator[str]:
 def _trl_needs(config: Config) -> Iterator[str]:
     """What TRL's trainers do not do."""
     strategy = config.strategy
+    if config.trainer.optimizer != "adamw":
+        yield (f"trainer.optimizer={config.trainer.optimizer}: found trainer.engine=trl, which "
+               "steps by AdamW; legal: adamw, or trainer.engine=ponder")
     if config.model.kind != "hf" or strategy.name not in ("dpo", "grpo"):
         yield (f"trainer.engine=trl: found model={config.model.kind} with strategy="
                f"{strategy.name}; legal: model=hf with strategy=dpo or grpo")
@@ -54,6 +57,9 @@ def _shards_need(config: Config) -> Iterator[str]:
     if config.trainer.engine == "trl":
         yield ("trainer.data_parallel=shard: found trainer.engine=trl, which is handed whole "
                "weights; legal: replicate, or trainer.engine=ponder")
+    if config.trainer.optimizer == "muon":
+        yield ("trainer.data_parallel=shard: found trainer.optimizer=muon, which needs whole "
+               "matrices; legal: replicate, or trainer.optimizer=adamw")
     if config.trainer.compile:
         yield ("trainer.data_parallel=shard: found trainer.compile=true, which compiles networks "
                "as a whole; legal: replicate, or trainer.compile=false")

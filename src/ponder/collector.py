@@ -74,7 +74,9 @@ class Collector:
         """Note what critic and reference say of rewarded rollouts, and give credit."""
         with self._precision():
             rollouts = self.policy.annotate(rollouts, self.source.sampling(step))
-        return self.strategy.credit(rollouts, step)
+        rollouts = self.strategy.credit(rollouts, step)
+        self.noted |= self.policy.remarks(rollouts)
+        return rollouts
 
     @property
     def _device(self) -> torch.device:
@@ -98,9 +100,9 @@ class Collector:
 
     def rewarded(self, rollouts: Rollouts) -> Rollouts:
         """With their rewards, where the strategy asks for any."""
-        if self.strategy.needs_reward(rollouts.samples):
+        if self.strategy.needs_reward(rollouts.group):
             rollouts = self.reward(self.policy, rollouts)
-            flat = flat_groups(rollouts.total_reward, rollouts.samples)
+            flat = flat_groups(rollouts.total_reward, rollouts.group)
             self.noted = {"reward": rollouts.total_reward.mean(),
                           "flat_groups": flat.float().mean()}
         return rollouts

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ponder.config.running import TrainerConfig
 from ponder.maths import Sampling
 from ponder.models.policy import Policy
+from ponder.optimizers import build_optimizer, restore
 from ponder.processes import everywhere, sum_gradients
 from ponder.schedule import Schedule
 from ponder.sharding import (
@@ -21,7 +22,6 @@ from ponder.sharding import (
     is_sharded,
     norm_of,
     opened,
-    shard_like,
     shards_of,
 )
 from ponder.strategies import Losses, Strategy
@@ -41,7 +41,7 @@ class Denominators:
 
 @dataclass
 class Learner:
-    """Turns micro-batches into a step of AdamW.
+    """Turns micro-batches into a step of the optimizer.
 
     Denominators are those of the whole optimizer step, over all processes, so micro-batches,
     accumulation and processes never change the gradient. A step whose loss or gradient is not
@@ -58,9 +58,7 @@ class Learner:
     def __post_init__(self) -> None:
         config, policy = self.config, self.policy
         parameters = [p for p in policy.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            parameters, lr=config.lr, betas=(0.9, config.beta2),
-            weight_decay=config.weight_decay, fused=True)
+        self.optimizer = build_optimizer(config, policy)
         nets = [policy.thinker, policy.answerer, *([policy.critic] if policy.critic else [])]
         self.players = [list(net.parameters()) for net in dict.fromkeys(nets)]
         first = parameters if config.reset_model_every_epoch else []
@@ -178,11 +176,7 @@ class Learner:
                 "extras": extras}
 
     def load(self, state: dict[str, Any]) -> None:
-        optimizer, weights = state["optimizer"], self.optimizer.param_groups[0]["params"]
-        moments = {number: {name: value.clone() if name == "step" else shard_like(
-            weights[number], value) for name, value in known.items()}
-                   for number, known in optimizer["state"].items()}
-        self.optimizer.load_state_dict({**optimizer, "state": moments})
+        restore(self.optimizer, state["optimizer"])
         self.strategy.load(state["strategy"])
         self.policy.load_state_dict(shards_of(self.policy, state["extras"]), strict=False)
 

@@ -102,6 +102,12 @@ def mutual_information(a: Tensor, b: Tensor) -> float:
     return float((joint[seen] * (joint[seen] / independent[seen]).log()).sum().clamp_min(0.0))
 
 
+def correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Pearson's correlation (0-dim) of two samples (N,); 0 where one of them is constant."""
+    a, b = a.double() - a.double().mean(), b.double() - b.double().mean()
+    return (a * b).sum() / (a.norm() * b.norm()).clamp_min(1e-12)
+
+
 def count_entropy(values: Tensor) -> float:
     """Entropy in nats of how often each value of an integer sample (N,) occurs."""
     share = values.unique(return_counts=True)[1].double()

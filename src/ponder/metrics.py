@@ -50,10 +50,20 @@ METRICS: dict[str, list[Metric]] = {
         Metric("val/loss", "nats", "-log p(next token), a mean over the places of held-out text"),
         Metric("val/loss_stderr", "nats", "its standard error over passages"),
         Metric("val/bits_per_byte", "bits", "the same per byte of text, whatever the tokens"),
+        Metric("val/loss_without", "nats", "-log p(next token) without a thought, of a model that "
+                                           "thinks"),
+        Metric("val/gain", "nats", "what thoughts take off the loss"),
+        Metric("necessity_loss/*", "nats", "the loss with own, shuffled, random, constant, dropped "
+                                           "thoughts"),
     ],
     "The last round": [
         Metric("reward", "as the reward's", "mean reward of a rollout"),
         Metric("flat_groups", "share", "groups whose rewards are all equal, which teach nothing"),
+        Metric("difficulty", "nats", "-log p without a thought of the tokens that thoughts are "
+                                     "about"),
+        Metric("reward_difficulty", "correlation", "of reward and difficulty over the rollouts: "
+                                                   "below 0 where easy tokens pay"),
+        Metric("credit_difficulty", "correlation", "of credit and difficulty: what is left of it"),
         Metric("failed", "share", "questions without a right answer, before any hint"),
         Metric("rationalised", "share", "of these, right with the answer as a hint"),
     ],

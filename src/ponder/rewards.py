@@ -62,14 +62,11 @@ class Judged:
     @property
     def grouped(self) -> Tensor:
         """(P, G): the log-probabilities by group."""
-        return self.logprob.view(-1, self.rollouts.samples)
+        return self.logprob.view(-1, self.rollouts.group)
 
     def unthinking(self, policy: Policy) -> Tensor:
         """(B,): log p(answer) by a policy whose thought is empty."""
-        problems = self.rollouts.problems
-        empty = problems.answer.new_full((len(problems), 1), policy.vocabulary.end)
-        logprob, _ = policy.answer(problems, empty, 1, policy.judge)
-        return logprob.repeat_interleave(self.rollouts.samples, 0)
+        return policy.unthinking(self.rollouts)
 
     @property
     def gold(self) -> Tensor:

@@ -33,7 +33,7 @@ def sample(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
     logprobs = torch.zeros(rows, rules.tokens, device=thought.device,
                            dtype=torch.promote_types(torch.float32, policy.thinker.head.dtype))
     if rules.tokens:
-        noise = _noise(thought[:, :-1], sampling, generator)
+        noise = uniform(thought[:, :-1], sampling, generator)
         fill = _sample_fixed
         if rules.stops:
             short = samples * rules.tokens <= SIDE_BY_SIDE // 4  # leaving would save nothing
@@ -66,14 +66,14 @@ def given(problems: Problems, thought: Tensor, samples: int = 1,
                     learn=real if learn is None else learn)
 
 
-def _noise(thought: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:
+def uniform(thought: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:
     """Uniform numbers (B, K) that decide every draw, drawn at once."""
     if sampling.temperature == 0:
         return torch.zeros(thought.shape, device=thought.device)
     return torch.rand(thought.shape, generator=generator, device=thought.device)
 
 
-def _choose(policy: Policy, hidden: Tensor, sampling: Sampling,
+def choose(policy: Policy, hidden: Tensor, sampling: Sampling,
             noise: Tensor) -> tuple[Tensor, Tensor]:
     """Next tokens (B,) as vocabulary ids and their log-probabilities (B,); noise (B,) decides."""
     logits = at_least_float32(policy.thinker.logits(hidden, policy.allowed))
@@ -108,7 +108,7 @@ def _sample_fixed(policy: Policy, problems: Problems, samples: int, sampling: Sa
     hidden, cache = _prefill(policy, problems, samples, together)
     last = policy.rules.tokens - 1
     for step in range(last + 1):
-        thought[:, step], logprobs[:, step] = _choose(policy, hidden, sampling, noise[:, step])
+        thought[:, step], logprobs[:, step] = choose(policy, hidden, sampling, noise[:, step])
         if step < last:
             hidden = policy.thinker.extend(thought[:, step], cache)
     thought[:, -1] = policy.vocabulary.end
@@ -121,7 +121,7 @@ def _sample_together(policy: Policy, problems: Problems, samples: int, sampling:
     hidden, cache = _prefill(policy, problems, samples, together=True)
     going = torch.ones(len(thought), dtype=torch.bool, device=thought.device)
     for step in range(count):
-        token, logprob = _choose(policy, hidden, sampling, noise[:, step])
+        token, logprob = choose(policy, hidden, sampling, noise[:, step])
         thought[:, step], logprobs[:, step] = token.where(going, problems.pad), logprob * going
         going = going & (token != end)
         if step == count - 1 or not going.any():
@@ -137,7 +137,7 @@ def _sample_leaving(policy: Policy, problems: Problems, samples: int, sampling: 
     hidden, cache = _prefill(policy, problems, samples, together=False)
     rows = torch.arange(len(thought), device=thought.device)
     for step in range(count):
-        token, logprob = _choose(policy, hidden, sampling, noise[rows, step])
+        token, logprob = choose(policy, hidden, sampling, noise[rows, step])
         thought[rows, step], logprobs[rows, step] = token, logprob
         going = (token != end).nonzero()[:, 0]
         if len(going) < len(rows):

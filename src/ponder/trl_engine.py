@@ -70,7 +70,8 @@ class TrlTrainer(Trainer):
 
     def _optimizer(self) -> tuple[Any, Any]:
         """Ours, and its course from here on."""
-        optimizer, (start, end) = self.learner.optimizer, self._course()
+        (start, end), optimizer = self._course(), self.learner.optimizer
+        assert isinstance(optimizer, torch.optim.Optimizer)
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] = self.config.lr
         return optimizer, LambdaLR(

@@ -6,6 +6,7 @@ decisions a row), A answer columns; V tokens a thinker may choose from.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
@@ -34,7 +35,8 @@ class Problems:
     choices, options (P, C, A) are these as tokens, padded on the right (a row of padding alone is
     no option), and label the right one; bridge (P, W), padded on the left, stands between thought
     and option. index (P,) is the number of the question in its task. groups maps a name to whether
-    a problem (P,) belongs to it: evaluations tell the accuracy of groups apart.
+    a problem (P,) belongs to it: evaluations tell the accuracy of groups apart. places (P, N) are
+    those tokens of a passage behind which there are thoughts; None where thoughts are at the end.
     """
 
     question: Tensor
@@ -48,6 +50,7 @@ class Problems:
     bridge: Tensor | None = None
     index: Tensor | None = None
     groups: dict[str, Tensor] = field(default_factory=dict)
+    places: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.question)
@@ -64,26 +67,19 @@ class Problems:
         return (self.options != self.pad).any(2)
 
     def __getitem__(self, rows: Tensor | slice) -> Problems:
-        def take(value: Tensor | None) -> Tensor | None:
-            return None if value is None else value[rows]
-
-        return replace(self, question=self.question[rows], answer=self.answer[rows],
-                       thought=take(self.thought), label=take(self.label),
-                       features={name: value[rows] for name, value in self.features.items()},
-                       options=take(self.options), bridge=take(self.bridge),
-                       index=take(self.index),
-                       groups={name: value[rows] for name, value in self.groups.items()})
+        return self._each(lambda value: value[rows])
 
     def to(self, device: torch.device) -> Problems:
-        def move(value: Tensor | None) -> Tensor | None:
-            return None if value is None else value.to(device)
+        return self._each(lambda value: value.to(device))
 
-        return replace(self, question=self.question.to(device), answer=self.answer.to(device),
-                       thought=move(self.thought), label=move(self.label),
-                       features={name: value.to(device) for name, value in self.features.items()},
-                       options=move(self.options), bridge=move(self.bridge),
-                       index=move(self.index),
-                       groups={name: value.to(device) for name, value in self.groups.items()})
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Problems:
+        """With every tensor changed; each is of P problems."""
+        def of(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {name: change(item) for name, item in value.items()}
+            return change(value) if isinstance(value, Tensor) else value
+
+        return replace(self, **{item.name: of(getattr(self, item.name)) for item in fields(self)})
 
 
 @dataclass
@@ -124,6 +120,13 @@ class Rollouts:
 
     def __len__(self) -> int:
         return len(self.thought)
+
+    @property
+    def group(self) -> int:
+        """Rows that are compared with each other: the samples of a question, or of a place of it.
+        """
+        places = self.problems.places
+        return self.samples if places is None else self.samples // places.shape[1]
 
     @property
     def total_reward(self) -> Tensor:

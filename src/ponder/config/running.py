@@ -27,7 +27,9 @@ class TrainerConfig:
                                               "generated.csv too: loss, ranking accuracy")
     train_batch_size: int = option(256, "questions per micro-batch", low=1)
     train_gradient_accumulation_steps: int = option(1, "micro-batches per optimizer step", low=1)
-    lr: float = option(2e-3, "peak learning rate (AdamW)", low=0)
+    optimizer: str = option("adamw", "AdamW, or Muon for the matrices inside of blocks and AdamW "
+                            "for the rest", legal=("adamw", "muon"))
+    lr: float = option(2e-3, "peak learning rate", low=0)
     warmup: int = option(50, "steps of linear warm-up", low=0)
     lr_decay: str = option("wsd", "after the warm-up; wsd: constant, then linear over the "
                            "cooldown", legal=("constant", "linear", "cosine", "wsd"))
@@ -35,7 +37,8 @@ class TrainerConfig:
                            "its language, or so many steps before the end", low=1)
     lr_end: float = option(0.02, "final share of the learning rate", low=0, high=1)
     beta2: float = option(0.98, "second moment decay of AdamW", low=0, high=0.99999)
-    weight_decay: float = option(0.5, "decoupled weight decay of AdamW", low=0)
+    weight_decay: float = option(0.5, "decoupled weight decay; with Muon none of what AdamW "
+                                 "learns", low=0)
     grad_clip: float = option(1.0, "largest gradient norm; 0: no clipping", low=0)
     target_accuracy: float | None = option(None, "stop once an evaluation reaches this", low=0,
                                            high=1)

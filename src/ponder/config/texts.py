@@ -38,6 +38,13 @@ class TextTask:
     test_passages: int = option(200, "held-out passages used by an evaluation", low=1)
     workers: int = option(0, "processes that cut the text into tokens; 0: one for each core",
                           low=0)
+    places: str = option("random", "where thoughts are: behind all places of a passage, random "
+                         "ones, or those with the hardest next tokens (for model.ref_name, else "
+                         "for the model itself)", legal=("all", "random", "hardest"))
+    place_count: int = option(16, "so many places of each passage", low=1)
+    ahead: int = option(1, "so many next tokens are foreseen behind a thought", low=1)
+    mix: bool = option(True, "what is foreseen behind a thought is mixed with what is foreseen "
+                       "without, in a share that is learnt")
     gold: str = option("none", "there are no gold thoughts", legal=("none",))
     thought_length: int = option(4, "the `think` variant allows so many thought tokens", low=1)
     seed: int = option("${seed}", "which documents are held out")

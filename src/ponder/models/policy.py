@@ -148,6 +148,10 @@ class Policy(nn.Module):
                 rollouts.reference = self.think(rollouts, sampling, self.reference)[0]
         return rollouts
 
+    def remarks(self, rollouts: Rollouts) -> dict[str, Tensor]:
+        """Numbers (0-dim) for the log about rollouts with their credit."""
+        return {}
+
     # --- the answerer ---------------------------------------------------------------------------
 
     def answer_logits(self, problems: Problems, thought: Tensor, samples: int,
@@ -192,6 +196,13 @@ class Policy(nn.Module):
         logprobs = logits.log_softmax(-1).gather(-1, gold[..., None])[..., 0]
         right = ((logits.argmax(-1) == gold) | ~real).all(1)
         return (logprobs * real).sum(1), right
+
+    def unthinking(self, rollouts: Rollouts) -> Tensor:
+        """(B,): log p(answer) by the judge with an empty thought, in nats."""
+        problems = rollouts.problems
+        empty = problems.answer.new_full((len(problems), 1), self.vocabulary.end)
+        logprob, _ = self.answer(problems, empty, 1, self.judge)
+        return logprob.repeat_interleave(rollouts.samples, 0)
 
     def reply(self, problems: Problems, thought: Tensor) -> Tensor:
         """Greedy answers (P, A) to P questions with one thought each."""

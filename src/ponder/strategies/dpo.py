@@ -32,7 +32,7 @@ class DPO(Strategy):
 
         The answerer learns from the right rows; where none is right, from both if `unsolved`.
         """
-        samples, reward = rollouts.samples, rollouts.total_reward.view(-1, rollouts.samples)
+        samples, reward = rollouts.group, rollouts.total_reward.view(-1, rollouts.group)
         right = rollouts.parts["exact_match"].view(-1, samples) > 0
         winner = reward.masked_fill(~right, -torch.inf).argmax(1)
         loser = reward.masked_fill(right, torch.inf).argmin(1)

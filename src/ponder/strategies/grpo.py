@@ -29,10 +29,10 @@ class GRPO(Ratioed):
         """Credit from the reward relative to its group; the answerer learns from every row."""
         config = self.config
         reward = rollouts.total_reward - self.price(rollouts, step).sum(1)
-        advantage = group_advantages(reward, rollouts.samples, config.baseline, config.scale)
+        advantage = group_advantages(reward, rollouts.group, config.baseline, config.scale)
         if config.skip_flat:
-            flat = flat_groups(rollouts.total_reward, rollouts.samples)
-            flat = flat.repeat_interleave(rollouts.samples)
+            flat = flat_groups(rollouts.total_reward, rollouts.group)
+            flat = flat.repeat_interleave(rollouts.group)
             rollouts.learn = rollouts.learn & ~flat[:, None]
         rollouts.credit = discounted(advantage, rollouts.learn, 1.0)
         rollouts.weight = torch.ones_like(reward)

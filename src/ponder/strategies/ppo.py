@@ -31,7 +31,7 @@ class PPO(Ratioed):
         rewards = sequence_reward(rollouts.reward, given - self.price(rollouts, step), mask)
         value = torch.zeros_like(rewards) if rollouts.value is None else rollouts.value
         advantage, rollouts.returns = gae(rewards, value, mask, config.discount, config.trace)
-        rollouts.credit = whiten(advantage, mask, rollouts.samples, config.whiten)
+        rollouts.credit = whiten(advantage, mask, rollouts.group, config.whiten)
         rollouts.weight = torch.ones_like(rollouts.reward)
         return rollouts
 

@@ -34,7 +34,7 @@ class REINFORCE(Strategy):
                 config.decay * self.running + (1 - config.decay) * mean)
         else:
             baseline = 0.0
-        advantage = group_advantages(reward, rollouts.samples, config.baseline, config.scale,
+        advantage = group_advantages(reward, rollouts.group, config.baseline, config.scale,
                                      baseline)
         rollouts.credit = discounted(advantage, rollouts.learn, config.discount)
         rollouts.weight = torch.ones_like(reward)

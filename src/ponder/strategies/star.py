@@ -37,13 +37,13 @@ class STaR(Strategy):
         (`unsolved`).
         """
         if self.config.keep == "correct":
-            right = rollouts.parts["exact_match"].view(-1, rollouts.samples) > 0
+            right = rollouts.parts["exact_match"].view(-1, rollouts.group) > 0
             rollouts = _keep(rollouts, right.flatten())
             rollouts.weight = instructive(right, self.config.unsolved is not False)
             return rollouts
-        if rollouts.samples == 1:
+        if rollouts.group == 1:
             return _keep(rollouts, _everything(rollouts))
-        reward, samples = rollouts.total_reward, rollouts.samples
+        reward, samples = rollouts.total_reward, rollouts.group
         best = reward.view(-1, samples).argmax(1)
         kept = torch.nn.functional.one_hot(best, samples).flatten() > 0
         flat = flat_groups(reward, samples).repeat_interleave(samples)

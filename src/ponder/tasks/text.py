@@ -47,7 +47,7 @@ class Text:
 
     @property
     def answer_length(self) -> int:
-        return 0
+        return self.config.ahead
 
     def sample(self, count: int, generator: torch.Generator) -> Problems:
         """`count` passages that begin anywhere in the training text."""

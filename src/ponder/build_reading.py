@@ -1,0 +1,31 @@
+"""The roof over running text: language models with and without thoughts behind their places."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ponder.build_text import build_rules
+from ponder.checkpoint import load_model
+from ponder.config import Config
+from ponder.models.passages import PassageThinker
+from ponder.models.policy import Rules
+from ponder.models.reader import Reader
+from ponder.models.transformer import Transformer
+from ponder.tasks.text import Text
+from ponder.tokens.pieces import PieceVocabulary
+
+
+def build_reader(config: Config, task: Text, net: Transformer) -> Reader:
+    """A language model, or one that thinks behind places; hard places are those of a reference."""
+    rules = build_rules(config)
+    if rules.tokens == 0:
+        return Reader(net, None, task.vocabulary, rules)
+    norm = None if config.model.ref_name is None else unthinking_reader(config, task)
+    return PassageThinker(net, task.vocabulary, rules, task.config.ahead, task.config.mix, norm)
+
+
+def unthinking_reader(config: Config, task: Text) -> PassageThinker:
+    """The reference model, which foresees without thoughts."""
+    net = load_model(Path(config.model.ref_name or ""), "model.ref_name")
+    vocabulary = PieceVocabulary(task.vocabulary.pieces, 0)
+    return PassageThinker(net, vocabulary, Rules(0, False), task.config.ahead, False)

@@ -1,0 +1,98 @@
+"""Thoughts behind places of a passage: all of them are written at once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ponder.config.rollouts import SamplerConfig
+from ponder.maths import Sampling
+from ponder.models.branches import branch
+from ponder.models.passages import PassageThinker
+from ponder.models.policy import Policy
+from ponder.processes import several, share, together
+from ponder.rollout import Sampler, choose, uniform
+from ponder.types import Problems, Rollouts
+
+
+class PlaceSampler(Sampler):
+    """Thoughts are sampled behind `count` places of each passage: all there are, random ones, or
+    those whose next tokens are the hardest, for the reference where there is one.
+    """
+
+    def __init__(self, config: SamplerConfig, where: str, count: int) -> None:
+        super().__init__(config)
+        self.where, self.count = where, count
+
+    def collect(self, policy: Policy, problems: Problems, step: int,
+                generator: torch.Generator | None = None) -> Rollouts:
+        assert isinstance(policy, PassageThinker)
+        found = self.places(policy, problems, generator)
+        return think_behind(policy, replace(problems, places=found), self.config.samples,
+                            self.sampling(step), generator)
+
+    @torch.no_grad()
+    def places(self, policy: PassageThinker, problems: Problems,
+               generator: torch.Generator | None) -> Tensor:
+        """(P, N): places in ascending order."""
+        every = every_place(policy, problems)
+        count = every.shape[1]
+        if self.where == "all" or self.count >= count:
+            return every
+        if self.where == "random":
+            worth = torch.rand(every.shape, generator=generator).to(every.device)
+        else:
+            worth = (policy.norm or policy).surprise(problems).unfold(1, policy.ahead, 1).sum(-1)
+        return worth.topk(self.count, 1).indices.sort(1).values
+
+
+def every_place(policy: PassageThinker, problems: Problems) -> Tensor:
+    """(P, T - m + 1): all places of passages (P, T) that have m next tokens."""
+    count = problems.answer.shape[1] - policy.ahead + 1
+    return torch.arange(count, device=problems.answer.device).expand(len(problems), -1)
+
+
+@torch.no_grad()
+def think_behind(policy: PassageThinker, problems: Problems, samples: int, sampling: Sampling,
+                 generator: torch.Generator | None = None) -> Rollouts:
+    """`samples` thoughts behind each of `problems.places`. Of several processes each writes its
+    share, and all have the whole.
+    """
+    assert problems.places is not None
+    branches, count = problems.places.shape[1] * samples, policy.rules.tokens
+    thought = torch.full((len(problems) * branches, count + 1), problems.pad,
+                         device=problems.question.device)
+    logprobs = torch.zeros(len(thought), count, device=thought.device)
+    numbers = uniform(thought[:, :-1], sampling, generator)
+    part = share(len(problems))
+    own = slice(part.start * branches, part.stop * branches)
+    if part:
+        _write(policy, problems[slice(part.start, part.stop)], samples, sampling, numbers[own],
+               thought[own], logprobs[own])
+    if several():
+        thought[:own.start] = thought[own.stop:] = 0
+        thought, logprobs = together(thought), together(logprobs)
+    chosen = thought[:, :-1] != problems.pad
+    return Rollouts(problems, branches, thought, chosen, logprobs, learn=chosen)
+
+
+def _write(policy: PassageThinker, problems: Problems, samples: int, sampling: Sampling,
+           numbers: Tensor, thought: Tensor, logprobs: Tensor) -> None:
+    """Fill thought (B, K + 1) and logprobs (B, K); a branch that has ended runs on unheard."""
+    assert problems.places is not None
+    hidden, past = policy.read(problems)
+    at, own = problems.places.repeat_interleave(samples, 1), None
+    state = hidden.gather(1, at[..., None].expand(-1, -1, hidden.shape[-1]))  # (P, M, D)
+    going = torch.ones(len(thought), dtype=torch.bool, device=thought.device)
+    end, last = policy.vocabulary.end, policy.rules.tokens - 1
+    for step in range(last + 1):
+        token, logprob = choose(policy, state.flatten(0, 1), sampling, numbers[:, step])
+        thought[:, step], logprobs[:, step] = token.where(going, problems.pad), logprob * going
+        going = going & (token != end)
+        if step == last or (policy.rules.stops and not going.any()):
+            break
+        state, own = branch(policy.thinker, token.view(*at.shape, 1), past, at, own)
+        state = state[:, :, 0]
+    thought[:, -1].masked_fill_(going, end)
