@@ -18,6 +18,7 @@ ROOF = 6
 # the ground floor, of the roof, and these neighbours.
 FLOORS = {
     "config": 0, "compat": 0, "legacy": 0, "launch": 0, "check": 0, "check_trainer": 0,
+    "check_text": 0,
     "errors": 0, "help": 0, "reference": 0, "metrics": 0, "signals": 0, "schedule": 0, "hold": 0,
     "types": 1, "maths": 1, "credit": 1, "processes": 1, "sharding": 1, "spelling": 1,
     "strategies": 2, "tasks": 2, "tokens": 2,

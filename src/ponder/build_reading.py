@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ponder.build_text import build_rules
-from ponder.checkpoint import load_model
+from ponder.checkpoint import load_attached, load_model
 from ponder.config import Config
 from ponder.models.passages import PassageThinker
 from ponder.models.policy import Rules
@@ -21,7 +21,10 @@ def build_reader(config: Config, task: Text, net: Transformer) -> Reader:
     if rules.tokens == 0:
         return Reader(net, None, task.vocabulary, rules)
     norm = None if config.model.ref_name is None else unthinking_reader(config, task)
-    return PassageThinker(net, task.vocabulary, rules, task.config.ahead, task.config.mix, norm)
+    policy = PassageThinker(net, task.vocabulary, rules, task.config.ahead, task.config.mix, norm)
+    if config.model.name is not None:
+        load_attached(policy, Path(config.model.name))
+    return policy
 
 
 def unthinking_reader(config: Config, task: Text) -> PassageThinker:

@@ -9,6 +9,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from ponder.check_text import text_contradictions
 from ponder.check_trainer import trainer_contradictions
 from ponder.config import GROUPS, REWARDS, SCHEMAS, VARIANTS, Config, variants
 from ponder.config.policy import thought_count
@@ -96,6 +97,7 @@ def contradictions(config: Config) -> Iterator[str]:
     yield from _gold_must_fit(config)
     yield from _learning_needs(config)
     yield from trainer_contradictions(config)
+    yield from text_contradictions(config)
     yield from _model_must_fit(config)
     yield from _files_must_fit(config)
 

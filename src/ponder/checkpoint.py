@@ -90,6 +90,17 @@ def _write_models(policy: Policy, directory: Path, weights: dict[str, Tensor]) -
     save_pretrained(policy.thinker, directory, policy.vocabulary, of("thinker."))
     if policy.answerer is not policy.thinker:
         save_pretrained(policy.answerer, directory / "answerer", policy.vocabulary, of("answerer."))
+    for name in policy.attached:
+        save_file({key: value.detach().contiguous().cpu() for key, value in of(f"{name}.").items()},
+                  directory / f"{name}.safetensors")
+
+
+def load_attached(policy: Policy, directory: Path) -> None:
+    """The modules that a checkpoint of such a policy keeps beside its networks, where it does."""
+    for name, module in policy.attached.items():
+        path = directory / f"{name}.safetensors"
+        if path.is_file():
+            module.load_state_dict(load_file(path))
 
 
 def _sync(path: Path) -> None:

@@ -53,6 +53,10 @@ class PassageThinker(Reader):
         self.mixer = Mixer(net.shape.d_model) if mixes else None
         self.norm = reference.requires_grad_(False) if reference else None
 
+    @property
+    def attached(self) -> dict[str, nn.Module]:
+        return {} if self.mixer is None else {"mixer": self.mixer}
+
     # --- reading --------------------------------------------------------------------------------
 
     def read(self, problems: Problems) -> tuple[Tensor, Past]:

@@ -54,6 +54,11 @@ class Policy(nn.Module):
     def judge(self) -> Transformer:
         return self.frozen or self.answerer
 
+    @property
+    def attached(self) -> dict[str, nn.Module]:
+        """Small modules that a checkpoint keeps beside the networks, by the names of attributes."""
+        return {}
+
     def refresh(self) -> None:
         """Make the frozen judge equal to the answerer."""
         if self.frozen is not None:
