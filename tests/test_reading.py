@@ -25,6 +25,7 @@ from ponder.models.reader import Reader
 from ponder.models.transformer import Init, Shape, Transformer
 from ponder.models.widen import widened
 from ponder.places import PlaceSampler, every_place, think_behind
+from ponder.rollout import sample
 from ponder.tasks.documents import split
 from ponder.tasks.text import Text
 from ponder.tokens.pieces import Characters, PieceVocabulary, TriePieces, pieces_of
@@ -240,7 +241,7 @@ def _mixed(policy: PassageThinker, passage: torch.Tensor, place: int, hidden: to
 def test_without_a_thought_a_thinking_model_is_the_normal_one() -> None:
     policy = thinker(False, 1, True)
     problems = passages(policy)
-    normal = Reader(policy.thinker, None, policy.vocabulary, Rules(0, True))
+    normal = Reader(policy.thinker, policy.vocabulary, Rules(0, True))
     rollouts = think_behind(policy, problems, 2, GREEDY)
     assert torch.equal(-policy.unthinking(rollouts).view(3, 9, 2)[:, :, 0],
                        normal.surprise(problems))
@@ -264,3 +265,20 @@ def test_correlation_by_hand() -> None:
     a, b = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 3.0, 2.0])
     assert float(correlation(a, b)) == pytest.approx(0.5)
     assert float(correlation(a, torch.ones(3))) == 0
+
+
+def test_tokens_further_ahead_are_learnt_and_nothing_else_changes() -> None:
+    """The loss is the mean of both distances; the k-th layer is asked for the k-th next token."""
+    torch.manual_seed(3)
+    vocabulary = PieceVocabulary(Characters("abcde"), 0)
+    policy = Reader(network(len(vocabulary)), vocabulary, Rules(0, True), ahead=2).double()
+    problems = replace(passages(thinker(False, 1, False)), places=None)
+    rollouts = sample(policy, problems, 1, Sampling())
+    assert policy.further is not None
+    hidden = policy.thinker(problems.question)[0]
+    state = hidden[:, :-1] + torch.nn.functional.gelu(policy.further.layers[0](hidden[:, :-1]))
+    second = policy.thinker.logits(state, slice(0, vocabulary.end)).log_softmax(-1).gather(
+        -1, problems.answer[:, 1:, None])[..., 0].mean(1)
+    first = -policy.surprise(problems).mean(1)
+    assert torch.allclose(policy.score(rollouts, Sampling()).answer, (first + second) / 2)
+    assert torch.equal(policy.answer(problems, rollouts.thought)[0], first)

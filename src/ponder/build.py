@@ -94,7 +94,7 @@ def place(config: Config, policy: Policy, device: torch.device) -> Policy:
     return policy
 
 
-def _unthinking(config: Config, task: Task) -> Policy:
+def build_unthinking(config: Config, task: Task) -> Policy:
     """The reference model of reward=reference, which answers without thoughts."""
     if isinstance(task, Text):
         return unthinking_reader(config, task)
@@ -148,7 +148,7 @@ def build_reward(config: Config, task: Task, device: torch.device) -> Reward:
     """The weighted sum of rewards, with its reference model where one is named."""
     reference = None
     if "reference" in config.reward:
-        reference = _unthinking(config, task).to(device).requires_grad_(False)
+        reference = build_unthinking(config, task).to(device).requires_grad_(False)
     weights = dict(config.reward)
     if getattr(config.strategy, "keep", "") == "correct" or config.strategy.name == "dpo":
         weights.setdefault("exact_match", 0.0)

@@ -17,11 +17,12 @@ from ponder.tokens.pieces import PieceVocabulary
 
 def build_reader(config: Config, task: Text, net: Transformer) -> Reader:
     """A language model, or one that thinks behind places; hard places are those of a reference."""
-    rules = build_rules(config)
-    if rules.tokens == 0:
-        return Reader(net, None, task.vocabulary, rules)
-    norm = None if config.model.ref_name is None else unthinking_reader(config, task)
-    policy = PassageThinker(net, task.vocabulary, rules, task.config.ahead, task.config.mix, norm)
+    rules, text = build_rules(config), task.config
+    if rules.tokens:
+        norm = None if config.model.ref_name is None else unthinking_reader(config, task)
+        policy = PassageThinker(net, task.vocabulary, rules, text.ahead, text.mix, norm)
+    else:
+        policy = Reader(net, task.vocabulary, rules, text.ahead)
     if config.model.name is not None:
         load_attached(policy, Path(config.model.name))
     return policy

@@ -42,7 +42,9 @@ class TextTask:
                          "ones, or those with the hardest next tokens (for model.ref_name, else "
                          "for the model itself)", legal=("all", "random", "hardest"))
     place_count: int = option(16, "so many places of each passage", low=1)
-    ahead: int = option(1, "so many next tokens are foreseen behind a thought", low=1)
+    ahead: int = option(1, "so many next tokens are foreseen behind a thought; without "
+                        "thoughts of every place, those behind the first by layers of their own",
+                        low=1)
     mix: bool = option(True, "what is foreseen behind a thought is mixed with what is foreseen "
                        "without, in a share that is learnt")
     gold: str = option("none", "there are no gold thoughts", legal=("none",))

@@ -48,7 +48,7 @@ class PassageThinker(Reader):
 
     def __init__(self, net: Transformer, vocabulary: Vocabulary, rules: Rules, ahead: int,
                  mixes: bool, reference: Reader | None = None) -> None:
-        super().__init__(net, None, vocabulary, rules)
+        super().__init__(net, vocabulary, rules)
         self.ahead = ahead
         self.mixer = Mixer(net.shape.d_model) if mixes else None
         self.norm = reference.requires_grad_(False) if reference else None

@@ -2,29 +2,63 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ponder.maths import Sampling, at_least_float32
-from ponder.models.policy import Policy
+from ponder.models.policy import Policy, Rules
 from ponder.models.transformer import Transformer
+from ponder.tokens import Vocabulary
 from ponder.types import Problems, Rollouts, Scores
 
 
+class Further(nn.Module):
+    """Foresees tokens further ahead from the same states: a residual layer for each of the `count`
+    tokens behind the next one, whose outputs the network's own head reads (Gloeckle et al. 2024,
+    with a layer in place of a block).
+    """
+
+    def __init__(self, width: int, count: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(count))
+        for layer in self.layers:
+            nn.init.normal_(layer.weight, std=0.02)  # type: ignore[arg-type]
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+    def forward(self, hidden: Tensor) -> list[Tensor]:
+        """States (P, T - k, D) for the k-th token behind the next one, k = 1, 2, ..."""
+        return [hidden[:, :-k] + F.gelu(layer(hidden[:, :-k]))
+                for k, layer in enumerate(self.layers, start=1)]
+
+
 class Reader(Policy):
-    """Reads passages (P, T) without a thought; question holds the tokens, answer the next ones."""
+    """Reads passages (P, T) without a thought; question holds the tokens, answer the next ones.
+
+    ahead: so many next tokens of every place are learnt, which should make states plan; only the
+    first of them is ever asked for.
+    """
+
+    def __init__(self, net: Transformer, vocabulary: Vocabulary, rules: Rules,
+                 ahead: int = 1) -> None:
+        super().__init__(net, None, vocabulary, rules)
+        self.further = Further(net.shape.d_model, ahead - 1) if ahead > 1 else None
+
+    @property
+    def attached(self) -> dict[str, nn.Module]:
+        return {} if self.further is None else {"further": self.further}
 
     def next_logits(self, problems: Problems, net: Transformer | None = None) -> Tensor:
         """Logits (P, T, ordinary vocabulary) of the next token of every place."""
         net = net or self.answerer
-        hidden = net(problems.question)[0]
+        return self._logits(net, net(problems.question)[0])
+
+    def _logits(self, net: Transformer, hidden: Tensor) -> Tensor:
         return at_least_float32(net.logits(hidden, slice(0, self.vocabulary.end)))
 
     def surprise(self, problems: Problems, net: Transformer | None = None) -> Tensor:
         """(P, T): -log p of the next token of every place, in nats."""
-        logits = self.next_logits(problems, net)
-        return F.cross_entropy(logits.flatten(0, 1), problems.answer.flatten(),
-                               reduction="none").view_as(problems.answer)
+        return _surprise(self.next_logits(problems, net), problems.answer)
 
     def answer(self, problems: Problems, thought: Tensor, samples: int = 1,
                net: Transformer | None = None, ragged: bool | None = None,
@@ -32,11 +66,22 @@ class Reader(Policy):
         """(mean log p (P,) of a token of the passage in nats, whether all were the likeliest)."""
         logits = self.next_logits(problems, net)
         right = (logits.argmax(-1) == problems.answer).all(1)
-        return -self.surprise(problems, net).mean(1), right
+        return -_surprise(logits, problems.answer).mean(1), right
 
     def score(self, rollouts: Rollouts, sampling: Sampling,
               answer_thought: Tensor | None = None) -> Scores:
-        """The likelihood of the passages, with gradients; there are no thoughts."""
-        none = rollouts.thought.new_zeros((len(rollouts), 0), dtype=self.thinker.head.dtype)
-        answer = -self.surprise(rollouts.problems).mean(1)
-        return Scores(none, none, none[..., None], answer)
+        """The likelihood of the passages, with gradients: the mean over how far ahead a token is.
+        There are no thoughts.
+        """
+        problems, net = rollouts.problems, self.thinker
+        hidden = net(problems.question)[0]
+        states = [hidden, *(self.further(hidden) if self.further is not None else [])]
+        losses = [_surprise(self._logits(net, state), problems.answer[:, number:]).mean(1)
+                  for number, state in enumerate(states)]
+        none = hidden.new_zeros(len(rollouts), 0)
+        return Scores(none, none, none[..., None], -torch.stack(losses).mean(0))
+
+
+def _surprise(logits: Tensor, tokens: Tensor) -> Tensor:
+    """-log p (P, T) of tokens (P, T) under logits (P, T, V)."""
+    return F.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none").view_as(tokens)

@@ -1,0 +1,113 @@
+"""Thoughts behind all places of a passage: how fast, and whom rewards pay.
+
+    python bench/places.py <text> <checkpoint> <reference>     both of `experiment=normal`
+
+Speed: all places at once, beside one place after the other, each its own question with its own
+cache; in turns, one thread, the median of the ratios. Rewards: the same thoughts, behind all places
+of the same passages, are paid in several ways; told is the correlation of reward and of credit with
+the difficulty of the next token (-log p of the reference).
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from paths import ROOT, fill
+from ponder import build
+from ponder.credit import group_advantages
+from ponder.maths import Sampling, correlation
+from ponder.models.passages import PassageThinker
+from ponder.models.policy import Policy
+from ponder.places import every_place, think_behind
+from ponder.rewards import Reward
+from ponder.rollout import sample
+from ponder.types import Problems, Rollouts
+from pretrain import composed
+
+TURNS = 5
+SIZES = ((64, 1), (64, 4), (128, 4))  # tokens of a passage, samples
+PAID = {"log-likelihood": ("log_likelihood", "none"),
+        "group mean": ("log_likelihood", "group_mean"),
+        "no thought": ("gain", "none"), "reference": ("reference", "none")}
+
+
+def seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def one_by_one(policy: Policy, passages: Problems, samples: int) -> None:
+    """Each place is a question of its own: the passage up to there."""
+    for end in range(1, passages.question.shape[1] + 1):
+        sample(policy, replace(passages, question=passages.question[:, :end]), samples, Sampling())
+
+
+def speed(config, task, net) -> str:
+    lines = ["| tokens of a passage | thoughts a place | at once (s) | place by place (s) | "
+             "ratio |", "|---|---|---|---|---|"]
+    for length, samples in SIZES:
+        policy = PassageThinker(net, task.vocabulary, build.build_rules(config), 1, True)
+        passages = task.test()[slice(0, 8)]
+        passages = replace(passages, question=passages.question[:, :length],
+                           answer=passages.answer[:, :length])
+        there = replace(passages, places=every_place(policy, passages))
+        pairs = [(seconds(lambda there=there, p=policy, g=samples: think_behind(
+                      p, there, g, Sampling())),
+                  seconds(lambda rest=passages, p=policy, g=samples: one_by_one(p, rest, g)))
+                 for _ in range(TURNS)]
+        ratio = statistics.median(slow / fast for fast, slow in pairs)
+        fast, slow = (statistics.median(column) for column in zip(*pairs, strict=True))
+        lines.append(f"| {length} | {samples} | {fast:.3f} | {slow:.2f} | {ratio:.1f} |")
+    return "\n".join(lines) + "\n"
+
+
+def whom_it_pays(config, task, policy: PassageThinker, reference: PassageThinker) -> str:
+    passages = task.test()[slice(0, 64)]
+    passages = replace(passages, places=every_place(policy, passages))
+    rollouts = think_behind(policy, passages, config.rollout.samples, Sampling(),
+                            torch.Generator().manual_seed(0))
+    hard = policy.difficulty(rollouts, reference)
+    lines = ["| paid by | reward with difficulty | size of credit with difficulty | "
+             "credit with difficulty |", "|---|---|---|---|"]
+    for name, (reward, baseline) in PAID.items():
+        paid: Rollouts = Reward({reward: 1.0}, reference)(policy, replace(rollouts))
+        assert paid.reward is not None
+        credit = group_advantages(paid.reward, rollouts.group, baseline, "none")
+        lines.append(f"| {name} | {float(correlation(paid.reward, hard)):+.3f} | "
+                     f"{float(correlation(credit.abs(), hard)):+.3f} | "
+                     f"{float(correlation(credit, hard)):+.3f} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("text")
+    parser.add_argument("model")
+    parser.add_argument("reference")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    config = composed("experiment=supervised_rollout_think", f"task.data={options.text}",
+                      f"model.name={options.model}", f"model.ref_name={options.reference}",
+                      "task.length=128")
+    task = build.build_task(config)
+    policy, reference = build.build_policy(config, task), build.build_unthinking(config, task)
+    fast = speed(config, task, policy.thinker)
+    fill(ROOT / "docs" / "results.md", "places", fast)
+    short = composed("experiment=supervised_rollout_think", f"task.data={options.text}",
+                     f"model.name={options.model}", f"model.ref_name={options.reference}")
+    task = build.build_task(short)
+    pays = whom_it_pays(short, task, policy, reference)
+    fill(ROOT / "docs" / "results.md", "easy_tokens", pays)
+    print(fast + "\n" + pays)
+
+
+if __name__ == "__main__":
+    main()
