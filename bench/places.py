@@ -30,8 +30,8 @@ from ponder.rollout import sample
 from ponder.types import Problems, Rollouts
 from pretrain import composed
 
-TURNS = 5
-SIZES = ((64, 1), (64, 4), (128, 4))  # tokens of a passage, samples
+TURNS = 3
+SIZES = ((1, 64, 1), (1, 128, 4), (1, 256, 4), (8, 64, 1), (8, 128, 1), (8, 256, 1), (8, 256, 4))
 PAID = {"log-likelihood": ("log_likelihood", "none"),
         "group mean": ("log_likelihood", "group_mean"),
         "no thought": ("gain", "none"), "reference": ("reference", "none")}
@@ -50,11 +50,12 @@ def one_by_one(policy: Policy, passages: Problems, samples: int) -> None:
 
 
 def speed(config, task, net) -> str:
-    lines = ["| tokens of a passage | thoughts a place | at once (s) | place by place (s) | "
-             "ratio |", "|---|---|---|---|---|"]
-    for length, samples in SIZES:
+    """SIZES are passages, tokens of each, and thoughts a place."""
+    lines = ["| passages | tokens of each | thoughts a place | at once (s) | place by place (s) | "
+             "ratio |", "|---|---|---|---|---|---|"]
+    for count, length, samples in SIZES:
         policy = PassageThinker(net, task.vocabulary, build.build_rules(config), 1, True)
-        passages = task.test()[slice(0, 8)]
+        passages = task.test()[slice(0, count)]
         passages = replace(passages, question=passages.question[:, :length],
                            answer=passages.answer[:, :length])
         there = replace(passages, places=every_place(policy, passages))
@@ -64,10 +65,11 @@ def speed(config, task, net) -> str:
                  for _ in range(TURNS)]
         ratio = statistics.median(slow / fast for fast, slow in pairs)
         fast, slow = (statistics.median(column) for column in zip(*pairs, strict=True))
-        lines.append(f"| {length} | {samples} | {fast:.3f} | {slow:.2f} | {ratio:.1f} |")
+        lines.append(f"| {count} | {length} | {samples} | {fast:.3f} | {slow:.2f} | {ratio:.1f} |")
     return "\n".join(lines) + "\n"
 
 
+@torch.no_grad()
 def whom_it_pays(config, task, policy: PassageThinker, reference: PassageThinker) -> str:
     passages = task.test()[slice(0, 64)]
     passages = replace(passages, places=every_place(policy, passages))
@@ -96,7 +98,7 @@ def main() -> None:
     torch.manual_seed(0)
     config = composed("experiment=supervised_rollout_think", f"task.data={options.text}",
                       f"model.name={options.model}", f"model.ref_name={options.reference}",
-                      "task.length=128")
+                      "task.length=256")
     task = build.build_task(config)
     policy, reference = build.build_policy(config, task), build.build_unthinking(config, task)
     fast = speed(config, task, policy.thinker)

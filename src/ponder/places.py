@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -12,9 +13,12 @@ from ponder.maths import Sampling
 from ponder.models.branches import branch
 from ponder.models.passages import PassageThinker
 from ponder.models.policy import Policy
+from ponder.models.transformer import Past
 from ponder.processes import several, share, together
 from ponder.rollout import Sampler, choose, uniform
 from ponder.types import Problems, Rollouts
+
+AT_ONCE = 512  # branches that fit the caches of a CPU
 
 
 class PlaceSampler(Sampler):
@@ -80,19 +84,47 @@ def think_behind(policy: PassageThinker, problems: Problems, samples: int, sampl
 
 def _write(policy: PassageThinker, problems: Problems, samples: int, sampling: Sampling,
            numbers: Tensor, thought: Tensor, logprobs: Tensor) -> None:
-    """Fill thought (B, K + 1) and logprobs (B, K); a branch that has ended runs on unheard."""
+    """Fill thought (B, K + 1) and logprobs (B, K), a block of branches at a time."""
     assert problems.places is not None
     hidden, past = policy.read(problems)
-    at, own = problems.places.repeat_interleave(samples, 1), None
+    at = problems.places.repeat_interleave(samples, 1)  # (P, M)
+    rows = torch.arange(len(thought), device=at.device).view_as(at)
+    for some, part in _blocks(len(at), at.shape[1], thought.device):
+        ends = int(at[some, part].max()) + 1 if thought.device.type == "cpu" else hidden.shape[1]
+        block = rows[some, part].flatten()
+        written, spoken = _write_block(policy, hidden[some], [kv[some, :ends] for kv in past],
+                                       at[some, part], sampling, numbers[block])
+        thought[block], logprobs[block] = written, spoken
+
+
+def _blocks(passages: int, branches: int, device: torch.device) -> Iterator[tuple[slice, slice]]:
+    """Passages and branches that are written together: on a CPU what its caches hold."""
+    most = AT_ONCE if device.type == "cpu" else passages * branches
+    rows, columns = max(1, most // branches), min(branches, most)
+    for start in range(0, passages, rows):
+        for first in range(0, branches, columns):
+            yield slice(start, start + rows), slice(first, first + columns)
+
+
+def _write_block(policy: PassageThinker, hidden: Tensor, past: Past, at: Tensor,
+                 sampling: Sampling, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """Thoughts (B, K + 1) behind places (P, M) and their log-probabilities (B, K). A branch that
+    has ended runs on unheard.
+    """
+    count, own = policy.rules.tokens, None
+    thought = torch.full((at.numel(), count + 1), policy.vocabulary.pad, device=at.device)
+    logprobs = torch.zeros(at.numel(), count, device=at.device)
     state = hidden.gather(1, at[..., None].expand(-1, -1, hidden.shape[-1]))  # (P, M, D)
     going = torch.ones(len(thought), dtype=torch.bool, device=thought.device)
-    end, last = policy.vocabulary.end, policy.rules.tokens - 1
-    for step in range(last + 1):
+    end, last = policy.vocabulary.end, count - 1
+    for step in range(count):
         token, logprob = choose(policy, state.flatten(0, 1), sampling, numbers[:, step])
-        thought[:, step], logprobs[:, step] = token.where(going, problems.pad), logprob * going
+        thought[:, step] = token.where(going, policy.vocabulary.pad)
+        logprobs[:, step] = logprob * going
         going = going & (token != end)
         if step == last or (policy.rules.stops and not going.any()):
             break
         state, own = branch(policy.thinker, token.view(*at.shape, 1), past, at, own)
         state = state[:, :, 0]
     thought[:, -1].masked_fill_(going, end)
+    return thought, logprobs
