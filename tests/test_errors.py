@@ -181,10 +181,10 @@ CONTRADICTIONS = [
      "shard: found thinker.kind=continuous, for which a network is computed several times a step; "
      "legal: replicate"),
     ("think=true thinker.stage_steps=9", "thinker.stage_steps=9: found thinker.kind=tokens; legal: "
-     "0, or thinker.kind=continuous"),
+     "0, or thinker.kind=continuous or gumbel"),
     ("think=true thinker.kind=continuous thinker.stage_steps=1500", "thinker.stage_steps=1500: "
-     "found trainer.max_steps=3000, in which not all of 2 tokens become continuous; legal: at most "
-     "1499"),
+     "found trainer.max_steps=3000, in which not all of 2 gold tokens are taken away; legal: at "
+     "most 1499"),
     ("think=true thinker.kind=continuous thinker.stage_steps=9 thinker.tokens=3", "thinker.tokens="
      "3: found other room than the gold thought of thinker.stage_steps takes; legal: 2"),
     ("think=true reward=reference", "reward=reference: found model.ref_name=null; legal: with "

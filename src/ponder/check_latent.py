@@ -12,7 +12,7 @@ def latent_contradictions(config: Config) -> Iterator[str]:
     thinker = config.thinker
     if thinker.kind == "tokens" and thinker.stage_steps:
         yield (f"thinker.stage_steps={thinker.stage_steps}: found thinker.kind=tokens; legal: 0, "
-               "or thinker.kind=continuous")
+               "or thinker.kind=continuous or gumbel")
     if thinker.kind != "tokens" and thinker.tokens == 0:
         yield (f"thinker.kind={thinker.kind}: found thinker.tokens=0; legal: together with think, "
                "as in think=true")
@@ -55,5 +55,5 @@ def _stages_must_end(config: Config) -> Iterator[str]:
     if config.trainer.learns and thinker.stage_steps * thinker.tokens >= steps:
         most = (steps - 1) // thinker.tokens
         yield (f"thinker.stage_steps={thinker.stage_steps}: found trainer.max_steps={steps}, in "
-               f"which not all of {thinker.tokens} tokens become continuous; legal: at most "
+               f"which not all of {thinker.tokens} gold tokens are taken away; legal: at most "
                f"{most}")

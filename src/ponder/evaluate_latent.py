@@ -36,6 +36,7 @@ def evaluate_latent(policy: Continuous, problems: Problems, seed: int = 0) -> Ev
     found.metrics.update({**thought_statistics(policy, given(problems, nearest)),
                           "thought/norm": float(own.norm(dim=-1).mean()),
                           "thought/dimensions": dimensions(own)})
+    del found.metrics["thought/repetition"]  # unlike vectors may have the same likeliest token
     for row, vectors in zip(found.rows, own[..., :SHOWN].tolist(), strict=True):
         row["numbers"] = " | ".join(" ".join(f"{x:.2f}" for x in vector) for vector in vectors)
     policy.train(was_training)

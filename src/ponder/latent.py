@@ -52,8 +52,7 @@ class Unsaid(Sampler):
             assert gold is not None, "the configuration check lets no such run begin"
             left = slice(self.stage, tokens)
             rollouts.thought[:, left] = gold[:, left].repeat_interleave(samples, 0)
-            rollouts.chosen = rollouts.chosen.index_fill(1, torch.arange(
-                self.stage, tokens, device=gold.device), False)
+            rollouts.chosen[:, left] = False
             rollouts.learn = rollouts.chosen | (rollouts.thought[:, :-1] != problems.pad)
         return rollouts
 

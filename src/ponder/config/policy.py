@@ -88,9 +88,9 @@ class ThinkerConfig:
     kind: str = option("tokens", "what a thought is made of: sampled tokens; continuous, the last "
                        "hidden states themselves (Coconut); gumbel, tokens drawn by "
                        "Gumbel-softmax with straight-through gradients", legal=KINDS)
-    stage_steps: int = option(0, "kind=continuous: thoughts begin as the task's gold tokens, and "
-                              "every so many steps one more of these, from the front, becomes "
-                              "continuous; 0: all are from the start", low=0)
+    stage_steps: int = option(0, "continuous, gumbel: thoughts begin as the task's gold tokens, "
+                              "and every so many steps one more of these, from the front, is "
+                              "the thinker's own instead; 0: all are from the start", low=0)
 
     @property
     def flows(self) -> bool:

@@ -28,8 +28,7 @@ from ponder.types import Problems, Rollouts, Scores
 
 
 class Flowing(Policy):
-    """A policy whose score is the likelihood of the answer, with its gradient through the thought.
-    """
+    """A policy whose score of an answer has a gradient through the thought."""
 
     @property
     def noise_width(self) -> int:
