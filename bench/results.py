@@ -77,15 +77,12 @@ STRATEGIES: dict[str, tuple[str, list[str]]] = {
 FLOWS = ["think=true", "blind=true"]
 LATENT: dict[str, tuple[str, list[str]]] = {
     "continuous_100": ("continuous thoughts", [*FLOWS, "thinker.kind=continuous"]),
-    "continuous_short_100": ("the same, with less weight decay, in a fifth of the steps", [
-        *FLOWS, "thinker.kind=continuous", "trainer.weight_decay=0.1", "trainer.max_steps=600",
-        "trainer.cooldown=200"]),
-    "stages_100": ("continuous thoughts, gold tokens first (a curriculum)", [
+    "stages_100": ("the same, gold tokens first (a curriculum)", [
         *FLOWS, "thinker.kind=continuous", "thinker.stage_steps=300", "trainer.max_steps=1500"]),
     "gumbel_100": ("tokens by straight-through Gumbel-softmax", [
-        *FLOWS, "thinker.kind=gumbel", "rollout.samples=1", "rollout.temperature=4",
-        "model.head_std=0.3", "trainer.weight_decay=0.1", "trainer.max_steps=2000",
-        "trainer.val_every_n_steps=250"]),
+        *FLOWS, "thinker.kind=gumbel", "trainer.weight_decay=0.1", "trainer.val_every_n_steps=200",
+        "trainer.cooldown=300", "rollout.samples=1", "model.head_std=0.3", "rollout.temperature=4",
+        "trainer.max_steps=1200"]),
 }
 BESIDE = ["normal_100", "star_100", "grpo_100", "reinforce_100"]
 ALL = {**SETTINGS, **STRATEGIES, **LATENT}
