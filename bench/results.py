@@ -72,7 +72,20 @@ STRATEGIES: dict[str, tuple[str, list[str]]] = {
         ("star", "star, best of the group", ["strategy=star"]),
         ("dpo", "dpo", ["strategy=dpo"]),
         ("exact", "exact: every thought, no sampling noise", ["strategy=exact"]))}
-ALL = {**SETTINGS, **STRATEGIES}
+
+# Thoughts that gradients flow through, beside what rewards reach without a search or a teacher.
+FLOWS = ["think=true", "blind=true"]
+LATENT: dict[str, tuple[str, list[str]]] = {
+    "continuous_100": ("continuous thoughts", [*FLOWS, "thinker.kind=continuous"]),
+    "stages_100": ("the same, gold tokens first (a curriculum)", [
+        *FLOWS, "thinker.kind=continuous", "thinker.stage_steps=300", "trainer.max_steps=1500"]),
+    "gumbel_100": ("tokens by straight-through Gumbel-softmax", [
+        *FLOWS, "thinker.kind=gumbel", "trainer.weight_decay=0.1", "trainer.val_every_n_steps=200",
+        "trainer.cooldown=300", "rollout.samples=1", "model.head_std=0.3", "rollout.temperature=4",
+        "trainer.max_steps=1200"]),
+}
+BESIDE = ["normal_100", "star_100", "grpo_100", "reinforce_100"]
+ALL = {**SETTINGS, **STRATEGIES, **LATENT}
 
 
 def command(overrides: list[str], seed: int, directory: Path) -> list[str]:
@@ -128,7 +141,8 @@ def write_table() -> None:
     """Replace the tables between the markers of docs/results.md."""
     head = ("| setting | mean accuracy | seeds 0 / 1 / 2 | highest with shuffled thoughts | steps "
             "| seconds | overrides |\n|---|---|---|---|---|---|---|\n")
-    for name, settings in (("training", SETTINGS), ("strategies", STRATEGIES)):
+    for name, settings in (("training", SETTINGS), ("strategies", STRATEGIES),
+                           ("latent", [*LATENT, *BESIDE])):
         fill(PAGE, name, head + "\n".join(row(setting) for setting in settings) + "\n")
 
 

@@ -160,6 +160,33 @@ CONTRADICTIONS = [
      "train_gradient_accumulation_steps"),
     ("think=true search=true strategy=exact", "strategy=exact: found a search, but it takes every "
      "thought; legal: rollout=sample"),
+    ("think=false thinker.kind=gumbel", "thinker.kind=gumbel: found thinker.tokens=0; legal: "
+     "together with think, as in think=true"),
+    ("thinker.kind=continuous", "rollout=search: found thinker.kind=continuous, which is not "
+     "searched but learnt through the answer; legal: rollout=sample, as in think=true blind=true"),
+    ("think=true thinker.kind=continuous strategy=grpo", "strategy=grpo: found thinker.kind="
+     "continuous, which learns through the answer and not from rewards; legal: reinforce (the "
+     "default), of which nothing but the entropy bonus is left"),
+    ("think=true thinker.kind=gumbel reward=[log_likelihood,length]", "reward=[log_likelihood,"
+     "length]: found thinker.kind=gumbel, which learns through the answer and not from rewards; "
+     "legal: log_likelihood, with weight 1"),
+    ("think=true thinker.kind=continuous super=true", "variant=super: found thinker.kind="
+     "continuous, which learns through the answer; legal: without super; with "
+     "thinker.stage_steps=<steps> thoughts begin as gold ones"),
+    ("think=true thinker.kind=continuous model=gpt2", "model=hf: found thinker.kind=continuous; "
+     "legal: a GPT-2 of our own, such as model=tiny or small"),
+    ("think=true thinker.kind=gumbel answerer.model=frozen", "answerer.model=frozen: found "
+     "thinker.kind=gumbel, which nobody scores; legal: shared, separate"),
+    ("think=true thinker.kind=continuous trainer.data_parallel=shard", "trainer.data_parallel="
+     "shard: found thinker.kind=continuous, for which a network is computed several times a step; "
+     "legal: replicate"),
+    ("think=true thinker.stage_steps=9", "thinker.stage_steps=9: found thinker.kind=tokens; legal: "
+     "0, or thinker.kind=continuous or gumbel"),
+    ("think=true thinker.kind=continuous thinker.stage_steps=1500", "thinker.stage_steps=1500: "
+     "found trainer.max_steps=3000, in which not all of 2 gold tokens are taken away; legal: at "
+     "most 1499"),
+    ("think=true thinker.kind=continuous thinker.stage_steps=9 thinker.tokens=3", "thinker.tokens="
+     "3: found other room than the gold thought of thinker.stage_steps takes; legal: 2"),
     ("think=true reward=reference", "reward=reference: found model.ref_name=null; legal: with "
      "model.ref_name=<checkpoint directory>"),
     ("~reward.log_likelihood", "reward={}: found none; legal: one or more of "

@@ -36,6 +36,7 @@ ALL = [
     *(["experiment=add_normal", f"strategy={name}"] for name in ("ppo", "dpo", "rloo", "exact")),
     *(["experiment=add_think_fixed_blind_search", f"strategy={name}", "rollout.samples=4"]
       for name in ("rloo", "grpo", "dpo", "reinforce")),
+    *(["experiment=add_think_blind", f"thinker.kind={kind}"] for kind in ("continuous", "gumbel")),
 ]
 
 

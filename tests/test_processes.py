@@ -146,6 +146,8 @@ def test_a_run_of_two_processes_is_that_of_one(strategy: str, tmp_path: Path) ->
 @pytest.mark.parametrize("words", [
     "strategy=grpo", f"strategy=grpo {SHARD}", "strategy=grpo super=true thinker.tokens=2",
     f"strategy=sft thinker.tokens=0 {SHARD}",
+    "reward=log_likelihood thinker.kind=continuous",
+    "reward=log_likelihood thinker.kind=gumbel",
     f"strategy=grpo {SHARD} answerer.model=frozen answerer.refresh_every=3 strategy.kl=0.1"])
 def test_an_uneven_step_of_three_processes(words: str, tmp_path: Path) -> None:
     """Two questions a step: one process has nothing to do."""

@@ -25,9 +25,12 @@ from ponder.config import Config
 from ponder.config.strategies import Sft
 from ponder.errors import UserError
 from ponder.evaluate import Evaluation, evaluate
+from ponder.evaluate_latent import evaluate_latent
 from ponder.evaluate_reading import evaluate_reading
+from ponder.latent import Unsaid
 from ponder.learner import Learner
 from ponder.models.critic import Critic
+from ponder.models.latent import Continuous, Gumbel
 from ponder.models.policy import Policy, Rules
 from ponder.models.reader import Reader
 from ponder.models.text import TextPolicy
@@ -40,7 +43,7 @@ from ponder.rollout import Gold, Sampler, Source
 from ponder.schedule import parse_schedule
 from ponder.search import SEARCHES, Balanced, EveryThought, choose
 from ponder.sharding import is_sharded, shard
-from ponder.strategies import SFT, STRATEGIES
+from ponder.strategies import SFT, STRATEGIES, Pathwise, Strategy
 from ponder.tasks import TASKS, Task
 from ponder.tasks.qa import Qa
 from ponder.tasks.text import Text
@@ -49,6 +52,7 @@ from ponder.trainer import Trainer
 from ponder.types import Problems, Rollouts
 
 SMALL = 1_000_000  # parameters
+POLICIES = {"tokens": Policy, "continuous": Continuous, "gumbel": Gumbel}
 
 
 def build_task(config: Config) -> Task:
@@ -75,9 +79,10 @@ def build_policy(config: Config, task: Task) -> Policy:
             raise UserError(f"model.name={config.model.name}: has no answerer/ of its own; legal: "
                             "answerer.model=shared, or a checkpoint with one")
         answerer = _network(config, task, path)
-    return Policy(thinker, answerer, task.vocabulary, build_rules(config),
-                  config.answerer.model == "frozen", _critic(config, task, thinker),
-                  _reference(config, task, thinker))
+    kind = POLICIES[config.thinker.kind]
+    return kind(thinker, answerer, task.vocabulary, build_rules(config),
+                config.answerer.model == "frozen", _critic(config, task, thinker),
+                _reference(config, task, thinker))
 
 
 def place(config: Config, policy: Policy, device: torch.device) -> Policy:
@@ -167,6 +172,8 @@ def build_source(config: Config, task: Task, device: torch.device) -> Source:
         return SEARCHES[method](config.rollout)
     if config.model.kind == "hf":
         return build_writer(config)
+    if config.thinker.flows:
+        return Unsaid(config.rollout, config.thinker)
     if config.strategy.name == "sft" or config.thinker.tokens == 0:
         return Gold()
     if isinstance(task, Text):
@@ -184,6 +191,8 @@ def build_evaluation(config: Config, policy: Policy, task: Task, test: Problems,
         return build_text_evaluation(config, policy, task, test, follow)
     if isinstance(policy, Reader) and isinstance(task, Text):
         return lambda: evaluate_reading(policy, test, task.text.bytes_per_token, config.seed)
+    if isinstance(policy, Continuous):
+        return lambda: evaluate_latent(policy, test, config.seed)
     return lambda: evaluate(policy, test, config.seed)
 
 
@@ -203,19 +212,28 @@ def build_trainer(config: Config, task: Task, policy: Policy, device: torch.devi
     source = build_source(config, task, device)
     if isinstance(policy, TextPolicy) and isinstance(task, Qa):
         source = preloaded(config, policy, task, source)
-    strategy = config.strategy
-    if getattr(strategy, "unsolved", True) is None:
-        strategy = replace(strategy, unsolved=config.model.kind != "hf")
-    thinks = config.thinker.tokens > 0  # who does not think has nothing to learn it by
-    learner = Learner(config.trainer, policy,
-                      STRATEGIES[strategy.name](strategy) if thinks else SFT(Sft()),
-                      parse_schedule(strategy.entropy), gold, device)
+    learner = Learner(config.trainer, policy, _strategy(config),
+                      parse_schedule(config.strategy.entropy), gold, device)
     loop = Trainer
     if config.trainer.engine == "trl":
         from ponder.trl_engine import TrlTrainer as loop
     return loop(config.trainer, task, source,
                 build_reward(config, task, device), learner, config.answerer.refresh_every,
-                   strategy.tokens_per_rollout, torch.Generator().manual_seed(config.seed))
+                config.strategy.tokens_per_rollout, torch.Generator().manual_seed(config.seed))
+
+
+def _strategy(config: Config) -> Strategy:
+    """The one that is asked for; who does not think, or thinks in what has no log-probability, has
+    nothing to learn it by.
+    """
+    strategy = config.strategy
+    if config.thinker.tokens == 0:
+        return SFT(Sft())
+    if config.thinker.flows:
+        return Pathwise()
+    if getattr(strategy, "unsolved", True) is None:
+        strategy = replace(strategy, unsolved=config.model.kind != "hf")
+    return STRATEGIES[strategy.name](strategy)
 
 
 def use_threads(config: Config, policy: Policy) -> None:

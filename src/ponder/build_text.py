@@ -47,7 +47,8 @@ def build_text_policy(config: Config, task: Qa) -> TextPolicy:
 def build_rules(config: Config) -> Rules:
     """How thoughts end, and what the answerer sees; of any policy."""
     sees = config.answerer.sees
-    return Rules(config.thinker.tokens, config.thinker.stops, "question" in sees,
+    thinker = config.thinker
+    return Rules(thinker.tokens, thinker.stops and not thinker.flows, "question" in sees,
                  "thought" in sees)
 
 

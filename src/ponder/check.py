@@ -9,6 +9,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from ponder.check_latent import latent_contradictions
 from ponder.check_text import text_contradictions
 from ponder.check_trainer import trainer_contradictions
 from ponder.config import GROUPS, REWARDS, SCHEMAS, VARIANTS, Config, variants
@@ -93,6 +94,7 @@ def contradictions(config: Config) -> Iterator[str]:
         yield from _files_must_fit(config)
         return
     yield from _variants_need_thought(config)
+    yield from latent_contradictions(config)
     yield from config.task.contradictions()
     yield from _gold_must_fit(config)
     yield from _learning_needs(config)
@@ -119,7 +121,9 @@ def _gold_must_fit(config: Config) -> Iterator[str]:
              "variant=clean": "gold_thought" in config.reward,
              "strategy=sft": config.strategy.name == "sft" and config.rollout.kind != "search"
              and config.model.kind != "hf",  # which learns what it wrote, right or wrong
-             "trainer.rehearse": config.trainer.rehearse > 0}
+             "trainer.rehearse": config.trainer.rehearse > 0,
+             "thinker.stage_steps": thinker.stage_steps > 0}
+    ends = thinker.stops and not thinker.flows
     wanted = {**whole, "reward=gold_tokens": "gold_tokens" in config.reward}
     words = 20 if task.name == "addition" else 10
     for name in (name for name, on in wanted.items() if on and thinker.tokens):
@@ -131,15 +135,15 @@ def _gold_must_fit(config: Config) -> Iterator[str]:
                    f"digits of gold thoughts, which {name} needs; legal: at least {words}")
         length = task.thought_length
         if whole.get(name) and (thinker.tokens < length or (
-                not thinker.stops and thinker.tokens != length)):
+                not ends and thinker.tokens != length)):
             yield (f"thinker.tokens={thinker.tokens}: found other room than the gold thought of "
-                   f"{name} takes; legal: {length}{' or more' if thinker.stops else ''}")
+                   f"{name} takes; legal: {length}{' or more' if ends else ''}")
 
 
 def _learning_needs(config: Config) -> Iterator[str]:
     rollout, strategy = config.rollout, config.strategy
     baseline = getattr(strategy, "baseline", "none")
-    learns = config.thinker.tokens and config.trainer.learns
+    learns = config.thinker.tokens and config.trainer.learns and not config.thinker.flows
     if learns and rollout.samples < 2 and baseline in ("group_mean", "leave_one_out"):
         yield (f"rollout.samples={rollout.samples}: found one sample, from which "
                f"strategy={strategy.name} with baseline {baseline} learns nothing; legal: at "

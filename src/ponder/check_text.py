@@ -27,6 +27,9 @@ def text_contradictions(config: Config) -> Iterator[str]:
 def _places_need(config: Config) -> Iterator[str]:
     """What thoughts behind the places of a passage ask for."""
     answerer, strategy = config.answerer, config.strategy
+    if config.thinker.flows:
+        yield (f"thinker.kind={config.thinker.kind}: found task=text, whose thoughts are sampled; "
+               "legal: tokens")
     if answerer.model != "shared":
         yield (f"answerer.model={answerer.model}: found task=text, where one network thinks and "
                "foresees; legal: shared")

@@ -43,17 +43,27 @@ def evaluate(policy: Policy, problems: Problems, seed: int = 0) -> Evaluation:
     rollouts = given(problems, thought)
     generator = torch.Generator(device="cpu").manual_seed(seed)
     thoughts = {"own": thought, **replacements(policy, rollouts, generator)}
-    right = {name: _right(policy, problems, changed) for name, changed in thoughts.items()}
+    texts = [policy.vocabulary.text(row) for row in thought.tolist()]
+    found = judged(policy, problems, thoughts, texts)
+    found.metrics.update(thought_statistics(policy, rollouts))
+    policy.train(was_training)
+    return found
+
+
+def judged(policy: Policy, problems: Problems, thoughts: dict[str, Tensor],
+           texts: list[str]) -> Evaluation:
+    """The necessity table of thoughts (P, ...) by name, and a row for each of the own ones, which
+    are also there as texts.
+    """
+    right = {name: _right(policy, problems, thoughts[name]) for name in NECESSITY}
     necessity = {name: float(right[name].float().mean()) for name in NECESSITY}
     own = necessity["own"]
     metrics = {"accuracy": own,
                "accuracy_stderr": (own * (1 - own) / len(problems)) ** 0.5,
                **{f"accuracy/{name}": float(right["own"][members].float().mean())
                   for name, members in problems.groups.items() if members.any()},
-               **{f"necessity/{name}": value for name, value in necessity.items()},
-               **thought_statistics(policy, rollouts)}
-    rows = _rows(policy, rollouts, right["own"])
-    policy.train(was_training)
+               **{f"necessity/{name}": value for name, value in necessity.items()}}
+    rows = _rows(policy, problems, thoughts["own"], texts, right["own"])
     return Evaluation(metrics, necessity, rows)
 
 
@@ -106,14 +116,15 @@ def thought_statistics(policy: Policy, rollouts: Rollouts) -> dict[str, float]:
     return found
 
 
-def _rows(policy: Policy, rollouts: Rollouts, right: Tensor) -> list[dict[str, Any]]:
-    problems, text = rollouts.problems, policy.vocabulary.text
+def _rows(policy: Policy, problems: Problems, thought: Tensor, texts: list[str],
+          right: Tensor) -> list[dict[str, Any]]:
+    text = policy.vocabulary.text
     replies = torch.cat([
-        policy.reply(problems[slice(i, i + ROWS_AT_ONCE)], rollouts.thought[i:i + ROWS_AT_ONCE])
+        policy.reply(problems[slice(i, i + ROWS_AT_ONCE)], thought[i:i + ROWS_AT_ONCE])
         for i in range(0, len(problems), ROWS_AT_ONCE)])
     replies = replies.where(problems.answer != problems.pad, problems.pad)  # nobody asks for more
-    columns = zip(problems.question.tolist(), rollouts.thought.tolist(), replies.tolist(),
-                  problems.answer.tolist(), right.tolist(), strict=True)
-    return [{"id": number, "question": text(question), "thought": text(thought),
-             "answer": text(reply), "gold": text(gold), "correct": int(correct)}
-            for number, (question, thought, reply, gold, correct) in enumerate(columns)]
+    columns = zip(problems.question.tolist(), texts, replies.tolist(), problems.answer.tolist(),
+                  right.tolist(), strict=True)
+    return [{"id": number, "question": text(question), "thought": said, "answer": text(reply),
+             "gold": text(gold), "correct": int(correct)}
+            for number, (question, said, reply, gold, correct) in enumerate(columns)]

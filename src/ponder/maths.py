@@ -85,6 +85,24 @@ def draw(logprobs: Tensor, uniform: Tensor) -> Tensor:
     return (cumulated <= wanted).sum(-1)
 
 
+def straight_through(logprobs: Tensor, uniform: Tensor, temperature: float) -> Tensor:
+    r"""Weights (..., V), 1 for the token drawn from log-probabilities (..., V) and 0 for others.
+
+    .. math:: z = \mathrm{onehot}\,\arg\max_v (\log p_v + g_v), \quad
+       \partial z := \partial\, \mathrm{softmax}((\log p + g) / \tau), \quad
+       g = -\log(-\log u)
+
+    Straight-through Gumbel-softmax (Jang et al. 2017): the token is an exact draw from p (the
+    Gumbel-max trick), its gradient that of the softmax at temperature tau. uniform (..., V) lies in
+    [0, 1).
+    """
+    tiny = torch.finfo(uniform.dtype).tiny
+    noisy = logprobs - (-uniform.clamp_min(tiny).log()).clamp_min(tiny).log()
+    soft = (noisy / temperature).softmax(-1)
+    hard = torch.nn.functional.one_hot(noisy.argmax(-1), logprobs.shape[-1]).to(soft.dtype)
+    return hard + (soft - soft.detach())
+
+
 def entropy(logprobs: Tensor) -> Tensor:
     """-sum p log p over the last dimension, in nats; tokens of probability 0 count 0."""
     return -(logprobs.exp() * logprobs.clamp_min(-1e9)).sum(-1)

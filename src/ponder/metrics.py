@@ -64,6 +64,8 @@ METRICS: dict[str, list[Metric]] = {
         Metric("reward_difficulty", "correlation", "of reward and difficulty over the rollouts: "
                                                    "below 0 where easy tokens pay"),
         Metric("credit_difficulty", "correlation", "of credit and difficulty: what is left of it"),
+        Metric("thought/said", "thoughts", "of a row that are the thinker's own, the others gold "
+                                           "(continuous or gumbel)"),
         Metric("failed", "share", "questions without a right answer, before any hint"),
         Metric("rationalised", "share", "of these, right with the answer as a hint"),
     ],
@@ -82,8 +84,10 @@ METRICS: dict[str, list[Metric]] = {
                                       "of a subject or of a language"),
         Metric("necessity/own", "share", "the same as accuracy"),
         Metric("necessity/shuffled", "share", "right with the thoughts of other questions"),
-        Metric("necessity/random", "share", "right with thoughts of random tokens, as long"),
-        Metric("necessity/constant", "share", "right with thoughts of one token, as long"),
+        Metric("necessity/random", "share", "right with thoughts of random tokens, as long; where "
+               "thoughts are vectors: of normal ones, with their means and deviations"),
+        Metric("necessity/constant", "share", "right with thoughts of one token, as long; where "
+               "thoughts are vectors: of their mean"),
         Metric("necessity/dropped", "share", "right with no thought"),
         Metric("thought/length", "tokens", "mean length of a thought, without its end"),
         Metric("thought/token_entropy", "nats", "of how often each thought token is used"),
@@ -91,6 +95,10 @@ METRICS: dict[str, list[Metric]] = {
         Metric("thought/distinct", "thoughts", "different thoughts among all"),
         Metric("thought/answer_information", "nats", "mutual information of thought and answer"),
         Metric("answer/entropy", "nats", "of the right answers: the most a thought can say"),
+        Metric("thought/norm", "-", "mean length of the vectors of continuous thoughts, of which "
+                                    "everything else is told as if each were its likeliest token"),
+        Metric("thought/dimensions", "directions", "that continuous thoughts vary in: "
+                                                   "participation ratio of their covariance"),
         Metric("meaning/t*/*", "nats", "mutual information of a token of the thought and a "
                                        "property of the answer, such as its units digit"),
     ],

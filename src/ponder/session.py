@@ -65,7 +65,8 @@ class Session:
                                                self._follow)
         self.val = build.build_val_rollouts(config, self.policy, self.task)
         self._follow(self.trainer.source)
-        sampled = config.rollout.kind == "sample" and config.strategy.name not in ("sft", "exact")
+        sampled = (config.rollout.kind == "sample" and not config.thinker.flows
+                   and config.strategy.name not in ("sft", "exact"))
         thoughts = config.thinker.vocabulary if config.thinker.tokens else 0
         self.watch = Watch(thoughts, sampled and thoughts > 0, self.console.note)
         parameters = sum(p.numel() for p in self.policy.parameters() if p.requires_grad)

@@ -97,7 +97,8 @@ class Rollouts:
     the reference policy; parts are the unweighted rewards, each (B,) or (B, K). alike says that all
     groups hold the same thoughts, so that what these begin with need be computed once. answered
     (B, 3) is log p(answer), whether it is right and which option it is, where that is known since
-    collection. idle says that nothing is learnt from them: a process has to be kept in step.
+    collection. noise (B, K, V) are the uniform numbers that decide tokens drawn while they are
+    scored. idle says that nothing is learnt from them: a process has to be kept in step.
     """
 
     problems: Problems
@@ -116,6 +117,7 @@ class Rollouts:
     parts: dict[str, Tensor] = field(default_factory=dict)
     alike: bool = False
     answered: Tensor | None = None
+    noise: Tensor | None = None
     idle: bool = False
 
     def __len__(self) -> int:
@@ -177,7 +179,7 @@ class Rollouts:
                        reward=take(self.reward), credit=take(self.credit), weight=take(self.weight),
                        token_reward=take(self.token_reward), value=take(self.value),
                        returns=take(self.returns), reference=take(self.reference),
-                       answered=take(self.answered),
+                       answered=take(self.answered), noise=take(self.noise),
                        parts={name: value[rows] for name, value in self.parts.items()},
                        alike=False)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ponder.config.fields import option
 
 ROLES = ("question", "thought")
+KINDS = ("tokens", "continuous", "gumbel")
 
 
 @dataclass
@@ -82,7 +83,19 @@ class ThinkerConfig:
 
     tokens: int = option(0, "at most so many thought tokens before the answer", low=0)
     vocabulary: int = option(10, "number of thought tokens that exist", low=1)
-    stops: bool = option(True, "ends a thought by itself; false: always exactly `tokens`")
+    stops: bool = option(True, "ends a thought by itself; false: always exactly `tokens`, as "
+                         "thoughts of other kinds than tokens are anyway")
+    kind: str = option("tokens", "what a thought is made of: sampled tokens; continuous, the last "
+                       "hidden states themselves (Coconut); gumbel, tokens drawn by "
+                       "Gumbel-softmax with straight-through gradients", legal=KINDS)
+    stage_steps: int = option(0, "continuous, gumbel: thoughts begin as the task's gold tokens, "
+                              "and every so many steps one more of these, from the front, is "
+                              "the thinker's own instead; 0: all are from the start", low=0)
+
+    @property
+    def flows(self) -> bool:
+        """Whether gradients flow through the thought, instead of rewards to its tokens."""
+        return self.tokens > 0 and self.kind != "tokens"
 
 
 def thought_count(tokens: int, vocabulary: int, stops: bool, enough: int | None = None) -> int:

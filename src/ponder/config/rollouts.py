@@ -13,7 +13,9 @@ class SamplerConfig:
 
     kind: str = option("sample", "thoughts are sampled", legal=("sample",))
     samples: int = option(8, "rollouts per question (G)", low=1)
-    temperature: int | float | str = schedule(1.0, "softmax temperature", low=1e-3)
+    temperature: int | float | str = schedule(1.0, "softmax temperature; of "
+                                                 "thinker.kind=gumbel, whose tokens are drawn at "
+                                                 "1, that of the gradient", low=1e-3)
     top_k: int = option(0, "keep the k likeliest tokens; 0: all", low=0)
     top_p: float = option(1.0, "keep the smallest set with this probability", low=1e-6, high=1.0)
     epsilon: int | float | str = schedule(0.0, "share of uniform exploration mixed in", low=0.0,

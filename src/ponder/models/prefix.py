@@ -21,7 +21,7 @@ def side_by_side(samples: int, columns: int) -> bool:
 def behind(net: Transformer, problems: Problems, row: Tensor, samples: int, last: int,
            read: Callable[[Tensor], Tensor] = lambda hidden: hidden) -> Tensor:
     """Last hidden states (B, last, D) of rows (B, T) behind their questions, or what `read` makes
-    of each.
+    of each. Rows may also be input embeddings (B, T, D).
 
     last = T + 1 includes the last column of the question. Short samples lie behind their question
     side by side in one sequence; for long ones that see little of each other that would be a
@@ -31,17 +31,19 @@ def behind(net: Transformer, problems: Problems, row: Tensor, samples: int, last
     mask = problems.mask
     tail, end = min(last, columns), int(last > columns)
     if side_by_side(samples, columns):
+        if row.is_floating_point():
+            question = net.embed(question)
         tokens = torch.cat([question, _weave(row, samples)], 1)
-        hidden = net(tokens, mask=_widen(mask, samples * columns), last=tail * samples + end,
+        hidden = net(tokens, mask=widened(mask, samples * columns), last=tail * samples + end,
                      trunk=question.shape[1], branches=samples)[0]
         return _unravel(read(hidden), samples, end)
     hidden, past = net(question, mask=mask, last=1)
-    rest = net(row, repeat_past(past, samples), _widen(mask, columns, samples), tail)[0]
+    rest = net(row, repeat_past(past, samples), widened(mask, columns, samples), tail)[0]
     rest = read(rest)
     return torch.cat([read(hidden).repeat_interleave(samples, 0), rest], 1) if end else rest
 
 
-def _widen(mask: Tensor | None, columns: int, samples: int = 1) -> Tensor | None:
+def widened(mask: Tensor | None, columns: int, samples: int = 1) -> Tensor | None:
     """A question mask (P, Q) for B rows with `columns` more columns, all of them visible."""
     if mask is None:
         return None
@@ -49,9 +51,10 @@ def _widen(mask: Tensor | None, columns: int, samples: int = 1) -> Tensor | None
 
 
 def _weave(row: Tensor, samples: int) -> Tensor:
-    """Rows (P * G, T) -> (P, T * G): the first tokens of a group, then its second ones, ..."""
-    groups = row.view(len(row) // samples, samples, row.shape[1])
-    return groups.transpose(1, 2).flatten(1)
+    """Rows (P * G, T, ...) -> (P, T * G, ...): the first tokens of a group, then its second ones,
+    and so on.
+    """
+    return row.unflatten(0, (-1, samples)).transpose(1, 2).flatten(1, 2)
 
 
 def _unravel(hidden: Tensor, samples: int, shared: int) -> Tensor:

@@ -112,11 +112,15 @@ class Transformer(nn.Module):
         """(..., D) -> (..., V): only the logits of a slice of the vocabulary."""
         return F.linear(hidden, self.head[vocabulary])
 
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Input embeddings (B, T, D) of tokens (B, T); embeddings stay what they are."""
+        return tokens if tokens.is_floating_point() else self.wte(tokens)
+
     def forward(self, tokens: Tensor, past: Past | None = None, mask: Tensor | None = None,
                 last: int | None = None, trunk: int = 0,
                 branches: int = 1) -> tuple[Tensor, Past]:
-        """Hidden states (B, last, D) of the last columns of tokens (B, T) (default: of all), and
-        the past with all T in it.
+        """Hidden states (B, last, D) of the last columns of tokens (B, T) (default: of all), or of
+        input embeddings (B, T, D) in their place, and the past with all T in it.
 
         past holds keys and values (B, S, 2 D) of S earlier tokens. mask (B, S + T) is False on
         padding, wherever it lies; positions count the real tokens only, so padding on either side
@@ -128,7 +132,7 @@ class Transformer(nn.Module):
         """
         columns, before = tokens.shape[1], past[0].shape[1] if past else 0
         positions = _positions(mask, before, columns, trunk, branches, tokens.device)
-        x = self.wte(tokens) + self.wpe(positions)
+        x = self.embed(tokens) + self.wpe(positions)
         last = columns if last is None else last
         plain = mask is None and before == 0 and branches == 1
         bias = None

@@ -9,6 +9,7 @@ from ponder.strategies.base import Losses, Strategy
 from ponder.strategies.dpo import DPO
 from ponder.strategies.exact import Exact
 from ponder.strategies.grpo import GRPO
+from ponder.strategies.pathwise import Pathwise
 from ponder.strategies.ppo import PPO
 from ponder.strategies.reinforce import REINFORCE
 from ponder.strategies.star import SFT, STaR
@@ -16,5 +17,5 @@ from ponder.strategies.star import SFT, STaR
 STRATEGIES: dict[str, type] = {"reinforce": REINFORCE, "grpo": GRPO, "ppo": PPO, "dpo": DPO,
                                "star": STaR, "sft": SFT, "exact": Exact}
 
-__all__ = ["DPO", "GRPO", "PPO", "REINFORCE", "SFT", "STRATEGIES", "Exact", "Losses", "STaR",
-           "Strategy"]
+__all__ = ["DPO", "GRPO", "PPO", "REINFORCE", "SFT", "STRATEGIES", "Exact", "Losses",
+           "Pathwise", "STaR", "Strategy"]
