@@ -152,6 +152,7 @@ def test_thoughts_are_as_long_as_the_gold_thought(composed: Compose) -> None:
 NEEDS = {"model=hf": ["model.name=gpt2"], "task=qa": ["task.data=questions.csv"],
          "task=text": ["task.data=text.txt", "variant=[]"],
          "experiment=normal": ["task.data=text.txt"],
+         "experiment=normal_long": ["task.data=text.txt"],
          "experiment=supervised_rollout_think": ["task.data=text.txt"],
          **{f"experiment={name}_smollm2": ["task.data=questions.csv", "task.test_data=null"]
             for name in ("star", "dpo", "sft")}}
