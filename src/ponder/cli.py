@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 from ponder.compat import rewrite
+from ponder.config import OF_A_PROMPT
 from ponder.errors import UserError, explain, refuse_words
 from ponder.job import job, process
 from ponder.launch import launched
@@ -40,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(line, file=sys.stderr)
         if os.environ.get("RANK", "0") != "0":  # of several processes the first one writes
             arguments = [*arguments, *NO_FILES, f"hydra.run.dir={tempfile.mkdtemp()}"]
-        elif "action=sweep" in arguments:
+        elif {"action=sweep", *(f"action={name}" for name in OF_A_PROMPT)} & set(arguments):
             arguments = [*arguments, *NO_FILES, "hydra.run.dir=."]
         return _compose_and_run(arguments)
     except KeyboardInterrupt:
