@@ -15,7 +15,8 @@ from ponder.checkpoint import load_model
 from ponder.config import Config
 from ponder.errors import UserError
 from ponder.pretrained import load_text_model, load_vocabulary
-from ponder.speaking.speakers import Foreigner, Narrator, Ponderer, Speaker
+from ponder.speaking.ponderer import Ponderer
+from ponder.speaking.speakers import Foreigner, Narrator, Speaker
 from ponder.tasks.typed import typed
 from ponder.tokens.pieces import FILE, PieceVocabulary, load_pieces
 
