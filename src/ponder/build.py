@@ -236,7 +236,7 @@ def _strategy(config: Config) -> Strategy:
     return STRATEGIES[strategy.name](strategy)
 
 
-def use_threads(config: Config, policy: Policy) -> None:
+def use_threads(config: Config, policy: torch.nn.Module) -> None:
     """CPU threads: as asked for; else one for a small policy, which gains little from more and
     loses much where another job runs beside it, and whose results then depend on no core count.
     A large one keeps its memory, unless it is in shares.

@@ -12,7 +12,7 @@ from typing import Any
 from ponder.check_latent import latent_contradictions
 from ponder.check_text import text_contradictions
 from ponder.check_trainer import trainer_contradictions
-from ponder.config import GROUPS, REWARDS, SCHEMAS, VARIANTS, Config, variants
+from ponder.config import GROUPS, OF_A_PROMPT, REWARDS, SCHEMAS, VARIANTS, Config, variants
 from ponder.config.policy import thought_count
 from ponder.config.tasks import QUESTIONS
 from ponder.errors import UserError, closest, shown
@@ -20,7 +20,8 @@ from ponder.schedule import FORMS, parse_schedule
 
 ENUMERABLE = 4096  # thoughts of a question that strategy=exact takes
 MOST_ROWS = 2**18  # thoughts of all questions of a micro-batch that it takes
-OUTPUTS = {"problems": QUESTIONS, "export": QUESTIONS, "compare": (*QUESTIONS, ".md", ".html")}
+OUTPUTS = {"problems": QUESTIONS, "export": QUESTIONS, "compare": (*QUESTIONS, ".md", ".html"),
+           "generate": QUESTIONS}
 LARGEST = 10**18  # every whole number fits 64 bits, with room for arithmetic
 
 
@@ -91,6 +92,10 @@ def _check_range(typed: str, number: Any, about: dict) -> None:
 def contradictions(config: Config) -> Iterator[str]:
     """Each combination of legal values that means nothing, as the line that says why."""
     if config.action == "compare":  # which reads runs, and nothing of task or model
+        yield from _files_must_fit(config)
+        return
+    if config.action in OF_A_PROMPT:
+        yield from _prompt_must_fit(config)
         yield from _files_must_fit(config)
         return
     yield from _variants_need_thought(config)
@@ -210,9 +215,30 @@ def _model_must_fit(config: Config) -> Iterator[str]:
                "model.name=<checkpoint directory>")
 
 
+def _prompt_must_fit(config: Config) -> Iterator[str]:
+    talks = config.action == "chat"
+    if config.model.name is None:
+        yield (f"action={config.action}: found model.name=null; legal: with "
+               "model.name=<checkpoint directory, or name on the hub>")
+    if config.prompt is None and not talks:
+        yield "action=generate: found prompt=null; legal: with prompt=<text>"
+    if talks and config.prompt is not None:
+        yield (f"prompt={config.prompt}: found action=chat, where prompts are typed; legal: "
+               "action=generate, or no prompt")
+    if talks and config.out:
+        yield f"out={config.out}: found action=chat; legal: action=generate, or no out"
+    for key, plain in (("beams", 0), ("samples", 1)):
+        value = getattr(config.generate, key)
+        if talks and value != plain:
+            yield (f"generate.{key}={value}: found action=chat, which writes one text as it goes; "
+                   f"legal: {plain}")
+    yield from config.generate.contradictions()
+
+
 def _files_must_fit(config: Config) -> Iterator[str]:
     ends = OUTPUTS.get(config.action, ("",))
-    if not str(config.out or "").endswith(ends) and (config.out or config.action != "compare"):
+    if not str(config.out or "").endswith(ends) and (
+            config.out or config.action not in ("compare", "generate")):
         yield (f"out={shown(config.out)}: found no table to write; legal: out=<file> that ends in "
                f"{', '.join(ends)}")
     if config.action == "export" and (config.model.kind != "hf" or config.strategy.name != "dpo"):

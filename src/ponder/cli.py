@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 from ponder.compat import rewrite
+from ponder.config import OF_A_PROMPT
 from ponder.errors import UserError, explain, refuse_words
 from ponder.job import job, process
 from ponder.launch import launched
@@ -40,13 +41,22 @@ def main(arguments: list[str] | None = None) -> int:
             print(line, file=sys.stderr)
         if os.environ.get("RANK", "0") != "0":  # of several processes the first one writes
             arguments = [*arguments, *NO_FILES, f"hydra.run.dir={tempfile.mkdtemp()}"]
-        elif "action=sweep" in arguments:
+        elif _leaves_nothing(arguments):
             arguments = [*arguments, *NO_FILES, "hydra.run.dir=."]
         return _compose_and_run(arguments)
     except KeyboardInterrupt:
         return 130
     except Exception as error:
         return _refuse(error)
+
+
+def _leaves_nothing(arguments: list[str]) -> bool:
+    """Whether this call has no run directory. Raises `UserError` for a sweep of what is shown."""
+    for action in OF_A_PROMPT:
+        if f"action={action}" in arguments and {"-m", "--multirun"} & set(arguments):
+            raise UserError(f"action={action}: found -m; legal: one call at a time, for several "
+                            "texts generate.samples=<number>")
+    return bool({"action=sweep", *(f"action={name}" for name in OF_A_PROMPT)} & set(arguments))
 
 
 def _as_begun(arguments: list[str]) -> list[str]:

@@ -65,9 +65,19 @@ def parse_experiment(name: str, conf: Path) -> tuple[str, list[str]]:
 
 
 def _plain(argument: str) -> str:
-    """Schedules quoted, and a reward's weight added where the reward is not there yet."""
+    """Schedules and prompts quoted, and a reward's weight added where the reward is not there yet.
+    """
+    if argument.startswith("prompt="):
+        return f"prompt={_quoted(argument.partition('=')[2])}"
     argument = re.sub(r"^\+?experiment=", "experiment=", argument)
     return re.sub(r"^reward\.", "++reward.", _SCHEDULE.sub(r'"\g<0>"', argument))
+
+
+def _quoted(text: str) -> str:
+    """A text as Hydra and OmegaConf read it: no sign in it means anything else there."""
+    text = re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + r"\${", text)
+    text = re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + (r'\"' if found[2] else ""), text)
+    return f'"{text}"'
 
 
 def _is_override(argument: str) -> bool:

@@ -11,13 +11,15 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from ponder.config import OF_A_PROMPT
+from ponder.elsewhere import foreign, written
 from ponder.errors import ERROR, JobFailed, UserError, explain
 from ponder.hold import LOCK, of_another
 from ponder.signals import GivenUp, guard
 from ponder.snapshot import DIFF, note
 
 OF_THIS_CALL = ("action", "run_type", "out", "step", "logger", "model.name", "trainer.device",
-                "trainer.threads")
+                "trainer.threads", "generate")
 
 
 def process() -> str:
@@ -60,6 +62,10 @@ def _do(config: Any, directory: Path) -> float | None:
         from ponder.compare import run as compare
 
         return compare(config, directory)
+    if config.action in OF_A_PROMPT:
+        from ponder.speaking import speak
+
+        return speak(config)
     from ponder.actions import run
 
     note(directory)
@@ -94,7 +100,7 @@ def read(node: Any) -> Any:
 
     from ponder.check import check
 
-    if node.action == "evaluate" and node.model.name:
+    if node.action in ("evaluate", *OF_A_PROMPT) and node.model.name:
         node = _with_checkpoint(node)
     config: Any = OmegaConf.to_object(node)
     check(config)
@@ -102,7 +108,7 @@ def read(node: Any) -> Any:
 
 
 def _with_checkpoint(node: Any) -> Any:
-    """`action=evaluate`: what the checkpoint was trained with, under what was typed.
+    """What the checkpoint was trained with, under what was typed.
 
     Raises `UserError` for variants that are not the checkpoint's: its networks know no others.
     """
@@ -113,10 +119,11 @@ def _with_checkpoint(node: Any) -> Any:
 
     merged = _of_checkpoint(Path(node.model.name) / "ponder.json")
     if merged is None:
-        return node
+        return foreign(node) if node.action in OF_A_PROMPT else node
     typed = [word.partition("=")[0].lstrip("+~") for word in HydraConfig.get().overrides.task]
     if {"task", "experiment"} & set(typed) and node.task.name != merged.task.name:
         merged.task = node.task
+    merged.prompt = written(node, "prompt")
     for key in (*OF_THIS_CALL, *(key for key in typed if key == "seed" or "." in key)):
         if not key.startswith("hydra."):
             OmegaConf.update(merged, key, OmegaConf.select(node, key))

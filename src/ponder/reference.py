@@ -22,7 +22,7 @@ Made by `python -m ponder.reference`. A group is chosen as `group=name`; a key i
 def page() -> str:
     """The whole page as Markdown."""
     parts = [HEAD, "## The spine\n", table(Config, "")]
-    for key in ("thinker", "answerer", "sweep"):
+    for key in ("thinker", "answerer", "generate", "sweep"):
         schema = type(getattr(Config(), key))
         parts += [f"## {key}\n", f"{schema.__doc__}\n", table(schema, f"{key}.")]
     for group, schemas in SCHEMAS.items():

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ponder.config.fields import option
+from ponder.config.generation import GenerateConfig
 from ponder.config.policy import AnswererConfig, HfConfig, ModelConfig, ThinkerConfig
 from ponder.config.rollouts import SamplerConfig, SearchConfig
 from ponder.config.running import LoggerConfig, SweepConfig, TrainerConfig
@@ -30,7 +31,9 @@ REWARDS = ("log_likelihood", "probability", "exact_match", "gold_thought", "gold
 # the groups with more than one schema, and the key that says which
 GROUPS = (("task", "name"), ("model", "kind"), ("rollout", "kind"), ("strategy", "name"))
 # keys that say what is done, where it goes and how it is called, and nothing of a result
-OF_THE_CALL = ("action", "run_type", "out", "runs", "step", "logger", "resume", "sweep")
+OF_THE_CALL = ("action", "run_type", "out", "runs", "step", "logger", "resume", "sweep", "prompt",
+               "generate")
+OF_A_PROMPT = ("generate", "chat")  # actions that need a model and no task
 
 
 @dataclass
@@ -38,14 +41,18 @@ class Config:
     """The spine: one node per group of `conf/`."""
 
     action: str = option("train", "what to do", legal=("train", "evaluate", "problems",
-                                                         "export", "compare", "sweep"))
+                                                         "export", "compare", "sweep",
+                                                         *OF_A_PROMPT))
     seed: int = option(0, "of weights, questions and samples")
     run_type: str = option("train", "first part of the name of the run directory")
     resume: str = option("auto", "go on with the run that is in the run directory, or begin anew; "
                          "on the command line also a run directory, which is then gone on with "
                          "as it was begun", legal=("auto", "never"))
-    out: str | None = option(None, "problems, export and compare: file to write (.csv, .jsonl, "
-                             ".parquet; compare also .md, .html)")
+    out: str | None = option(None, "problems, export, compare and generate: file to write (.csv, "
+                             ".jsonl, .parquet; compare also .md, .html)")
+    prompt: str | None = option(None, "action=generate: the text that model.name goes on from, as "
+                                "it is typed")
+    generate: GenerateConfig = field(default_factory=GenerateConfig)
     runs: Any = option(["star_runs"], "action=compare: directories or globs; every run in them, "
                        "at any depth, is compared")
     sweep: SweepConfig = field(default_factory=SweepConfig)

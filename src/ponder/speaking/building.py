@@ -1,0 +1,54 @@
+"""What a checkpoint is, read from its files and configuration, and made to speak."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from ponder import build
+from ponder.checkpoint import load_model
+from ponder.config import Config
+from ponder.errors import UserError
+from ponder.pretrained import load_text_model, load_vocabulary
+from ponder.speaking.ponderer import Ponderer
+from ponder.speaking.speakers import Foreigner, Narrator, Speaker
+from ponder.tasks.typed import typed
+from ponder.tokens.pieces import FILE, PieceVocabulary, load_pieces
+
+Net = TypeVar("Net", bound=nn.Module)
+
+
+def build_speaker(config: Config) -> Speaker:
+    """The speaker of `model.name`: a language model of Hugging Face, one of ours on text, or the
+    thinker and answerer of a task. Raises `UserError`.
+    """
+    path, device = Path(config.model.name), build.build_device(config)
+    if config.model.kind == "hf":
+        vocabulary = load_vocabulary(config.model)
+        net = load_text_model(config.model, len(vocabulary))
+        return Foreigner(_ready(config, net, device), vocabulary)
+    if (path / FILE).is_file():
+        net = load_model(path)
+        pieces = load_pieces(path)
+        thoughts = net.shape.vocabulary - len(PieceVocabulary(pieces, 0))
+        if thoughts < 0:
+            raise UserError(f"model.name={path}: found {net.shape.vocabulary} tokens, fewer than "
+                            f"its {FILE} names; legal: the two of one checkpoint")
+        return Narrator(_ready(config, net, device), PieceVocabulary(pieces, thoughts))
+    if hasattr(config.task, "data"):
+        config = replace(config, task=replace(config.task, data=None))  # questions are typed
+    config = replace(config, model=replace(config.model, ref_name=None))  # nor compared
+    task = build.build_task(config)
+    policy = build.build_policy(config, task)
+    return Ponderer(_ready(config, policy, device), functools.partial(typed, task))
+
+
+def _ready(config: Config, net: Net, device: torch.device) -> Net:
+    """A network on its device, for no more than being asked."""
+    build.use_threads(config, net)
+    return net.to(device).requires_grad_(False).eval()

@@ -1,0 +1,178 @@
+"""What can be asked of a checkpoint, and the language models among them, which go on with a text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from ponder.config.generation import GenerateConfig
+from ponder.decoding import (
+    OwnWindow,
+    Search,
+    Step,
+    Text,
+    TextWindow,
+    Window,
+    beam_search,
+    collected,
+    draws,
+)
+from ponder.errors import UserError
+from ponder.maths import Sampling
+from ponder.models.hf import TextModel
+from ponder.models.transformer import Transformer
+from ponder.tokens import TextVocabulary
+from ponder.tokens.pieces import UNKNOWN, Characters, PieceVocabulary
+
+Token = tuple[int, float]  # and its log-probability
+Turn = tuple[str, str]  # role and text
+
+
+def sampling_of(config: GenerateConfig) -> Sampling:
+    return Sampling(config.temperature, config.top_k, config.top_p)
+
+
+def search_of(config: GenerateConfig) -> Search:
+    return Search(config.beams, config.length_penalty, config.stopping)
+
+
+class Speaker:
+    """What can be asked of a checkpoint. talks says whether it hears what was said before, turns
+    whether it tells a user's words from its own.
+    """
+
+    talks = True
+    turns = False
+    limit: int  # of the tokens that it sees at once
+
+    def prompt(self, text: str) -> list[int]:
+        """A prompt as tokens. Raises `UserError` where it has none, or too many."""
+        raise NotImplementedError
+
+    def decode(self, tokens: list[int]) -> str:
+        raise NotImplementedError
+
+    def stream(self, prompt: list[int], config: GenerateConfig, random: torch.Generator,
+               ) -> Iterator[Token]:
+        """One text, token by token."""
+        raise NotImplementedError
+
+    def sample(self, prompt: list[int], config: GenerateConfig, random: torch.Generator,
+               ) -> list[Text]:
+        """`config.samples` texts."""
+        raise NotImplementedError
+
+    def search(self, prompt: list[int], config: GenerateConfig) -> list[Text]:
+        """Those of a beam search, the best first."""
+        raise NotImplementedError
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Tokens that say a text is whole."""
+        return ()
+
+    @property
+    def slid(self) -> bool:
+        """Whether the last text outgrew the positions."""
+        return False
+
+
+class Continuer(Speaker):
+    """Goes on with a text: a window, how a prompt becomes tokens, and tokens a text."""
+
+    def __init__(self, window: Window) -> None:
+        self.window, self.limit = window, window.limit
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        return self.window.ends
+
+    @property
+    def slid(self) -> bool:
+        return self.window.slid > 0
+
+    def encode(self, text: str) -> list[int]:
+        """Text as tokens, none added. Raises `UserError` for signs that have none."""
+        raise NotImplementedError
+
+    def fitting(self, text: str, tokens: list[int]) -> list[int]:
+        """The tokens of a text. Raises `UserError` where they are more than positions."""
+        if len(tokens) > self.limit:
+            raise UserError(f"prompt={text[:40]}{'...' * (len(text) > 40)}: found {len(tokens)} "
+                            f"tokens; legal: at most {self.limit}, the positions of the model")
+        return tokens
+
+    def stream(self, prompt: list[int], config: GenerateConfig, random: torch.Generator,
+               ) -> Iterator[Token]:
+        for _, token, logprob in self._draws(prompt, config, 1, random):
+            yield int(token), float(logprob)
+
+    def sample(self, prompt: list[int], config: GenerateConfig, random: torch.Generator,
+               ) -> list[Text]:
+        steps = self._draws(prompt, config, config.samples, random)
+        return collected(steps, config.samples, self.ends)
+
+    def _draws(self, prompt: list[int], config: GenerateConfig, samples: int,
+               random: torch.Generator) -> Iterator[Step]:
+        return draws(self.window, prompt, sampling_of(config), samples, config.tokens, random)
+
+    def search(self, prompt: list[int], config: GenerateConfig) -> list[Text]:
+        return beam_search(self.window, prompt, search_of(config), config.tokens)
+
+
+class Narrator(Continuer):
+    """A GPT-2 of ours on text."""
+
+    def __init__(self, net: Transformer, vocabulary: PieceVocabulary) -> None:
+        super().__init__(OwnWindow(net, slice(1, vocabulary.end), (vocabulary.end_of_text,)))
+        self.vocabulary = vocabulary
+
+    def encode(self, text: str) -> list[int]:
+        pieces = self.vocabulary.pieces
+        if isinstance(pieces, Characters):
+            unknown = set(text) - (set(pieces.names) - {UNKNOWN})
+            if unknown:
+                sign = min(unknown, key=text.index)
+                raise UserError(f"prompt: found {sign!r}, which the model has never read; legal: "
+                                f"{''.join(pieces.names).replace(UNKNOWN, '')!r}")
+        return self.vocabulary.encode(text)
+
+    def prompt(self, text: str) -> list[int]:
+        """An empty prompt is the end of the text before."""
+        return self.fitting(text, self.encode(text) or [self.vocabulary.end_of_text])
+
+    def decode(self, tokens: list[int]) -> str:
+        return self.vocabulary.text(tokens)
+
+
+class Foreigner(Continuer):
+    """A language model of Hugging Face; a prompt is a user's turn where there is a template."""
+
+    def __init__(self, net: TextModel, vocabulary: TextVocabulary) -> None:
+        settings: Any = getattr(net.network, "generation_config", None)
+        named = getattr(settings, "eos_token_id", None)
+        known = named if isinstance(named, list) else [named]
+        ends = {end for end in (vocabulary.end, *known) if end is not None}
+        super().__init__(TextWindow(net, tuple(sorted(ends))))
+        self.vocabulary, self.turns = vocabulary, vocabulary.chat
+
+    def encode(self, text: str) -> list[int]:
+        return self.vocabulary.encode(text)
+
+    def prompt(self, text: str) -> list[int]:
+        if self.turns:
+            return self.fitting(text, self.dialogue([("user", text)]))
+        tokenizer = self.vocabulary.tokenizer
+        tokens = list(tokenizer(text)["input_ids"])  # with the tokens that it puts in front
+        start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else self.ends[0]
+        return self.fitting(text, tokens or [start])
+
+    def dialogue(self, turns: list[Turn]) -> list[int]:
+        """Tokens of a dialogue up to where the model writes."""
+        return self.vocabulary.prompt(turns)
+
+    def decode(self, tokens: list[int]) -> str:
+        return self.vocabulary.text(tokens)
