@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from ponder.build_corpus import build_corpus, corpus_evaluation, corpus_reward
 from ponder.build_text import (
     build_rules,
     build_text_evaluation,
@@ -26,6 +27,7 @@ from ponder.errors import UserError
 from ponder.evaluate import Evaluation, evaluate
 from ponder.evaluate_reading import evaluate_reading
 from ponder.learner import Learner
+from ponder.models.author import Author
 from ponder.models.critic import Critic
 from ponder.models.policy import Policy, Rules
 from ponder.models.reader import Reader
@@ -40,6 +42,7 @@ from ponder.search import SEARCHES, Balanced, EveryThought, choose
 from ponder.sharding import is_sharded, shard
 from ponder.strategies import SFT, STRATEGIES
 from ponder.tasks import TASKS, Task
+from ponder.tasks.corpus import Corpus
 from ponder.tasks.qa import Qa
 from ponder.tasks.text import Text
 from ponder.tokens.pieces import PieceVocabulary
@@ -56,6 +59,8 @@ def build_task(config: Config) -> Task:
     thoughts = config.thinker.vocabulary if config.thinker.tokens else 0
     if config.task.name == "text":
         return Text(config.task, thoughts, config.model.name)
+    if config.task.name == "corpus":
+        return build_corpus(config)
     return TASKS[config.task.name](config.task, thoughts)
 
 
@@ -66,6 +71,9 @@ def build_policy(config: Config, task: Task) -> Policy:
     thinker = _network(config, task, config.model.name)
     if isinstance(task, Text):
         return Reader(thinker, None, task.vocabulary, build_rules(config))
+    if isinstance(task, Corpus):
+        return Author(thinker, None, task.vocabulary, build_rules(config), False,
+                      _critic(config, task, thinker), _reference(config, task, thinker))
     answerer = None
     if config.answerer.model == "separate" and config.thinker.tokens:
         path = None if config.model.name is None else str(Path(config.model.name) / "answerer")
@@ -93,22 +101,27 @@ def place(config: Config, policy: Policy, device: torch.device) -> Policy:
 
 
 def _critic(config: Config, task: Task, thinker: Transformer) -> Critic | None:
-    """The value head that the strategy asks for."""
+    """The value head that the strategy asks for; a network of its own begins as the thinker does.
+    """
     kind = getattr(config.strategy, "value", "none")
     if kind == "none" or config.thinker.tokens == 0:
         return None
-    trunk = _network(config, task, None) if kind == "separate" else None
+    trunk = _network(config, task, config.model.name) if kind == "separate" else None
     return Critic((trunk or thinker).shape.d_model, config.strategy.value_reads, trunk)
 
 
 def _reference(config: Config, task: Task, thinker: Transformer) -> Transformer | None:
     """What the strategy's leash is tied to: model.ref_name, or the thinker as it begins.
 
-    With reward=reference that name is of a model without thoughts, and no leash.
+    With reward=reference or plausibility that name is of a model without thoughts, and no leash.
+    A checkpoint that is only evaluated does not know how it began.
     """
-    if not has_leash(config) or config.thinker.tokens == 0:
+    named = config.model.ref_name is not None and not {"reference", "plausibility"} & {
+        *config.reward}
+    if not has_leash(config) or config.thinker.tokens == 0 or (
+            config.action == "evaluate" and not named):
         return None
-    if config.model.ref_name is not None and "reference" not in config.reward:
+    if named:
         return _network(config, task, config.model.ref_name, "model.ref_name")
     return copy.deepcopy(thinker)
 
@@ -141,6 +154,8 @@ def build_reward(config: Config, task: Task, device: torch.device) -> Reward:
         net = load_model(Path(config.model.ref_name or "")).to(device).requires_grad_(False)
         vocabulary = type(task.vocabulary)(task.vocabulary.ordinary, 0)
         reference = Policy(net, None, vocabulary, Rules(0, False))
+    if isinstance(task, Corpus):
+        return corpus_reward(config, task, device)
     weights = dict(config.reward)
     if getattr(config.strategy, "keep", "") == "correct" or config.strategy.name == "dpo":
         weights.setdefault("exact_match", 0.0)
@@ -172,6 +187,8 @@ def build_evaluation(config: Config, policy: Policy, task: Task, test: Problems,
     """What looks at the held-out questions; follow hears of the source that writes thoughts."""
     if isinstance(policy, TextPolicy) and isinstance(task, Qa):
         return build_text_evaluation(config, policy, task, test, follow)
+    if isinstance(policy, Author) and isinstance(task, Corpus):
+        return corpus_evaluation(config, policy, task, test)
     if isinstance(policy, Reader) and isinstance(task, Text):
         return lambda: evaluate_reading(policy, test, task.text.bytes_per_token)
     return lambda: evaluate(policy, test, config.seed)

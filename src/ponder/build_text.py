@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from ponder.cache import Store
-from ponder.config import Config
+from ponder.config import Config, writes
 from ponder.evaluate import Evaluation
 from ponder.evaluate_text import evaluate_text
 from ponder.models.critic import Critic
@@ -48,7 +48,7 @@ def build_rules(config: Config) -> Rules:
     """How thoughts end, and what the answerer sees; of any policy."""
     sees = config.answerer.sees
     return Rules(config.thinker.tokens, config.thinker.stops, "question" in sees,
-                 "thought" in sees)
+                 "thought" in sees, writes(config))
 
 
 def has_leash(config: Config) -> bool:

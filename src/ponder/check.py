@@ -9,6 +9,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from ponder.check_corpus import corpus_contradictions
 from ponder.check_trainer import trainer_contradictions
 from ponder.config import GROUPS, REWARDS, SCHEMAS, VARIANTS, Config, variants
 from ponder.config.policy import thought_count
@@ -93,6 +94,7 @@ def contradictions(config: Config) -> Iterator[str]:
         return
     yield from _variants_need_thought(config)
     yield from config.task.contradictions()
+    yield from corpus_contradictions(config)
     yield from _gold_must_fit(config)
     yield from _learning_needs(config)
     yield from trainer_contradictions(config)

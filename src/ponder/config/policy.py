@@ -16,7 +16,8 @@ class ModelConfig:
 
     kind: str = option("transformer", "a GPT-2 of our own", legal=("transformer",))
     name: str | None = option(None, "checkpoint directory to start from")
-    ref_name: str | None = option(None, "checkpoint of the reference model (reward=reference)")
+    ref_name: str | None = option(None, "checkpoint of the reference model (reward=reference, "
+                                  "reward=plausibility)")
     d_model: int = option(64, "width", low=4)
     layers: int = option(2, "number of blocks", low=1)
     heads: int = option(4, "attention heads", low=1)
@@ -83,6 +84,9 @@ class ThinkerConfig:
     tokens: int = option(0, "at most so many thought tokens before the answer", low=0)
     vocabulary: int = option(10, "number of thought tokens that exist", low=1)
     stops: bool = option(True, "ends a thought by itself; false: always exactly `tokens`")
+    writes: str = option("auto", "what a thought is made of: thought tokens, the tokens of a text, "
+                         "or both; auto: text where the task is a corpus, else thoughts",
+                         legal=("auto", "thoughts", "text", "both"))
 
 
 def thought_count(tokens: int, vocabulary: int, stops: bool, enough: int | None = None) -> int:
