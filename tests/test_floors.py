@@ -18,7 +18,8 @@ ROOF = 6
 # the ground floor, of the roof, and these neighbours.
 FLOORS = {
     "config": 0, "compat": 0, "legacy": 0, "launch": 0, "check": 0, "check_trainer": 0,
-    "check_corpus": 0, "errors": 0, "help": 0, "reference": 0, "metrics": 0, "signals": 0, "schedule": 0, "hold": 0,
+    "check_corpus": 0, "errors": 0, "help": 0, "reference": 0, "metrics": 0, "signals": 0,
+    "schedule": 0, "hold": 0,
     "types": 1, "maths": 1, "credit": 1, "processes": 1, "sharding": 1, "spelling": 1,
     "strategies": 2, "tasks": 2, "tokens": 2,
     "models": 3,
@@ -29,7 +30,8 @@ FLOORS = {
     "pretrained": 5, "evaluate_text": 5, "evaluate_reading": 5, "evaluate_corpus": 5,
     "trl_engine": 5, "settings": 5, "gather": 5, "groups": 5, "compare_page": 5,
     "build": ROOF, "build_text": ROOF, "build_corpus": ROOF, "session": ROOF,
-    "scribe": ROOF, "summary": ROOF, "actions": ROOF, "compare": ROOF, "cli": ROOF, "job": ROOF, "sweeps": ROOF, "snapshot": ROOF,
+    "scribe": ROOF, "summary": ROOF, "actions": ROOF, "compare": ROOF, "cli": ROOF,
+    "job": ROOF, "sweeps": ROOF, "snapshot": ROOF,
 }
 NEIGHBOURS = {("search", "rollout"), ("tasks", "tokens"), ("report", "figures"),
               ("report", "records"), ("settings", "figures"), ("gather", "settings"),

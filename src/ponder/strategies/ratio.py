@@ -27,8 +27,7 @@ def clipped_gain(change: Tensor, advantage: Tensor, low: float, high: float | No
 
 
 def price(rollouts: Rollouts, weight: float, kind: str) -> Tensor:
-    """(B, K): what each chosen token pays in reward for its distance from the reference, where there
-    is one.
+    """(B, K): what each chosen token pays in reward for its distance from the reference, if any.
 
     Of k1 the policy gradient of reward and price is exactly that of E[r] - weight * KL. Of k3 it is
     not: what k3 itself changes with the policy has no mean of zero, and is left out.
