@@ -71,10 +71,10 @@ def author(task: Corpus, value: str = "none", stops: bool = False) -> Author:
 
 
 def trainer_of(strategy: Strategy, task: Corpus, steps: int = 400, epochs: int = 2,
-               stops: bool = False) -> Trainer:
+               stops: bool = False, lr: float = 3e-3) -> Trainer:
     """A loop on texts without a prompt, of a fixed length or up to it."""
     value = getattr(getattr(strategy, "config", None), "value", "none")
-    config = TrainerConfig(max_steps=steps, train_batch_size=GROUPS, warmup=10, lr=3e-3,
+    config = TrainerConfig(max_steps=steps, train_batch_size=GROUPS, warmup=10, lr=lr,
                            lr_decay="linear", weight_decay=0.0, internal_epochs=epochs,
                            beta2=0.99, val_every_n_steps=10**6, log_every_n_steps=10**6)
     learner = Learner(config, author(task, value, stops), strategy, lambda step: 0.0, False,

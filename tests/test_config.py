@@ -150,7 +150,11 @@ def test_thoughts_are_as_long_as_the_gold_thought(composed: Compose) -> None:
 
 
 NEEDS = {"model=hf": ["model.name=gpt2"], "task=qa": ["task.data=questions.csv"],
-         "task=text": ["task.data=text.txt"], "experiment=normal": ["task.data=text.txt"],
+         "task=text": ["task.data=text.txt"],
+         "task=corpus": ["task.data=text.txt", "variant=[think]", "rollout=sample",
+                         "strategy=ppo", "reward=whitespace"],
+         "experiment=ppo_corpus": ["task.data=text.txt", "task.wanted=e"],
+         "experiment=rollout_think": ["task.data=text.txt", "model.ref_name=normal"], "experiment=normal": ["task.data=text.txt"],
          **{f"experiment={name}_smollm2": ["task.data=questions.csv", "task.test_data=null"]
             for name in ("star", "dpo", "sft")}}
 
@@ -166,6 +170,8 @@ def test_every_file_composes(word: str, composed: Compose, tmp_path: Path,
     monkeypatch.chdir(tmp_path)
     Path("questions.csv").touch()
     Path("text.txt").touch()
+    Path("normal").mkdir()
+    Path("normal/config.json").touch()
     node = composed(word, *NEEDS.get(word, []))
     config = OmegaConf.to_object(node)
     assert isinstance(config, Config)
