@@ -20,6 +20,7 @@ import torch
 
 from paths import ROOT, fill
 from ponder import build
+from ponder.build_networks import build_unthinking
 from ponder.credit import group_advantages
 from ponder.maths import Sampling, correlation
 from ponder.models.passages import PassageThinker
@@ -100,7 +101,7 @@ def main() -> None:
                       f"model.name={options.model}", f"model.ref_name={options.reference}",
                       "task.length=256")
     task = build.build_task(config)
-    policy, reference = build.build_policy(config, task), build.build_unthinking(config, task)
+    policy, reference = build.build_policy(config, task), build_unthinking(config, task)
     fast = speed(config, task, policy.thinker)
     fill(ROOT / "docs" / "results.md", "places", fast)
     short = composed("experiment=supervised_rollout_think", f"task.data={options.text}",

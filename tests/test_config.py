@@ -151,6 +151,10 @@ def test_thoughts_are_as_long_as_the_gold_thought(composed: Compose) -> None:
 
 NEEDS = {"model=hf": ["model.name=gpt2"], "task=qa": ["task.data=questions.csv"],
          "task=text": ["task.data=text.txt", "variant=[]"],
+         "task=corpus": ["task.data=text.txt", "variant=[think]", "rollout=sample",
+                         "strategy=ppo", "reward=whitespace"],
+         "experiment=ppo_corpus": ["task.data=text.txt", "task.wanted=e"],
+         "experiment=rollout_think": ["task.data=text.txt", "model.ref_name=normal"],
          "experiment=normal": ["task.data=text.txt"],
          "experiment=normal_long": ["task.data=text.txt"],
          "experiment=supervised_rollout_think": ["task.data=text.txt"],
@@ -169,6 +173,8 @@ def test_every_file_composes(word: str, composed: Compose, tmp_path: Path,
     monkeypatch.chdir(tmp_path)
     Path("questions.csv").touch()
     Path("text.txt").touch()
+    Path("normal").mkdir()
+    Path("normal/config.json").touch()
     node = composed(word, *NEEDS.get(word, []))
     config = OmegaConf.to_object(node)
     assert isinstance(config, Config)

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from ponder.build_reading import build_reader, unthinking_reader
+from ponder.build_corpus import build_corpus, corpus_evaluation, corpus_reward
+from ponder.build_networks import build_unthinking, critic_of, network, reference_of
+from ponder.build_reading import build_reader
 from ponder.build_text import (
     build_rules,
     build_text_evaluation,
     build_text_policy,
     build_text_task,
     build_writer,
-    has_leash,
     preloaded,
     val_rollouts,
 )
-from ponder.checkpoint import load_model
 from ponder.config import Config
 from ponder.config.strategies import Sft
 from ponder.errors import UserError
@@ -29,25 +28,23 @@ from ponder.evaluate_latent import evaluate_latent
 from ponder.evaluate_reading import evaluate_reading
 from ponder.latent import Unsaid
 from ponder.learner import Learner
-from ponder.models.critic import Critic
+from ponder.models.author import Author
 from ponder.models.latent import Continuous, Gumbel
-from ponder.models.policy import Policy, Rules
+from ponder.models.policy import Policy
 from ponder.models.reader import Reader
 from ponder.models.text import TextPolicy
-from ponder.models.transformer import Init, Shape, Transformer
-from ponder.models.widen import widened
 from ponder.places import PlaceSampler
 from ponder.processes import give_memory_back, keep_memory, several
 from ponder.rewards import Reward
 from ponder.rollout import Gold, Sampler, Source
 from ponder.schedule import parse_schedule
 from ponder.search import SEARCHES, Balanced, EveryThought, choose
-from ponder.sharding import is_sharded, shard
+from ponder.sharding import is_sharded
 from ponder.strategies import SFT, STRATEGIES, Pathwise, Strategy
 from ponder.tasks import TASKS, Task
+from ponder.tasks.corpus import Corpus
 from ponder.tasks.qa import Qa
 from ponder.tasks.text import Text
-from ponder.tokens.pieces import PieceVocabulary
 from ponder.trainer import Trainer
 from ponder.types import Problems, Rollouts
 
@@ -62,6 +59,8 @@ def build_task(config: Config) -> Task:
     thoughts = config.thinker.vocabulary if config.thinker.tokens else 0
     if config.task.name == "text":
         return Text(config.task, thoughts, config.model.name)
+    if config.task.name == "corpus":
+        return build_corpus(config)
     return TASKS[config.task.name](config.task, thoughts)
 
 
@@ -69,84 +68,23 @@ def build_policy(config: Config, task: Task) -> Policy:
     """Thinker and answerer: new ones, or those of the checkpoint `model.name`."""
     if isinstance(task, Qa):
         return build_text_policy(config, task)
-    thinker = _network(config, task, config.model.name)
+    thinker = network(config, task, config.model.name)
     if isinstance(task, Text):
         return build_reader(config, task, thinker)
+    if isinstance(task, Corpus):
+        return Author(thinker, None, task.vocabulary, build_rules(config), False,
+                      critic_of(config, task, thinker), reference_of(config, task, thinker))
     answerer = None
     if config.answerer.model == "separate" and config.thinker.tokens:
         path = None if config.model.name is None else str(Path(config.model.name) / "answerer")
         if path is not None and not Path(path).is_dir():
             raise UserError(f"model.name={config.model.name}: has no answerer/ of its own; legal: "
                             "answerer.model=shared, or a checkpoint with one")
-        answerer = _network(config, task, path)
+        answerer = network(config, task, path)
     kind = POLICIES[config.thinker.kind]
     return kind(thinker, answerer, task.vocabulary, build_rules(config),
-                config.answerer.model == "frozen", _critic(config, task, thinker),
-                _reference(config, task, thinker))
-
-
-def place(config: Config, policy: Policy, device: torch.device) -> Policy:
-    """The policy on its device; of several processes each has a share, if that is asked for."""
-    if config.trainer.data_parallel == "replicate" or not several():
-        return policy.to(device)
-    critic = policy.critic
-    nets = [policy.thinker, policy.answerer, policy.frozen, policy.reference,
-            critic.trunk if critic else None]
-    for net in filter(None, dict.fromkeys(nets)):
-        shard(net, net.blocks, device, "run" if isinstance(policy, TextPolicy) else "forward")
-    if critic is not None:
-        shard(critic.head, [], device)
-    return policy
-
-
-def build_unthinking(config: Config, task: Task) -> Policy:
-    """The reference model of reward=reference, which answers without thoughts."""
-    if isinstance(task, Text):
-        return unthinking_reader(config, task)
-    net = load_model(Path(config.model.ref_name or ""), "model.ref_name")
-    return Policy(net, None, type(task.vocabulary)(task.vocabulary.ordinary, 0), Rules(0, False))
-
-
-def _critic(config: Config, task: Task, thinker: Transformer) -> Critic | None:
-    """The value head that the strategy asks for."""
-    kind = getattr(config.strategy, "value", "none")
-    if kind == "none" or config.thinker.tokens == 0:
-        return None
-    trunk = _network(config, task, None) if kind == "separate" else None
-    return Critic((trunk or thinker).shape.d_model, config.strategy.value_reads, trunk)
-
-
-def _reference(config: Config, task: Task, thinker: Transformer) -> Transformer | None:
-    """What the strategy's leash is tied to: model.ref_name, or the thinker as it begins.
-
-    With reward=reference that name is of a model without thoughts, and no leash.
-    """
-    if not has_leash(config) or config.thinker.tokens == 0:
-        return None
-    if config.model.ref_name is not None and "reference" not in config.reward:
-        return _network(config, task, config.model.ref_name, "model.ref_name")
-    return copy.deepcopy(thinker)
-
-
-def _network(config: Config, task: Task, path: str | None, key: str = "model.name",
-             ) -> Transformer:
-    model = config.model
-    positions = task.question_length + config.thinker.tokens + 1 + task.answer_length
-    if path is not None:
-        net = load_model(Path(path), key)
-        if isinstance(task.vocabulary, PieceVocabulary):  # a normal model becomes a thinking one
-            return widened(net, len(task.vocabulary), positions)
-        if net.shape.vocabulary != len(task.vocabulary):
-            raise UserError(f"{key}={path}: found {net.shape.vocabulary} tokens; legal: "
-                            f"{len(task.vocabulary)}, as task and thinker.vocabulary say")
-        if net.shape.positions < positions:
-            raise UserError(f"{key}={path}: found {net.shape.positions} positions; legal: at "
-                            f"least {positions}, as task and thinker.tokens need")
-        return net
-    shape = Shape(len(task.vocabulary), positions, model.d_model, model.layers, model.heads,
-                  model.positions == "sinusoidal", model.tie_embeddings)
-    return Transformer(shape, Init(model.init_std, model.query_key_std, model.embedding_std,
-                                   model.position_std, model.head_std))
+                config.answerer.model == "frozen", critic_of(config, task, thinker),
+                reference_of(config, task, thinker))
 
 
 def build_reward(config: Config, task: Task, device: torch.device) -> Reward:
@@ -154,6 +92,8 @@ def build_reward(config: Config, task: Task, device: torch.device) -> Reward:
     reference = None
     if "reference" in config.reward:
         reference = build_unthinking(config, task).to(device).requires_grad_(False)
+    if isinstance(task, Corpus):
+        return corpus_reward(config, task, device)
     weights = dict(config.reward)
     if getattr(config.strategy, "keep", "") == "correct" or config.strategy.name == "dpo":
         weights.setdefault("exact_match", 0.0)
@@ -189,6 +129,8 @@ def build_evaluation(config: Config, policy: Policy, task: Task, test: Problems,
     """What looks at the held-out questions; follow hears of the source that writes thoughts."""
     if isinstance(policy, TextPolicy) and isinstance(task, Qa):
         return build_text_evaluation(config, policy, task, test, follow)
+    if isinstance(policy, Author) and isinstance(task, Corpus):
+        return corpus_evaluation(config, policy, task, test)
     if isinstance(policy, Reader) and isinstance(task, Text):
         return lambda: evaluate_reading(policy, test, task.text.bytes_per_token, config.seed)
     if isinstance(policy, Continuous):

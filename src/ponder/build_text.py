@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from ponder.cache import Store
-from ponder.config import Config
+from ponder.config import Config, writes
 from ponder.evaluate import Evaluation
 from ponder.evaluate_text import evaluate_text
 from ponder.models.critic import Critic
@@ -49,7 +49,7 @@ def build_rules(config: Config) -> Rules:
     sees = config.answerer.sees
     thinker = config.thinker
     return Rules(thinker.tokens, thinker.stops and not thinker.flows, "question" in sees,
-                 "thought" in sees)
+                 "thought" in sees, writes(config))
 
 
 def has_leash(config: Config) -> bool:

@@ -9,7 +9,9 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from ponder.check_corpus import corpus_contradictions
 from ponder.check_latent import latent_contradictions
+from ponder.check_prompt import prompt_contradictions
 from ponder.check_text import text_contradictions
 from ponder.check_trainer import trainer_contradictions
 from ponder.config import GROUPS, OF_A_PROMPT, REWARDS, SCHEMAS, VARIANTS, Config, variants
@@ -95,12 +97,13 @@ def contradictions(config: Config) -> Iterator[str]:
         yield from _files_must_fit(config)
         return
     if config.action in OF_A_PROMPT:
-        yield from _prompt_must_fit(config)
+        yield from prompt_contradictions(config)
         yield from _files_must_fit(config)
         return
     yield from _variants_need_thought(config)
     yield from latent_contradictions(config)
     yield from config.task.contradictions()
+    yield from corpus_contradictions(config)
     yield from _gold_must_fit(config)
     yield from _learning_needs(config)
     yield from trainer_contradictions(config)
@@ -213,26 +216,6 @@ def _model_must_fit(config: Config) -> Iterator[str]:
     if config.action == "evaluate" and model.name is None:
         yield ("action=evaluate: found model.name=null; legal: with "
                "model.name=<checkpoint directory>")
-
-
-def _prompt_must_fit(config: Config) -> Iterator[str]:
-    talks = config.action == "chat"
-    if config.model.name is None:
-        yield (f"action={config.action}: found model.name=null; legal: with "
-               "model.name=<checkpoint directory, or name on the hub>")
-    if config.prompt is None and not talks:
-        yield "action=generate: found prompt=null; legal: with prompt=<text>"
-    if talks and config.prompt is not None:
-        yield (f"prompt={config.prompt}: found action=chat, where prompts are typed; legal: "
-               "action=generate, or no prompt")
-    if talks and config.out:
-        yield f"out={config.out}: found action=chat; legal: action=generate, or no out"
-    for key, plain in (("beams", 0), ("samples", 1)):
-        value = getattr(config.generate, key)
-        if talks and value != plain:
-            yield (f"generate.{key}={value}: found action=chat, which writes one text as it goes; "
-                   f"legal: {plain}")
-    yield from config.generate.contradictions()
 
 
 def _files_must_fit(config: Config) -> Iterator[str]:

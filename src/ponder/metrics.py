@@ -38,7 +38,8 @@ METRICS: dict[str, list[Metric]] = {
         Metric("thought_entropy", "nats", "entropy of the thinker's next token, a mean over the "
                                           "tokens that learn"),
         Metric("clip_fraction", "share", "tokens whose gradient the clip took (grpo, ppo)"),
-        Metric("kl", "nats", "KL to the reference policy, by the estimator of the strategy"),
+        Metric("kl", "nats", "KL to the reference policy, by the estimator of the strategy "
+                           "(reinforce: k3), a mean over tokens"),
         Metric("kl_old", "nats", "KL to the policy that sampled the round (k3)"),
         Metric("value_loss", "reward squared", "half the squared error of the value head (ppo)"),
         Metric("ranking_accuracy", "share", "pairs whose right rollout gained more (dpo)"),
@@ -55,6 +56,19 @@ METRICS: dict[str, list[Metric]] = {
         Metric("val/gain", "nats", "what thoughts take off the loss"),
         Metric("necessity_loss/*", "nats", "the loss with own, shuffled, random, constant, dropped "
                                            "thoughts"),
+    ],
+    "Evaluations of continued texts: a sampled one of every held-out prompt": [
+        Metric("val/reward", "as the reward's", "what a continuation earns, a mean over prompts"),
+        Metric("val/reward_stderr", "as the reward's", "its standard error"),
+        Metric("val/reward/*", "as the reward's", "one of the rewards, before its weight"),
+        Metric("val/kl", "nats", "KL to the reference of a whole continuation"),
+        Metric("val/kl_stderr", "nats", "its standard error over prompts"),
+        Metric("val/entropy", "nats", "of the next token, a mean over the tokens written"),
+        Metric("text/distinct", "share", "different continuations among all"),
+        Metric("text/distinct_2", "share", "different pairs of neighbouring tokens among all"),
+        Metric("text/thoughts", "share", "thought tokens among the tokens written"),
+        Metric("text/plausibility", "nats", "log p of an ordinary token by model.ref_name, which "
+                                            "sees no thought tokens (reward=plausibility)"),
     ],
     "The last round": [
         Metric("reward", "as the reward's", "mean reward of a rollout"),
@@ -78,7 +92,8 @@ METRICS: dict[str, list[Metric]] = {
         Metric("language/codes", "codes", "distinct codes among the answers"),
     ],
     "An evaluation: held-out questions, answered greedily": [
-        Metric("accuracy", "share", "answers that are right"),
+        Metric("accuracy", "share", "answers that are right; of continued texts those that earn "
+                                    "task.enough"),
         Metric("accuracy_stderr", "share", "its binomial standard error"),
         Metric("accuracy/*", "share", "of a group of the questions, such as those of 3 digits, "
                                       "of a subject or of a language"),

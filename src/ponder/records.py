@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ponder.config import Config, variants
-from ponder.spelling import pieces, place
+from ponder.spelling import END_OF_TEXT, pieces, place
 
 MOST_PLACES = 6  # digits of an answer that are told apart
 
@@ -87,9 +87,9 @@ def in_force(config: dict[str, Any]) -> str:
 
 
 def thoughts(run: Run) -> list[list[str]]:
-    """The thought tokens of every row, end-of-thought among them."""
-    return [[word for word, kind in pieces(row.get("thought", "")) if kind != "ordinary"]
-            for row in run.rows]
+    """The thought tokens of every row, end-of-thought among them, and no words of a text."""
+    return [[word for word, kind in pieces(row.get("thought", ""))
+             if kind != "ordinary" and word != END_OF_TEXT] for row in run.rows]
 
 
 def golds(run: Run) -> list[str]:

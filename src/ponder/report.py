@@ -34,7 +34,10 @@ PANELS: dict[str, tuple[str, ...]] = {
     "Accuracy": ("accuracy", "necessity/shuffled"),
     "Thought entropy (nats)": ("thought_entropy", "thought/token_entropy"),
     "Information about the answer (nats)": ("thought/answer_information", "answer/entropy"),
-    "Reward": ("reward",),
+    "Reward": ("reward", "val/reward"),
+    "Value loss": ("value_loss",),
+    "KL to the policy that sampled, and to the reference (nats a token)": ("kl_old", "kl"),
+    "KL to the reference (nats a text)": ("val/kl",),
     "Learning rate": ("lr",),
 }
 POSITIONS, ANSWERS = 8, 200  # the most that heat maps show

@@ -12,8 +12,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from ponder.config.texts import CorpusTask
 from ponder.models.policy import Policy
 from ponder.processes import several, share, together
+from ponder.text_rewards import WRITTEN
 from ponder.types import Rollouts
 
 
@@ -21,12 +23,14 @@ from ponder.types import Rollouts
 class Judged:
     """Rollouts and what the judge says of them, computed when a reward first asks.
 
-    Rows are B = P * G, groups side by side. reference is a policy that answers without thoughts.
+    Rows are B = P * G, groups side by side. reference is a policy that answers without thoughts;
+    task says what counts in a text, where one is written.
     """
 
     policy: Policy
     rollouts: Rollouts
     reference: Policy | None = None
+    task: CorpusTask | None = None
 
     @cached_property
     def _own(self) -> tuple[Tensor, Tensor]:
@@ -79,7 +83,7 @@ class Judged:
 
 
 ROWS_AT_ONCE = 16_384  # answers to parts of thoughts that are judged in one go
-REWARDS: dict[str, Callable[[Judged], Tensor]] = {}
+REWARDS: dict[str, Callable[[Judged], Tensor]] = {**WRITTEN}
 
 
 def reward(function: Callable[[Judged], Tensor]) -> Callable[[Judged], Tensor]:
@@ -182,13 +186,15 @@ def interim(judged: Judged) -> Tensor:
 class Reward:
     """The weighted sum of some rewards, of rows and of tokens. `rollouts.parts` keeps each."""
 
-    def __init__(self, weights: dict[str, float], reference: Policy | None = None) -> None:
+    def __init__(self, weights: dict[str, float], reference: Policy | None = None,
+                 task: CorpusTask | None = None) -> None:
         self.weights = weights
         self.reference = reference
+        self.task = task
 
     @torch.no_grad()
     def __call__(self, policy: Policy, rollouts: Rollouts) -> Rollouts:
-        judged = Judged(policy, rollouts, self.reference)
+        judged = Judged(policy, rollouts, self.reference, self.task)
         rollouts.parts = {name: REWARDS[name](judged) for name in self.weights}
         rollouts.reward = torch.zeros(len(rollouts), device=rollouts.thought.device)
         for name, weight in self.weights.items():

@@ -47,7 +47,7 @@ def sample(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
             thought[:own.start] = thought[own.stop:] = 0
             thought, logprobs = together(thought), together(logprobs)
     else:
-        thought[:, 0] = policy.vocabulary.end
+        thought[:, 0] = policy.end
     chosen = thought[:, :-1] != problems.pad
     return Rollouts(problems, samples, thought, chosen, logprobs, learn=chosen)
 
@@ -111,13 +111,13 @@ def _sample_fixed(policy: Policy, problems: Problems, samples: int, sampling: Sa
         thought[:, step], logprobs[:, step] = choose(policy, hidden, sampling, noise[:, step])
         if step < last:
             hidden = policy.thinker.extend(thought[:, step], cache)
-    thought[:, -1] = policy.vocabulary.end
+    thought[:, -1] = policy.end
 
 
 def _sample_together(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
                      noise: Tensor, thought: Tensor, logprobs: Tensor) -> None:
     """Rows end when they choose end-of-thought; ended ones run on unheard until all have."""
-    end, count = policy.vocabulary.end, policy.rules.tokens
+    end, count = policy.end, policy.rules.tokens
     hidden, cache = _prefill(policy, problems, samples, together=True)
     going = torch.ones(len(thought), dtype=torch.bool, device=thought.device)
     for step in range(count):
@@ -133,7 +133,7 @@ def _sample_together(policy: Policy, problems: Problems, samples: int, sampling:
 def _sample_leaving(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
                    noise: Tensor, thought: Tensor, logprobs: Tensor) -> None:
     """Rows end when they choose end-of-thought, and leave the batch."""
-    end, count = policy.vocabulary.end, policy.rules.tokens
+    end, count = policy.end, policy.rules.tokens
     hidden, cache = _prefill(policy, problems, samples, together=False)
     rows = torch.arange(len(thought), device=thought.device)
     for step in range(count):

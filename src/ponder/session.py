@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ponder import build, checkpoint, resume
+from ponder.build_networks import place
 from ponder.config import Config
 from ponder.console import Plain, Silent, build_console
 from ponder.errors import UserError
@@ -52,7 +53,7 @@ class Session:
         self.device = build.build_device(config)
         self.task: Task = build.build_task(config)
         self.test = self.task.test().to(self.device)
-        self.policy: Policy = build.place(config, build.build_policy(config, self.task),
+        self.policy: Policy = place(config, build.build_policy(config, self.task),
                                           self.device)
         build.use_threads(config, self.policy)
         self.trainer: Trainer = build.build_trainer(config, self.task, self.policy, self.device)

@@ -19,13 +19,13 @@ from ponder.config.running import LoggerConfig, SweepConfig, TrainerConfig
 from ponder.config.strategies import Dpo, Exact, Grpo, Ppo, Reinforce, Sft, Star
 from ponder.config.study import StudyConfig
 from ponder.config.tasks import AdditionTask, AddTask, MmluTask, QaTask, gold_length
-from ponder.config.texts import TextTask
+from ponder.config.texts import TEXT_REWARDS, CorpusTask, TextTask
 
 WORDS = "words.json"  # in a run directory: the words that run was begun with
 WANDB_ID = "wandb_id"  # in a run directory: under which wandb knows the run
 VARIANTS = ("think", "fixed", "blind", "super", "clean", "search")
 REWARDS = ("log_likelihood", "probability", "exact_match", "gold_thought", "gold_tokens", "softmax",
-           "gain", "reference", "variance", "repetition", "length", "interim")
+           "gain", "reference", "variance", "repetition", "length", "interim", *TEXT_REWARDS)
 
 
 # the groups with more than one schema, and the key that says which
@@ -81,9 +81,15 @@ def variants(config: Config) -> list[str]:
     return [flag for flag in VARIANTS if on[flag]]
 
 
+def writes(config: Config) -> str:
+    """What thoughts are made of: thoughts, text or both."""
+    told = config.thinker.writes
+    return told if told != "auto" else "text" if config.task.name == "corpus" else "thoughts"
+
+
 SCHEMAS: dict[str, dict[str, type]] = {
     "task": {"add": AddTask, "addition": AdditionTask, "qa": QaTask, "mmlu": MmluTask,
-             "text": TextTask},
+             "text": TextTask, "corpus": CorpusTask},
     "model": {"transformer": ModelConfig, "hf": HfConfig},
     "rollout": {"sample": SamplerConfig, "search": SearchConfig},
     "strategy": {"reinforce": Reinforce, "grpo": Grpo, "ppo": Ppo, "dpo": Dpo, "star": Star,

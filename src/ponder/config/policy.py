@@ -17,7 +17,8 @@ class ModelConfig:
 
     kind: str = option("transformer", "a GPT-2 of our own", legal=("transformer",))
     name: str | None = option(None, "checkpoint directory to start from")
-    ref_name: str | None = option(None, "checkpoint of the reference model (reward=reference)")
+    ref_name: str | None = option(None, "checkpoint of the reference model (reward=reference, "
+                                  "reward=plausibility)")
     d_model: int = option(64, "width", low=4)
     layers: int = option(2, "number of blocks", low=1)
     heads: int = option(4, "attention heads", low=1)
@@ -85,8 +86,11 @@ class ThinkerConfig:
     vocabulary: int = option(10, "number of thought tokens that exist", low=1)
     stops: bool = option(True, "ends a thought by itself; false: always exactly `tokens`, as "
                          "thoughts of other kinds than tokens are anyway")
-    kind: str = option("tokens", "what a thought is made of: sampled tokens; continuous, the last "
-                       "hidden states themselves (Coconut); gumbel, tokens drawn by "
+    writes: str = option("auto", "what a thought is made of: thought tokens, the tokens of a text, "
+                         "or both; auto: text where the task is a corpus, else thoughts",
+                         legal=("auto", "thoughts", "text", "both"))
+    kind: str = option("tokens", "how thoughts come about: tokens that are sampled; continuous, "
+                       "the last hidden states themselves (Coconut); gumbel, tokens drawn by "
                        "Gumbel-softmax with straight-through gradients", legal=KINDS)
     stage_steps: int = option(0, "continuous, gumbel: thoughts begin as the task's gold tokens, "
                               "and every so many steps one more of these, from the front, is "

@@ -33,6 +33,8 @@ class Reinforce(StrategyConfig):
                         "batch, or not", legal=("none", "group", "batch"))
     discount: float = option(1.0, "reward of token t times discount^(tokens left)", low=0, high=1)
     decay: float = option(0.95, "decay of the running-mean baseline", low=0, high=0.9999)
+    kl: int | float | str = schedule(0.0, "weight of the KL to the reference policy (as of ppo), "
+                                     "which every thought pays out of its reward", low=0)
     normalise: str = option("tokens", "mean over all tokens, over each sequence and then over "
                             "sequences, or over the longest there may be", legal=NORMALISE)
 

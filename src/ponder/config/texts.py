@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,3 +82,43 @@ class TextTask:
         data = self.data or ""
         named = data.count("/") == 1 and not data.startswith((".", "/", "~")) and "*" not in data
         return named and not Path(data).exists() and not data.endswith(DOCUMENTS)
+
+
+TEXT_REWARDS = ("wanted", "unwanted", "whitespace", "pattern", "matches", "words", "plausibility",
+                "ordinary")
+
+
+@dataclass
+class CorpusTask(TextTask):
+    """Prompts that are continued; rewards say what a continuation is worth."""
+
+    name: str = option("corpus", "name of the task", legal=("corpus",))
+    prompt: str | None = option(None, "every prompt is this text ('': none at all); null: prompts "
+                                "are passages of task.data")
+    length: int = option(16, "tokens of a prompt out of task.data", low=1)
+    test_passages: int = option(200, "prompts that an evaluation continues", low=1)
+    thought_length: int = option(24, "tokens of a continuation: the `think` variant allows so many",
+                                 low=1)
+    wanted: str = option("", "reward=wanted: the characters that count")
+    unwanted: str = option("", "reward=unwanted: the characters that count")
+    pattern: str = option("", "reward=pattern or matches: a regular expression (Python's re)")
+    words: list[str] = option([], "reward=words: words in lower case, or .txt files with a word a "
+                              "line")
+    interim: bool = option(False, "a token earns what it adds to the reward of the text so far; "
+                           "false: the text earns as a whole. The sums are the same")
+    unit: bool = option(False, "the rewards of a text are kept within 0 and 1, before their "
+                        "weights")
+    enough: float = option(1.0, "a continuation that earns so much counts as right (accuracy)")
+
+    def contradictions(self) -> Iterator[str]:
+        """Each combination of legal values that means nothing, as the line that says why."""
+        if self.data is not None or self.prompt is None:
+            yield from super().contradictions()
+        try:
+            re.compile(self.pattern)
+        except re.error as error:
+            yield (f"task.pattern={self.pattern}: found no regular expression ({error}); legal: "
+                   "one that Python's re reads")
+        for word in self.words:
+            if word.endswith(".txt") and not Path(word).is_file():
+                yield f"task.words=[{word}]: found no such file; legal: words, or .txt files"

@@ -19,12 +19,13 @@ from ponder.types import Problems, Rollouts, Scores
 
 @dataclass(frozen=True)
 class Rules:
-    """What the variants say about a thought: its length, its end, who sees what."""
+    """What is said about a thought: its length, its end, who sees what, what it is made of."""
 
     tokens: int
     stops: bool
     sees_question: bool = True
     sees_thought: bool = True
+    writes: str = "thoughts"
 
 
 class Policy(nn.Module):
@@ -63,6 +64,11 @@ class Policy(nn.Module):
         """Make the frozen judge equal to the answerer."""
         if self.frozen is not None:
             self.frozen.load_state_dict(self.answerer.state_dict())
+
+    @property
+    def end(self) -> int:
+        """Id of what a thought ends with."""
+        return self.vocabulary.end
 
     @property
     def allowed(self) -> slice:

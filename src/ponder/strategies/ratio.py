@@ -26,6 +26,17 @@ def clipped_gain(change: Tensor, advantage: Tensor, low: float, high: float | No
     return gain, (bounded * advantage < ratio * advantage).detach()
 
 
+def price(rollouts: Rollouts, weight: float, kind: str) -> Tensor:
+    """(B, K): what each chosen token pays in reward for its distance from the reference, if any.
+
+    Of k1 the policy gradient of reward and price is exactly that of E[r] - weight * KL. Of k3 it is
+    not: what k3 itself changes with the policy has no mean of zero, and is left out.
+    """
+    if rollouts.reference is None or weight == 0:
+        return torch.zeros_like(rollouts.logprobs)
+    return weight * kl_estimate(rollouts.logprobs, rollouts.reference, kind) * rollouts.chosen
+
+
 class Ratioed(Strategy):
     """Clipped ratios on a leash: KL to the reference policy, as a penalty in the loss or as a price
     in the reward; and an end to a round whose policy has gone too far from the one that sampled it.
@@ -39,10 +50,8 @@ class Ratioed(Strategy):
 
     def price(self, rollouts: Rollouts, step: int = 0) -> Tensor:
         """(B, K): what each token pays in reward for its distance; 0 where the loss takes it."""
-        if rollouts.reference is None or self.bounds.kl_place != "reward":
-            return torch.zeros_like(rollouts.logprobs)
-        kl = kl_estimate(rollouts.logprobs, rollouts.reference, self.bounds.kl_estimator)
-        return self.kl(step) * kl * rollouts.chosen
+        weight = self.kl(step) if self.bounds.kl_place == "reward" else 0.0
+        return price(rollouts, weight, self.bounds.kl_estimator)
 
     def surrogate(self, change: Tensor, scores: Scores, rollouts: Rollouts, weight: Tensor,
                   denominator: Tensor, step: int) -> Losses:

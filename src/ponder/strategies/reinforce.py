@@ -2,8 +2,10 @@ r"""REINFORCE (Williams 1992): the score-function gradient of what was sampled.
 
 .. math:: L = -\frac{1}{N}\sum_{i,t} \gamma^{n_t} (r_i - b_i) \log p(z_{i,t})
 
-n_t counts the tokens of row i after t; N is the tokens that learn, or as `normalise` says. Left
-out: ratios and clipping.
+n_t counts the tokens of row i after t; N is the tokens that learn, or as `normalise` says. r_i is
+what is left of the reward when :math:`\beta \log (p(z_i) / q(z_i))` is paid, q the reference: with
+discount 1 the exact gradient of :math:`E[r] - \beta\,\mathrm{KL}(p, q)`. Left out: ratios and
+clipping.
 """
 
 from __future__ import annotations
@@ -13,8 +15,10 @@ from typing import Any
 import torch
 
 from ponder.config.strategies import Reinforce
-from ponder.credit import discounted, group_advantages, shares
+from ponder.credit import discounted, group_advantages, kl_estimate, shares
+from ponder.schedule import parse_schedule
 from ponder.strategies.base import Losses, Strategy
+from ponder.strategies.ratio import price
 from ponder.types import Rollouts, Scores
 
 
@@ -22,11 +26,13 @@ class REINFORCE(Strategy):
     def __init__(self, config: Reinforce) -> None:
         self.config = config
         self.normalise = config.normalise
+        self.kl = parse_schedule(config.kl)
         self.running: float | None = None
 
     def credit(self, rollouts: Rollouts, step: int = 0) -> Rollouts:
         """Credit from the reward minus a baseline; the answerer learns from every row alike."""
-        config, reward = self.config, rollouts.total_reward
+        config = self.config
+        reward = rollouts.total_reward - price(rollouts, self.kl(step), "k1").sum(1)
         if config.baseline == "running_mean":
             mean = float(reward.mean())
             self.running = mean if self.running is None else self.running
@@ -44,7 +50,12 @@ class REINFORCE(Strategy):
              ) -> Losses:
         assert rollouts.credit is not None
         weight = shares(rollouts.learn, self.normalise)[0]
-        return {"thinker_loss": -(weight * rollouts.credit * scores.logprobs).sum() / denominator}
+        gain = (weight * rollouts.credit * scores.logprobs).sum() / denominator
+        found = {"thinker_loss": -gain}
+        if rollouts.reference is not None:
+            kl = kl_estimate(scores.logprobs.detach(), rollouts.reference, "k3")
+            found["kl"] = (weight * kl).sum() / denominator
+        return found
 
     def state(self) -> dict[str, Any]:
         return {"running": self.running}

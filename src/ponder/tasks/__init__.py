@@ -8,6 +8,7 @@ import torch
 
 from ponder.tasks.add import Add
 from ponder.tasks.addition import Addition
+from ponder.tasks.corpus import Corpus
 from ponder.tasks.mmlu import Mmlu
 from ponder.tasks.qa import Qa
 from ponder.tasks.text import Text
@@ -56,4 +57,4 @@ class Task(Protocol):
 
 
 TASKS: dict[str, type] = {"add": Add, "addition": Addition, "qa": Qa, "mmlu": Mmlu,
-                         "text": Text}
+                         "text": Text, "corpus": Corpus}

@@ -121,6 +121,16 @@ class PieceVocabulary(Vocabulary):
         """Text as token ids, none added."""
         return [2 + piece for piece in self.pieces.encode(text)]
 
+    def written(self, stops: bool, thoughts: bool) -> slice:
+        """Ids that may continue a text: the pieces; before them end-of-text, where a text ends by
+        itself; behind them `</think>` and the thoughts, where these may stand among the words.
+        """
+        return slice(self.end_of_text + (not stops), len(self) if thoughts else self.end)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of the pieces among some tokens, without everything else."""
+        return self.pieces.decode([token - 2 for token in tokens if 1 < token < self.end])
+
     def text(self, tokens: list[int]) -> str:
         """Tokens as text, without padding; pieces become text together, as a character may be
         several of them.

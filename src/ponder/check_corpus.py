@@ -1,0 +1,73 @@
+"""What continuing a text asks of the rest of a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ponder.config import Config, variants, writes
+from ponder.config.texts import TEXT_REWARDS
+from ponder.errors import shown
+
+REWARDS = (*TEXT_REWARDS, "repetition", "length")
+STRATEGIES = ("reinforce", "grpo", "ppo", "star")  # rloo is grpo by its keys
+PARAMETERS = {"wanted": "wanted", "unwanted": "unwanted", "pattern": "pattern",
+              "matches": "pattern", "words": "words"}  # reward -> the key that says what it means
+
+
+def corpus_contradictions(config: Config) -> Iterator[str]:
+    """Each combination of legal values that means nothing, as the line that says why."""
+    if config.task.name == "corpus":
+        yield from _texts_need(config)
+        yield from _rewards_need(config)
+        return
+    if writes(config) != "thoughts":
+        yield (f"thinker.writes={config.thinker.writes}: found task={config.task.name}, which asks "
+               "for no text; legal: thoughts, or task=corpus")
+    for name in config.reward:
+        if name in TEXT_REWARDS:
+            yield (f"reward={name}: found task={config.task.name}, which asks for no text; legal: "
+                   "with task=corpus")
+
+
+def _texts_need(config: Config) -> Iterator[str]:
+    """Nothing but the continuation is there to learn from."""
+    task, thinker, strategy = config.task, config.thinker, config.strategy
+    if thinker.tokens == 0:
+        yield ("thinker.tokens=0: found task=corpus, where a thought is all that is written; "
+               "legal: with think, as in variant=[think]")
+    if writes(config) == "thoughts":
+        yield ("thinker.writes=thoughts: found task=corpus, which asks for a text; legal: text, "
+               "both")
+    senseless = [flag for flag in variants(config) if flag not in ("think", "fixed")]
+    if senseless:
+        yield (f"variant=[{','.join(variants(config))}]: found task=corpus, which has no answer "
+               f"for {','.join(senseless)}; legal: [think], [think,fixed]")
+    if strategy.name not in STRATEGIES or getattr(strategy, "keep", "best") != "best":
+        yield (f"strategy={strategy.name}: found task=corpus, where nothing is right or wrong and "
+               "not every text can be tried; legal: reinforce, grpo, rloo, ppo, or star with "
+               "strategy.keep=best")
+    if config.model.kind != "transformer":
+        yield (f"model={config.model.kind}: found task=corpus, which continues texts with a model "
+               "of our own; legal: model=tiny, small, or model.name=<checkpoint directory>")
+    elif task.data is None and config.model.name is None:
+        yield ("task.data=null: found model.name=null, so nothing says what text is cut into; "
+               "legal: task.data=<file>, or model.name=<checkpoint directory>")
+
+
+def _rewards_need(config: Config) -> Iterator[str]:
+    """Rewards of a text, and what these are told."""
+    task = config.task
+    for name in config.reward:
+        key = PARAMETERS.get(name)
+        if name not in REWARDS:
+            yield (f"reward={name}: found task=corpus, which has no answer; legal: "
+                   f"{', '.join(REWARDS)}")
+        elif key and not getattr(task, key):
+            yield (f"task.{key}={shown(getattr(task, key))}: found reward={name}, which is not "
+                   f"told what counts; legal: with task.{key}=<what counts>")
+    if "plausibility" in config.reward and config.model.ref_name is None:
+        yield ("reward=plausibility: found model.ref_name=null; legal: with "
+               "model.ref_name=<checkpoint directory>")
+    if "plausibility" in config.reward and task.unit:
+        yield ("task.unit=true: found reward=plausibility, a logarithm, of which nothing is left "
+               "between 0 and 1; legal: false")

@@ -1,0 +1,130 @@
+"""Evaluation on held-out prompts: what do continuations earn, and how far is the model from where
+it began?
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ponder.evaluate import Evaluation
+from ponder.maths import Sampling, row_codes
+from ponder.models.author import Author
+from ponder.rewards import Reward
+from ponder.rollout import sample
+from ponder.types import Problems, Rollouts
+
+ROWS_AT_ONCE = 256
+ROUNDING = 1e-6  # of sums of rewards
+PLAIN = Sampling()  # the model's own distribution, whatever it is trained at
+
+
+@torch.no_grad()
+def evaluate_corpus(policy: Author, problems: Problems, reward: Reward, enough: float,
+                    seed: int = 0) -> Evaluation:
+    """A sampled continuation of every prompt, always drawn with the same numbers.
+
+    accuracy is the share of continuations that earn `enough` or more: where that is the best there
+    is, those that cannot be better. Standard errors are over prompts.
+    """
+    was_training = policy.training
+    policy.eval()
+    generator = torch.Generator().manual_seed(seed)
+    metrics: dict[str, list[Tensor]] = {}
+    rows: list[dict[str, Any]] = []
+    thoughts: list[Tensor] = []
+    for start in range(0, len(problems), ROWS_AT_ONCE):
+        part = problems[slice(start, start + ROWS_AT_ONCE)]
+        rollouts = reward(policy, sample(policy, part, 1, PLAIN, generator))
+        earned = rollouts.total_reward
+        found = {"reward": earned, "right": (earned >= enough - ROUNDING).float(),
+                 **_parts(rollouts), **_distances(policy, rollouts), **_shape(policy, rollouts)}
+        if isinstance(reward.reference, Author):
+            found["plausible"] = reward.reference.plausible(rollouts).sum(1)
+        for name, value in found.items():
+            metrics.setdefault(name, []).append(value.double())
+        rows += _rows(policy, rollouts, found["right"], start)
+        thoughts.append(rollouts.thought)
+    policy.train(was_training)
+    whole = {name: torch.cat(values) for name, values in metrics.items()}
+    return Evaluation({**_summary(whole), **_variety(policy, torch.cat(thoughts))}, {}, rows)
+
+
+def _parts(rollouts: Rollouts) -> dict[str, Tensor]:
+    """Each reward of a row (B,), unweighted."""
+    return {f"part/{name}": value if value.dim() == 1 else value.sum(1)
+            for name, value in rollouts.parts.items()}
+
+
+def _distances(policy: Author, rollouts: Rollouts) -> dict[str, Tensor]:
+    r"""Entropy and KL to the reference, each summed over the tokens of a row (B,), in nats.
+
+    .. math:: \sum_t \sum_v p(v \mid y_{<t}) \log \frac{p(v \mid y_{<t})}{q(v \mid y_{<t})}
+
+    Its mean over rows is that of whole continuations, with less noise than log p/q of what was
+    written has.
+    """
+    _, entropy, full = policy.think(rollouts, PLAIN)
+    found = {"entropy": entropy.sum(1)}
+    if policy.reference is not None:
+        other = policy.think(rollouts, PLAIN, policy.reference)[2]
+        kl = (full.exp() * (full - other)).sum(-1)
+        found["kl"] = (kl * rollouts.mask[:, :-1]).sum(1)
+    return found
+
+
+def _shape(policy: Author, rollouts: Rollouts) -> dict[str, Tensor]:
+    """What a row (B,) consists of, in tokens."""
+    decisions = rollouts.mask[:, :-1]
+    return {"tokens": decisions.sum(1), "length": rollouts.lengths,
+            "repeats": rollouts.repeats.sum(1),
+            "ordinary": (policy.ordinary(rollouts.thought[:, :-1]) & decisions).sum(1)}
+
+
+def _summary(rows: dict[str, Tensor]) -> dict[str, float]:
+    """Means over rows, or over the tokens of all rows."""
+    def mean(name: str) -> float:
+        return float(rows[name].mean())
+
+    def error(name: str) -> float:
+        values = rows[name]
+        return float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+
+    def each(name: str, of: str) -> float:
+        return float(rows[name].sum() / rows[of].sum().clamp_min(1))
+
+    found = {"accuracy": mean("right"), "accuracy_stderr": error("right"),
+             "val/reward": mean("reward"), "val/reward_stderr": error("reward"),
+             **{f"val/reward/{name[5:]}": mean(name) for name in rows if name.startswith("part/")},
+             "val/entropy": each("entropy", "tokens"), "thought/length": mean("length"),
+             "thought/repetition": each("repeats", "length"),
+             "text/thoughts": 1 - each("ordinary", "tokens")}
+    if "kl" in rows:
+        found |= {"val/kl": mean("kl"), "val/kl_stderr": error("kl")}
+    if "plausible" in rows:
+        found["text/plausibility"] = each("plausible", "ordinary")
+    return found
+
+
+def _variety(policy: Author, thought: Tensor) -> dict[str, float]:
+    """Distinct continuations, and distinct pairs of neighbouring tokens (Li et al. 2016), each as a
+    share of all.
+    """
+    pairs = torch.stack([thought[:, :-1], thought[:, 1:]], 2)
+    pairs = pairs[(pairs > policy.vocabulary.end_of_text).all(2)]
+    return {"text/distinct": int(row_codes(thought).max() + 1) / len(thought),
+            "text/distinct_2": len(pairs.unique(dim=0)) / max(len(pairs), 1)}
+
+
+def _rows(policy: Author, rollouts: Rollouts, right: Tensor, start: int) -> list[dict[str, Any]]:
+    """Prompt and continuation of every row as text, without the end that nobody chose."""
+    text, written = policy.vocabulary.text, rollouts.thought.clone()
+    written[:, -1] = rollouts.problems.pad
+    columns = zip(rollouts.problems.question.tolist(), written.tolist(), right.tolist(),
+                  rollouts.total_reward.tolist(), strict=True)
+    return [{"id": number, "question": text(question), "thought": text(thought), "answer": "",
+             "gold": "", "correct": int(correct), "reward": round(earned, 6)}
+            for number, (question, thought, correct, earned) in enumerate(columns, start)]
