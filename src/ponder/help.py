@@ -56,9 +56,9 @@ def help_text(conf: Path) -> str:
         if group == "variant" or not options:
             continue
         lines.append(f"  {group}=")
-        lines += [f"      {name:<16}{about}" for name, about in options.items()]
+        lines += [f"      {name:<25}{about}" for name, about in options.items()]
     lines.append("  experiment= also takes names such as add_normal or add_think_fixed_blind")
     lines.append("\nVariants: variant=[think,blind], or think=true blind=true")
     about = choices(conf)["variant"]
-    lines += [f"      {flag:<16}{about[flag]}" for flag in VARIANTS]
+    lines += [f"      {flag:<25}{about[flag]}" for flag in VARIANTS]
     return "\n".join([*lines, "", EXAMPLES])
