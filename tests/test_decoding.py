@@ -138,6 +138,21 @@ def test_the_length_penalty_by_hand() -> None:
         assert score[(1, 1, 1)] == pytest.approx(long / 3**alpha)
 
 
+@pytest.mark.parametrize("stopping, found", [("first", [0]), ("bound", [0]), ("exact", [1, 1, 1])])
+def test_the_end_of_a_search_by_hand(stopping: str, found: list[int]) -> None:
+    """The end has p = 0.6, score -0.51. A word has log 0.4 = -0.92, less now; two more words that
+    are nearly certain, and it is -0.94 / 3 = -0.31.
+    """
+    class Late(Table):
+        def next(self, text: tuple[int, ...]) -> Tensor:
+            p = [0.6, 0.4] if len(text) == 1 else [0.01, 0.99]
+            return torch.tensor(p, dtype=torch.double).log()
+
+    text, = beam_search(Late(2, (0,)), [1], Search(1, 1.0, stopping), 3)
+    assert text.tokens == found and text.score == pytest.approx(
+        math.log(0.6) if found == [0] else (math.log(0.4) + 2 * math.log(0.99)) / 3)
+
+
 def test_what_may_not_come_never_comes() -> None:
     table = Table(3, (0,), 0, forbidden=(0, 1))
     found = beam_search(table, [2], Search(4), 3)
@@ -256,8 +271,11 @@ def _plain(net: Transformer, tokens: list[int]) -> Tensor:
 def test_company_and_ended_texts_change_nothing() -> None:
     window = OwnWindow(own(5, words=6), slice(None), (0, 1))
     many = collected(draws(window, [3, 4], Sampling(), 7, 12, generator(2)), 7, (0, 1))
-    first, = collected(draws(window, [3, 4], Sampling(), 1, 12, generator(2)), 1, (0, 1))
-    assert many[0].tokens == first.tokens
+    for number, text in enumerate(many):
+        random = generator(2)
+        torch.rand(number, 12, generator=random)
+        alone, = collected(draws(window, [3, 4], Sampling(), 1, 12, random), 1, (0, 1))
+        assert alone.tokens == text.tokens
     assert len({len(text.tokens) for text in many}) > 2  # some left early
     for text in many:
         assert text.ended == (text.tokens[-1] in (0, 1))

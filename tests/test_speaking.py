@@ -124,8 +124,8 @@ def test_a_model_does_not_steer_the_terminal(monkeypatch: pytest.MonkeyPatch,
 # --- thinkers of a task -------------------------------------------------------------------------
 
 
-def ponderer(**changes) -> tuple[Ponderer, Problems]:
-    task = make_task(4, answer="digits", max=100)
+def ponderer(thoughts: int = 4, **changes) -> tuple[Ponderer, Problems]:
+    task = make_task(thoughts, answer="digits", max=100)
     policy = make_policy(task, **{"tokens": 3, **changes}).requires_grad_(False).double()
     problems = task.encode(torch.tensor([[31, 84], [7, 99]]))
     return Ponderer(policy, lambda text: typed(task, text)), problems
@@ -154,15 +154,15 @@ def test_the_greedy_text_is_the_policys_thought_and_answer(way: dict) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_wide_beams_find_the_likeliest_thought_and_answer(way: dict) -> None:
-    """Against every thought and every answer."""
-    speaker, problems = ponderer(**{"tokens": 2, **way})
+    """Against every thought and every answer; padding is no answer, though it has a probability."""
+    speaker, problems = ponderer(2, **{"tokens": 2, **way})
     policy, one = speaker.policy, problems[:1]
     end, pad, tokens = policy.vocabulary.end, 0, policy.rules.tokens
-    words = range(end + 1, end + 5)
+    words = range(end + 1, end + 3)
     thoughts = [thought for length in range(0 if policy.rules.stops else tokens, tokens + 1)
                 for thought in itertools.product(words, repeat=length)]
     rows = torch.tensor([[*thought, end, *[pad] * (tokens - len(thought))] for thought in thoughts])
-    answers = torch.cartesian_prod(torch.arange(end), torch.arange(end))
+    answers = torch.cartesian_prod(torch.arange(1, end), torch.arange(1, end))
     many = one[torch.zeros(len(rows), dtype=torch.long)]
     thought_p = policy.think(thoughts_given(many, rows), _plain())[0].sum(1)
     best = []
@@ -172,9 +172,10 @@ def test_wide_beams_find_the_likeliest_thought_and_answer(way: dict) -> None:
         best += [(float(p), [*row[row != pad].tolist(), *answer])
                  for p, answer in zip(total, answers.tolist(), strict=True)]
     best.sort(key=lambda pair: -pair[0])
-    config = GenerateConfig(beams=300, samples=5, length_penalty=0.0)
+    config = GenerateConfig(beams=200, samples=5, length_penalty=0.0)
     found = speaker.search(speaker.prompt("31+84="), config)
-    assert len(found) == min(300, len(best))
+    assert len(found) == min(200, len(rows) * end**2)
+    found = [text for text in found if pad not in text.tokens]
     for text, (logprob, expected) in zip(found[:5], best, strict=False):
         assert text.tokens == expected
         assert text.logprob == text.score == pytest.approx(logprob)

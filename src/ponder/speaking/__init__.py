@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 from ponder.config import Config
 
 
@@ -10,4 +13,8 @@ def speak(config: Config) -> None:
     from ponder.speaking.chat import chat
     from ponder.speaking.generate import generate
 
-    (chat if config.action == "chat" else generate)(config)
+    try:
+        (chat if config.action == "chat" else generate)(config)
+        sys.stdout.flush()
+    except BrokenPipeError:  # of `| head`, which has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
