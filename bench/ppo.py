@@ -165,9 +165,9 @@ def main() -> None:
     start = normal(arguments.data)
     fill(results.PAGE, "ppo_exact", exact_table(not arguments.table and "exact" in (
         arguments.only or "exact")))
-    head = ("| what is wanted | reward before | after, seeds 0 / 1 / 2 | of the best policy | share "
-            "of the way | KL to the model before, in nats a text | of the best policy | seconds | "
-            "words |\n|---|---|---|---|---|---|---|---|---|\n")
+    head = ("| what is wanted | reward before | after, seeds 0 / 1 / 2 | of the best policy "
+            "| share of the way | KL to the model before, in nats a text | of the best policy "
+            "| seconds | words |\n|---|---|---|---|---|---|---|---|---|\n")
     fill(results.PAGE, "ppo", head + "\n".join(text_row(name, start) for name in TEXTS) + "\n")
 
 

@@ -154,7 +154,8 @@ NEEDS = {"model=hf": ["model.name=gpt2"], "task=qa": ["task.data=questions.csv"]
          "task=corpus": ["task.data=text.txt", "variant=[think]", "rollout=sample",
                          "strategy=ppo", "reward=whitespace"],
          "experiment=ppo_corpus": ["task.data=text.txt", "task.wanted=e"],
-         "experiment=rollout_think": ["task.data=text.txt", "model.ref_name=normal"], "experiment=normal": ["task.data=text.txt"],
+         "experiment=rollout_think": ["task.data=text.txt", "model.ref_name=normal"],
+         "experiment=normal": ["task.data=text.txt"],
          **{f"experiment={name}_smollm2": ["task.data=questions.csv", "task.test_data=null"]
             for name in ("star", "dpo", "sft")}}
 

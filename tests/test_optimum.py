@@ -6,6 +6,7 @@ and a value head that foresees what is still to come.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,6 @@ import pytest
 import torch
 
 from conftest import generator
-from optimum import BETA, Census, Table, author, corpus, every_text, trainer_of
 from ponder.config.strategies import Grpo, Ppo, Reinforce
 from ponder.maths import Sampling
 from ponder.progress import Hooks
@@ -21,6 +21,9 @@ from ponder.rollout import sample
 from ponder.strategies import GRPO, PPO, REINFORCE, Strategy
 from ponder.trainer import Trainer
 from ponder.types import Rollouts
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
+from optimum import BETA, Census, Table, author, corpus, every_text, trainer_of
 
 LEASH = {"kl": BETA, "kl_place": "reward", "kl_estimator": "k1", "entropy": 0.0}
 STRATEGIES: dict[str, Callable[[], Strategy]] = {
