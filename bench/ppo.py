@@ -43,23 +43,27 @@ PRICES = (0.02, 0.014, 0.01, 0.007, 0.005)  # of a nat, for which the best polic
 TEXTS = {
     "ppo_letter": ("more of the letter e", ["task.wanted=e"],
                    lambda text: wanted(text, CorpusTask(wanted="e")), 20),
-    "ppo_whitespace": ("less white space", ["reward=whitespace", "task.enough=0"],
+    "ppo_whitespace": ("less white space",
+                       ["reward=whitespace", "task.enough=0", "strategy.kl=0.005",
+                        "trainer.lr=1.5e-3"],
                        lambda text: -whitespace(text, CorpusTask()), 15),
     "ppo_pattern": (f"consonant and vowel in turn, `{PAIRS}`",
                     ["reward=pattern", f"task.pattern='{PAIRS}'"],
                     lambda text: pattern(text, CorpusTask(pattern=PAIRS)), 25),
 }
 EXACT = {"kl": optimum.BETA, "kl_place": "reward", "kl_estimator": "k1", "entropy": 0.0}
+PLAIN = {**EXACT, "whiten": "none"}  # at the optimum nothing has an advantage, but whitened noise
 STRATEGIES = {
-    "ppo, value head on the thinker": lambda: PPO(Ppo(value="shared", **EXACT)),
-    "ppo, a value network of its own": lambda: PPO(Ppo(value="separate", **EXACT)),
+    "ppo, value head on the thinker": lambda: PPO(Ppo(value="shared", **PLAIN)),
+    "ppo, a value network of its own": lambda: PPO(Ppo(value="separate", **PLAIN)),
     "grpo, scale none": lambda: GRPO(Grpo(scale="none", **EXACT)),
     "rloo": lambda: GRPO(Grpo(baseline="leave_one_out", scale="none", ratio="sequence",
                               normalise="sequences", **EXACT)),
     "reinforce": lambda: REINFORCE(Reinforce(kl=optimum.BETA)),
-    "ppo, k3 in the reward": lambda: PPO(Ppo(value="shared", **{**EXACT, "kl_estimator": "k3"})),
+    "ppo, whitened over the batch": lambda: PPO(Ppo(value="shared", **EXACT)),
+    "ppo, k3 in the reward": lambda: PPO(Ppo(value="shared", **{**PLAIN, "kl_estimator": "k3"})),
     "ppo, k3 in the loss": lambda: PPO(Ppo(value="shared", **{
-        **EXACT, "kl_estimator": "k3", "kl_place": "loss"})),
+        **PLAIN, "kl_estimator": "k3", "kl_place": "loss"})),
 }
 
 
@@ -72,8 +76,8 @@ def exact(name: str, seed: int) -> dict[str, float]:
         return json.loads(kept.read_text())
     strategy: Strategy = STRATEGIES[name]()
     kept.parent.mkdir(parents=True, exist_ok=True)
-    trainer = optimum.trainer_of(strategy, optimum.corpus(kept.parent),
-                                 epochs=1 if name == "reinforce" else 2, seed=seed)
+    trainer = optimum.trainer_of(strategy, optimum.corpus(kept.parent), steps=800,
+                                 epochs=2 if name.startswith("ppo") else 1, seed=seed)
     trainer.fit(Hooks(lambda *_: None, lambda _: 0.0, lambda _: None))
     census = optimum.Census.of(trainer)
     found = {"reached": census.reached,
