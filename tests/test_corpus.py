@@ -28,6 +28,7 @@ from ponder.rollout import sample
 from ponder.tasks.corpus import Corpus
 from ponder.tokens.pieces import Characters, PieceVocabulary
 from ponder.types import Problems
+from test_processes import through
 
 TEXT = "the cat sat on the mat. a dog ran to the sea. " * 40
 WORDS = PieceVocabulary(Characters("ab"), 3)  # pad, end, a, b, the unknown, </think>, <t0> ... <t2>
@@ -249,3 +250,18 @@ def test_a_run_cut_off_ends_with_the_same_weights(words: str, run: Door) -> None
     last = [{name: value for name, value in line.items() if "second" not in name}
             for line in (lines()[-1], lines("whole")[-1])]
     assert last[0] == last[1]
+
+
+@pytest.mark.slow
+def test_two_processes_write_and_learn_what_one_does(run: Door) -> None:
+    here = Path.cwd()
+    words = [*(word for word in SMALL if "run.dir" not in word), *PPO, "trainer.device=cpu",
+             f"model.name={here}/normal/checkpoint_2", f"task.data={here}/text.txt"]
+    said = list({word.partition("=")[0]: word for word in words}.values())
+    (one, last), (two, other) = (through(here / name / "run", count, *said)
+                                 for name, count in (("alone", 1), ("both", 2)))
+    assert [line["step"] for line in one] == [line["step"] for line in two]
+    for first, second in zip(one, two, strict=True):
+        for name in ("loss", "value_loss", "kl", "reward", "val/reward", "val/kl"):
+            assert first.get(name, 0) == pytest.approx(second.get(name, 0), abs=1e-5)
+    assert last["accuracy"] == other["accuracy"]

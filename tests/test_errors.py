@@ -91,7 +91,7 @@ REFUSED = [
     ("strategy=", "found nothing; legal: " + STRATEGIES),
     ("strategy=null", "found null; legal: " + STRATEGIES),
     ("rollout=3", "found 3; legal: sample, search"),
-    ("task=sub", "found 'sub'; legal: add, addition, mmlu, qa"),
+    ("task=sub", "found 'sub'; legal: add, addition, corpus, mmlu, qa, text"),
     ("hydra/launcher=slrum", "found 'slrum' (did you mean slurm?); legal: basic, here, local, "
      "slurm, submitit_local, submitit_slurm"),
     # grammar

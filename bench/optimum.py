@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from conftest import generator
+import paths  # noqa: F401  (first: it makes ponder importable)
 from ponder.config.rollouts import SamplerConfig
 from ponder.config.running import TrainerConfig
 from ponder.config.texts import CorpusTask
@@ -44,7 +44,7 @@ class Table(Reward):
 
     def __init__(self) -> None:
         super().__init__({})
-        self.table = torch.rand((LETTERS + 1,) * TOKENS, generator=generator(5))
+        self.table = torch.rand((LETTERS + 1,) * TOKENS, generator=torch.Generator().manual_seed(5))
 
     def __call__(self, policy: Policy, rollouts: Rollouts) -> Rollouts:
         words = (rollouts.thought[:, :TOKENS] - 2).clamp_min(-1)  # an end, or nothing: the last
@@ -59,10 +59,10 @@ def corpus(directory: Path) -> Corpus:
     return Corpus(CorpusTask(prompt="", seed=0, test_passages=1), 0, str(directory))
 
 
-def author(task: Corpus, value: str = "none", stops: bool = False) -> Author:
+def author(task: Corpus, value: str = "none", stops: bool = False, seed: int = 0) -> Author:
     """A small model whose texts are anything but equally likely, and a reference that is it."""
-    torch.manual_seed(11)
-    net = Transformer(Shape(len(task.vocabulary), TOKENS + 2, 32, 1, 2), Init(*[0.5] * 5))
+    torch.manual_seed(11 + seed)
+    net = Transformer(Shape(len(task.vocabulary), TOKENS + 2, 32, 1, 2), Init(*[0.3] * 5))
     critic = None
     if value != "none":
         critic = Critic(32, "token", copy.deepcopy(net) if value == "separate" else None)
@@ -71,16 +71,16 @@ def author(task: Corpus, value: str = "none", stops: bool = False) -> Author:
 
 
 def trainer_of(strategy: Strategy, task: Corpus, steps: int = 400, epochs: int = 2,
-               stops: bool = False, lr: float = 3e-3) -> Trainer:
+               stops: bool = False, seed: int = 0) -> Trainer:
     """A loop on texts without a prompt, of a fixed length or up to it."""
     value = getattr(getattr(strategy, "config", None), "value", "none")
-    config = TrainerConfig(max_steps=steps, train_batch_size=GROUPS, warmup=10, lr=lr,
+    config = TrainerConfig(max_steps=steps, train_batch_size=GROUPS, warmup=10, lr=3e-3,
                            lr_decay="linear", weight_decay=0.0, internal_epochs=epochs,
                            beta2=0.99, val_every_n_steps=10**6, log_every_n_steps=10**6)
-    learner = Learner(config, author(task, value, stops), strategy, lambda step: 0.0, False,
+    learner = Learner(config, author(task, value, stops, seed), strategy, lambda step: 0.0, False,
                       torch.device("cpu"))
     return Trainer(config, task, Sampler(SamplerConfig(samples=SAMPLES)), Table(), learner, 100, 0,
-                   generator())
+                   torch.Generator().manual_seed(seed))
 
 
 @dataclass
