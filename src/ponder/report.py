@@ -31,6 +31,7 @@ from ponder.spelling import COLOURS, END
 
 PANELS: dict[str, tuple[str, ...]] = {
     "Loss": ("loss", "thinker_loss", "answer_loss"),
+    "Held-out loss (nats per token)": ("val/loss", "val/loss_without"),
     "Accuracy": ("accuracy", "necessity/shuffled"),
     "Thought entropy (nats)": ("thought_entropy", "thought/token_entropy"),
     "Information about the answer (nats)": ("thought/answer_information", "answer/entropy"),
@@ -38,6 +39,7 @@ PANELS: dict[str, tuple[str, ...]] = {
     "Value loss": ("value_loss",),
     "KL to the policy that sampled, and to the reference (nats a token)": ("kl_old", "kl"),
     "KL to the reference (nats a text)": ("val/kl",),
+    "Correlation with difficulty": ("reward_difficulty", "credit_difficulty"),
     "Learning rate": ("lr",),
 }
 POSITIONS, ANSWERS = 8, 200  # the most that heat maps show
