@@ -205,6 +205,10 @@ def test_all_places_at_once_are_each_place_alone(stops: bool, ahead: int, mixes:
     logprob = policy.answer(problems, rollouts.thought, rollouts.samples)[0]
     places = problems.places
     assert places is not None
+    foreseen = policy.foresight(problems, rollouts.thought, rollouts.samples,
+                                *policy.read(problems))[0]
+    mixed = foreseen.gather(-1, policy.targets(problems).repeat_interleave(2, 1)[
+        ..., None])[..., 0].sum(-1).flatten()
     net, allowed, rows = policy.thinker, policy.allowed, iter(range(len(rollouts)))
     for passage in range(len(problems)):
         for place in places[passage].tolist():
@@ -221,7 +225,11 @@ def test_all_places_at_once_are_each_place_alone(stops: bool, ahead: int, mixes:
                 assert torch.allclose(spoken[:count], scores.logprobs[row, :count], atol=1e-8)
                 expected = _mixed(policy, problems.question[passage], place, hidden, len(thought),
                                   real)
-                assert torch.allclose(expected, logprob[row], atol=1e-8)
+                assert torch.allclose(expected, mixed[row], atol=1e-8)
+                ends = net.logits(hidden[place + len(thought):][:ahead], slice(
+                    0, policy.vocabulary.end)).log_softmax(-1)
+                alone = ends.gather(1, real[:, None]).sum()
+                assert torch.allclose(alone, logprob[row], atol=1e-8)
 
 
 def _mixed(policy: PassageThinker, passage: torch.Tensor, place: int, hidden: torch.Tensor,

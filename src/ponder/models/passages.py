@@ -83,8 +83,9 @@ class PassageThinker(Reader):
 
     def foresight(self, problems: Problems, thought: Tensor, samples: int,
                   hidden: Tensor, past: Past) -> tuple[Tensor, Tensor, Tensor]:
-        """(log-probabilities (P, M, m, ordinary vocabulary) of the tokens behind each thought,
-        those (P, M, m, ...) without it, states (P, M, K, D) behind the first tokens of thoughts).
+        """(log-probabilities (P, M, m, ordinary vocabulary) of the tokens behind each thought, mixed
+        with what was foreseen without; the same by the thought alone; states (P, M, K, D) behind
+        the tokens of thoughts).
         """
         assert problems.places is not None
         count = samples // problems.places.shape[1]
@@ -99,12 +100,13 @@ class PassageThinker(Reader):
         where = ends + torch.arange(self.ahead, device=row.device)
         after = states.gather(2, where[..., None].expand(-1, -1, -1, states.shape[-1]))
         before = self._states(problems, hidden).repeat_interleave(count, 1)
-        plain, thoughtful = self._foreseen(before), self._foreseen(after)
+        alone = self._foreseen(after)
+        mixed = alone
         if self.mixer is not None:
             share = self.mixer(before, after)[..., None]
-            thoughtful = torch.logaddexp(F.logsigmoid(-share) + plain,
-                                         F.logsigmoid(share) + thoughtful)
-        return thoughtful, plain, states[:, :, :width - 1]
+            mixed = torch.logaddexp(F.logsigmoid(-share) + self._foreseen(before),
+                                    F.logsigmoid(share) + alone)
+        return mixed, alone, states[:, :, :width - 1]
 
     # --- a policy -------------------------------------------------------------------------------
 
@@ -112,9 +114,10 @@ class PassageThinker(Reader):
                net: Transformer | None = None, ragged: bool | None = None,
                ) -> tuple[Tensor, Tensor]:
         """(log p (B,) of the m tokens behind each thought (B, K + 1) in nats, whether the first of
-        them is the likeliest (B,))."""
+        them is the likeliest (B,)). By the thought alone: what is mixed would hardly be paid for.
+        """
         hidden, past = self.read(problems)
-        foreseen, _, _ = self.foresight(problems, thought, samples, hidden, past)
+        _, foreseen, _ = self.foresight(problems, thought, samples, hidden, past)
         real = self._targets_of_rows(problems, samples)
         right = foreseen[:, :, 0].argmax(-1) == real[:, :, 0]
         return _picked(foreseen, real).sum(-1).flatten(), right.flatten()
@@ -159,17 +162,19 @@ class PassageThinker(Reader):
     def score(self, rollouts: Rollouts, sampling: Sampling,
               answer_thought: Tensor | None = None) -> Scores:
         """All log-probabilities of a batch, with gradients. The answerer learns the tokens behind
-        thoughts, and all tokens of the passage without.
+        thoughts, mixed and by the thought alone (else a share near 0 would end all learning), and
+        all tokens of the passage without.
         """
         problems, samples = rollouts.problems, rollouts.samples
         assert problems.places is not None
         hidden, past = self.read(problems)
-        foreseen, _, states = self.foresight(problems, rollouts.thought, samples, hidden, past)
+        mixed, alone, states = self.foresight(problems, rollouts.thought, samples, hidden, past)
         first = self._states(problems, hidden)[:, :, :1].repeat_interleave(rollouts.group, 1)
         before = torch.cat([first, states[:, :, :-1]], 2).flatten(0, 1)
         logits = self.thinker.logits(before, self.allowed)
         logprobs, spread, full = self._as_written(rollouts, sampling, logits)
-        behind = _picked(foreseen, self._targets_of_rows(problems, samples)).mean(-1)
+        real = self._targets_of_rows(problems, samples)
+        behind = (_picked(mixed, real) + _picked(alone, real)).mean(-1) / 2
         plain = _picked(self._foreseen(hidden), problems.answer).mean(-1, keepdim=True)
         return Scores(logprobs, spread, full, (behind + plain).flatten())
 
