@@ -7,7 +7,8 @@ The plain loop is transformers' GPT-2 with AdamW, by the well-known recipe for a
 1e-3, 100 steps of warm-up, cosine to 1e-4, betas 0.9 and 0.99, weight decay 0.1, gradients clipped
 at 1, 12 passages of 64 a step; 2,500 steps, as after 2,000 it was at 1.92 here. Ours is
 `experiment=normal`: the same shape, batch, text and held-out passages. The two take turns, 20 steps
-each, so that both have the same machine; seconds are those of steps alone, with one thread.
+each, so that both have the same machine, until ours ends; seconds are those of steps alone, with
+one thread, at the pace of that time.
 """
 
 from __future__ import annotations
@@ -132,13 +133,17 @@ def race(text: str, seed: int) -> dict[str, Curve]:
     return curves
 
 
-def reached(curve: Curve) -> tuple[int, float] | None:
-    """Steps and seconds until the level, between two looks by a straight line."""
-    for (step, second, loss), (after, then, lower) in pairwise(curve):
+def reached(curve: Curve) -> int | None:
+    """Steps until the level, between two looks by a straight line."""
+    for (step, _, loss), (after, _, lower) in pairwise(curve):
         if lower <= LEVEL < loss:
-            part = (loss - LEVEL) / (loss - lower)
-            return round(step + part * (after - step)), second + part * (then - second)
+            return round(step + (loss - LEVEL) / (loss - lower) * (after - step))
     return None
+
+
+def pace(curve: Curve, steps: int) -> float:
+    """Seconds a step over the first so many."""
+    return next(second / step for step, second, _ in curve if step >= steps)
 
 
 def table(found: dict[int, dict[str, Curve]]) -> str:
@@ -146,15 +151,16 @@ def table(found: dict[int, dict[str, Curve]]) -> str:
              "|---|---|---|---|---|---|---|"]
     ratios = []
     for seed, curves in sorted(found.items()):
-        times = {name: reached(curve) for name, curve in curves.items()}
+        both = min(curve[-1][0] for curve in curves.values())  # so long they took turns
+        steps = {name: reached(curve) for name, curve in curves.items()}
+        times = {name: (steps[name] or math.nan) * pace(curve, both)
+                 for name, curve in curves.items()}
         for name, curve in curves.items():
-            when, ratio = times[name], ""
-            if name == "ours" and when and times["plain"]:
-                ratios.append(when[1] / times["plain"][1])
-                ratio = f"{ratios[-1]:.2f}"
-            step, second = f"{when[0]:,}" if when else "-", f"{when[1]:.0f}" if when else "-"
-            lines.append(f"| {seed} | {name} | {1000 * curve[-1][1] / curve[-1][0]:.0f} | {step} | "
-                         f"{second} | {curve[-1][2]:.3f} ({curve[-1][0]:,} steps) | {ratio} |")
+            ratio = times["ours"] / times["plain"] if name == "ours" else math.nan
+            ratios += [ratio] * math.isfinite(ratio)
+            lines.append(f"| {seed} | {name} | {1000 * pace(curve, both):.0f} | {steps[name]:,} | "
+                         f"{times[name]:.0f} | {curve[-1][2]:.3f} ({curve[-1][0]:,} steps) | "
+                         f"{f'{ratio:.2f}' if math.isfinite(ratio) else ''} |")
     if ratios:
         lines += ["", f"Ratio of the times to {LEVEL}: {statistics.mean(ratios):.2f} (mean of "
                   f"{len(ratios)} seeds)."]
