@@ -83,9 +83,9 @@ class PassageThinker(Reader):
 
     def foresight(self, problems: Problems, thought: Tensor, samples: int,
                   hidden: Tensor, past: Past) -> tuple[Tensor, Tensor, Tensor]:
-        """(log-probabilities (P, M, m, ordinary vocabulary) of the tokens behind each thought, mixed
-        with what was foreseen without; the same by the thought alone; states (P, M, K, D) behind
-        the tokens of thoughts).
+        """(log-probabilities (P, M, m, ordinary vocabulary) of the tokens behind each thought,
+        mixed with what was foreseen without; the same by the thought alone; states (P, M, K, D)
+        behind the tokens of thoughts).
         """
         assert problems.places is not None
         count = samples // problems.places.shape[1]
