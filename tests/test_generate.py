@@ -241,7 +241,7 @@ def _own_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
-def _until(file: int, wanted: bytes, seconds: float = 40) -> bytes:
+def _until(file: int, wanted: bytes, seconds: float = 180) -> bytes:
     """What a terminal shows up to a word at its end."""
     seen, end = b"", time.monotonic() + seconds
     while not seen.endswith(wanted):

@@ -47,7 +47,7 @@ class Text:
 
     @property
     def answer_length(self) -> int:
-        return self.config.ahead
+        return 0  # what is behind a place lies in the passage
 
     def sample(self, count: int, generator: torch.Generator) -> Problems:
         """`count` passages that begin anywhere in the training text."""
