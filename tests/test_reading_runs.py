@@ -47,7 +47,7 @@ def test_a_normal_model_learns_text(words: str, run: Door) -> None:
                        *words.split())
     assert code == 0, err
     losses = [line["val/loss"] for line in lines() if "val/loss" in line]
-    assert losses[-1] < losses[0] - 0.03
+    assert losses[-1] < min(losses[0], 0.8 * lines()[0]["loss"])
     per_byte = summary()["metrics"]["val/bits_per_byte"]
     assert per_byte == pytest.approx(losses[-1] / 0.6931, rel=1e-3) or "trie" in words
     assert all(known(name) for line in lines() for name in line)
