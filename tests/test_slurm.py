@@ -128,7 +128,7 @@ def test_jobs_on_overcap_make_room_and_come_back(tmp_path: Path) -> None:
 def test_a_study_on_slurm_goes_on_with_the_jobs_it_finds_there(tmp_path: Path) -> None:
     """The call that began it is killed while its jobs run; the next one waits for them."""
     words = ["hydra/sweeper=optuna", "trainer.lr=tag(log, interval(1e-3, 1e-1))",
-             "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=2", "trainer.max_steps=300"]
+             "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=2", "trainer.max_steps=2000"]
     first = sent(tmp_path, *words)
     until(lambda: min(steps(first.run(0)), steps(first.run(1))) >= 5)
     first.process.kill()
