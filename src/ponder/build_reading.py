@@ -7,12 +7,15 @@ from pathlib import Path
 from ponder.build_text import build_rules
 from ponder.checkpoint import load_attached, load_model
 from ponder.config import Config
+from ponder.errors import UserError
 from ponder.models.passages import PassageThinker
 from ponder.models.policy import Rules
 from ponder.models.reader import Reader
 from ponder.models.transformer import Transformer
+from ponder.models.widen import widened
+from ponder.tasks.corpus import Corpus
 from ponder.tasks.text import Text
-from ponder.tokens.pieces import PieceVocabulary
+from ponder.tokens.pieces import PieceVocabulary, load_pieces
 
 
 def build_reader(config: Config, task: Text, net: Transformer) -> Reader:
@@ -30,6 +33,19 @@ def build_reader(config: Config, task: Text, net: Transformer) -> Reader:
 
 def unthinking_reader(config: Config, task: Text) -> PassageThinker:
     """The reference model, which foresees without thoughts."""
-    net = load_model(Path(config.model.ref_name or ""), "model.ref_name")
-    vocabulary = PieceVocabulary(task.vocabulary.pieces, 0)
+    net, vocabulary = unthinking_network(config, task)
     return PassageThinker(net, vocabulary, Rules(0, False), task.config.ahead, False)
+
+
+def unthinking_network(config: Config, task: Text | Corpus) -> tuple[Transformer, PieceVocabulary]:
+    """The network of `model.ref_name`, which knows no thought tokens, and its vocabulary. Raises
+    `UserError` where it cuts text into other pieces than the thinker.
+    """
+    path, key = Path(config.model.ref_name or ""), "model.ref_name"
+    pieces = load_pieces(path, key)
+    if pieces.state() != task.vocabulary.pieces.state():
+        raise UserError(f"{key}={path}: found other tokens than those of the thinker; legal: a "
+                        "model that cuts text into the same, such as the one it began as")
+    vocabulary = PieceVocabulary(pieces, 0)
+    positions = task.question_length + config.thinker.tokens + 1
+    return widened(load_model(path, key), len(vocabulary), positions), vocabulary

@@ -14,8 +14,7 @@ from ponder.models.branches import branch
 from ponder.models.passages import PassageThinker
 from ponder.models.policy import Policy
 from ponder.models.transformer import Past
-from ponder.processes import several, share, together
-from ponder.rollout import Sampler, choose, uniform
+from ponder.rollout import Sampler, choose, in_shares, uniform
 from ponder.types import Problems, Rollouts
 
 AT_ONCE = 512  # branches that fit the caches of a CPU
@@ -70,14 +69,8 @@ def think_behind(policy: PassageThinker, problems: Problems, samples: int, sampl
                          device=problems.question.device)
     logprobs = torch.zeros(len(thought), count, device=thought.device)
     numbers = uniform(thought[:, :-1], sampling, generator)
-    part = share(len(problems))
-    own = slice(part.start * branches, part.stop * branches)
-    if part:
-        _write(policy, problems[slice(part.start, part.stop)], samples, sampling, numbers[own],
-               thought[own], logprobs[own])
-    if several():
-        thought[:own.start] = thought[own.stop:] = 0
-        thought, logprobs = together(thought), together(logprobs)
+    thought, logprobs = in_shares(len(problems), thought, logprobs, lambda some, own: _write(
+        policy, problems[some], samples, sampling, numbers[own], thought[own], logprobs[own]))
     chosen = thought[:, :-1] != problems.pad
     return Rollouts(problems, branches, thought, chosen, logprobs, learn=chosen)
 

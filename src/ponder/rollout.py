@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -38,18 +39,27 @@ def sample(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
         if rules.stops:
             short = samples * rules.tokens <= SIDE_BY_SIDE // 4  # leaving would save nothing
             fill = _sample_together if short else _sample_leaving
-        part = share(len(problems))
-        own = slice(part.start * samples, part.stop * samples)
-        if part:
-            fill(policy, problems[slice(part.start, part.stop)], samples, sampling, noise[own],
-                 thought[own], logprobs[own])
-        if several():
-            thought[:own.start] = thought[own.stop:] = 0
-            thought, logprobs = together(thought), together(logprobs)
+        thought, logprobs = in_shares(len(problems), thought, logprobs, lambda some, own: fill(
+            policy, problems[some], samples, sampling, noise[own], thought[own], logprobs[own]))
     else:
         thought[:, 0] = policy.end
     chosen = thought[:, :-1] != problems.pad
     return Rollouts(problems, samples, thought, chosen, logprobs, learn=chosen)
+
+
+def in_shares(problems: int, thought: Tensor, logprobs: Tensor,
+              fill: Callable[[slice, slice], None]) -> tuple[Tensor, Tensor]:
+    """Thoughts (B, K + 1) and log-probabilities (B, K), which `fill` writes for some problems and
+    their rows. Of several processes each writes its share, and all have the whole.
+    """
+    each, part = len(thought) // max(problems, 1), share(problems)
+    own = slice(part.start * each, part.stop * each)
+    if part:
+        fill(slice(part.start, part.stop), own)
+    if several():
+        thought[:own.start] = thought[own.stop:] = 0
+        thought, logprobs = together(thought), together(logprobs)
+    return thought, logprobs
 
 
 def greedy(policy: Policy, problems: Problems) -> Rollouts:
