@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as some
 from omegaconf import OmegaConf
 
@@ -72,8 +72,10 @@ def test_a_character_of_several_tokens_waits_until_it_is_whole() -> None:
     assert spelling.end() == []
 
 
-@settings(deadline=None)
-@given(some.lists(some.integers(2, 257), max_size=40))
+@settings(deadline=None, max_examples=1000)
+@given(some.lists(some.one_of(some.integers(2, 257), some.sampled_from(WORDS.encode("é日🙂"))),
+                  max_size=40))
+@example([96, 96, 96, 96, 158, 96, 96])
 def test_token_by_token_the_text_is_that_of_all_tokens(tokens: list[int]) -> None:
     """Also where the bytes are no text."""
     said = "".join(part.text for part in spelt(WORDS.text, tokens))

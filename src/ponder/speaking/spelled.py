@@ -12,7 +12,8 @@ OPEN = "<think>"  # models that think in words do it between this and </think>
 TORN = "\ufffd"  # the end of bytes that are no whole character yet
 _TAG = re.compile(r"(</?\w+>)")
 _BEGUN = re.compile(r"<(/?\w{0,16})?$")
-LONGEST = 6  # tokens that a character may be spread over
+BYTES = 4  # of a character, and tokens that it may be spread over, as each has one at least
+HOPELESS = 12  # tokens without a character between them
 
 
 class Part(NamedTuple):
@@ -36,7 +37,7 @@ class Spelt:
     def add(self, token: int) -> list[Part]:
         """The parts that are certain now."""
         self.tokens.append(token)
-        self.waiting += self._text(len(self.tokens) - self.new < LONGEST)
+        self.waiting += self._text(self._whole())
         begun = _BEGUN.search(self.waiting)
         sure = self.waiting[:begun.start()] if begun else self.waiting
         self.waiting = self.waiting[len(sure):]
@@ -44,19 +45,33 @@ class Spelt:
 
     def end(self) -> list[Part]:
         """The rest."""
-        rest, self.waiting = self.waiting + self._text(False), ""
+        rest, self.waiting = self.waiting + self._text(len(self.tokens)), ""
         return self._parts(rest)
 
-    def _text(self, patient: bool) -> str:
-        """What the tokens since `new` add to the text; where they end within a character, nothing
-        yet. Only the last few are decoded, with those before them, as spaces hang on neighbours.
+    def _text(self, end: int) -> str:
+        """What the tokens from `new` to `end` add to the text. Only the last few are decoded, with
+        those before them, as spaces hang on neighbours.
         """
         before = self.decode(self.tokens[self.old:self.new])
-        text = self.decode(self.tokens[self.old:])
-        if len(text) <= len(before) or (patient and text.endswith(TORN)):
+        text = self.decode(self.tokens[self.old:end])
+        if len(text) <= len(before):
             return ""
-        self.old, self.new = self.new, len(self.tokens)
+        self.old, self.new = self.new, end
         return text[len(before):]
+
+    def _whole(self) -> int:
+        """Where to cut the tokens, so that no later one changes the text before the cut: behind
+        them all, or before the beginning of a character at their end.
+        """
+        new, end = self.new, len(self.tokens)
+        text = self.decode(self.tokens[new:])
+        if not text.endswith(TORN) or end - new >= HOPELESS:
+            return end
+        if end - new < BYTES:
+            return new
+        cuts = (cut for cut in range(end - BYTES + 1, end)
+                if self.decode(self.tokens[new:cut]) + self.decode(self.tokens[cut:]) == text)
+        return next(cuts, new)
 
     def _parts(self, text: str) -> list[Part]:
         found = []
