@@ -10,7 +10,7 @@ import torch
 
 from ponder.build_corpus import build_corpus, corpus_evaluation, corpus_reward
 from ponder.build_networks import build_unthinking, critic_of, network, reference_of
-from ponder.build_reading import build_reader
+from ponder.build_reading import build_reader, build_running_text, build_text_reader
 from ponder.build_text import (
     build_rules,
     build_text_evaluation,
@@ -29,10 +29,12 @@ from ponder.evaluate_reading import evaluate_reading
 from ponder.latent import Unsaid
 from ponder.learner import Learner
 from ponder.models.author import Author
+from ponder.models.hf import TextModel
 from ponder.models.latent import Continuous, Gumbel
 from ponder.models.policy import Policy
 from ponder.models.reader import Reader
 from ponder.models.text import TextPolicy
+from ponder.models.text_reader import TextReader
 from ponder.places import PlaceSampler
 from ponder.processes import give_memory_back, keep_memory, several
 from ponder.rewards import Reward
@@ -44,7 +46,7 @@ from ponder.strategies import SFT, STRATEGIES, Pathwise, Strategy
 from ponder.tasks import TASKS, Task
 from ponder.tasks.corpus import Corpus
 from ponder.tasks.qa import Qa
-from ponder.tasks.text import Text
+from ponder.tasks.text import ModelText, Text
 from ponder.trainer import Trainer
 from ponder.types import Problems, Rollouts
 
@@ -54,11 +56,11 @@ POLICIES = {"tokens": Policy, "continuous": Continuous, "gumbel": Gumbel}
 
 def build_task(config: Config) -> Task:
     """The task, with as many thought tokens in its vocabulary as the thinker has."""
+    if config.task.name == "text":
+        return build_running_text(config)
     if config.model.kind == "hf":
         return build_text_task(config)
     thoughts = config.thinker.vocabulary if config.thinker.tokens else 0
-    if config.task.name == "text":
-        return Text(config.task, thoughts, config.model.name)
     if config.task.name == "corpus":
         return build_corpus(config)
     return TASKS[config.task.name](config.task, thoughts)
@@ -68,6 +70,8 @@ def build_policy(config: Config, task: Task) -> Policy:
     """Thinker and answerer: new ones, or those of the checkpoint `model.name`."""
     if isinstance(task, Qa):
         return build_text_policy(config, task)
+    if isinstance(task, ModelText):
+        return build_text_reader(config, task)
     thinker = network(config, task, config.model.name)
     if isinstance(task, Text):
         return build_reader(config, task, thinker)
@@ -110,6 +114,8 @@ def build_source(config: Config, task: Task, device: torch.device) -> Source:
                                 "another method")
             return Balanced(config.rollout, task, config.thinker.tokens, device)
         return SEARCHES[method](config.rollout)
+    if config.thinker.tokens == 0 and isinstance(task, Text):
+        return Gold()
     if config.model.kind == "hf":
         return build_writer(config)
     if config.thinker.flows:
@@ -131,7 +137,7 @@ def build_evaluation(config: Config, policy: Policy, task: Task, test: Problems,
         return build_text_evaluation(config, policy, task, test, follow)
     if isinstance(policy, Author) and isinstance(task, Corpus):
         return corpus_evaluation(config, policy, task, test)
-    if isinstance(policy, Reader) and isinstance(task, Text):
+    if isinstance(policy, Reader | TextReader) and isinstance(task, Text):
         return lambda: evaluate_reading(policy, test, task.text.bytes_per_token, config.seed)
     if isinstance(policy, Continuous):
         return lambda: evaluate_latent(policy, test, config.seed)
@@ -150,7 +156,7 @@ def build_trainer(config: Config, task: Task, policy: Policy, device: torch.devi
     gold = config.answerer.learns_from == "gold" and config.thinker.tokens > 0
     if config.trainer.compile:
         for net in {policy.thinker, policy.answerer}:
-            net.compile()
+            (net.base if isinstance(net, TextModel) else net).compile()
     source = build_source(config, task, device)
     if isinstance(policy, TextPolicy) and isinstance(task, Qa):
         source = preloaded(config, policy, task, source)

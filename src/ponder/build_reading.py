@@ -11,11 +11,34 @@ from ponder.errors import UserError
 from ponder.models.passages import PassageThinker
 from ponder.models.policy import Rules
 from ponder.models.reader import Reader
+from ponder.models.text_reader import TextReader
 from ponder.models.transformer import Transformer
 from ponder.models.widen import widened
+from ponder.pretrained import load_text_model, load_vocabulary
 from ponder.tasks.corpus import Corpus
-from ponder.tasks.text import Text
-from ponder.tokens.pieces import PieceVocabulary, load_pieces
+from ponder.tasks.text import ModelText, Text
+from ponder.tokens.pieces import PieceVocabulary, identity, load_pieces
+
+
+def build_running_text(config: Config) -> Text:
+    """Passages in the tokens of a Hugging Face model, of the checkpoint a model begins with, or in
+    those that the text is to be cut into.
+    """
+    if config.model.kind == "hf":
+        return ModelText(config.task, load_vocabulary(config.model))
+    start = None if config.model.name is None else load_pieces(Path(config.model.name))
+    return Text(config.task, config.thinker.vocabulary if config.thinker.tokens else 0, start)
+
+
+def build_text_reader(config: Config, task: ModelText) -> TextReader:
+    """A Hugging Face model that learns text. Raises `UserError` for passages longer than it reads.
+    """
+    net = load_text_model(config.model, len(task.vocabulary))
+    limit = getattr(net.network.config, "max_position_embeddings", None)
+    if limit is not None and config.task.length > limit:
+        raise UserError(f"task.length={config.task.length}: found model.name={config.model.name}, "
+                        f"which reads {limit} tokens at most; legal: at most {limit}")
+    return TextReader(net, task.vocabulary, build_rules(config))
 
 
 def build_reader(config: Config, task: Text, net: Transformer) -> Reader:
@@ -43,7 +66,7 @@ def unthinking_network(config: Config, task: Text | Corpus) -> tuple[Transformer
     """
     path, key = Path(config.model.ref_name or ""), "model.ref_name"
     pieces = load_pieces(path, key)
-    if pieces.state() != task.vocabulary.pieces.state():
+    if identity(pieces) != identity(task.vocabulary.pieces):
         raise UserError(f"{key}={path}: found other tokens than those of the thinker; legal: a "
                         "model that cuts text into the same, such as the one it began as")
     vocabulary = PieceVocabulary(pieces, 0)

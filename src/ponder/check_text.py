@@ -14,14 +14,23 @@ def text_contradictions(config: Config) -> Iterator[str]:
     """Each combination of legal values that means nothing, as the line that says why."""
     if config.task.name != "text":
         return
-    if config.model.kind != "transformer":
-        yield (f"model={config.model.kind}: found task=text, which trains networks of our own; "
-               "legal: a model of kind transformer, such as tiny, small, gpt2")
+    if config.model.kind == "hf":
+        yield from _foreign_need(config)
     if config.task.ahead >= config.task.length:
         yield (f"task.ahead={config.task.ahead}: found no place of a passage with so many next "
                f"tokens; legal: below task.length={config.task.length}")
     if config.thinker.tokens:
         yield from _places_need(config)
+
+
+def _foreign_need(config: Config) -> Iterator[str]:
+    """What only networks of our own do with a text."""
+    if config.thinker.tokens:
+        yield (f"thinker.tokens={config.thinker.tokens}: found model=hf with task=text, where only "
+               "networks of our own think; legal: 0, or a model such as nano, small")
+    if config.task.ahead > 1:
+        yield (f"task.ahead={config.task.ahead}: found model=hf, which foresees the next token; "
+               "legal: 1, or a model such as nano, small")
 
 
 def _places_need(config: Config) -> Iterator[str]:

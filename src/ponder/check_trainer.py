@@ -13,6 +13,9 @@ def trainer_contradictions(config: Config) -> Iterator[str]:
     yield from _rounds_need(config)
     if config.trainer.engine == "trl":
         yield from _trl_needs(config)
+    if config.trainer.compile and config.model.kind == "hf" and config.task.name != "text":
+        yield (f"trainer.compile=true: found model=hf with task={config.task.name}, whose texts "
+               "are of any length; legal: false, or task=text")
     if config.trainer.data_parallel == "shard":
         yield from _shards_need(config)
 

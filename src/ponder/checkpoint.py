@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ponder.errors import UserError
 from ponder.models.policy import Policy
-from ponder.models.text import TextPolicy
+from ponder.models.thinker import TextThinker
 from ponder.models.transformer import Shape, Transformer
 from ponder.pretrained import restore_text_model, save_text_model
 from ponder.sharding import full_weights, shards_of
@@ -61,7 +61,7 @@ def save(policy: Policy, directory: Path, config: dict[str, Any],
 
 def saved_weights(policy: Policy) -> dict[str, Tensor]:
     """What `save` needs of a policy's weights, whole; of several processes all must ask."""
-    adapted = isinstance(policy, TextPolicy) and policy.net.adapted
+    adapted = isinstance(policy, TextThinker) and policy.net.adapted
     trained = {name for name, weight in policy.named_parameters() if weight.requires_grad}
     return full_weights(policy, lambda name: not adapted or name in trained)
 
@@ -84,7 +84,7 @@ def _write_models(policy: Policy, directory: Path, weights: dict[str, Tensor]) -
         return {name.removeprefix(prefix): value for name, value in weights.items()
                 if name.startswith(prefix)}
 
-    if isinstance(policy, TextPolicy):
+    if isinstance(policy, TextThinker):
         save_text_model(policy.net, directory, policy.vocabulary, of("thinker.model."))
         return
     save_pretrained(policy.thinker, directory, policy.vocabulary, of("thinker."))
@@ -157,7 +157,7 @@ def _save_tokenizer(directory: Path, vocabulary: Vocabulary) -> None:
 
 def restore(policy: Policy, directory: Path) -> None:
     """Give a policy the weights of its own earlier checkpoint."""
-    if isinstance(policy, TextPolicy):
+    if isinstance(policy, TextThinker):
         restore_text_model(policy.net, directory)
         return
     nets = {directory: policy.thinker, directory / "answerer": policy.answerer}

@@ -13,7 +13,8 @@ from rich.text import Text
 
 from ponder.spelling import COLOURS, pieces
 
-SHOWN = (("loss", "loss", ".3f"), ("accuracy", "accuracy", ".4f"),
+SHOWN = (("loss", "loss", ".3f"), ("val/loss", "held-out loss", ".3f"),
+         ("accuracy", "accuracy", ".4f"),
          ("thought_entropy", "entropy", ".2f"), ("steps_per_second", "steps/s", ".1f"),
          ("rollouts_per_second", "rollouts/s", ".0f"))
 

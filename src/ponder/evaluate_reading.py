@@ -14,6 +14,7 @@ from ponder.evaluate import NECESSITY, Evaluation, replacements, thought_statist
 from ponder.maths import GREEDY
 from ponder.models.passages import PassageThinker
 from ponder.models.reader import Reader
+from ponder.models.text_reader import TextReader
 from ponder.places import every_place, think_behind
 from ponder.rollout import given
 from ponder.types import Problems
@@ -24,7 +25,7 @@ SHOWN = 200  # passages of which the table has a row
 
 
 @torch.no_grad()
-def evaluate_reading(policy: Reader, problems: Problems, bytes_per_token: float,
+def evaluate_reading(policy: Reader | TextReader, problems: Problems, bytes_per_token: float,
                      seed: int = 0) -> Evaluation:
     """val/loss in nats a token and its standard error over passages, bits per byte of text, and
     accuracy: the share of places whose next token was the likeliest one.
@@ -53,13 +54,13 @@ def evaluate_reading(policy: Reader, problems: Problems, bytes_per_token: float,
 Found = tuple[Tensor, Tensor, dict[str, float], list[dict[str, Any]]]  # loss, right (P, T); ...
 
 
-def _plain(policy: Reader, problems: Problems) -> Found:
+def _plain(policy: Reader | TextReader, problems: Problems) -> Found:
     losses, guesses = [], []
     for start in range(0, len(problems), ROWS_AT_ONCE):
         part = problems[slice(start, start + ROWS_AT_ONCE)]
-        logits = policy.next_logits(part)
-        losses.append(-logits.log_softmax(-1).gather(-1, part.answer[..., None])[..., 0])
-        guesses.append(logits.argmax(-1))
+        loss, likeliest = policy.foresee(part)
+        losses.append(loss)
+        guesses.append(likeliest)
     guess = torch.cat(guesses)
     return (torch.cat(losses), guess == problems.answer, {},
             _rows(policy, problems, guess[:, -1], None))
@@ -112,7 +113,7 @@ def _first_tokens(policy: PassageThinker, parts: list[Problems], thought: Tensor
     return loss, right, guess
 
 
-def _rows(policy: Reader, problems: Problems, guess: Tensor,
+def _rows(policy: Reader | TextReader, problems: Problems, guess: Tensor,
           thought: Tensor | None) -> list[dict[str, Any]]:
     """A passage, the thought (P, K + 1) and the guess (P,) behind its last place."""
     text, end = policy.vocabulary.text, problems.answer.shape[1]

@@ -32,7 +32,8 @@ def sample(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
     rows = len(problems) * samples
     thought = torch.full((rows, rules.tokens + 1), problems.pad, device=problems.question.device)
     logprobs = torch.zeros(rows, rules.tokens, device=thought.device,
-                           dtype=torch.promote_types(torch.float32, policy.thinker.head.dtype))
+                           dtype=torch.promote_types(
+                               torch.float32, next(policy.thinker.parameters()).dtype))
     if rules.tokens:
         noise = uniform(thought[:, :-1], sampling, generator)
         fill = _sample_fixed

@@ -25,8 +25,17 @@ def summarise(config: Config, directory: Path, policy: Policy, found: Evaluation
 
 
 def verdict(found: Evaluation) -> str:
-    """How much the answers need the thoughts, in one line, and the accuracy in another."""
-    if "accuracy" not in found.metrics:
+    """How much the answers need the thoughts, in one line, and the accuracy in another; of running
+    text the loss, too.
+    """
+    told = found.metrics
+    if "accuracy" not in told:
         return "not evaluated"
-    table = "  ".join(f"{name} {value:.3f}" for name, value in found.necessity.items())
-    return f"accuracy with thoughts {table}\naccuracy {found.metrics['accuracy']:.4f}"
+    lines = [f"accuracy {told['accuracy']:.4f}"]
+    if "val/bits_per_byte" in told:
+        lines[0] = (f"held-out loss {told['val/loss']:.4f} nats a token, "
+                    f"{told['val/bits_per_byte']:.4f} bits per byte, {lines[0]}")
+    if found.necessity:
+        table = "  ".join(f"{name} {value:.3f}" for name, value in found.necessity.items())
+        lines.insert(0, f"accuracy with thoughts {table}")
+    return "\n".join(lines)

@@ -7,9 +7,11 @@ takes the one token that every row writes next.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -18,6 +20,7 @@ from ponder.maths import Sampling, at_least_float32, distribution, entropy
 from ponder.models.segments import NAME, Buffer, Reading, Segment, library, register
 
 ROWS = 512  # decisions whose logits are in memory at once
+Found = TypeVar("Found")
 
 
 class TextModel(nn.Module):
@@ -64,18 +67,23 @@ class TextModel(nn.Module):
 
     def logprobs(self, states: Tensor, target: Tensor, sampling: Sampling) -> Tensor:
         """(M, 2): log-probability of each token (M,) after its state (M, D), and the entropy there.
-
-        Logits are made a part at a time, and again in the backward pass: a vocabulary is wide.
         """
         def part(some: Tensor, tokens: Tensor) -> Tensor:
             logprobs = distribution(at_least_float32(self.logits(some)), sampling, keep=tokens)
             spread = entropy(logprobs if self.entropy_learns else logprobs.detach())
             return torch.stack([logprobs.gather(1, tokens[:, None])[:, 0], spread], 1)
 
-        again = torch.is_grad_enabled() and states.requires_grad
-        return torch.cat([checkpoint(part, *pair, use_reentrant=False) if again  # type: ignore[misc]
-                          else part(*pair)
-                          for pair in zip(states.split(ROWS), target.split(ROWS), strict=True)])
+        return torch.cat(_in_parts(part, states, target))
+
+    def foresee(self, states: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """(-log p (M,) of each token (M,) after its state (M, D) in nats, the likeliest one (M,)).
+        """
+        def part(some: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+            logits = at_least_float32(self.logits(some))
+            return F.cross_entropy(logits, tokens, reduction="none"), logits.argmax(-1)
+
+        losses, likeliest = zip(*_in_parts(part, states, target), strict=True)
+        return torch.cat(losses), torch.cat(likeliest)
 
     def adapt(self, config: HfConfig) -> None:
         """Freeze the weights and put new LoRA adapters on them; they begin by changing nothing.
@@ -106,7 +114,8 @@ class TextModel(nn.Module):
         row is read without its gaps, and states on padding are 0.
         """
         if mask is None:
-            return self._read(tokens, torch.ones_like(tokens, dtype=torch.bool), past or [], keep)
+            return self._read(tokens, torch.ones_like(tokens, dtype=torch.bool), past or [], keep,
+                              whole=True)
         width = max(int(mask.sum(1).max()), 1)
         if width == tokens.shape[1]:
             return self._read(tokens, mask, past or [], keep)
@@ -117,14 +126,15 @@ class TextModel(nn.Module):
         return hidden, segment
 
     def _read(self, tokens: Tensor, mask: Tensor, past: list[Segment], keep: bool,
-              ) -> tuple[Tensor, Segment]:
-        """`read` of every column."""
+              whole: bool = False) -> tuple[Tensor, Segment]:
+        """`read` of every column; whole: there is no padding."""
         before = self._before(past, len(tokens)).to(tokens.device)
         length = before + mask.sum(1)
         segment = Segment(mask, length)
         positions = (before[:, None] + mask.long().cumsum(1) - 1).clamp_min(0)
         tokens = tokens.masked_fill(~mask, 0)  # padding is no word, and nobody sees it
-        hidden = self.run(tokens, positions, Reading(past, mask, segment if keep else None))
+        hidden = self.run(tokens, positions, Reading(past, mask, segment if keep else None,
+                                                    whole=whole))
         return hidden, segment
 
     def write(self, tokens: Tensor, buffer: Buffer, past: list[Segment], seen: int,
@@ -195,3 +205,14 @@ class TextModel(nn.Module):
             yield
         finally:
             self.network.set_attn_implementation(before)  # type: ignore[operator]
+
+
+def _in_parts(part: Callable[[Tensor, Tensor], Found], states: Tensor, target: Tensor,
+              ) -> list[Found]:
+    """What `part` makes of states (M, D) and their tokens (M,), some at a time. Their logits are
+    made again in the backward pass: a vocabulary is wide.
+    """
+    again = torch.is_grad_enabled() and states.requires_grad
+    return [checkpoint(part, *pair, use_reentrant=False) if again  # type: ignore[misc]
+            else part(*pair)
+            for pair in zip(states.split(ROWS), target.split(ROWS), strict=True)]

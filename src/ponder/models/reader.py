@@ -56,6 +56,11 @@ class Reader(Policy):
     def _logits(self, net: Transformer, hidden: Tensor) -> Tensor:
         return at_least_float32(net.logits(hidden, slice(0, self.vocabulary.end)))
 
+    def foresee(self, problems: Problems) -> tuple[Tensor, Tensor]:
+        """(-log p (P, T) of the next token of every place in nats, the likeliest token (P, T))."""
+        logits = self.next_logits(problems)
+        return _surprise(logits, problems.answer), logits.argmax(-1)
+
     def surprise(self, problems: Problems, net: Transformer | None = None) -> Tensor:
         """(P, T): -log p of the next token of every place, in nats."""
         return _surprise(self.next_logits(problems, net), problems.answer)

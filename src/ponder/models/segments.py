@@ -97,16 +97,17 @@ class Reading:
 
     A segment of R rows is shared by N / R rows each, side by side. Where groups are uneven, places
     (N,) says where in a full grid of R x `grid` rows each one stands. mask (N, T) is False on
-    padding; with a buffer T = 1, and what it holds is seen too.
+    padding; with a buffer T = 1, and what it holds is seen too. whole: there is no padding, which
+    the mask alone would say only after a look.
 
     No dataclass: FSDP hands layers copies of these, and what they put into `own` would be lost.
     """
 
     def __init__(self, past: list[Segment], mask: Tensor, own: Segment | None = None,
                  buffer: Buffer | None = None, seen: int = 0, places: Tensor | None = None,
-                 grid: int = 1) -> None:
+                 grid: int = 1, whole: bool = False) -> None:
         self.past, self.mask, self.own, self.buffer = past, mask, own, buffer
-        self.seen, self.places, self.grid = seen, places, grid
+        self.seen, self.places, self.grid, self.whole = seen, places, grid, whole
 
 
 def attend(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor,
@@ -119,8 +120,8 @@ def attend(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor,
         reading.own.kv[layer] = key, value
     if not reading.past and reading.buffer is None:
         found = torch.nn.functional.scaled_dot_product_attention(
-            query, key, value, ~_later(reading.mask), scale=scaling, enable_gqa=True,
-            dropout_p=dropout if module.training else 0.0)
+            query, key, value, None if reading.whole else ~_later(reading.mask),
+            dropout if module.training else 0.0, reading.whole, scale=scaling, enable_gqa=True)
         return found.transpose(1, 2), None
     query = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     pairs = [segment.kv[layer] for segment in reading.past]

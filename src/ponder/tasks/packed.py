@@ -34,6 +34,7 @@ from ponder.tokens.pieces import (
     Pieces,
     PieceVocabulary,
     TriePieces,
+    identity,
     pieces_of,
 )
 from ponder.tokens.trie import Trie
@@ -85,7 +86,7 @@ def packed(config: TextTask, pieces: Pieces | None, thoughts: int) -> Packed:
             _cut(config, folder, pieces)
     agreed(None)
     progress = _progress(folder)
-    vocabulary = PieceVocabulary(pieces_of(json.loads((folder / FILE).read_text())), thoughts)
+    vocabulary = PieceVocabulary(pieces or _known(folder), thoughts)
     kind = _kind(vocabulary)
     return Packed(vocabulary, _mapped(folder / "train.bin", kind),
                   _mapped(folder / "test.bin", kind), progress)
@@ -102,7 +103,7 @@ def _identity(config: TextTask, pieces: Pieces | None) -> str:
     files = [(str(Path(name).resolve()), os.stat(name).st_size, os.stat(name).st_mtime_ns)
              for name in config.files] if not config.streamed else []
     said = [{key: getattr(config, key) for key in (*keys, *of_pieces)}, files,
-            None if pieces is None else pieces.state()]
+            None if pieces is None else identity(pieces)]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
 
 
@@ -122,10 +123,14 @@ def _note(folder: Path, name: str, content: Any) -> None:
     os.replace(temporary, folder / name)
 
 
+def _known(folder: Path) -> Pieces:
+    return pieces_of(json.loads((folder / FILE).read_text()))
+
+
 def _learnt(config: TextTask) -> Pieces:
     """Characters or pieces that the beginning of the text teaches."""
     if config.tokens == "hf":
-        return HfPieces(str(config.tokenizer))
+        return HfPieces.load(str(config.tokenizer))
     parts, left = list[str](), config.learn_from
     for text in documents(config):
         parts.append(text[:left])
@@ -143,17 +148,16 @@ def _cut(config: TextTask, folder: Path, pieces: Pieces | None) -> None:
     progress = _progress(folder)
     if progress.done:
         return
-    if not (folder / FILE).is_file():
-        _note(folder, FILE, (pieces or _learnt(config)).state())
-    state = json.loads((folder / FILE).read_text())
-    kind = _kind(PieceVocabulary(pieces_of(state), 0))
+    known = pieces or (_known(folder) if (folder / FILE).is_file() else _learnt(config))
+    _note(folder, FILE, known.state())
+    kind = _kind(PieceVocabulary(known, 0))
     width, total = np.dtype(kind).itemsize, sum(os.stat(name).st_size for name in config.files)
     bar = tqdm(total=total or None, unit="B", unit_scale=True, disable=None,
                desc="text to tokens", initial=progress.train_bytes + progress.test_bytes)
     with (folder / "train.bin").open("ab") as train, (folder / "test.bin").open("ab") as test, bar:
         train.truncate(progress.train_tokens * width)
         test.truncate(progress.test_tokens * width)
-        for last, sides in _in_processes(config, progress.documents, state):
+        for last, sides in _in_processes(config, progress.documents, known):
             for side, file, (ids, size) in zip(SIDES, (train, test), sides, strict=True):
                 file.write(ids.astype(kind).tobytes())
                 file.flush()
@@ -184,16 +188,16 @@ def _batches(config: TextTask, skip: int) -> Iterator[Batch]:
         yield batch
 
 
-def _in_processes(config: TextTask, skip: int, state: dict[str, Any]) -> Iterator[Cut]:
+def _in_processes(config: TextTask, skip: int, pieces: Pieces) -> Iterator[Cut]:
     """All batches, cut, in order; a text of a few batches is cut here."""
     workers = config.workers or os.cpu_count() or 1
     batches = _batches(config, skip)
     first = list(islice(batches, 4))
-    _begin(state)
+    _begin(pieces)
     yield from map(_encode, first)
     if len(first) < 4:
         return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _begin, (state,)) \
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _begin, (pieces,)) \
         if workers > 1 else nullcontext()
     with pool as hands:
         if hands is None:
@@ -208,9 +212,9 @@ def _in_processes(config: TextTask, skip: int, state: dict[str, Any]) -> Iterato
 _PIECES: list[Pieces] = []  # of this process
 
 
-def _begin(state: dict[str, Any]) -> None:
+def _begin(pieces: Pieces) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    _PIECES[:] = [pieces_of(state)]
+    _PIECES[:] = [pieces]
 
 
 def _encode(batch: Batch) -> Cut:

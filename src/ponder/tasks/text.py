@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,7 +11,8 @@ from torch import Tensor
 from ponder.config.texts import TextTask
 from ponder.errors import UserError
 from ponder.tasks.packed import Ids, packed
-from ponder.tokens.pieces import PieceVocabulary, load_pieces
+from ponder.tokens import TextVocabulary
+from ponder.tokens.pieces import HfPieces, Pieces, PieceVocabulary
 from ponder.types import Problem, Problems
 
 
@@ -20,15 +20,14 @@ class Text:
     """A problem is a passage: question (P, T) holds its tokens, answer (P, T) the next of each.
 
     Passages to learn from begin anywhere; held-out ones stand one behind the other, with even gaps
-    where not all are asked for. `start`: a checkpoint whose pieces the text is cut into.
+    where not all are asked for. pieces are those the text is cut into; None: as its keys say.
     """
 
     labels = None
     epoch_size = None
 
-    def __init__(self, config: TextTask, thoughts: int, start: str | None = None) -> None:
+    def __init__(self, config: TextTask, thoughts: int, pieces: Pieces | None = None) -> None:
         """Raises `UserError` where the text cannot be read, or is shorter than a passage."""
-        pieces = None if start is None else load_pieces(Path(start))
         self.config = config
         self.text = packed(config, pieces, thoughts)
         for side, ids in (("train", self.text.train), ("test", self.text.test)):
@@ -64,8 +63,12 @@ class Text:
 
     def _passages(self, ids: Ids, places: np.ndarray) -> Problems:
         rows = ids[places[:, None] + np.arange(self.config.length + 1)].astype(np.int64)
-        tokens = torch.from_numpy(rows)
+        tokens = self._tokens(torch.from_numpy(rows))
         return Problems(tokens[:, :-1], tokens[:, 1:], None, self.vocabulary.pad)
+
+    def _tokens(self, packed: Tensor) -> Tensor:
+        """What packed ids are in the vocabulary."""
+        return packed
 
     def problems(self) -> list[tuple[str, Problem]]:
         """The held-out passages, and as many to learn from, as text: the last token is asked for.
@@ -84,3 +87,18 @@ class Text:
 
     def examples(self, count: int, generator: torch.Generator) -> Problems:
         return self.sample(count, generator)
+
+
+class ModelText(Text):
+    """The same in the tokens of a Hugging Face model; a document ends in its end-of-sequence."""
+
+    def __init__(self, config: TextTask, vocabulary: TextVocabulary) -> None:
+        super().__init__(config, 0, HfPieces(vocabulary.tokenizer))
+        self.words = vocabulary
+
+    @property
+    def vocabulary(self) -> TextVocabulary:  # type: ignore[override]
+        return self.words
+
+    def _tokens(self, packed: Tensor) -> Tensor:
+        return (packed - 2).where(packed != self.text.vocabulary.end_of_text, self.words.end)

@@ -6,6 +6,7 @@ A piece is a number from 0; in the vocabulary padding and end-of-text come befor
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -80,27 +81,36 @@ class TriePieces:
 class HfPieces:
     """A piece is a token of a tokenizer of Hugging Face."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.names = tuple(tokenizer.convert_ids_to_tokens(range(len(tokenizer))))
+
+    @classmethod
+    def load(cls, name: str) -> HfPieces:
         """Raises `UserError` where there is no such tokenizer."""
         from transformers import AutoTokenizer
 
-        self.name = name
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(name)
+            return cls(AutoTokenizer.from_pretrained(name))
         except Exception as error:  # the network, the hub, the disk: each has errors of its own
             reason = " ".join(str(error).split())[:120]
             raise UserError(f"task.tokenizer={name}: cannot be loaded ({reason}); legal: a name on "
                             "the hub, or a directory with a tokenizer") from None
-        self.names = tuple(self.tokenizer.convert_ids_to_tokens(range(len(self.tokenizer))))
 
     def encode(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False)
+        return self.tokenizer.encode(text, add_special_tokens=False, verbose=False)
 
     def decode(self, pieces: Sequence[int]) -> str:
         return self.tokenizer.decode(list(pieces), clean_up_tokenization_spaces=False)
 
     def state(self) -> dict[str, Any]:
-        return {"kind": "hf", "name": self.name}
+        """With a hash of how it cuts, as a tokenizer of the same name may cut otherwise, and one of
+        another name alike.
+        """
+        inner = getattr(self.tokenizer, "backend_tokenizer", None)
+        said = inner.to_str() if inner is not None else json.dumps(self.names)
+        return {"kind": "hf", "name": self.tokenizer.name_or_path,
+                "sha256": hashlib.sha256(said.encode()).hexdigest()}
 
 
 class PieceVocabulary(Vocabulary):
@@ -144,6 +154,11 @@ class PieceVocabulary(Vocabulary):
         return "".join(said)
 
 
+def identity(pieces: Pieces) -> dict[str, Any]:
+    """What is the same for pieces that cut text alike, whatever they are called."""
+    return {key: value for key, value in pieces.state().items() if key != "name"}
+
+
 def load_pieces(directory: Path, key: str = "model.name") -> Pieces:
     """Those that a checkpoint of a model of text was saved with. Raises `UserError`."""
     path = directory / FILE
@@ -161,4 +176,4 @@ def pieces_of(state: dict[str, Any]) -> Pieces:
         return Characters(state["characters"])
     if state["kind"] == "trie":
         return TriePieces(Trie([token.encode("latin-1") for token in state["tokens"]]))
-    return HfPieces(state["name"])
+    return HfPieces.load(state["name"])
