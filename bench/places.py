@@ -20,7 +20,7 @@ import torch
 
 from paths import ROOT, fill
 from ponder import build
-from ponder.build_networks import build_unthinking
+from ponder.build.networks import build_unthinking
 from ponder.credit import group_advantages
 from ponder.maths import Sampling, correlation
 from ponder.models.passages import PassageThinker

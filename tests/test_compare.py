@@ -19,11 +19,11 @@ from plotly.offline import get_plotlyjs
 
 from conftest import Door
 from ponder.compare import compare, markdown, show, write
-from ponder.compare_page import COLOURS, CURVES, POINTS, drawn, page
+from ponder.compare.gather import curve, gather
+from ponder.compare.groups import Comparison, estimate, mean_curve
+from ponder.compare.page import COLOURS, CURVES, POINTS, drawn, page
+from ponder.compare.settings import settings, settled
 from ponder.errors import UserError
-from ponder.gather import curve, gather
-from ponder.groups import Comparison, estimate, mean_curve
-from ponder.settings import settings, settled
 
 RUN = Path(__file__).resolve().parents[1] / "run.py"
 CONFIG = """\

@@ -17,7 +17,7 @@ from players import gradients, padded_left
 from ponder.config.policy import ThinkerConfig
 from ponder.config.rollouts import SamplerConfig
 from ponder.config.running import TrainerConfig
-from ponder.evaluate_latent import dimensions, evaluate_latent, replacements
+from ponder.evaluate.latent import dimensions, evaluate_latent, replacements
 from ponder.latent import Unsaid, unsaid
 from ponder.learner import Learner
 from ponder.maths import Sampling, straight_through

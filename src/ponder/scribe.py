@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from ponder.console import Plain
-from ponder.evaluate_text import rows_of
+from ponder.evaluate.text import rows_of
 from ponder.log import Log
 from ponder.models.text import TextPolicy
 from ponder.progress import Progress

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ponder import build, checkpoint, resume
-from ponder.build_networks import place
+from ponder.build.networks import place
 from ponder.config import Config
 from ponder.console import Plain, Silent, build_console
 from ponder.errors import UserError

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from ponder.compare.gather import Result
+from ponder.compare.settings import KNOWN, settled
 from ponder.config import GROUPS, OF_THE_CALL
 from ponder.errors import shown
 from ponder.figures import Curve, natural
-from ponder.gather import Result
-from ponder.settings import KNOWN, settled
 
 # Name of a column -> where the number stands in summary.json.
 NUMBERS = {"accuracy": "accuracy", "shuffled": "necessity/shuffled", "dropped": "necessity/dropped",

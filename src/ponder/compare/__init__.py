@@ -11,11 +11,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ponder import compare_page
+from ponder.compare.gather import Gathered, Result, gather
+from ponder.compare.groups import (
+    NUMBERS,
+    Comparison,
+    Group,
+    cell,
+    differing,
+    grouped,
+    held,
+    telling,
+)
+from ponder.compare.page import page
 from ponder.config import Config
 from ponder.errors import UserError, shown
-from ponder.gather import Gathered, Result, gather
-from ponder.groups import NUMBERS, Comparison, Group, cell, differing, grouped, held, telling
 
 ROWS, NAMED = 40, 5  # groups that a terminal shows; files that a note names
 Rows = list[dict[str, Any]]
@@ -131,7 +140,7 @@ def write(path: Path, comparison: Comparison) -> list[Path]:
     Tables have a row a group, and beside them lies `<name>_runs` with a row a run.
     """
     if path.suffix == ".html":
-        path.write_text(compare_page.page(comparison), encoding="utf-8")
+        path.write_text(page(comparison), encoding="utf-8")
         return [path]
     if path.suffix == ".md":
         path.write_text(markdown(comparison), encoding="utf-8")

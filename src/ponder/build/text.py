@@ -12,7 +12,7 @@ import torch
 from ponder.cache import Store
 from ponder.config import Config, writes
 from ponder.evaluate import Evaluation
-from ponder.evaluate_text import evaluate_text
+from ponder.evaluate.text import evaluate_text
 from ponder.models.critic import Critic
 from ponder.models.hf import TextModel
 from ponder.models.policy import Rules

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from ponder.build_corpus import build_corpus, corpus_evaluation, corpus_reward
-from ponder.build_networks import build_unthinking, critic_of, network, reference_of
-from ponder.build_reading import build_reader, build_running_text, build_text_reader
-from ponder.build_text import (
+from ponder.build.corpus import build_corpus, corpus_evaluation, corpus_reward
+from ponder.build.networks import build_unthinking, critic_of, network, reference_of
+from ponder.build.reading import build_reader, build_running_text, build_text_reader
+from ponder.build.text import (
     build_rules,
     build_text_evaluation,
     build_text_policy,
@@ -24,8 +24,8 @@ from ponder.config import Config
 from ponder.config.strategies import Sft
 from ponder.errors import UserError
 from ponder.evaluate import Evaluation, evaluate
-from ponder.evaluate_latent import evaluate_latent
-from ponder.evaluate_reading import evaluate_reading
+from ponder.evaluate.latent import evaluate_latent
+from ponder.evaluate.reading import evaluate_reading
 from ponder.latent import Unsaid
 from ponder.learner import Learner
 from ponder.models.author import Author

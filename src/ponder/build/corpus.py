@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import torch
 
-from ponder.build_reading import unthinking_network
+from ponder.build.reading import unthinking_network
 from ponder.config import Config, writes
 from ponder.evaluate import Evaluation
-from ponder.evaluate_corpus import evaluate_corpus
+from ponder.evaluate.corpus import evaluate_corpus
 from ponder.models.author import Author
 from ponder.models.policy import Rules
 from ponder.rewards import Reward

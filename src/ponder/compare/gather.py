@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ponder.compare.settings import Settings, settings
 from ponder.errors import UserError, shown
 from ponder.figures import Curve, natural
 from ponder.records import finite
-from ponder.settings import Settings, settings
 
 LEGAL = "legal: directories or globs that hold runs, as in runs=[star_runs/a,star_runs/b*]"
 

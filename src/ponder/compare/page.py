@@ -7,10 +7,10 @@ from html import escape
 from typing import Any
 
 from ponder import figures
+from ponder.compare.gather import curve
+from ponder.compare.groups import NUMBERS, Comparison, Group, cell, mean_curve
 from ponder.errors import shown
 from ponder.figures import Curve, note
-from ponder.gather import curve
-from ponder.groups import NUMBERS, Comparison, Group, cell, mean_curve
 
 COLOURS = (*figures.PALETTE[:-1], "#0b8494", "#b08900", "#7048e8", "#a0522d", "#5c7cfa")
 GROUPS, CURVES, POINTS = 40, 40, 300  # rows and bars at first sight; curves, and points of one

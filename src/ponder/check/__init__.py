@@ -9,11 +9,11 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from ponder.check_corpus import corpus_contradictions
-from ponder.check_latent import latent_contradictions
-from ponder.check_prompt import prompt_contradictions
-from ponder.check_text import text_contradictions
-from ponder.check_trainer import trainer_contradictions
+from ponder.check.corpus import corpus_contradictions
+from ponder.check.latent import latent_contradictions
+from ponder.check.prompt import prompt_contradictions
+from ponder.check.text import text_contradictions
+from ponder.check.trainer import trainer_contradictions
 from ponder.config import GROUPS, OF_A_PROMPT, REWARDS, SCHEMAS, VARIANTS, Config, variants
 from ponder.config.policy import thought_count
 from ponder.config.tasks import QUESTIONS
