@@ -23,12 +23,8 @@ def sample(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
            generator: torch.Generator | None = None) -> Rollouts:
     """`samples` thoughts for each problem, drawn from the thinker (or its greedy choice). Of
     several processes each writes its share, and all have the whole.
-
-    A generator of another device than the problems' is not used: the device's own one is.
     """
     rules = policy.rules
-    if generator is not None and generator.device.type != problems.question.device.type:
-        generator = None
     rows = len(problems) * samples
     thought = torch.full((rows, rules.tokens + 1), problems.pad, device=problems.question.device)
     logprobs = torch.zeros(rows, rules.tokens, device=thought.device,
@@ -78,7 +74,11 @@ def given(problems: Problems, thought: Tensor, samples: int = 1,
 
 
 def uniform(thought: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:
-    """Uniform numbers (B, K) that decide every draw, drawn at once."""
+    """Uniform numbers (B, K) that decide every draw, drawn at once. A generator of another device
+    than the thoughts' is not used: the device's own one is.
+    """
+    if generator is not None and generator.device.type != thought.device.type:
+        generator = None
     if sampling.temperature == 0:
         return torch.zeros(thought.shape, device=thought.device)
     return torch.rand(thought.shape, generator=generator, device=thought.device)
