@@ -32,7 +32,8 @@ from ponder.types import Problems, Rollouts
 from pretrain import composed
 
 TURNS = 3
-SIZES = ((1, 64, 1), (1, 128, 4), (1, 256, 4), (8, 64, 1), (8, 128, 1), (8, 256, 1), (8, 256, 4))
+SIZES = tuple((count, length, samples) for count in (1, 8) for samples in (1, 4)
+              for length in (64, 128, 256))
 PAID = {"log-likelihood": ("log_likelihood", "none"),
         "group mean": ("log_likelihood", "group_mean"),
         "no thought": ("gain", "none"), "reference": ("reference", "none")}

@@ -17,7 +17,7 @@ from ponder.models.transformer import Past
 from ponder.rollout import Sampler, choose, in_shares, uniform
 from ponder.types import Problems, Rollouts
 
-AT_ONCE = 512  # branches that fit the caches of a CPU
+AT_ONCE = 256  # branches that fit the caches of a CPU
 
 
 class PlaceSampler(Sampler):
