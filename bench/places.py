@@ -19,8 +19,8 @@ from dataclasses import replace
 import torch
 
 from paths import ROOT, fill
-from ponder import build
-from ponder.build.networks import build_unthinking
+from ponder import builders
+from ponder.builders.networks import build_unthinking
 from ponder.credit import group_advantages
 from ponder.maths import Sampling, correlation
 from ponder.models.passages import PassageThinker
@@ -56,7 +56,7 @@ def speed(config, task, net) -> str:
     lines = ["| passages | tokens of each | thoughts a place | at once (s) | place by place (s) | "
              "ratio |", "|---|---|---|---|---|---|"]
     for count, length, samples in SIZES:
-        policy = PassageThinker(net, task.vocabulary, build.build_rules(config), 1, True)
+        policy = PassageThinker(net, task.vocabulary, builders.build_rules(config), 1, True)
         passages = task.test()[slice(0, count)]
         passages = replace(passages, question=passages.question[:, :length],
                            answer=passages.answer[:, :length])
@@ -101,13 +101,13 @@ def main() -> None:
     config = composed("experiment=supervised_rollout_think", f"task.data={options.text}",
                       f"model.name={options.model}", f"model.ref_name={options.reference}",
                       "task.length=256")
-    task = build.build_task(config)
-    policy, reference = build.build_policy(config, task), build_unthinking(config, task)
+    task = builders.build_task(config)
+    policy, reference = builders.build_policy(config, task), build_unthinking(config, task)
     fast = speed(config, task, policy.thinker)
     fill(ROOT / "docs" / "results.md", "places", fast)
     short = composed("experiment=supervised_rollout_think", f"task.data={options.text}",
                      f"model.name={options.model}", f"model.ref_name={options.reference}")
-    task = build.build_task(short)
+    task = builders.build_task(short)
     pays = whom_it_pays(short, task, policy, reference)
     fill(ROOT / "docs" / "results.md", "easy_tokens", pays)
     print(fast + "\n" + pays)

@@ -31,7 +31,7 @@ import torch
 import torch.nn.functional as F
 
 from paths import ROOT, fill
-from ponder import build
+from ponder import builders
 from ponder.config import register
 from ponder.job import read
 from ponder.progress import Hooks
@@ -63,8 +63,8 @@ def loss_of(forward, test) -> float:
 def ours(config: Any, task: Any, test: Any) -> Iterator[tuple[int, float, float]]:
     """The curve of our loop, a turn at a time."""
     torch.manual_seed(config.seed)
-    policy = build.build_policy(config, task)
-    trainer = build.build_trainer(config, task, policy, torch.device("cpu"))
+    policy = builders.build_policy(config, task)
+    trainer = builders.build_trainer(config, task, policy, torch.device("cpu"))
     limit = [0]
     hooks = Hooks(lambda *_: None, lambda _: None, lambda _: None,
                   stopped=lambda: trainer.progress.step >= limit[0])
@@ -117,7 +117,7 @@ def race(text: str, seed: int) -> dict[str, Curve]:
     config = composed("experiment=normal", f"task.data={text}", f"seed={seed}",
                       "task.test_passages=1000", "trainer.threads=1")
     torch.set_num_threads(1)
-    task = build.build_task(config)
+    task = builders.build_task(config)
     test = task.test()
     runners = {"ours": ours(config, task, test), "plain": plain(config, task, test)}
     curves: dict[str, Curve] = {name: [] for name in runners}

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from conftest import Door
-from ponder.build import text as build_text
+from ponder.builders import text as build_text
 from ponder.config.policy import HfConfig
 from ponder.generate import Writer
 from ponder.maths import GREEDY

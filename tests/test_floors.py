@@ -28,7 +28,7 @@ FLOORS = {
     "trainer": 5, "progress": 5, "collector": 5, "learner": 5, "optimizers": 5, "evaluate": 5,
     "report": 5, "figures": 5, "records": 5, "log": 5, "console": 5, "watch": 5, "checkpoint": 5,
     "resume": 5, "pretrained": 5, "trl_engine": 5,
-    "build": ROOF, "session": ROOF, "scribe": ROOF, "summary": ROOF,
+    "builders": ROOF, "session": ROOF, "scribe": ROOF, "summary": ROOF,
     "actions": ROOF, "compare": ROOF, "cli": ROOF, "job": ROOF, "sweeps": ROOF, "snapshot": ROOF,
     "speaking": ROOF,
 }
@@ -92,8 +92,8 @@ def test_imports_go_down(file: Path) -> None:
 
 
 def test_only_the_roof_builds() -> None:
-    users = {part_of(file) for file in FILES if "build" in parts_imported(file)}
-    assert "actions" in users and users <= {"build", "session", "actions", "cli", "speaking"}
+    users = {part_of(file) for file in FILES if "builders" in parts_imported(file)}
+    assert "actions" in users and users <= {"builders", "session", "actions", "cli", "speaking"}
 
 
 def test_the_ground_floor_is_light() -> None:
@@ -130,8 +130,8 @@ def test_the_reader_of_imports_sees_every_kind(tmp_path: Path,
     monkeypatch.setattr(sys.modules[__name__], "SOURCE", tmp_path)
     (tmp_path / "search").mkdir()
     file = tmp_path / "search" / "x.py"
-    file.write_text("import ponder.types\nfrom ponder import build\nfrom ponder.maths import f\n"
+    file.write_text("import ponder.types\nfrom ponder import builders\nfrom ponder.maths import f\n"
                     "from .tree import g\nfrom .. import rollout\nimport os.path\n"
                     "def h():\n    from ponder.trainer import Trainer\n")
     assert part_of(file) == "search"
-    assert parts_imported(file) == {"types", "build", "maths", "search", "rollout", "trainer"}
+    assert parts_imported(file) == {"types", "builders", "maths", "search", "rollout", "trainer"}

@@ -180,7 +180,7 @@ def test_a_save_that_is_cut_anywhere_leaves_a_whole_checkpoint(
         door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every call to the file system inside a save fails once, as if the power had gone."""
     from ponder import checkpoint
-    from ponder.build import build_policy, build_task
+    from ponder.builders import build_policy, build_task
     from test_runs import composed
 
     config = composed("variant=[think,fixed]", "task.max=10", "model.d_model=8")

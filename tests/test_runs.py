@@ -17,7 +17,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from ponder import build
+from ponder import builders
 from ponder.check import check
 from ponder.cli import CONF
 from ponder.config import VARIANTS, Config, register, variants
@@ -41,9 +41,9 @@ def two_steps(config: Config) -> float:
     """Run two steps; the last loss, which must be finite."""
     check(config)
     torch.manual_seed(config.seed)
-    task = build.build_task(config)
-    policy = build.build_policy(config, task)
-    trainer = build.build_trainer(config, task, policy, torch.device("cpu"))
+    task = builders.build_task(config)
+    policy = builders.build_policy(config, task)
+    trainer = builders.build_trainer(config, task, policy, torch.device("cpu"))
     before = [p.detach().clone() for p in policy.parameters()]
     trainer.fit(Hooks(lambda *_: None, lambda _: 0.0, lambda _: None))
     assert trainer.progress.step == 2

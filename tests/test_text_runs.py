@@ -13,7 +13,7 @@ import torch
 
 import ponder.session
 from conftest import Door
-from ponder.build import text as build_text
+from ponder.builders import text as build_text
 from ponder.metrics import known
 from ponder.scribe import Scribe
 from ponder.writing import Progress as Writing

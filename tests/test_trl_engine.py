@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Door
-from ponder.build import text as build_text
+from ponder.builders import text as build_text
 from ponder.progress import Progress
 from ponder.session import Session
 from questions import file_of, save_language_model

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from ponder import build, checkpoint, processes
+from ponder import builders, checkpoint, processes
 from ponder.config import Config
 from ponder.errors import ERROR, UserError
 from ponder.log import Log, build_mirror
@@ -73,11 +73,11 @@ def train(config: Config, directory: Path) -> float | None:
 
 def evaluate_checkpoint(config: Config, directory: Path) -> float:
     """Evaluate the checkpoint `model.name` on the task's held-out questions."""
-    device = build.build_device(config)
-    task = build.build_task(config)
-    policy = build.build_policy(config, task).to(device)
-    build.use_threads(config, policy)
-    found = build.build_evaluation(config, policy, task, task.test().to(device))()
+    device = builders.build_device(config)
+    task = builders.build_task(config)
+    policy = builders.build_policy(config, task).to(device)
+    builders.use_threads(config, policy)
+    found = builders.build_evaluation(config, policy, task, task.test().to(device))()
     if not processes.leads():
         return found.metrics["accuracy"]
     log = Log(directory, build_mirror(config.logger, directory, asdict(config)))
@@ -94,7 +94,7 @@ def evaluate_checkpoint(config: Config, directory: Path) -> float:
 
 def problems(config: Config, directory: Path) -> None:
     """Write the task's problems to `out`."""
-    rows = build.build_task(config).problems()
+    rows = builders.build_task(config).problems()
     _write(config, f"{len(rows)} problems", lambda path: write_problems(path, rows))
 
 

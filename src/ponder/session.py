@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from ponder import build, checkpoint, resume
-from ponder.build.networks import place
+from ponder import builders, checkpoint, resume
+from ponder.builders.networks import place
 from ponder.config import Config
 from ponder.console import Plain, Silent, build_console
 from ponder.errors import UserError
@@ -50,21 +50,21 @@ class Session:
         self.config, self.directory = config, directory
         self.held = hold(directory) if leads() else None
         self.stopped: Callable[[], bool] = lambda: False
-        self.device = build.build_device(config)
-        self.task: Task = build.build_task(config)
+        self.device = builders.build_device(config)
+        self.task: Task = builders.build_task(config)
         self.test = self.task.test().to(self.device)
-        self.policy: Policy = place(config, build.build_policy(config, self.task),
+        self.policy: Policy = place(config, builders.build_policy(config, self.task),
                                           self.device)
-        build.use_threads(config, self.policy)
-        self.trainer: Trainer = build.build_trainer(config, self.task, self.policy, self.device)
+        builders.use_threads(config, self.policy)
+        self.trainer: Trainer = builders.build_trainer(config, self.task, self.policy, self.device)
         notes: list[str] = []
         length = self._begin(notes.append)
         self.log = self._open_log(length)
         self.console: Plain = build_console(config.trainer.max_steps) if leads() else Silent()
         self.found: Evaluation | None = None
-        self.evaluate = build.build_evaluation(config, self.policy, self.task, self.test,
+        self.evaluate = builders.build_evaluation(config, self.policy, self.task, self.test,
                                                self._follow)
-        self.val = build.build_val_rollouts(config, self.policy, self.task)
+        self.val = builders.build_val_rollouts(config, self.policy, self.task)
         self._follow(self.trainer.source)
         sampled = (config.rollout.kind == "sample" and not config.thinker.flows
                    and config.strategy.name not in ("sft", "exact"))

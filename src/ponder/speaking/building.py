@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from ponder import build
+from ponder import builders
 from ponder.checkpoint import load_model
 from ponder.config import Config
 from ponder.errors import UserError
@@ -27,7 +27,7 @@ def build_speaker(config: Config) -> Speaker:
     """The speaker of `model.name`: a language model of Hugging Face, one of ours on text, or the
     thinker and answerer of a task. Raises `UserError`.
     """
-    path, device = Path(config.model.name), build.build_device(config)
+    path, device = Path(config.model.name), builders.build_device(config)
     if config.model.kind == "hf":
         vocabulary = load_vocabulary(config.model)
         net = load_text_model(config.model, len(vocabulary))
@@ -43,12 +43,12 @@ def build_speaker(config: Config) -> Speaker:
     if hasattr(config.task, "data"):
         config = replace(config, task=replace(config.task, data=None))  # questions are typed
     config = replace(config, model=replace(config.model, ref_name=None))  # nor compared
-    task = build.build_task(config)
-    policy = build.build_policy(config, task)
+    task = builders.build_task(config)
+    policy = builders.build_policy(config, task)
     return Ponderer(_ready(config, policy, device), functools.partial(typed, task))
 
 
 def _ready(config: Config, net: Net, device: torch.device) -> Net:
     """A network on its device, for no more than being asked."""
-    build.use_threads(config, net)
+    builders.use_threads(config, net)
     return net.to(device).requires_grad_(False).eval()

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from ponder.build.corpus import build_corpus, corpus_evaluation, corpus_reward
-from ponder.build.networks import build_unthinking, critic_of, network, reference_of
-from ponder.build.reading import build_reader, build_running_text, build_text_reader
-from ponder.build.text import (
+from ponder.builders.corpus import build_corpus, corpus_evaluation, corpus_reward
+from ponder.builders.networks import build_unthinking, critic_of, network, reference_of
+from ponder.builders.reading import build_reader, build_running_text, build_text_reader
+from ponder.builders.text import (
     build_rules,
     build_text_evaluation,
     build_text_policy,

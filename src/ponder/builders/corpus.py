@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from ponder.build.reading import unthinking_network
+from ponder.builders.reading import unthinking_network
 from ponder.config import Config, writes
 from ponder.evaluate import Evaluation
 from ponder.evaluate.corpus import evaluate_corpus

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from ponder.build.reading import unthinking_reader
-from ponder.build.text import has_leash
+from ponder.builders.reading import unthinking_reader
+from ponder.builders.text import has_leash
 from ponder.checkpoint import load_model
 from ponder.config import Config
 from ponder.errors import UserError

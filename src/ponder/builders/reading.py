@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ponder.build.text import build_rules
+from ponder.builders.text import build_rules
 from ponder.checkpoint import load_attached, load_model
 from ponder.config import Config
 from ponder.errors import UserError
