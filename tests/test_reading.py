@@ -108,6 +108,30 @@ def test_the_end_of_few_documents_is_held_out(tmp_path: Path) -> None:
                                    (0, True, ("0123456789" * 10)[75:])]
 
 
+def test_a_data_set_of_the_hub_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes is what a file of the same rows gives, also where a beginning is passed over."""
+    import datasets
+
+    path, asked = jsonl(tmp_path / "x.jsonl", 50), []
+    real = datasets.load_dataset
+
+    def load(name: str, subset: str | None, split: str, streaming: bool) -> object:
+        asked.append((name, subset, split, streaming))
+        return real("json", data_files=str(path), split=split, streaming=streaming,
+                    cache_dir=str(tmp_path))
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    config = TextTask(data="owner/name", subset="sample-10BT", seed=0)
+    local = TextTask(data=str(path), seed=0)
+    assert list(split(config)) == list(split(local))
+    assert list(split(config, 30)) == list(split(local, 30))
+    assert set(asked) == {("owner/name", "sample-10BT", "train", True)}
+    found, same = packing.packed(config, None, 0), packing.packed(local, None, 0)
+    assert found.train.tolist() == same.train.tolist()
+    with pytest.raises(UserError, match=r"owner/name, row 1: found no text in task.column=words"):
+        next(split(replace(config, column="words")))
+
+
 def test_a_split_can_be_gone_on_with(tmp_path: Path) -> None:
     config = TextTask(data=str(jsonl(tmp_path / "x.jsonl", 40)), seed=0)
     assert list(split(config, 17)) == list(islice(split(config), 17, None))
