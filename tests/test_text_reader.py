@@ -74,7 +74,8 @@ def test_loss_and_gradient_are_those_of_transformers(kind: str, task: ModelText)
     assert torch.equal(guess, plain(passages.question).logits.argmax(-1))
 
 
-@pytest.mark.parametrize("words", ["", "model.lora_r=4", "trainer.optimizer=muon"])
+@pytest.mark.parametrize("words", ["", "trainer.optimizer=muon", "model.lora_r=4",
+                                   "model.lora_r=4 trainer.optimizer=muon trainer.lr=3e-2"])
 def test_a_language_model_learns_text_and_goes_on(words: str, door: Door) -> None:
     """What is saved opens in plain transformers or peft, and training begins there again."""
     Path("text.txt").write_text(SENTENCE * 60)
@@ -113,8 +114,13 @@ def loss_of(saved: Path, adapted: bool) -> float:
 
 
 def test_it_goes_on_as_if_it_had_never_stopped(door: Door) -> None:
+    """Also with dropout, which is there from the first step to the last, and only where it learns.
+    """
     Path("text.txt").write_text(SENTENCE * 60)
     save_language_model(Path("model"), "gpt2")
+    told = json.loads(Path("model/config.json").read_text())
+    told |= {"attn_pdrop": 0.1, "resid_pdrop": 0.1, "embd_pdrop": 0.1}
+    Path("model/config.json").write_text(json.dumps(told))
     words = [*RUN, "trainer.max_steps=6", "trainer.save_every_n_steps=3"]
     assert door(*words)[0] == 0
     whole = json.loads(Path("run/summary.json").read_text())["weights_sha256"]

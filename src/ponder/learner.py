@@ -59,8 +59,10 @@ class Learner:
         config, policy = self.config, self.policy
         parameters = [p for p in policy.parameters() if p.requires_grad]
         self.optimizer = build_optimizer(config, policy)
-        nets = [policy.thinker, policy.answerer, *([policy.critic] if policy.critic else [])]
+        nets = [policy.thinker, policy.answerer, *([policy.critic] if policy.critic else []),
+                *policy.attached.values()]
         self.players = [list(net.parameters()) for net in dict.fromkeys(nets)]
+        self._learning(False)
         first = parameters if config.reset_model_every_epoch else []
         self.first = [p.detach().clone() for p in first]
 
@@ -85,12 +87,14 @@ class Learner:
         whole = self.denominators(batch)
         losses: Losses = {}
         seen: list[tuple[Rollouts, Scores]] = []
+        self._learning(True)
         for micro in batch:
             with opened(self.policy):
                 scores, parts = self.learn(micro, sampling, whole, step)
             seen.append((micro, scores))
             for name, value in parts.items():
                 losses[name] = losses.get(name, torch.zeros_like(value)) + value.detach()
+        self._learning(False)
         if not is_sharded(self.policy):  # else they were summed as they came
             sum_gradients(self.policy.parameters())
         losses = {name: everywhere(value) for name, value in losses.items()}
@@ -102,6 +106,10 @@ class Learner:
                 observe(self.policy, micro, scores)
             self.optimizer.step()
         return losses
+
+    def _learning(self, learning: bool) -> None:
+        if self.policy.has_modes:
+            self.policy.train(learning)
 
     def learn(self, micro: Rollouts, sampling: Sampling, whole: Denominators, step: int,
               ) -> tuple[Scores, Losses]:

@@ -113,11 +113,11 @@ def mutual_information(a: Tensor, b: Tensor) -> float:
     _, a = a.unique(return_inverse=True)
     _, b = b.unique(return_inverse=True)
     width = int(b.max()) + 1
-    joint = torch.bincount(a * width + b, minlength=(int(a.max()) + 1) * width).view(-1, width)
-    joint = joint.double() / joint.sum()
-    independent = joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)
-    seen = joint > 0
-    return float((joint[seen] * (joint[seen] / independent[seen]).log()).sum().clamp_min(0.0))
+    pairs, count = (a * width + b).unique(return_counts=True)
+    share = count.double() / len(a)
+    of_a, of_b = (torch.bincount(x).double() / len(a) for x in (a, b))
+    independent = of_a[pairs // width] * of_b[pairs % width]
+    return float((share * (share / independent).log()).sum().clamp_min(0.0))
 
 
 def correlation(a: Tensor, b: Tensor) -> Tensor:

@@ -25,9 +25,9 @@ def build_optimizer(config: TrainerConfig, policy: nn.Module) -> torch.optim.Opt
               if weight.dim() == 2 and not any(word in name for word in OUTSIDE)]
     known = {id(weight) for weight in inside}
     rest = [weight for _, weight in named if id(weight) not in known]
-    muon = torch.optim.Muon(inside, lr=config.lr, weight_decay=config.weight_decay,
-                            adjust_lr_fn="match_rms_adamw")
-    return Both([muon, _adamw(config, rest, 0.0)])
+    muon = [torch.optim.Muon(inside, lr=config.lr, weight_decay=config.weight_decay,
+                             adjust_lr_fn="match_rms_adamw")] if inside else []
+    return Both([*muon, *([_adamw(config, rest, 0.0)] if rest else [])])
 
 
 def _adamw(config: TrainerConfig, weights: list[nn.Parameter], decay: float) -> torch.optim.AdamW:

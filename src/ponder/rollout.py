@@ -74,14 +74,13 @@ def given(problems: Problems, thought: Tensor, samples: int = 1,
 
 
 def uniform(thought: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:
-    """Uniform numbers (B, K) that decide every draw, drawn at once. A generator of another device
-    than the thoughts' is not used: the device's own one is.
+    """Uniform numbers (B, K) that decide every draw, drawn at once where the generator is: the same
+    ones on any device.
     """
-    if generator is not None and generator.device.type != thought.device.type:
-        generator = None
     if sampling.temperature == 0:
         return torch.zeros(thought.shape, device=thought.device)
-    return torch.rand(thought.shape, generator=generator, device=thought.device)
+    drawn_on = thought.device if generator is None else generator.device
+    return torch.rand(thought.shape, generator=generator, device=drawn_on).to(thought.device)
 
 
 def choose(policy: Policy, hidden: Tensor, sampling: Sampling,

@@ -25,7 +25,12 @@ def build_running_text(config: Config) -> Text:
     those that the text is to be cut into.
     """
     if config.model.kind == "hf":
-        return ModelText(config.task, load_vocabulary(config.model))
+        vocabulary = load_vocabulary(config.model)
+        if vocabulary.end is None:
+            raise UserError(f"model.name={config.model.name}: found a tokenizer without an "
+                            "end-of-sequence token, which stands between documents; legal: one "
+                            "with it, as model.chat_name=<model>")
+        return ModelText(config.task, vocabulary)
     start = None if config.model.name is None else load_pieces(Path(config.model.name))
     return Text(config.task, config.thinker.vocabulary if config.thinker.tokens else 0, start)
 

@@ -23,8 +23,8 @@ def trainer_contradictions(config: Config) -> Iterator[str]:
 def _rounds_need(config: Config) -> Iterator[str]:
     """What hints and worked examples ask of task and strategy."""
     trainer, task, strategy = config.trainer, config.task, config.strategy
-    if trainer.rationalise and task.name == "add":
-        yield "trainer.rationalise=true: found task=add, which has no hints; legal: false"
+    if trainer.rationalise and task.name in ("add", "text", "corpus"):
+        yield f"trainer.rationalise=true: found task={task.name}, which has no hints; legal: false"
     if trainer.rationalise and (config.thinker.tokens == 0
                                 or getattr(strategy, "keep", "") != "correct"):
         yield ("trainer.rationalise=true: found nothing that keeps right thoughts; legal: with "
@@ -63,6 +63,10 @@ def _shards_need(config: Config) -> Iterator[str]:
     if config.trainer.optimizer == "muon":
         yield ("trainer.data_parallel=shard: found trainer.optimizer=muon, which needs whole "
                "matrices; legal: replicate, or trainer.optimizer=adamw")
+    if config.task.name == "text" and config.model.kind != "hf" and (
+            config.thinker.tokens or config.task.ahead > 1):
+        yield ("trainer.data_parallel=shard: found thoughts or task.ahead on task=text, whose "
+               "small heads are whole; legal: replicate")
     if config.trainer.compile:
         yield ("trainer.data_parallel=shard: found trainer.compile=true, which compiles networks "
                "as a whole; legal: replicate, or trainer.compile=false")

@@ -20,7 +20,6 @@ from ponder.rollout import given
 from ponder.types import Problems
 
 ROWS_AT_ONCE = 64
-PLACES_AT_ONCE = 8192
 SHOWN = 200  # passages of which the table has a row
 
 
@@ -70,9 +69,7 @@ def _thinking(policy: PassageThinker, problems: Problems, seed: int) -> Found:
     """With the likeliest thought behind every place, and with what may stand in its place."""
     problems = replace(problems, places=every_place(policy, problems))
     assert problems.places is not None
-    at_once = max(1, PLACES_AT_ONCE // problems.places.shape[1])
-    parts = [problems[slice(start, start + at_once)]
-             for start in range(0, len(problems), at_once)]
+    parts = [problems[part] for part in policy.in_parts(problems, problems.places.shape[1])]
     written = [think_behind(policy, part, 1, GREEDY) for part in parts]
     thought = torch.cat([part.thought for part in written])
     rollouts = given(problems, thought, problems.places.shape[1])

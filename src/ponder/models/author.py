@@ -13,7 +13,7 @@ from ponder.models.transformer import Transformer
 from ponder.tokens.pieces import PieceVocabulary
 from ponder.types import Problems, Rollouts
 
-COLUMNS_AT_ONCE = 2**15  # tokens whose logits are there at the same time
+LOGITS_AT_ONCE = 2**24  # that are there at the same time
 
 
 class Author(Policy):
@@ -50,7 +50,8 @@ class Author(Policy):
 
         Thought tokens are cut out before anything is read, so it never sees one.
         """
-        at_once = max(1, COLUMNS_AT_ONCE // (rollouts.samples * rollouts.thought.shape[1]))
+        each = rollouts.samples * rollouts.thought.shape[1] * self.vocabulary.end
+        at_once = max(1, LOGITS_AT_ONCE // each)
         every = torch.arange(len(rollouts.problems), device=rollouts.thought.device)
         return torch.cat([self._plausible(rollouts[part]) for part in every.split(at_once)])
 

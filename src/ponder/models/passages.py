@@ -116,11 +116,16 @@ class PassageThinker(Reader):
         """(log p (B,) of the m tokens behind each thought (B, K + 1) in nats, whether the first of
         them is the likeliest (B,)). By the thought alone: what is mixed would hardly be paid for.
         """
-        hidden, past = self.read(problems)
-        _, foreseen, _ = self.foresight(problems, thought, samples, hidden, past)
-        real = self._targets_of_rows(problems, samples)
-        right = foreseen[:, :, 0].argmax(-1) == real[:, :, 0]
-        return _picked(foreseen, real).sum(-1).flatten(), right.flatten()
+        rows, found = thought.unflatten(0, (len(problems), samples)), []
+        for part in self.in_parts(problems, samples * self.ahead):
+            some = problems[part]
+            _, foreseen, _ = self.foresight(some, rows[part].flatten(0, 1), samples,
+                                            *self.read(some))
+            real = self._targets_of_rows(some, samples)
+            right = foreseen[:, :, 0].argmax(-1) == real[:, :, 0]
+            found.append((_picked(foreseen, real).sum(-1).flatten(), right.flatten()))
+        logprob, right = zip(*found, strict=True)
+        return torch.cat(logprob), torch.cat(right)
 
     def _targets_of_rows(self, problems: Problems, samples: int) -> Tensor:
         """(P, M, m)"""

@@ -31,13 +31,16 @@ class Rules:
 class Policy(nn.Module):
     """Thinker and answerer over one vocabulary; they may be one network.
 
-    answers_in_text says whether answers are in the same language as the thoughts.
+    answers_in_text says whether answers are in the same language as the thoughts, has_modes whether
+    learning differs from all else, by dropout or checkpointing: then it is in the mode of
+    evaluation but where it learns.
 
     judge is the network that scores thoughts: the answerer itself, or a frozen copy of it that
     `refresh` renews (the target network of Q-learning, Mnih et al. 2015).
     """
 
     answers_in_text = False
+    has_modes = False
 
     def __init__(self, thinker: Transformer, answerer: Transformer | None, vocabulary: Vocabulary,
                  rules: Rules, frozen: bool = False, critic: Critic | None = None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,6 +13,8 @@ from ponder.models.policy import Policy, Rules
 from ponder.models.transformer import Transformer
 from ponder.tokens import Vocabulary
 from ponder.types import Problems, Rollouts, Scores
+
+LOGITS_AT_ONCE = 2**24  # that are looked at at the same time
 
 
 class Further(nn.Module):
@@ -56,22 +60,31 @@ class Reader(Policy):
     def _logits(self, net: Transformer, hidden: Tensor) -> Tensor:
         return at_least_float32(net.logits(hidden, slice(0, self.vocabulary.end)))
 
-    def foresee(self, problems: Problems) -> tuple[Tensor, Tensor]:
+    def foresee(self, problems: Problems, net: Transformer | None = None,
+                ) -> tuple[Tensor, Tensor]:
         """(-log p (P, T) of the next token of every place in nats, the likeliest token (P, T))."""
-        logits = self.next_logits(problems)
-        return _surprise(logits, problems.answer), logits.argmax(-1)
+        found = []
+        for part in self.in_parts(problems, problems.question.shape[1]):
+            logits = self.next_logits(problems[part], net)
+            found.append((_surprise(logits, problems.answer[part]), logits.argmax(-1)))
+        surprise, likeliest = zip(*found, strict=True)
+        return torch.cat(surprise), torch.cat(likeliest)
+
+    def in_parts(self, problems: Problems, each: int) -> Iterator[slice]:
+        """Some problems at a time, as their logits are many: those of `each` tokens a problem."""
+        count = max(1, LOGITS_AT_ONCE // (each * self.vocabulary.end))
+        return (slice(start, start + count) for start in range(0, len(problems), count))
 
     def surprise(self, problems: Problems, net: Transformer | None = None) -> Tensor:
         """(P, T): -log p of the next token of every place, in nats."""
-        return _surprise(self.next_logits(problems, net), problems.answer)
+        return self.foresee(problems, net)[0]
 
     def answer(self, problems: Problems, thought: Tensor, samples: int = 1,
                net: Transformer | None = None, ragged: bool | None = None,
                ) -> tuple[Tensor, Tensor]:
         """(mean log p (P,) of a token of the passage in nats, whether all were the likeliest)."""
-        logits = self.next_logits(problems, net)
-        right = (logits.argmax(-1) == problems.answer).all(1)
-        return -_surprise(logits, problems.answer).mean(1), right
+        surprise, likeliest = self.foresee(problems, net)
+        return -surprise.mean(1), (likeliest == problems.answer).all(1)
 
     def score(self, rollouts: Rollouts, sampling: Sampling,
               answer_thought: Tensor | None = None) -> Scores:

@@ -27,6 +27,7 @@ class TextThinker(Policy):
     """
 
     answers_in_text = True
+    has_modes = True
     vocabulary: TextVocabulary  # type: ignore[assignment]
 
     def __init__(self, net: TextModel, vocabulary: TextVocabulary, rules: Rules,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -12,6 +13,7 @@ from ponder.config.texts import TextTask
 from ponder.errors import UserError
 from ponder.tasks.numbers import in_share
 
+HALVES = re.compile("[\ud800-\udfff]")  # of characters; JSON may hold one alone, UTF-8 may not
 FEW = 20  # of fewer documents the end of each is held out, and not some as a whole
 
 
@@ -91,7 +93,7 @@ def _cell(where: str, row: Any, column: str) -> str:
         found = ", ".join(map(str, row)) if isinstance(row, dict) else type(row).__name__
         raise UserError(f"{where}: found no text in task.column={column}; legal: a column that "
                         f"holds text, of {found}")
-    return value
+    return HALVES.sub("\ufffd", value)
 
 
 def split(config: TextTask, skip: int = 0) -> Iterator[tuple[int, bool, str]]:

@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ponder.config.texts import TextTask
-from ponder.processes import agreed, leads
 from ponder.tasks.documents import documents, split
 from ponder.tokens.pieces import (
     FILE,
@@ -74,17 +73,18 @@ class Packed:
 
 
 def packed(config: TextTask, pieces: Pieces | None, thoughts: int) -> Packed:
-    """The text of `config`, cut by pieces, or by those it asks for. Of several processes one cuts.
+    """The text of `config`, cut by pieces, or by those it asks for. Of several processes, or runs,
+    one cuts and the others wait for as long as that takes.
 
     Raises `UserError` where the text cannot be read.
     """
+    if pieces is None and config.tokens == "hf":
+        pieces = HfPieces.load(str(config.tokenizer))
     folder = SCRATCH / _identity(config, pieces)
-    if leads():
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be at it
-            _cut(config, folder, pieces)
-    agreed(None)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _cut(config, folder, pieces)
     progress = _progress(folder)
     vocabulary = PieceVocabulary(pieces or _known(folder), thoughts)
     kind = _kind(vocabulary)
@@ -99,7 +99,7 @@ def _mapped(path: Path, kind: type[np.integer]) -> Ids:
 def _identity(config: TextTask, pieces: Pieces | None) -> str:
     """A hash of everything that decides which tokens there are, and where they lie."""
     keys = ("data", "subset", "column", "documents", "held_out", "seed")
-    of_pieces = ("tokens", "tokenizer", "trie_size", "learn_from") if pieces is None else ()
+    of_pieces = ("tokens", "trie_size", "learn_from") if pieces is None else ()
     files = [(str(Path(name).resolve()), os.stat(name).st_size, os.stat(name).st_mtime_ns)
              for name in config.files] if not config.streamed else []
     said = [{key: getattr(config, key) for key in (*keys, *of_pieces)}, files,
@@ -128,9 +128,7 @@ def _known(folder: Path) -> Pieces:
 
 
 def _learnt(config: TextTask) -> Pieces:
-    """Characters or pieces that the beginning of the text teaches."""
-    if config.tokens == "hf":
-        return HfPieces.load(str(config.tokenizer))
+    """Characters or pieces of a trie that the beginning of the text teaches."""
     parts, left = list[str](), config.learn_from
     for text in documents(config):
         parts.append(text[:left])

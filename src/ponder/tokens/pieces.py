@@ -62,7 +62,8 @@ class TriePieces:
     def __init__(self, trie: Trie) -> None:
         self.trie = trie
         names = [token.decode("utf-8", "backslashreplace") for token in trie.tokens]
-        self.names = tuple(name if name not in names[:number] else f"{name}#{number}"
+        first = {name: number for number, name in reversed(list(enumerate(names)))}
+        self.names = tuple(name if first[name] == number else f"{name}#{number}"
                            for number, name in enumerate(names))
 
     def encode(self, text: str) -> list[int]:
@@ -176,4 +177,7 @@ def pieces_of(state: dict[str, Any]) -> Pieces:
         return Characters(state["characters"])
     if state["kind"] == "trie":
         return TriePieces(Trie([token.encode("latin-1") for token in state["tokens"]]))
-    return HfPieces.load(state["name"])
+    pieces = HfPieces.load(state["name"])
+    if pieces.state()["sha256"] != state.get("sha256", pieces.state()["sha256"]):
+        raise ValueError(f"the tokenizer {state['name']} cuts otherwise than it did")
+    return pieces
