@@ -47,14 +47,44 @@ def load_text_model(config: HfConfig, words: int, key: str = "model.name") -> Te
         adapted = (Path(path) / ADAPTER).is_file()
         model = (_adapted if adapted else _plain)(path, config, words)
     net = TextModel(model, words)
+    _must_agree(net, f"{key}={name}")
     if key != "model.name":
         return net.requires_grad_(False)
     if config.lora_r and not net.adapted:
-        net.adapt(config)
+        _adapt(net, config)
     if config.checkpointing:
         net.network.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
         net.network.enable_input_require_grads()  # type: ignore[operator]
     return net
+
+
+def _must_agree(net: TextModel, typed: str) -> None:
+    """Raise `UserError` for a model that this way of reading does not serve: a wrong log p looks
+    like any other.
+    """
+    limit = 1e-3 if net.dtype == torch.float32 else 0.1
+    kind = type(net.network).__name__
+    try:
+        apart = net.apart()
+    except Exception as error:  # each architecture fails in its own way
+        found = f"cannot be read ({' '.join(str(error).split())[:80]})"
+    else:
+        if apart <= limit:
+            return
+        found = f"would have wrong log-probabilities (by {apart:.2g} nats)"
+    raise UserError(f"{typed}: found a {kind}, which {found}; legal: models of transformers that "
+                    "take attention functions, such as Llama, Qwen, Mistral, OLMo, Gemma, GPT-2")
+
+
+def _adapt(net: TextModel, config: HfConfig) -> None:
+    """Put adapters on a model. Raises `UserError` where there are no such modules."""
+    try:
+        net.adapt(config)
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"model.lora_targets=[{','.join(config.lora_targets)}]: found no place for "
+                        f"adapters ({reason[:80]}); legal: all-linear, or ends of names of linear "
+                        "layers, such as q_proj, v_proj") from None
 
 
 def _plain(path: str, config: HfConfig, words: int) -> Any:
@@ -96,7 +126,11 @@ def _begin_rows(weight: torch.Tensor, start: int, end: int, config: HfConfig,
 
 def _adapted(path: str, config: HfConfig, words: int) -> Any:
     """A peft adapter on its base; a second, frozen one of the same weights is the reference."""
-    base = json.loads((Path(path) / ADAPTER).read_text())["base_model_name_or_path"]
+    known = json.loads((Path(path) / ADAPTER).read_text())
+    base = known["base_model_name_or_path"]
+    if config.lora_r not in (0, known["r"]):
+        raise UserError(f"model.lora_r={config.lora_r}: found an adapter of rank {known['r']} in "
+                        f"{path}; legal: {known['r']}, or 0")
     model = library("peft").PeftModel.from_pretrained(
         _plain(resolve(base), config, words), path, is_trainable=True)
     model.load_adapter(path, "reference", is_trainable=False)

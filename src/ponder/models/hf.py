@@ -62,8 +62,13 @@ class TextModel(nn.Module):
         return self.network.get_output_embeddings()  # type: ignore[operator]
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(..., D) -> (..., V)"""
-        return self.head(hidden)[..., :self.words]
+        """(..., D) -> (..., V), scaled (Granite, Cohere) and capped (Gemma) as the model does."""
+        config, found = self.network.config, self.head(hidden)[..., :self.words]
+        scale = getattr(config, "logit_scale", None) or 1.0
+        scale = scale / (getattr(config, "logits_scaling", None) or 1.0)
+        cap = getattr(config, "final_logit_softcapping", None)
+        found = found if scale == 1 else found * scale
+        return found if cap is None else cap * (found / cap).tanh()
 
     def logprobs(self, states: Tensor, target: Tensor, sampling: Sampling) -> Tensor:
         """(M, 2): log-probability of each token (M,) after its state (M, D), and the entropy there.
@@ -84,6 +89,20 @@ class TextModel(nn.Module):
 
         losses, likeliest = zip(*_in_parts(part, states, target), strict=True)
         return torch.cat(losses), torch.cat(likeliest)
+
+    @torch.no_grad()
+    def apart(self) -> float:
+        """How far log p of a few tokens, some behind a segment, is from what `transformers` itself
+        makes of them: the mean distance in nats.
+        """
+        tokens = torch.arange(1, 9, device=self.device)[None]
+        with self.attending("eager"):
+            theirs = self.model(input_ids=tokens, use_cache=False).logits[..., :self.words]
+        first, segment = self.read(tokens[:, :4])
+        rest, _ = self.read(tokens[:, 4:], past=[segment], keep=False)
+        ours = self.logits(torch.cat([first, rest], 1))
+        pair = [at_least_float32(logits).log_softmax(-1) for logits in (ours, theirs)]
+        return float((pair[0] - pair[1]).abs().mean())
 
     def adapt(self, config: HfConfig) -> None:
         """Freeze the weights and put new LoRA adapters on them; they begin by changing nothing.

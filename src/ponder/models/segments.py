@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ponder.errors import UserError
 from ponder.maths import at_least_float32
 
 NAME = "ponder_segments"
@@ -109,39 +110,69 @@ class Reading:
         self.past, self.mask, self.own, self.buffer = past, mask, own, buffer
         self.seen, self.places, self.grid, self.whole = seen, places, grid, whole
 
+    def must_fit(self, window: int) -> None:
+        """Raise `UserError` where more tokens are seen than a window holds."""
+        own = self.mask.shape[1] if self.buffer is None else self.seen
+        width = own + sum(segment.mask.shape[1] for segment in self.past)
+        if width > window:
+            raise UserError(f"model.name: found a text of {width} tokens, where the model sees the "
+                            f"last {window} in some of its layers; legal: at most {window} tokens, "
+                            "or a model without sliding windows")
+
 
 def attend(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor,
            attention_mask: Tensor | None, scaling: float | None = None, dropout: float = 0.0,
-           reading: Reading | None = None, **options: object) -> tuple[Tensor, None]:
-    """An attention function for `transformers`: query (N, H, T, D) -> (N, T, H, D)."""
+           reading: Reading | None = None, softcap: float | None = None,
+           sliding_window: int | None = None, s_aux: Tensor | None = None,
+           **options: object) -> tuple[Tensor, None]:
+    """An attention function for `transformers`: query (N, H, T, D) -> (N, T, H, D).
+
+    softcap bounds scores (Gemma 2); s_aux (H,) is a score that no token has (GPT-OSS). Raises
+    `UserError` where a token would see beyond its sliding window, which is not cut off here.
+    """
     assert reading is not None, "only called by models of ponder"
+    if sliding_window is not None:
+        reading.must_fit(sliding_window)
     layer: int = module.layer_idx  # type: ignore[assignment]
     if reading.own is not None:
         reading.own.kv[layer] = key, value
-    if not reading.past and reading.buffer is None:
+    if not reading.past and reading.buffer is None and softcap is None and s_aux is None:
         found = torch.nn.functional.scaled_dot_product_attention(
             query, key, value, None if reading.whole else ~_later(reading.mask),
             dropout if module.training else 0.0, reading.whole, scale=scaling, enable_gqa=True)
         return found.transpose(1, 2), None
     query = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     pairs = [segment.kv[layer] for segment in reading.past]
-    scores = [_spread(query, keys, reading).masked_fill(_hidden(segment.mask, query, reading),
-                                                        -torch.inf)
-              for segment, (keys, _) in zip(reading.past, pairs, strict=True)]
+    scores = [_capped(_spread(query, keys, reading), softcap).masked_fill(
+        _hidden(segment.mask, query, reading), -torch.inf)
+        for segment, (keys, _) in zip(reading.past, pairs, strict=True)]
     if reading.buffer is None:
-        own_scores = _products(query, key).masked_fill(_later(reading.mask), -torch.inf)
+        own_scores = _capped(_products(query, key), softcap).masked_fill(_later(reading.mask),
+                                                                         -torch.inf)
     else:
         key, value = (x[:, :, :reading.seen] for x in reading.buffer.write(layer, key, value))
         after = torch.arange(reading.seen, device=key.device) > reading.buffer.at[:, None]
-        own_scores = _products(query, key).masked_fill(after[:, None, None], -torch.inf)
-    together = torch.cat([*scores, own_scores], -1)
-    weight = at_least_float32(together).softmax(-1).to(value.dtype)
+        own_scores = _capped(_products(query, key), softcap).masked_fill(after[:, None, None],
+                                                                         -torch.inf)
+    weight = _weights([*scores, own_scores], s_aux).to(value.dtype)
     weight = torch.nn.functional.dropout(weight, dropout, module.training)
     shares = weight.split([x.shape[-1] for x in (*scores, own_scores)], -1)
     found = _mixture(shares[-1], value)
     for share, (_, values) in zip(shares, pairs, strict=False):
         found = found + _spread(share, values, reading, mix=True)
     return found.transpose(1, 2), None
+
+
+def _capped(scores: Tensor, cap: float | None) -> Tensor:
+    return scores if cap is None else cap * (scores / cap).tanh()
+
+
+def _weights(scores: list[Tensor], nobody: Tensor | None) -> Tensor:
+    """(N, H, T, S): one softmax over all scores; what goes to nobody (H,) is lost."""
+    if nobody is None:
+        return at_least_float32(torch.cat(scores, -1)).softmax(-1)
+    lost = nobody[:, None, None].to(scores[0]).expand(*scores[0].shape[:3], 1)
+    return at_least_float32(torch.cat([*scores, lost], -1)).softmax(-1)[..., :-1]
 
 
 def _products(query: Tensor, key: Tensor) -> Tensor:
