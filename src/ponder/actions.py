@@ -12,7 +12,7 @@ import torch
 
 from ponder import builders, checkpoint, processes
 from ponder.config import Config
-from ponder.errors import ERROR, UserError
+from ponder.errors import ERROR, UserError, brief
 from ponder.log import Log, build_mirror
 from ponder.models.text import TextPolicy
 from ponder.pairs import texts_of
@@ -47,7 +47,7 @@ def run(config: Config, directory: Path) -> float | None:
                 (directory / ERROR).write_text("".join(traceback.format_exception(error)))
             raise
         time.sleep(PATIENCE)
-        reason = " ".join(str(error).split())[:160]
+        reason = brief(error, 160)
         raise SystemExit(f"error: another process of this run is not there ({reason})") from None
     finally:
         processes.end()

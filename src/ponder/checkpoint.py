@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ponder.errors import UserError
+from ponder.errors import UserError, brief
 from ponder.models.policy import Policy
 from ponder.models.thinker import TextThinker
 from ponder.models.transformer import Shape, Transformer
@@ -196,7 +196,7 @@ def load_model(directory: Path, key: str = "model.name") -> Transformer:
 
 
 def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:120]
+    return brief(error)
 
 
 def write_json(path: Path, content: Any) -> None:

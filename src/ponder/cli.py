@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
         arguments, notes = modern(_as_begun(arguments))
-        arguments = rewrite(launched(_again(arguments)), CONF)
+        arguments = rewrite(launched(_again(_with_task(arguments))), CONF)
         refuse_words(arguments, CONF)
         for line in notes:
             print(line, file=sys.stderr)
@@ -78,6 +78,20 @@ def _as_begun(arguments: list[str]) -> list[str]:
                         "directory of a run") from None
     return [*begun, *(word for word in arguments if word not in named),
             f"hydra.run.dir={directory}"]
+
+
+def _with_task(arguments: list[str]) -> list[str]:
+    """`action=evaluate model.name=<checkpoint> task.key=...`: the keys are those of its task."""
+    pairs = [word.partition("=") for word in arguments]
+    keys = {key: value for key, _, value in pairs}
+    if keys.get("action") != "evaluate" or "task" in keys or not any(
+            key.startswith("task.") for key in keys):
+        return arguments
+    try:
+        saved = json.loads((Path(keys.get("model.name", "")) / "ponder.json").read_text())
+        return [f"task={saved['config']['task']['name']}", *arguments]
+    except (OSError, ValueError, KeyError, TypeError):
+        return arguments  # what is wrong there is told later
 
 
 def _again(arguments: list[str]) -> list[str]:

@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import io
 import re
+import textwrap
 import typing
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -101,6 +102,11 @@ def _overrides(arguments: list[str]) -> list[Any]:
 # --- after Hydra has refused them --------------------------------------------------------------
 
 
+def brief(error: BaseException, room: int = 120) -> str:
+    """What an error of a library says, in one line of whole words."""
+    return textwrap.shorten(str(error), room, placeholder=" ...")
+
+
 def explain(error: BaseException) -> str | None:
     """One line for an error raised by Hydra or OmegaConf; None where it is not one of theirs."""
     from hydra.errors import HydraException
@@ -126,7 +132,16 @@ def explain(error: BaseException) -> str | None:
     if isinstance(inner, OmegaConfBaseException):
         word = re.search(r"(?:merging override |your config use )([+~]*)(\S.*)", text)
         line = _about_key(inner, *(word.groups() if word else ("", "")))
+        if line and file and "no such key" in line:
+            line += _meant(file.group(1), line.partition(".")[0])
     return where + (line or " ".join(text.split()))
+
+
+def _meant(file: str, group: str) -> str:
+    """What a file of `conf/` chooses of a group, whose keys it sets: another choice has others."""
+    path = Path(__file__).resolve().parents[2] / "conf" / f"{file}.yaml"
+    found = re.search(rf"override /{group}: *(\S+)", path.read_text() if path.is_file() else "")
+    return f", or {group}={found.group(1)}, for which the file is made" if found else ""
 
 
 def _raised_by_hydra(error: BaseException) -> bool:

@@ -11,9 +11,9 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from ponder.config import OF_A_PROMPT
+from ponder.config import BEGUN, OF_A_PROMPT
 from ponder.elsewhere import foreign, written
-from ponder.errors import ERROR, JobFailed, UserError, explain
+from ponder.errors import ERROR, JobFailed, UserError, brief, explain
 from ponder.hold import LOCK, of_another
 from ponder.signals import GivenUp, guard
 from ponder.snapshot import DIFF, note
@@ -80,6 +80,8 @@ def _failure(error: BaseException, directory: Path) -> UserError | JobFailed:
         return error
     line = str(error) if isinstance(error, UserError) else explain(error)
     if line is not None:
+        for file in (directory / BEGUN).glob("*.yaml"):
+            shutil.copy(file, directory / ".hydra")
         if _in_a_sweep():
             (directory / ERROR).write_text(f"{line}\n")
         else:
@@ -146,7 +148,7 @@ def _of_checkpoint(path: Path) -> Any:
                 saved["task"].pop(key, None)
         return restored(saved)
     except Exception as error:
-        reason = " ".join(str(error).split())[:120]
+        reason = brief(error)
         raise UserError(f"{path}: cannot be read ({reason}); legal: the ponder.json of a "
                         "checkpoint of this version") from None
 

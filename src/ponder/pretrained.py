@@ -8,6 +8,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ponder.config.policy import HfConfig
-from ponder.errors import UserError
+from ponder.errors import UserError, brief
 from ponder.models.hf import TextModel
 from ponder.models.segments import library
 from ponder.sharding import shard_like, shards_of
@@ -67,7 +68,7 @@ def _must_agree(net: TextModel, typed: str) -> None:
     try:
         apart = net.apart()
     except Exception as error:  # each architecture fails in its own way
-        found = f"cannot be read ({' '.join(str(error).split())[:80]})"
+        found = f"cannot be read ({brief(error, 80)})"
     else:
         if apart <= limit:
             return
@@ -81,10 +82,10 @@ def _adapt(net: TextModel, config: HfConfig) -> None:
     try:
         net.adapt(config)
     except ValueError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"model.lora_targets=[{','.join(config.lora_targets)}]: found no place for "
-                        f"adapters ({reason[:80]}); legal: all-linear, or ends of names of linear "
-                        "layers, such as q_proj, v_proj") from None
+        typed = f"model.lora_targets=[{','.join(config.lora_targets)}]"
+        raise UserError(f"{typed}: found no place for adapters ({brief(error, 80)}); legal: "
+                        "all-linear, or ends of names of linear layers, such as q_proj, v_proj"
+                        ) from None
 
 
 def _plain(path: str, config: HfConfig, words: int) -> Any:
@@ -173,6 +174,7 @@ def quiet() -> None:
     logging = library("transformers.utils.logging")
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+    warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)  # peft asks
 
 
 @contextlib.contextmanager
@@ -184,7 +186,7 @@ def _named(key: str, name: str | None) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # each of three libraries has many of its own
-        reason = " ".join(str(error).split())[:160]
+        reason = brief(error, 160)
         raise UserError(f"{key}={name}: cannot be read ({reason}); legal: a directory with a model "
                         "or an adapter, or a name on the hub, where that can be reached") from None
 

@@ -44,13 +44,15 @@ PANELS: dict[str, tuple[str, ...]] = {
 }
 POSITIONS, ANSWERS = 8, 200  # the most that heat maps show
 ROLLOUTS, WRONG = 20, 8  # sample rows, wrong ones of them
+OF_THOUGHTS = ("necessity", "language", "meaning")  # sections
 NO_TABLE = "There is no readable val_<step>/generated.csv."
 
 
 def write_report(directory: Path, summary: dict[str, Any], config: dict[str, Any]) -> None:
     """Write `report.html` into a run directory."""
     run = Run(summary, config, read_lines(directory / "metrics.jsonl"), last_rows(directory))
-    body = "\n".join(_section(name, run) for name in SECTIONS)
+    thinks = (config.get("thinker") or {}).get("tokens") != 0
+    body = "\n".join(_section(name, run) for name in SECTIONS if thinks or name not in OF_THOUGHTS)
     title = str(summary.get("run_name") or directory.name)
     (directory / "report.html").write_text(figures.page(title, body), encoding="utf-8")
 

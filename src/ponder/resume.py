@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ponder.checkpoint import file_sha256, write_json
-from ponder.config import OF_THE_CALL, WANDB_ID, WORDS
+from ponder.config import BEGUN, OF_THE_CALL, WANDB_ID, WORDS
 from ponder.errors import UserError
 
 # Keys that say how long, how loud or how safe a run is, and not what it computes.
@@ -129,9 +129,14 @@ def clear(directory: Path) -> None:
 
 
 def remember_words(directory: Path) -> None:
-    """Keep the words this run was begun or gone on with, for `resume=<directory>`."""
+    """Keep the words this run was begun or gone on with, for `resume=<directory>`, and what Hydra
+    made of them: a call that is refused would leave its own in their place.
+    """
     from hydra.core.hydra_config import HydraConfig
 
     if HydraConfig.initialized():
         words = [str(word) for word in HydraConfig.get().overrides.task]
         write_json(directory / WORDS, words)
+        (directory / BEGUN).mkdir(exist_ok=True, parents=True)
+        for file in directory.joinpath(".hydra").glob("*.yaml"):
+            shutil.copy(file, directory / BEGUN)

@@ -70,9 +70,12 @@ class Session:
                    and config.strategy.name not in ("sft", "exact"))
         thoughts = config.thinker.vocabulary if config.thinker.tokens else 0
         self.watch = Watch(thoughts, sampled and thoughts > 0, self.console.note)
+        if config.task.name == "text":
+            self.watch.advice = ""
         parameters = sum(p.numel() for p in self.policy.parameters() if p.requires_grad)
+        kind = {"text": "passages", "corpus": "prompts"}.get(config.task.name, "questions")
         self.console.note(f"{directory}: {parameters:,} parameters, {len(self.test)} held-out "
-                          f"questions, on {self.device}")
+                          f"{kind}, on {self.device}")
         for line in notes:
             self.console.note(line)
 

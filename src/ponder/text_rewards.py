@@ -107,6 +107,9 @@ def _listed(told: tuple[str, ...]) -> frozenset[str]:
         except (OSError, ValueError) as error:
             raise UserError(f"task.words=[{word}]: cannot be read ({error}); legal: words, or .txt "
                             "files in UTF-8") from None
+        if not text.split():
+            raise UserError(f"task.words=[{word}]: found no words in it; legal: words, or .txt "
+                            "files with a word a line")
         found += text.lower().split()
     return frozenset(found)
 

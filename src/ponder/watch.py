@@ -14,12 +14,13 @@ class Watch:
     """Hears every line of numbers; `say` gets each warning once.
 
     vocabulary is the number of thought tokens, explores whether thoughts are sampled to be learnt
-    from (not found or given).
+    from (not found or given), advice what may help where nobody needs the thoughts.
     """
 
     vocabulary: int
     explores: bool
     say: Callable[[str], None]
+    advice: str = "; try variant blind, or reward=gain"
     said: set[str] = field(default_factory=set)
     latest: dict[str, float] = field(default_factory=dict)
     flat: int = 0
@@ -50,7 +51,7 @@ class Watch:
         others = max(metrics[f"necessity/{name}"] for name in ("shuffled", "random", "dropped"))
         if self.vocabulary and own > 0.2 and others > own - 0.02:
             yield "needless", (f"nobody needs the thoughts: accuracy {own:.2f} with own ones, "
-                               f"{others:.2f} with others; try variant blind, or reward=gain")
+                               f"{others:.2f} with others{self.advice}")
         if metrics.get("thought/repetition", 0.0) > 0.9 and metrics["thought/length"] > 3:
             share = metrics["thought/repetition"]
             yield "repetition", (f"{share:.0%} of thought tokens repeat the one before; try "

@@ -32,6 +32,9 @@ def build_running_text(config: Config) -> Text:
                             "with it, as model.chat_name=<model>")
         return ModelText(config.task, vocabulary)
     start = None if config.model.name is None else load_pieces(Path(config.model.name))
+    if start is not None and config.task.tokens not in ("chars", start.state()["kind"]):
+        raise UserError(f"task.tokens={config.task.tokens}: found model.name={config.model.name}, "
+                        f"which reads {start.state()['kind']}; legal: no word about it")
     return Text(config.task, config.thinker.vocabulary if config.thinker.tokens else 0, start)
 
 

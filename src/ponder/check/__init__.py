@@ -100,9 +100,12 @@ def contradictions(config: Config) -> Iterator[str]:
         yield from prompt_contradictions(config)
         yield from _files_must_fit(config)
         return
+    yield from config.task.contradictions()
+    if config.action == "problems":  # which asks the task alone
+        yield from _files_must_fit(config)
+        return
     yield from _variants_need_thought(config)
     yield from latent_contradictions(config)
-    yield from config.task.contradictions()
     yield from corpus_contradictions(config)
     yield from _gold_must_fit(config)
     yield from _learning_needs(config)
@@ -212,7 +215,10 @@ def _model_must_fit(config: Config) -> Iterator[str]:
         unused = key == "model.ref_name" and config.action != "train"
         ours = model.kind == "transformer" and not unused
         if ours and path is not None and not (Path(path) / "config.json").is_file():
-            yield f"{key}={path}: found no config.json there; legal: a checkpoint directory"
+            saved = sorted(Path(path).glob("checkpoint_*"), key=lambda one: one.stat().st_mtime)
+            yield (f"{key}={path}: found " + (
+                f"a run; legal: a checkpoint of it, as {saved[-1]}" if saved else
+                "no config.json there; legal: a checkpoint directory"))
     if config.action == "evaluate" and model.name is None:
         yield ("action=evaluate: found model.name=null; legal: with "
                "model.name=<checkpoint directory>")

@@ -16,7 +16,10 @@ def latent_contradictions(config: Config) -> Iterator[str]:
     if thinker.kind != "tokens" and thinker.tokens == 0:
         yield (f"thinker.kind={thinker.kind}: found thinker.tokens=0; legal: together with think, "
                "as in think=true")
-    if thinker.flows:
+    if thinker.flows and config.task.name in ("text", "corpus"):
+        yield (f"thinker.kind={thinker.kind}: found task={config.task.name}, whose thoughts are "
+               "sampled; legal: tokens")
+    elif thinker.flows:
         kind = f"found thinker.kind={thinker.kind}"
         yield from _learns_from_the_answer(config, kind)
         yield from _networks_must_fit(config, kind)

@@ -28,6 +28,9 @@ def _foreign_need(config: Config) -> Iterator[str]:
     if config.thinker.tokens:
         yield (f"thinker.tokens={config.thinker.tokens}: found model=hf with task=text, where only "
                "networks of our own think; legal: 0, or a model such as nano, small")
+    if config.task.tokens != "chars":
+        yield (f"task.tokens={config.task.tokens}: found model=hf, which reads its own tokens; "
+               "legal: no word about it")
     if config.task.ahead > 1:
         yield (f"task.ahead={config.task.ahead}: found model=hf, which foresees the next token; "
                "legal: 1, or a model such as nano, small")
@@ -36,9 +39,6 @@ def _foreign_need(config: Config) -> Iterator[str]:
 def _places_need(config: Config) -> Iterator[str]:
     """What thoughts behind the places of a passage ask for."""
     answerer, strategy = config.answerer, config.strategy
-    if config.thinker.flows:
-        yield (f"thinker.kind={config.thinker.kind}: found task=text, whose thoughts are sampled; "
-               "legal: tokens")
     if answerer.model != "shared":
         yield (f"answerer.model={answerer.model}: found task=text, where one network thinks and "
                "foresees; legal: shared")

@@ -22,6 +22,7 @@ from ponder.config.tasks import AdditionTask, AddTask, MmluTask, QaTask, gold_le
 from ponder.config.texts import TEXT_REWARDS, CorpusTask, TextTask
 
 WORDS = "words.json"  # in a run directory: the words that run was begun with
+BEGUN = ".hydra/begun"  # of a run: what Hydra made of them, when it was begun or gone on with
 WANDB_ID = "wandb_id"  # in a run directory: under which wandb knows the run
 VARIANTS = ("think", "fixed", "blind", "super", "clean", "search")
 REWARDS = ("log_likelihood", "probability", "exact_match", "gold_thought", "gold_tokens", "softmax",

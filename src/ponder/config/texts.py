@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ponder.config.fields import option
 
+WORD = r"[^\W\d_A-Z]+(?:'[^\W\d_A-Z]+)*"
 DOCUMENTS = (".txt", ".jsonl", ".parquet")
 
 
@@ -54,11 +55,13 @@ class TextTask:
 
     def contradictions(self) -> Iterator[str]:
         """Each combination of legal values that means nothing, as the line that says why."""
-        if self.data is None:
-            yield (f"task.data=null: found no text; legal: task.data=<file> ({', '.join(DOCUMENTS)}"
-                   "), a directory, a glob, or a data set of the hub")
+        if not self.data:
+            yield (f"task.data={'null' if self.data is None else ''}: found no text; legal: "
+                   f"task.data=<file> ({', '.join(DOCUMENTS)}), a directory, a glob, or a data set "
+                   "of the hub")
         elif not self.streamed and not self.files:
-            yield (f"task.data={self.data}: found no such text; legal: files that end in "
+            found = "nothing to read there" if Path(self.data).exists() else "no such text"
+            yield (f"task.data={self.data}: found {found}; legal: files that end in "
                    f"{', '.join(DOCUMENTS[:-1])} or {DOCUMENTS[-1]}, or <owner>/<name> of the hub")
         if self.tokens == "hf" and self.tokenizer is None:
             yield ("task.tokenizer=null: found no tokenizer; legal: a name on the hub or a "
@@ -122,3 +125,6 @@ class CorpusTask(TextTask):
         for word in self.words:
             if word.endswith(".txt") and not Path(word).is_file():
                 yield f"task.words=[{word}]: found no such file; legal: words, or .txt files"
+            elif not word.endswith(".txt") and not re.fullmatch(WORD, word):
+                yield (f"task.words=[{word}]: found no word in lower case; legal: letters, and "
+                       "apostrophes between them, or .txt files")

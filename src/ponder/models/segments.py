@@ -147,13 +147,12 @@ def attend(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor,
         _hidden(segment.mask, query, reading), -torch.inf)
         for segment, (keys, _) in zip(reading.past, pairs, strict=True)]
     if reading.buffer is None:
-        own_scores = _capped(_products(query, key), softcap).masked_fill(_later(reading.mask),
-                                                                         -torch.inf)
+        hidden = _later(reading.mask)
     else:
         key, value = (x[:, :, :reading.seen] for x in reading.buffer.write(layer, key, value))
         after = torch.arange(reading.seen, device=key.device) > reading.buffer.at[:, None]
-        own_scores = _capped(_products(query, key), softcap).masked_fill(after[:, None, None],
-                                                                         -torch.inf)
+        hidden = after[:, None, None]
+    own_scores = _capped(_products(query, key), softcap).masked_fill(hidden, -torch.inf)
     weight = _weights([*scores, own_scores], s_aux).to(value.dtype)
     weight = torch.nn.functional.dropout(weight, dropout, module.training)
     shares = weight.split([x.shape[-1] for x in (*scores, own_scores)], -1)

@@ -40,6 +40,10 @@ def build_speaker(config: Config) -> Speaker:
             raise UserError(f"model.name={path}: found {net.shape.vocabulary} tokens, fewer than "
                             f"its {FILE} names; legal: the two of one checkpoint")
         return Narrator(_ready(config, net, device), PieceVocabulary(pieces, thoughts))
+    if config.thinker.tokens and config.thinker.kind == "continuous":
+        raise UserError(f"model.name={path}: found thinker.kind=continuous, whose thoughts are no "
+                        "words to show; legal: a thinker of tokens (what this one answers, "
+                        "action=evaluate tells)")
     if hasattr(config.task, "data"):
         config = replace(config, task=replace(config.task, data=None))  # questions are typed
     config = replace(config, model=replace(config.model, ref_name=None))  # nor compared

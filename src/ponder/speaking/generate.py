@@ -45,7 +45,7 @@ def generate(config: Config) -> None:
         page.note(slid(speaker))
     if config.out:
         save(Path(config.out), [row(speaker, asked, prompt, text) for text in texts])
-        page.note(f"{len(texts)} texts written to {config.out}")
+        page.note(f"{len(texts)} text{'s' * (len(texts) != 1)} written to {config.out}")
 
 
 def several(speaker: Speaker, prompt: list[int], config: Config) -> list[Text]:

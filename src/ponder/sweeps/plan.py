@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from ponder.check import check
 from ponder.config import config_hash, restored
 from ponder.config.running import SweepConfig
-from ponder.errors import ERROR, UserError
+from ponder.errors import ERROR, UserError, brief
 from ponder.sweeps.record import Job, process, read
 from ponder.sweeps.state import ALIVE, State, ending, states
 
@@ -116,7 +116,7 @@ def _stored(config: DictConfig, sweep: Path, job: Job) -> Job:
     try:
         told = restored(yaml.safe_load(path.read_text("utf-8")))
     except Exception as error:
-        reason = " ".join(str(error).split())[:120]
+        reason = brief(error)
         raise UserError(f"{path}: cannot be read ({reason}); legal: the configuration that the job "
                         "was sent with") from None
     with open_dict(config):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ponder.config.study import SAMPLERS
-from ponder.errors import UserError
+from ponder.errors import UserError, brief
 from ponder.sweeps.space import Space
 
 JOURNAL = "optuna.journal"  # in the directory of a sweep: what its studies know
@@ -56,7 +56,7 @@ class Study:
             known = optuna.create_study(storage=storage, study_name=self.name,
                                         direction=self.settings.direction, load_if_exists=True)
         except Exception as error:  # of files, of journals, of any database
-            reason = " ".join(str(error).split())[:120]
+            reason = brief(error)
             raise UserError(f"hydra.sweeper.storage={said}: cannot be used ({reason}); legal: "
                             "null, a file that can be written, or a database's URL") from None
         words = [self.settings.direction, *sorted(self.space.typed)]

@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ponder import snapshot
 from ponder.config import register
-from ponder.errors import JobFailed, UserError
+from ponder.errors import JobFailed, UserError, brief
 from ponder.sweeps import follow, plan
 from ponder.sweeps.launcher import Returned, Sweeping
 from ponder.sweeps.plan import Planned
@@ -109,7 +109,7 @@ class Submitted(Sweeping):
             with contextlib.redirect_stderr(io.StringIO()):
                 jobs = executor.map_array(self, *zip(*calls, strict=True))
         except (FailedJobError, FailedSubmissionError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = brief(error, 200)
             raise UserError(f"hydra/launcher={self.place}: the jobs were refused ({reason}); "
                             "legal: hydra.launcher.partition, timeout_min, gpus_per_node, "
                             "cpus_per_task, mem_gb as `sinfo` shows them") from None

@@ -11,7 +11,7 @@ import torch
 from ponder.config.texts import CorpusTask
 from ponder.errors import UserError
 from ponder.tasks.packed import Ids, packed
-from ponder.tokens.pieces import PieceVocabulary, load_pieces
+from ponder.tokens.pieces import UNKNOWN, Characters, PieceVocabulary, load_pieces
 from ponder.types import Problem, Problems
 
 
@@ -37,6 +37,11 @@ class Corpus:
         else:
             assert pieces is not None, "the configuration check lets no such run begin"
             self.vocabulary = PieceVocabulary(pieces, thoughts)
+        known = self.vocabulary.pieces
+        if config.wanted and isinstance(known, Characters) and not set(config.wanted) & {
+                *known.names}:
+            raise UserError(f"task.wanted={config.wanted}: found no character that the model can "
+                            f"write; legal: {''.join(known.names).replace(UNKNOWN, '')!r}")
         if config.prompt is not None:
             ids = self._only(config.prompt)
             self.sides, self.question_length = (ids, ids), len(ids)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ponder.config.texts import TextTask
-from ponder.errors import UserError
+from ponder.errors import UserError, brief, shown
 from ponder.tasks.numbers import in_share
 
 HALVES = re.compile("[\ud800-\udfff]")  # of characters; JSON may hold one alone, UTF-8 may not
@@ -34,9 +34,9 @@ def _local(config: TextTask) -> Iterator[str]:
         try:
             yield from read(path, config.column)
         except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())[:120]
-            raise UserError(f"{path}: cannot be read ({reason}); legal: an intact file, in "
-                            "UTF-8") from None
+            reason = brief(error)
+            raise UserError(f"{path}: cannot be read ({reason}); legal: an intact file"
+                            f"{', in UTF-8' * (path.suffix != '.parquet')}") from None
 
 
 def _plain(path: Path, column: str) -> Iterator[str]:
@@ -77,7 +77,7 @@ def _streamed(config: TextTask, skip: int) -> Iterator[str]:
         found: Iterator[Any] = iter(rows.skip(skip))
         first = next(found, None)
     except Exception as error:  # the network, the hub, the disk: each has errors of its own
-        reason = " ".join(str(error).split())[:120]
+        reason = brief(error)
         raise UserError(f"task.data={config.data}: cannot be loaded ({reason}); legal: a data set "
                         "of the hub and a network, or local files") from None
     number = skip
@@ -90,9 +90,12 @@ def _streamed(config: TextTask, skip: int) -> Iterator[str]:
 def _cell(where: str, row: Any, column: str) -> str:
     value = row.get(column) if isinstance(row, dict) else None
     if not isinstance(value, str):
-        found = ", ".join(map(str, row)) if isinstance(row, dict) else type(row).__name__
-        raise UserError(f"{where}: found no text in task.column={column}; legal: a column that "
-                        f"holds text, of {found}")
+        if not isinstance(row, dict):
+            raise UserError(f"{where}: found {shown(row)[:40]}; legal: an object with the text "
+                            f"under {column!r}")
+        held = f", but {shown(value)[:40]}" if column in row else ""
+        raise UserError(f"{where}: found no text in task.column={column}{held}; legal: a column "
+                        f"that holds text, of {', '.join(map(str, row))}")
     return HALVES.sub("\ufffd", value)
 
 

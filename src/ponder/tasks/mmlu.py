@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ponder.config.tasks import MmluTask
-from ponder.errors import UserError
+from ponder.errors import UserError, brief
 from ponder.tasks.qa import Qa
 from ponder.tasks.questions import Question, questions_of
 from ponder.tokens import TextVocabulary
@@ -47,7 +47,7 @@ class Mmlu(Qa):
 
             rows = list(load_dataset(name, part, split=split))
         except Exception as error:  # the network, the hub, the disk: each has errors of its own
-            reason = " ".join(str(error).split())[:120]
+            reason = brief(error)
             raise UserError(
                 f"task.language={self.config.language}: {name} cannot be loaded ({reason}); legal: "
                 "task.data=<file> with the questions, or a network and HF_HUB_OFFLINE not set",

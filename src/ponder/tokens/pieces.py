@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
-from ponder.errors import UserError
+from ponder.errors import UserError, brief
 from ponder.spelling import END_OF_TEXT
 from ponder.tokens import Vocabulary
 from ponder.tokens.trie import Trie
@@ -94,7 +94,7 @@ class HfPieces:
         try:
             return cls(AutoTokenizer.from_pretrained(name))
         except Exception as error:  # the network, the hub, the disk: each has errors of its own
-            reason = " ".join(str(error).split())[:120]
+            reason = brief(error)
             raise UserError(f"task.tokenizer={name}: cannot be loaded ({reason}); legal: a name on "
                             "the hub, or a directory with a tokenizer") from None
 
@@ -166,7 +166,7 @@ def load_pieces(directory: Path, key: str = "model.name") -> Pieces:
     try:
         return pieces_of(json.loads(path.read_text()))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())[:120]
+        reason = brief(error)
         raise UserError(f"{key}={directory}: cannot be read ({reason}); legal: a checkpoint of a "
                         f"model of text, with its {FILE}") from None
 
