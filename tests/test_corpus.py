@@ -115,6 +115,9 @@ REFUSED = [
     ("reward=words", "task.words=[]: found reward=words"),
     ("task.pattern='[a'", "task.pattern=[a: found no regular expression"),
     ("task.words=[x.txt]", "task.words=[x.txt]: found no such file"),
+    ("task.words=[The]", "task.words=[The]: found no word in lower case"),
+    ("task.words=[/tmp]", "task.words=[/tmp]: found no word in lower case"),
+    ("trainer.rationalise=true", "trainer.rationalise=true: found task=corpus, which has no hints"),
     ("reward=plausibility", "reward=plausibility: found model.ref_name=null; legal: with"),
     ("task.data=null", "task.data=null: found no text; legal:"),
     ("task.data=null task.prompt=a", "task.data=null: found model.name=null"),
@@ -185,6 +188,17 @@ def lines(path: str = "run") -> list[dict]:
 
 def summary(path: str = "run") -> dict:
     return json.loads((Path(path) / "summary.json").read_text())
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["reward=words", "task.words=[none.txt]"], "task.words=[none.txt]: found no words in it"),
+    (["task.wanted=Q"], "task.wanted=Q: found no character that the model can write; legal: "),
+    (["strategy=grpo"], ", or strategy=ppo, for which the file is made"),
+])
+def test_what_can_never_be_earned_is_refused(words: list[str], said: str, run: Door) -> None:
+    Path("none.txt").write_text("\n")
+    code, _, err = run(*PPO, *words)
+    assert code == 2 and said in err and "Traceback" not in err, err
 
 
 def test_a_run_leaves_prompts_and_continuations(run: Door) -> None:

@@ -99,6 +99,12 @@ def test_a_thinker_thinks_then_answers(words: list[str], door: Door) -> None:
     assert three.count("3+4=") == 3 and three.count("score") == 3
 
 
+def test_vectors_are_no_words(door: Door) -> None:
+    name = adder(door, "thinker.kind=continuous", "think=true", "blind=true")
+    code, out, err = door("action=generate", name, "prompt=3+4=")
+    assert (code, out) == (2, "") and "found thinker.kind=continuous" in err
+
+
 def test_a_model_of_hugging_face(door: Door) -> None:
     """Greedy text is that of transformers; with a chat template the prompt is a user's turn."""
     from transformers import AutoModelForCausalLM

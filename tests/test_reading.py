@@ -15,8 +15,11 @@ from hypothesis import strategies as st
 
 import ponder.tasks.packed as packing
 from ponder.config.rollouts import SamplerConfig
+from ponder.config.running import TrainerConfig
+from ponder.config.strategies import Sft
 from ponder.config.texts import TextTask
 from ponder.errors import UserError
+from ponder.learner import Learner
 from ponder.maths import GREEDY, Sampling, correlation
 from ponder.models.branches import branch
 from ponder.models.passages import PassageThinker
@@ -26,11 +29,13 @@ from ponder.models.transformer import Init, Shape, Transformer
 from ponder.models.widen import widened
 from ponder.places import PlaceSampler, every_place, think_behind
 from ponder.rollout import sample
+from ponder.strategies import SFT
 from ponder.tasks.documents import split
 from ponder.tasks.text import Text
 from ponder.tokens.pieces import Characters, PieceVocabulary, TriePieces, pieces_of
 from ponder.tokens.trie import Trie
 from ponder.types import Problems
+from questions import WORDS
 
 SENTENCE = "the cat sat on the mat and the rat sat on the cat. "
 
@@ -132,6 +137,33 @@ def test_a_data_set_of_the_hub_is_streamed(tmp_path: Path, monkeypatch: pytest.M
         next(split(replace(config, column="words")))
 
 
+def test_halves_of_characters_are_no_text(tmp_path: Path) -> None:
+    """JSON may hold them; UTF-8, and what reads it, may not."""
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"text": "a\\ud83d b"}\n')
+    assert "".join(text for _, _, text in split(TextTask(data=str(path), seed=0))) == "a\ufffd b"
+
+
+def test_another_tokenizer_of_the_same_name_is_noticed(tmp_path: Path) -> None:
+    """What it cut before is cut again, and a checkpoint that it no longer fits is refused."""
+    data, name = jsonl(tmp_path / "x.jsonl", 30), tmp_path / "words"
+    config = TextTask(data=str(data), tokens="hf", tokenizer=str(name), seed=0)
+    WORDS.tokenizer.save_pretrained(name)
+    before = packing.packed(config, None, 0)
+    state = before.vocabulary.pieces.state()
+    file = name / "tokenizer.json"
+    told = json.loads(file.read_text())
+    words = told["model"]["vocab"]
+    words["a"], words["b"] = words["b"], words["a"]
+    file.write_text(json.dumps(told))
+    after = packing.packed(config, None, 0)
+    assert after.vocabulary.text(after.train[:40].tolist()) == before.vocabulary.text(
+        before.train[:40].tolist())
+    assert after.train.tolist() != before.train.tolist()
+    with pytest.raises(ValueError, match="cuts otherwise than it did"):
+        pieces_of(state)
+
+
 def test_a_split_can_be_gone_on_with(tmp_path: Path) -> None:
     config = TextTask(data=str(jsonl(tmp_path / "x.jsonl", 40)), seed=0)
     assert list(split(config, 17)) == list(islice(split(config), 17, None))
@@ -189,6 +221,22 @@ def test_a_branch_is_the_passage_up_to_its_place_and_itself() -> None:
             end = int(at[passage, number]) + 1
             alone = torch.cat([passages[passage, :end], rows[passage, number]])[None]
             assert torch.allclose(net(alone)[0][0, end:], hidden[passage, number], atol=1e-12)
+
+
+def test_heads_beside_networks_are_clipped_and_guarded() -> None:
+    """A gradient that is not finite is noticed wherever it is."""
+    vocabulary = PieceVocabulary(Characters("ab"), 2)
+    policy = PassageThinker(network(len(vocabulary)), vocabulary, Rules(2, False), 1, True)
+    config = TrainerConfig(grad_clip=0.001)
+    learner = Learner(config, policy, SFT(Sft()), lambda step: 0.0, False, torch.device("cpu"))
+    assert policy.mixer is not None
+    for weight in policy.mixer.parameters():
+        weight.grad = torch.ones_like(weight)
+    assert learner.clip() > 1
+    total = torch.stack([weight.grad.norm() for weight in policy.mixer.parameters()]).norm()
+    assert float(total) == pytest.approx(0.001, rel=1e-3)
+    policy.mixer.out.bias.grad[0] = torch.inf
+    assert not torch.isfinite(learner.clip())
 
 
 def test_a_wider_network_says_the_same_of_what_it_knew() -> None:

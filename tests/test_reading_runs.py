@@ -105,15 +105,47 @@ def test_easy_tokens_pay_by_likelihood_and_not_by_gain(run: Door) -> None:
     assert found["gain"]["reward_difficulty"] > found["log_likelihood"]["reward_difficulty"] + 0.3
 
 
+def test_a_checkpoint_knows_its_task_and_its_tokens(run: Door) -> None:
+    assert run(*NORMAL, "trainer.max_steps=3")[0] == 0
+    code, out, err = run("action=evaluate", f"model.name={newest()}", "task.test_passages=2",
+                         "hydra.run.dir=again")
+    assert code == 0 and "held-out loss" in out, err
+    table, = Path("again").glob("val_*/generated.csv")
+    assert len(table.read_text().splitlines()) == 3
+    report = Path("run/report.html").read_text()
+    assert "chance, 1/" not in report and "Are the thoughts needed" not in report
+    code, _, err = run(*NORMAL[:-1], f"model.name={newest()}", "task.tokens=trie",
+                       "hydra.run.dir=other")
+    assert code == 2 and "which reads chars; legal: no word about it" in err
+    code, _, err = run("action=evaluate", "model.name=run")
+    assert code == 2 and f"found a run; legal: a checkpoint of it, as {newest()}" in err
+
+
+def test_a_refused_call_leaves_a_run_as_it_was(run: Door) -> None:
+    assert run(*NORMAL, "trainer.max_steps=3", "trainer.lr=1e-3")[0] == 0
+    before = Path("run/.hydra/config.yaml").read_text()
+    code, _, err = run("resume=run", "trainer.lr=1")
+    assert code == 2 and "trainer.lr=1.0: found 0.001" in err
+    assert Path("run/.hydra/config.yaml").read_text() == before
+
+
 @pytest.mark.parametrize(("words", "said"), [
     ("think=true", "strategy=sft needs"),
     ("think=true strategy=grpo", "answerer.model=separate"),
     ("think=true strategy=grpo answerer.model=shared blind=true", "answerer.sees=[thought]"),
     ("think=true strategy=dpo answerer.model=shared", "strategy=dpo"),
-    ("task.data=nothing.txt", "task.data=nothing.txt"),
+    ("task.data=nothing.txt", "task.data=nothing.txt: found no such text"),
+    ("task.data=empty", "task.data=empty: found nothing to read there"),
+    ("task.data=", "task.data=: found no text"),
+    ("think=true strategy=reinforce thinker.kind=continuous",
+     "thinker.kind=continuous: found task=text"),
+    ("trainer.rationalise=true", "trainer.rationalise=true: found task=text"),
+    ("trainer.data_parallel=shard trainer.optimizer=adamw task.ahead=2",
+     "trainer.data_parallel=shard: found thoughts or task.ahead"),
     ("task.ahead=16", "task.ahead=16"),
     ("task.tokens=hf", "task.tokenizer=null"),
 ])
 def test_what_means_nothing_is_one_line(words: str, said: str, run: Door) -> None:
+    Path("empty").mkdir()
     code, _, err = run(*NORMAL, *words.split())
     assert code == 2 and said in err.splitlines()[-1] and "Traceback" not in err, err

@@ -153,6 +153,8 @@ def test_compiled_and_in_half_precision_it_learns_the_same(model: str, door: Doo
 @pytest.mark.parametrize("words, said", [
     ("variant=[think] strategy=reinforce", "thinker.tokens=4: found model=hf with task=text"),
     ("task.ahead=2", "task.ahead=2: found model=hf"),
+    ("task.tokens=trie", "task.tokens=trie: found model=hf, which reads its own tokens"),
+    ("model.lora_r=4 model.lora_targets=[foo]", "model.lora_targets=[foo]: found no place for"),
     ("task.length=600", "task.length=600: found model.name=model, which reads 512 tokens"),
 ])
 def test_what_it_does_not_do_is_one_line(words: str, said: str, door: Door) -> None:
