@@ -1,11 +1,15 @@
 """Thoughts behind all places of a passage: how fast, and whom rewards pay.
 
-    python bench/places.py <text> <checkpoint> <reference>     both of `experiment=normal`
+    python bench/places.py <text> <normal> <another normal> <one that thinks>
+
+The first two are checkpoints of `experiment=normal`, the last one of
+`experiment=supervised_rollout_think`.
 
 Speed: all places at once, beside one place after the other, each its own question with its own
 cache; in turns, one thread, the median of the ratios. Rewards: the same thoughts, behind all places
 of the same passages, are paid in several ways; told is the correlation of reward and of credit with
-the difficulty of the next token (-log p of the reference).
+the difficulty of the next token (-log p of the second normal model, the reference). An untaught
+thinker would not do: what it foresees behind a thought is noise.
 """
 
 from __future__ import annotations
@@ -95,6 +99,7 @@ def main() -> None:
     parser.add_argument("text")
     parser.add_argument("model")
     parser.add_argument("reference")
+    parser.add_argument("thinker")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -102,12 +107,12 @@ def main() -> None:
                       f"model.name={options.model}", f"model.ref_name={options.reference}",
                       "task.length=256")
     task = builders.build_task(config)
-    policy, reference = builders.build_policy(config, task), build_unthinking(config, task)
-    fast = speed(config, task, policy.thinker)
+    fast = speed(config, task, builders.build_policy(config, task).thinker)
     fill(ROOT / "docs" / "results.md", "places", fast)
     short = composed("experiment=supervised_rollout_think", f"task.data={options.text}",
-                     f"model.name={options.model}", f"model.ref_name={options.reference}")
+                     f"model.name={options.thinker}", f"model.ref_name={options.reference}")
     task = builders.build_task(short)
+    policy, reference = builders.build_policy(short, task), build_unthinking(short, task)
     pays = whom_it_pays(short, task, policy, reference)
     fill(ROOT / "docs" / "results.md", "easy_tokens", pays)
     print(fast + "\n" + pays)
