@@ -10,22 +10,17 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import multiprocessing
 import os
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ponder.config.texts import TextTask
-from ponder.tasks.documents import documents, split
+from ponder.tasks.cutting import Ids, in_processes
+from ponder.tasks.documents import documents
 from ponder.tokens.pieces import (
     FILE,
     Characters,
@@ -40,9 +35,7 @@ from ponder.tokens.trie import Trie
 
 SCRATCH = Path("scratch") / "text"
 PROGRESS = "progress.json"
-BATCH = 2**21  # characters that a process cuts at a time
 SIDES = ("train", "test")
-Ids = NDArray[np.integer]
 
 
 @dataclass
@@ -155,76 +148,15 @@ def _cut(config: TextTask, folder: Path, pieces: Pieces | None) -> None:
     with (folder / "train.bin").open("ab") as train, (folder / "test.bin").open("ab") as test, bar:
         train.truncate(progress.train_tokens * width)
         test.truncate(progress.test_tokens * width)
-        for last, sides in _in_processes(config, progress.documents, known):
+        for done, sides in in_processes(config, progress.documents, known):
             for side, file, (ids, size) in zip(SIDES, (train, test), sides, strict=True):
                 file.write(ids.astype(kind).tobytes())
                 file.flush()
                 setattr(progress, f"{side}_tokens", getattr(progress, f"{side}_tokens") + len(ids))
                 setattr(progress, f"{side}_bytes", getattr(progress, f"{side}_bytes") + size)
                 bar.update(size)
-            progress.documents = last + 1
-            _note(folder, PROGRESS, asdict(progress))
+            if done is not None:
+                progress.documents = done
+                _note(folder, PROGRESS, asdict(progress))
     progress.done = True
     _note(folder, PROGRESS, asdict(progress))
-
-
-Batch = list[tuple[int, bool, str]]  # number of the document, whether it is held out, its text
-Cut = tuple[int, list[tuple[Ids, int]]]  # the last document; ids and bytes of text of either side
-
-
-def _batches(config: TextTask, skip: int) -> Iterator[Batch]:
-    """Documents of about `BATCH` characters; those of one number stay together."""
-    batch: Batch = []
-    size = 0
-    for item in split(config, skip):
-        if size >= BATCH and item[0] != batch[-1][0]:
-            yield batch
-            batch, size = [], 0
-        batch.append(item)
-        size += len(item[2])
-    if batch:
-        yield batch
-
-
-def _in_processes(config: TextTask, skip: int, pieces: Pieces) -> Iterator[Cut]:
-    """All batches, cut, in order; a text of a few batches is cut here."""
-    workers = config.workers or os.cpu_count() or 1
-    batches = _batches(config, skip)
-    first = list(islice(batches, 4))
-    _begin(pieces)
-    yield from map(_encode, first)
-    if len(first) < 4:
-        return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _begin, (pieces,)) \
-        if workers > 1 else nullcontext()
-    with pool as hands:
-        if hands is None:
-            yield from map(_encode, batches)
-            return
-        waiting = [hands.submit(_encode, batch) for batch in islice(batches, 2 * workers)]
-        while waiting:
-            yield waiting.pop(0).result()
-            waiting += [hands.submit(_encode, batch) for batch in islice(batches, 1)]
-
-
-_PIECES: list[Pieces] = []  # of this process
-
-
-def _begin(pieces: Pieces) -> None:
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    _PIECES[:] = [pieces]
-
-
-def _encode(batch: Batch) -> Cut:
-    """The token ids of a batch; a document that ends in it has end-of-text behind it."""
-    pieces = _PIECES[0]
-    sides: list[tuple[list[Ids], int]] = []
-    for held_out in (False, True):
-        parts, size = list[Ids](), 0
-        for _, side, text in batch:
-            if side == held_out and text:
-                parts += [np.array(pieces.encode(text), np.int64) + 2, np.ones(1, np.int64)]
-                size += len(text.encode("utf-8", "surrogatepass")) + 1
-        sides.append((parts, size))
-    return batch[-1][0], [(np.concatenate([*parts, np.empty(0, np.int64)]), size)
-                          for parts, size in sides]
