@@ -14,7 +14,7 @@ from ponder.models.transformer import Transformer
 from ponder.tokens import Vocabulary
 from ponder.types import Problems, Rollouts, Scores
 
-LOGITS_AT_ONCE = 2**24  # that are looked at at the same time
+TOKENS_AT_ONCE, LOGITS_AT_ONCE = 2**13, 2**24  # that are looked at at the same time
 
 
 class Further(nn.Module):
@@ -71,8 +71,8 @@ class Reader(Policy):
         return torch.cat(surprise), torch.cat(likeliest)
 
     def in_parts(self, problems: Problems, each: int) -> Iterator[slice]:
-        """Some problems at a time, as their logits are many: those of `each` tokens a problem."""
-        count = max(1, LOGITS_AT_ONCE // (each * self.vocabulary.end))
+        """Some problems at a time, of `each` tokens or branches, as their logits are many."""
+        count = max(1, min(TOKENS_AT_ONCE, LOGITS_AT_ONCE // self.vocabulary.end) // each)
         return (slice(start, start + count) for start in range(0, len(problems), count))
 
     def surprise(self, problems: Problems, net: Transformer | None = None) -> Tensor:
