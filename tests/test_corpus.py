@@ -116,6 +116,8 @@ REFUSED = [
     ("task.pattern='[a'", "task.pattern=[a: found no regular expression"),
     ("task.words=[x.txt]", "task.words=[x.txt]: found no such file"),
     ("task.words=[The]", "task.words=[The]: found no word in lower case"),
+    ("task.words=['Élan']", "task.words=[Élan]: found no word in lower case"),
+    ("action=problems task.data=null task.prompt=a", "task.data=null: found model.name=null"),
     ("task.words=[/tmp]", "task.words=[/tmp]: found no word in lower case"),
     ("trainer.rationalise=true", "trainer.rationalise=true: found task=corpus, which has no hints"),
     ("reward=plausibility", "reward=plausibility: found model.ref_name=null; legal: with"),

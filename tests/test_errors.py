@@ -19,7 +19,7 @@ from ponder.cli import CONF
 from ponder.compat import rewrite
 from ponder.config import REWARDS, register
 from ponder.config.tasks import LANGUAGES
-from ponder.errors import UserError, closest, explain, refuse_words, shown
+from ponder.errors import UserError, brief, closest, explain, refuse_words, shown
 from ponder.job import read
 
 FORMS = "a number, or linear, cosine or exponential(start, end, steps)"
@@ -392,3 +392,9 @@ def test_shown_as_typed() -> None:
 def test_closest() -> None:
     assert closest("gpro", ["star", "grpo"]) == " (did you mean grpo?)"
     assert closest("zzz", ["star", "grpo"]) == ""
+
+
+def test_what_a_library_says_is_cut_at_words() -> None:
+    assert brief(OSError("one\n two"), 20) == "one two"
+    assert brief(OSError("word " * 30), 21) == "word word word ..."
+    assert brief(OSError("/tmp/" + "a" * 30 + " not there"), 20) == "/tmp/" + "a" * 15 + "..."

@@ -275,7 +275,7 @@ def test_a_trial_that_was_cut_off_before_it_was_known_does_not_count(tmp_path: P
 def test_a_study_on_this_machine_outlives_its_driver(tmp_path: Path) -> None:
     """Killed, while two runs work: the next one waits for them."""
     words = ["hydra/sweeper=optuna", "hydra/launcher=local", "hydra.launcher.cpus_per_task=1",
-             "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=2", LR, "trainer.max_steps=300"]
+             "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=2", LR, "trainer.max_steps=1500"]
     sweep = Sweep(tmp_path, *words)
     until(lambda: min(steps(sweep.run(0)), steps(sweep.run(1))) >= 5)
     os.kill(sweep.process.pid, signal.SIGKILL)
@@ -287,7 +287,7 @@ def test_a_study_on_this_machine_outlives_its_driver(tmp_path: Path) -> None:
     assert "2 more go on already: " in out
     for number in range(2):
         assert len(list(sweep.directory.glob(f"*_{number}"))) == 1
-        assert steps(sweep.run(number)) >= 300 and (sweep.run(number) / "summary.json").is_file()
+        assert steps(sweep.run(number)) >= 1500 and (sweep.run(number) / "summary.json").is_file()
 
 
 @needs_optuna

@@ -117,6 +117,9 @@ def test_a_checkpoint_knows_its_task_and_its_tokens(run: Door) -> None:
     code, _, err = run(*NORMAL[:-1], f"model.name={newest()}", "task.tokens=trie",
                        "hydra.run.dir=other")
     assert code == 2 and "which reads chars; legal: no word about it" in err
+    code, _, err = run("experiment=star_addition", "action=evaluate", f"model.name={newest()}",
+                       "task.digits=2", "hydra.run.dir=third")
+    assert code == 2 and "task.digits" not in err, err
     code, _, err = run("action=evaluate", "model.name=run")
     assert code == 2 and f"found a run; legal: a checkpoint of it, as {newest()}" in err
 

@@ -93,6 +93,9 @@ def test_a_language_model_learns_text_and_goes_on(words: str, door: Door) -> Non
     found = json.loads(Path("again/summary.json").read_text())["metrics"]["val/loss"]
     assert found == pytest.approx(losses[-1], abs=1e-6)
     assert len(list(Path("scratch/text").iterdir())) == 1  # cut once: the tokens are the same
+    if "lora" in words:
+        code, _, err = door(*RUN[:-1], f"model.name={saved}", "model.lora_r=2", "hydra.run.dir=no")
+        assert code == 2 and "model.lora_r=2: found an adapter of rank 4" in err
     code, out, err = door("action=generate", f"model.name={saved}", "prompt=the cat",
                           "generate.tokens=8")
     assert code == 0 and out.startswith("the cat"), err

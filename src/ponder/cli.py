@@ -82,9 +82,9 @@ def _as_begun(arguments: list[str]) -> list[str]:
 
 def _with_task(arguments: list[str]) -> list[str]:
     """`action=evaluate model.name=<checkpoint> task.key=...`: the keys are those of its task."""
-    pairs = [word.partition("=") for word in arguments]
+    pairs = [word.lstrip("+").partition("=") for word in arguments]
     keys = {key: value for key, _, value in pairs}
-    if keys.get("action") != "evaluate" or "task" in keys or not any(
+    if keys.get("action") != "evaluate" or {"task", "experiment"} & {*keys} or not any(
             key.startswith("task.") for key in keys):
         return arguments
     try:

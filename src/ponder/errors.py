@@ -104,7 +104,9 @@ def _overrides(arguments: list[str]) -> list[Any]:
 
 def brief(error: BaseException, room: int = 120) -> str:
     """What an error of a library says, in one line of whole words."""
-    return textwrap.shorten(str(error), room, placeholder=" ...")
+    line = " ".join(str(error).split())
+    whole = textwrap.shorten(line, room, placeholder=" ...")
+    return whole if len(whole) > room // 2 or whole == line else f"{line[:room]}..."
 
 
 def explain(error: BaseException) -> str | None:

@@ -51,7 +51,9 @@ def load_text_model(config: HfConfig, words: int, key: str = "model.name") -> Te
     _must_agree(net, f"{key}={name}")
     if key != "model.name":
         return net.requires_grad_(False)
-    if config.lora_r and not net.adapted:
+    if net.adapted:
+        _must_have_rank(net, config.lora_r)
+    elif config.lora_r:
         _adapt(net, config)
     if config.checkpointing:
         net.network.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
@@ -75,6 +77,14 @@ def _must_agree(net: TextModel, typed: str) -> None:
         found = f"would have wrong log-probabilities (by {apart:.2g} nats)"
     raise UserError(f"{typed}: found a {kind}, which {found}; legal: models of transformers that "
                     "take attention functions, such as Llama, Qwen, Mistral, OLMo, Gemma, GPT-2")
+
+
+def _must_have_rank(net: TextModel, rank: int) -> None:
+    """Raise `UserError` where an adapter is of another rank than was asked for."""
+    known = getattr(net.model.peft_config["default"], "r", rank)  # type: ignore[index]
+    if rank not in (0, known):
+        raise UserError(f"model.lora_r={rank}: found an adapter of rank {known} in model.name; "
+                        f"legal: {known}, or 0")
 
 
 def _adapt(net: TextModel, config: HfConfig) -> None:
@@ -127,11 +137,7 @@ def _begin_rows(weight: torch.Tensor, start: int, end: int, config: HfConfig,
 
 def _adapted(path: str, config: HfConfig, words: int) -> Any:
     """A peft adapter on its base; a second, frozen one of the same weights is the reference."""
-    known = json.loads((Path(path) / ADAPTER).read_text())
-    base = known["base_model_name_or_path"]
-    if config.lora_r not in (0, known["r"]):
-        raise UserError(f"model.lora_r={config.lora_r}: found an adapter of rank {known['r']} in "
-                        f"{path}; legal: {known['r']}, or 0")
+    base = json.loads((Path(path) / ADAPTER).read_text())["base_model_name_or_path"]
     model = library("peft").PeftModel.from_pretrained(
         _plain(resolve(base), config, words), path, is_trainable=True)
     model.load_adapter(path, "reference", is_trainable=False)

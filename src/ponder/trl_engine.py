@@ -60,6 +60,7 @@ class TrlTrainer(Trainer):
             try:
                 peer.train()
             finally:
+                self.learner.policy.eval()
                 if "ref" in getattr(net.model, "peft_config", {}):  # TRL's copy of the adapter
                     net.model.delete_adapter("ref")  # type: ignore[operator]
 

@@ -9,7 +9,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from ponder.check.corpus import corpus_contradictions
+from ponder.check.corpus import corpus_contradictions, prompts_need
 from ponder.check.latent import latent_contradictions
 from ponder.check.prompt import prompt_contradictions
 from ponder.check.text import text_contradictions
@@ -102,6 +102,8 @@ def contradictions(config: Config) -> Iterator[str]:
         return
     yield from config.task.contradictions()
     if config.action == "problems":  # which asks the task alone
+        if config.task.name == "corpus":
+            yield from prompts_need(config)
         yield from _files_must_fit(config)
         return
     yield from _variants_need_thought(config)

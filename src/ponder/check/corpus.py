@@ -31,7 +31,7 @@ def corpus_contradictions(config: Config) -> Iterator[str]:
 
 def _texts_need(config: Config) -> Iterator[str]:
     """Nothing but the continuation is there to learn from."""
-    task, thinker, strategy = config.task, config.thinker, config.strategy
+    thinker, strategy = config.thinker, config.strategy
     if thinker.tokens == 0:
         yield ("thinker.tokens=0: found task=corpus, where a thought is all that is written; "
                "legal: with think, as in variant=[think]")
@@ -46,6 +46,12 @@ def _texts_need(config: Config) -> Iterator[str]:
         yield (f"strategy={strategy.name}: found task=corpus, where nothing is right or wrong and "
                "not every text can be tried; legal: reinforce, grpo, rloo, ppo, or star with "
                "strategy.keep=best")
+    yield from prompts_need(config)
+
+
+def prompts_need(config: Config) -> Iterator[str]:
+    """What says which tokens prompts are cut into."""
+    task = config.task
     if config.model.kind != "transformer":
         yield (f"model={config.model.kind}: found task=corpus, which continues texts with a model "
                "of our own; legal: model=tiny, small, or model.name=<checkpoint directory>")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ponder.config.fields import option
 
-WORD = r"[^\W\d_A-Z]+(?:'[^\W\d_A-Z]+)*"
+WORD = r"[^\W\d_]+(?:'[^\W\d_]+)*"
 DOCUMENTS = (".txt", ".jsonl", ".parquet")
 
 
@@ -126,6 +126,7 @@ class CorpusTask(TextTask):
         for word in self.words:
             if word.endswith(".txt") and not Path(word).is_file():
                 yield f"task.words=[{word}]: found no such file; legal: words, or .txt files"
-            elif not word.endswith(".txt") and not re.fullmatch(WORD, word):
+            elif not word.endswith(".txt") and not (
+                    word == word.lower() and re.fullmatch(WORD, word)):
                 yield (f"task.words=[{word}]: found no word in lower case; legal: letters, and "
                        "apostrophes between them, or .txt files")

@@ -109,9 +109,10 @@ class HfPieces:
         another name alike.
         """
         inner = getattr(self.tokenizer, "backend_tokenizer", None)
-        said = inner.to_str() if inner is not None else json.dumps(self.names)
+        said = {"names": self.names} if inner is None else json.loads(inner.to_str())
+        said |= {"truncation": None, "padding": None}  # which every call sets anew
         return {"kind": "hf", "name": self.tokenizer.name_or_path,
-                "sha256": hashlib.sha256(said.encode()).hexdigest()}
+                "sha256": hashlib.sha256(json.dumps(said).encode()).hexdigest()}
 
 
 class PieceVocabulary(Vocabulary):
