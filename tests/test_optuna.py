@@ -73,6 +73,7 @@ def results() -> dict:
 # --- what is found ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @needs_optuna
 def test_a_study_finds_the_top_of_a_hill(door: Door, runs: Runs) -> None:
     code, out, err = door(*STUDY, LR, ENTROPY, "hydra.sweeper.n_trials=16",
@@ -98,6 +99,7 @@ def test_the_least_may_be_wanted(door: Door, runs: Runs) -> None:
     assert code == 0 and results()["best_value"] == pytest.approx(worst)
 
 
+@pytest.mark.slow
 @needs_optuna
 def test_the_seed_decides_what_is_tried(door: Door, runs: Runs) -> None:
     def tried(*words: str) -> list[float]:
@@ -133,6 +135,7 @@ def test_a_study_without_any_accuracy_gets_one_line(door: Door, runs: Runs) -> N
     assert err.count("\n") == 1 and not Path("here/optimization_results.yaml").exists()
 
 
+@pytest.mark.slow
 @needs_optuna
 @pytest.mark.parametrize("jobs", [1, 3])
 def test_an_interrupted_study_goes_on_as_if_nothing_had_been(

@@ -189,6 +189,7 @@ def _plain():
     return Sampling()
 
 
+@pytest.mark.slow
 def test_sampled_thoughts_are_as_likely_as_they_say() -> None:
     speaker, _ = ponderer(tokens=1, stops=True)
     prompt, count = speaker.prompt("31+84="), 3000

@@ -153,6 +153,7 @@ def test_the_newest_numbers_are_found_far_from_the_end(tmp_path: Path) -> None:
 # --- the same sweep again -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_same_sweep_runs_only_what_is_not_done(door: Door, calls: Calls) -> None:
     assert door(*SWEEP, "seed=1,13,2")[0] == 1
     failed, = Path("sweep").glob("*_1")
@@ -256,6 +257,7 @@ def test_only_slurm_is_left_alone(door: Door, calls: Calls) -> None:
 # --- sweep.retry=failed -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_was_lost_is_sent_again_as_it_was(door: Door, calls: Calls,
                                                monkeypatch: pytest.MonkeyPatch) -> None:
     assert door(*SWEEP, "seed=1,13", "task.max=20,30")[0] == 1

@@ -74,6 +74,7 @@ def test_loss_and_gradient_are_those_of_transformers(kind: str, task: ModelText)
     assert torch.equal(guess, plain(passages.question).logits.argmax(-1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["", "trainer.optimizer=muon", "model.lora_r=4",
                                    "model.lora_r=4 trainer.optimizer=muon trainer.lr=3e-2"])
 def test_a_language_model_learns_text_and_goes_on(words: str, door: Door) -> None:
