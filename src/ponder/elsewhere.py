@@ -37,10 +37,16 @@ def refuse(name: str) -> None:
         return
     if any((path / file).is_file() for file in ("config.json", "adapter_config.json")):
         return
+    raise UserError(f"model.name={name}: {no_model(path, LEGAL)}")
+
+
+def no_model(path: Path, legal: str) -> str:
+    """What is found in a directory without a model, and what is legal: of a run its newest
+    checkpoint.
+    """
     saved = sorted(path.glob("checkpoint_*"), key=lambda one: one.stat().st_mtime)
-    raise UserError(f"model.name={name}: found " + (
-        f"a run; legal: a checkpoint of it, as {saved[-1]}" if saved else
-        f"no config.json there; legal: {LEGAL}"))
+    return (f"found a run; legal: a checkpoint of it, as {saved[-1]}" if saved else
+            f"found no config.json there; legal: {legal}")
 
 
 def written(node: Any, key: str) -> str | None:

@@ -17,6 +17,7 @@ from ponder.check.trainer import trainer_contradictions
 from ponder.config import GROUPS, OF_A_PROMPT, REWARDS, SCHEMAS, VARIANTS, Config, variants
 from ponder.config.policy import thought_count
 from ponder.config.tasks import QUESTIONS
+from ponder.elsewhere import no_model
 from ponder.errors import UserError, closest, shown
 from ponder.schedule import FORMS, parse_schedule
 
@@ -217,10 +218,7 @@ def _model_must_fit(config: Config) -> Iterator[str]:
         unused = key == "model.ref_name" and config.action != "train"
         ours = model.kind == "transformer" and not unused
         if ours and path is not None and not (Path(path) / "config.json").is_file():
-            saved = sorted(Path(path).glob("checkpoint_*"), key=lambda one: one.stat().st_mtime)
-            yield (f"{key}={path}: found " + (
-                f"a run; legal: a checkpoint of it, as {saved[-1]}" if saved else
-                "no config.json there; legal: a checkpoint directory"))
+            yield f"{key}={path}: {no_model(Path(path), 'a checkpoint directory')}"
     if config.action == "evaluate" and model.name is None:
         yield ("action=evaluate: found model.name=null; legal: with "
                "model.name=<checkpoint directory>")

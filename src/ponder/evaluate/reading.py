@@ -19,7 +19,6 @@ from ponder.places import every_place, think_behind
 from ponder.rollout import given
 from ponder.types import Problems
 
-ROWS_AT_ONCE = 64
 SHOWN = 200  # passages of which the table has a row
 
 
@@ -54,15 +53,8 @@ Found = tuple[Tensor, Tensor, dict[str, float], list[dict[str, Any]]]  # loss, r
 
 
 def _plain(policy: Reader | TextReader, problems: Problems) -> Found:
-    losses, guesses = [], []
-    for start in range(0, len(problems), ROWS_AT_ONCE):
-        part = problems[slice(start, start + ROWS_AT_ONCE)]
-        loss, likeliest = policy.foresee(part)
-        losses.append(loss)
-        guesses.append(likeliest)
-    guess = torch.cat(guesses)
-    return (torch.cat(losses), guess == problems.answer, {},
-            _rows(policy, problems, guess[:, -1], None))
+    loss, guess = policy.foresee(problems)
+    return loss, guess == problems.answer, {}, _rows(policy, problems, guess[:, -1], None)
 
 
 def _thinking(policy: PassageThinker, problems: Problems, seed: int) -> Found:
