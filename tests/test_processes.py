@@ -19,7 +19,7 @@ from players import STRATEGIES, gradients, trainer_of
 from ponder.types import Rollouts
 from questions import file_of, save_language_model
 
-RUN = str(Path(__file__).resolve().parents[1] / "run.py")
+RUN = str(Path(__file__).with_name("alone.py"))
 Found = dict[str, tuple[float, dict[str, Tensor]]]
 
 
@@ -75,7 +75,7 @@ def through(folder: Path, count: int, *words: str) -> tuple[list[dict], dict]:
     folder.parent.mkdir(exist_ok=True)
     done = subprocess.run([*launch, *words, f"hydra.run.dir={folder}"], text=True,
                           capture_output=True, timeout=300, check=False, cwd=folder.parent)
-    assert done.returncode == 0, f"{done.stderr[:4000]}\n...\n{done.stderr[-2000:]}"
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr[:6000]}\n...\n{done.stderr[-1000:]}"
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return lines, json.loads((folder / "summary.json").read_text())
 

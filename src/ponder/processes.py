@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
 Value = TypeVar("Value")
 MEETING = timedelta(minutes=5)  # so long a process waits for the others to begin
+_rows: dict[str, DeviceMesh] = {}
 
 
 def announced() -> bool:
@@ -27,6 +32,8 @@ def begin(device: str) -> None:
     where one does not come.
     """
     if announced() and not dist.is_initialized():
+        import torch.distributed.nn
+
         cuda = device != "cpu" and torch.cuda.is_available()
         if cuda:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0"))
@@ -43,8 +50,24 @@ def meet() -> None:
 
 
 def end() -> None:
+    """Leave the group. Nothing may keep it: its threads, which hold tensors of Python's a moment
+    longer than the work on them takes, would meet an interpreter that ends, and abort the process.
+    """
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
+        for row in _rows.values():  # which the caches of torch's operators keep for good
+            vars(row).get("_pg_registry", {}).clear()
+        _rows.clear()
+        gc.collect()
+
+
+def in_a_row(device: str) -> DeviceMesh:
+    """All processes, as what is in shares knows them."""
+    if device not in _rows:
+        from torch.distributed.device_mesh import init_device_mesh
+
+        _rows[device] = init_device_mesh(device, (dist.get_world_size(),))
+    return _rows[device]
 
 
 def lost(error: BaseException) -> bool:

@@ -16,10 +16,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
-from ponder.processes import leads
+from ponder.processes import in_a_row, leads
 
 FSDP, TENSOR = "torch.distributed.fsdp", "torch.distributed.tensor"
 
@@ -29,11 +28,10 @@ def shard(net: nn.Module, blocks: Iterable[nn.Module], device: torch.device,
     """Share out a network's weights: those of each block, and the rest. `verb` is the method that
     computes it. It moves to the device a block at a time.
     """
-    from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # never changed
-    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    mesh = in_a_row(device.type)
     for part in (*blocks, net):
         fully_shard(part, mesh=mesh)
         part.set_gradient_divide_factor(1.0)  # type: ignore[operator]

@@ -64,10 +64,10 @@ class Chat:
 
     def reply(self, line: str) -> None:
         """Write until the reply is whole, or somebody stops it."""
-        prompt = self.talk.hear(written(line))
-        if self.talk.forgot:
-            self.page.note("note: the talk has grown too long; its beginning is out of sight")
         with Signals() as signals:
+            prompt = self.talk.hear(written(line))
+            if self.talk.forgot:
+                self.page.note("note: the talk has grown too long; its beginning is out of sight")
             tokens = self.speaker.stream(prompt, self.config, self.random)
             text = streamed(self.page, self.speaker, prompt, _until(tokens, signals))
             if signals.caught not in (None, signal.SIGINT):
