@@ -17,7 +17,7 @@ import pytest
 
 import ponder.actions
 from conftest import Door
-from ponder import cli, job
+from ponder import cli, job, resume
 from ponder.config import VARIANTS, Config
 from ponder.errors import UserError
 from ponder.help import choices, help_text
@@ -224,6 +224,44 @@ def test_other_variants_than_the_checkpoint_has_are_refused(door: Door, ran: lis
     assert door("action=evaluate", name, "think=true") == (2, "", (
         "error: variant=[think]: found a checkpoint trained otherwise; legal: [think,blind], or "
         "no word about it\n"))
+
+
+def test_a_key_that_a_run_did_not_know_had_its_default(door: Door, ran: list,
+                                                       tmp_path: Path) -> None:
+    assert door("experiment=add_think_blind", "seed=3")[0] == 0
+    config = asdict(ran.pop()[0])
+    older = json.loads(json.dumps(config))
+    del older["thinker"]["stage_steps"], older["task"]["thought_length"]
+    (tmp_path / "ponder.json").write_text(json.dumps({"config": older}))
+    resume.same_run(tmp_path, config)
+    for group, key in (("thinker", "stage_steps"), ("task", "thought_length")):
+        other = {**config, group: {**config[group], key: 7}}
+        line = f"{group}.{key}=7: found {config[group][key]} in the run that is in "
+        with pytest.raises(UserError, match=line):
+            resume.same_run(tmp_path, other)
+    newer = {**config, "thinker": {**config["thinker"], "unheard": 1}}
+    (tmp_path / "ponder.json").write_text(json.dumps({"config": newer}))
+    with pytest.raises(UserError, match="found 1 in the run"):
+        resume.same_run(tmp_path, config)
+
+
+def test_another_shape_than_the_checkpoint_has_is_refused(door: Door, ran: list,
+                                                          tmp_path: Path) -> None:
+    """It would be ignored, and comparisons would show it."""
+    name = "model.name=trained"
+    (tmp_path / "trained").mkdir()
+    shape = {"n_embd": 64, "n_layer": 2, "n_head": 4, "tie_word_embeddings": False}
+    (tmp_path / "trained" / "config.json").write_text(json.dumps(shape))
+    for words in (["model.d_model=64", "model.tie_embeddings=false"], ["model=tiny"], []):
+        assert door(name, *words) == (0, "", "")
+        ran.pop()
+    assert door(name, "model.layers=3") == (2, "", (
+        "error: model.layers=3: found model.name=trained, where it is 2; legal: that, or no word "
+        "about it\n"))
+    assert door(name, "model=nano")[2].startswith("error: model.d_model=128: found model.name=")
+    assert door(name, "model.tie_embeddings=true")[0] == 2
+    (tmp_path / "trained" / "config.json").write_text("[]")
+    assert door(name, "model.layers=3")[0] == 0 and ran  # told where it is loaded
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"config": {}}', '{"config": 1}',

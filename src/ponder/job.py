@@ -18,6 +18,8 @@ from ponder.hold import LOCK, of_another
 from ponder.signals import GivenUp, guard
 from ponder.snapshot import DIFF, note
 
+SHAPE = {"d_model": "n_embd", "layers": "n_layer", "heads": "n_head",
+         "tie_embeddings": "tie_word_embeddings"}  # key of the model -> in a config.json
 OF_THIS_CALL = ("action", "run_type", "out", "step", "logger", "model.name", "trainer.device",
                 "trainer.threads", "generate")
 
@@ -102,6 +104,8 @@ def read(node: Any) -> Any:
 
     from ponder.check import check
 
+    if node.model.name and node.model.kind == "transformer":
+        _of_its_shape(node)
     if node.action in ("evaluate", *OF_A_PROMPT) and node.model.name:
         node = _with_checkpoint(node)
     config: Any = OmegaConf.to_object(node)
@@ -109,12 +113,33 @@ def read(node: Any) -> Any:
     return config
 
 
+def _typed() -> list[str]:
+    """The keys that were typed."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return [word.partition("=")[0].lstrip("+~") for word in HydraConfig.get().overrides.task]
+
+
+def _of_its_shape(node: Any) -> None:
+    """Raise `UserError` for a shape that was typed beside a checkpoint of another one."""
+    typed = _typed()
+    try:
+        saved = json.loads((Path(node.model.name) / "config.json").read_text())
+        shape = {key: saved.get(name) for key, name in SHAPE.items()}
+    except (OSError, ValueError, AttributeError):
+        return  # what is wrong there is told later
+    for key, found in shape.items():
+        asked = node.model[key]
+        if {"model", f"model.{key}"} & {*typed} and found not in (None, asked):
+            raise UserError(f"model.{key}={asked}: found model.name={node.model.name}, where it "
+                            f"is {found}; legal: that, or no word about it")
+
+
 def _with_checkpoint(node: Any) -> Any:
     """What the checkpoint was trained with, under what was typed.
 
     Raises `UserError` for variants that are not the checkpoint's: its networks know no others.
     """
-    from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
     from ponder.config import variants
@@ -122,7 +147,7 @@ def _with_checkpoint(node: Any) -> Any:
     merged = _of_checkpoint(Path(node.model.name) / "ponder.json")
     if merged is None:
         return foreign(node) if node.action in OF_A_PROMPT else node
-    typed = [word.partition("=")[0].lstrip("+~") for word in HydraConfig.get().overrides.task]
+    typed = _typed()
     if {"task", "experiment"} & set(typed) and node.task.name != merged.task.name:
         merged.task = node.task
     merged.prompt = written(node, "prompt")

@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 
 from ponder.checkpoint import file_sha256, write_json
-from ponder.config import BEGUN, OF_THE_CALL, WANDB_ID, WORDS
+from ponder.config import BEGUN, OF_THE_CALL, WANDB_ID, WORDS, restored
 from ponder.errors import UserError
 
 # Keys that say how long, how loud or how safe a run is, and not what it computes.
@@ -99,9 +100,12 @@ def _fault(path: Path, manifest: dict[str, Any]) -> str | None:
 
 
 def same_run(saved: Path, config: dict[str, Any]) -> None:
-    """Raise `UserError` where a checkpoint is of another experiment than the configuration."""
+    """Raise `UserError` where a checkpoint is of another experiment than the configuration. A key
+    that is newer than the checkpoint had its default then.
+    """
     before = json.loads((saved / "ponder.json").read_text())["config"]
-    old, new = dict(_flat(before)), dict(_flat(config))
+    old, new, defaults = dict(_flat(before)), dict(_flat(config)), dict(_flat(_whole(before)))
+    old.update((key, defaults[key]) for key in defaults.keys() & new.keys() - old.keys())
     for key in sorted(old.keys() | new.keys()):
         if key.split(".")[0] in MAY_CHANGE or key in MAY_CHANGE:
             continue
@@ -109,6 +113,15 @@ def same_run(saved: Path, config: dict[str, Any]) -> None:
             raise UserError(f"{key}={new.get(key)}: found {old.get(key)} in the run that is in "
                             f"{saved.parent}; legal: the same, another hydra.run.dir, or "
                             "resume=never to begin anew")
+
+
+def _whole(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration with all keys of this version; nothing of one that has others."""
+    try:
+        found: Any = OmegaConf.to_object(restored(config))
+        return asdict(found)
+    except Exception:
+        return {}
 
 
 def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
