@@ -8,6 +8,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 
 import logging
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -24,6 +25,7 @@ from ponder.models.transformer import Init, Shape, Transformer
 from ponder.tasks.add import Add
 
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell runs us behind `&`
 
 
 @pytest.fixture(autouse=True)
