@@ -23,7 +23,7 @@ demo: setup ## Run the main job: two networks invent a language and add with it
 	$(BIN)/python run.py
 	@echo "More: source .venv/bin/activate; python run.py --help"
 
-check: setup ## The fast tier, under a minute: ruff, pyright, floors, unit tests
+check: setup ## The fast tier, under two minutes: ruff, pyright, floors, unit tests
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/python -m pytest -n 2 -m "not slow"
