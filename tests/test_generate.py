@@ -230,11 +230,12 @@ def test_ctrl_c_stops_the_writing_and_ctrl_d_the_program(door: Door) -> None:
         for _ in range(2):
             os.write(master, b"to be\n")
             _until(master, rb"to be\r\n.*[ a-z]{9}")
+            assert process.poll() is None
             os.write(master, b"\x03")
             _until(master, rb"note: stopped\r\n.*> $")
         _until(master, rb"Ctrl-D ends\r\n.*> $", press=b"\x03")
         _until(master, rb"\r\n", press=b"\x04")
-        assert process.wait(60) == 0
+        assert process.wait(20) == 0
     finally:
         process.kill()
         os.close(master)

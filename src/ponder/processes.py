@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 MEETING = timedelta(minutes=5)  # so long a process waits for the others to begin
-_rows: dict[str, DeviceMesh] = {}
+_rows: dict[str, DeviceMesh] = {}  # by kind of device; `end` empties them
 
 
 def announced() -> bool:
@@ -32,7 +32,7 @@ def begin(device: str) -> None:
     where one does not come.
     """
     if announced() and not dist.is_initialized():
-        import torch.distributed.nn
+        import torch.distributed.nn  # loaded later, its defaults would keep the group
 
         cuda = device != "cpu" and torch.cuda.is_available()
         if cuda:
