@@ -44,3 +44,9 @@ def slurm(*words: str) -> str:
 def queued(folder: Path) -> bool:
     """Whether jobs of a sweep that was sent from a folder are in the queue."""
     return str(folder) in slurm("squeue", "-h", "-o", "%Z").splitlines()
+
+
+def made_room(job: str) -> bool:
+    """Whether Slurm has put a job back into the queue."""
+    said = slurm("sacct", "-nDX", "-o", "State", "-j", job)
+    return "PREEMPT" in said or "REQUEUED" in said

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from slurm import cluster, queued, sent, slurm
+from slurm import cluster, made_room, queued, sent, slurm
 from sweeps import (
     Sweep,
     alone,
@@ -118,8 +118,7 @@ def test_jobs_on_overcap_make_room_and_come_back(tmp_path: Path) -> None:
     sweep = sent(tmp_path, *LONG)
     until(lambda: steps(sweep.run(0)) >= 30)
     slurm("srun", "--partition=kargo-lab", "--gpus=8", "true")  # returns when it has run
-    assert "PREEMPT" in slurm("sacct", "-nDX", "-o", "State", "-j", job(sweep)) or (
-        "REQUEUED" in slurm("sacct", "-nDX", "-o", "State", "-j", job(sweep)))
+    assert made_room(job(sweep))
     same_as_undisturbed(sweep)
 
 

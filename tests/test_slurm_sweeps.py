@@ -15,7 +15,7 @@ from ponder import snapshot
 from ponder.sweeps.record import Job, read
 from ponder.sweeps.state import states
 from ponder.sweeps.table import table
-from slurm import cluster, sent, slurm
+from slurm import cluster, made_room, sent, slurm
 from sweeps import ROOT, Sweep, alone, clean, lines, steps, summaries, until, weights
 from test_launch import broken
 
@@ -33,15 +33,19 @@ def look(sweep: Sweep, *words: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-def under_way(sweep: Sweep, count: int) -> list[Job]:
-    """Jobs that have begun to learn, as soon as there are so many."""
-    def found() -> list[Job]:
-        jobs = read(sweep.directory) if sweep.directory.is_dir() else []
-        return [state.job for state in states(sweep.directory, jobs)
-                if state.name == "running" and (state.step or 0) >= 60]
+def under_way(sweep: Sweep, count: int, besides: tuple[Job, ...] = ()) -> list[Job]:
+    """Other jobs that have begun to learn, as soon as there are so many."""
+    found: list[Job] = []
 
-    until(lambda: len(found()) >= count)
-    return found()
+    def enough() -> bool:
+        jobs = read(sweep.directory) if sweep.directory.is_dir() else []
+        found[:] = [state.job for state in states(sweep.directory, jobs)
+                    if state.name == "running" and (state.step or 0) >= 60
+                    and state.job.directory not in {job.directory for job in besides}]
+        return len(found) >= count
+
+    until(enough)
+    return found
 
 
 def ended(directory: Path) -> dict[str, str]:
@@ -60,10 +64,10 @@ def test_a_sweep_survives_disasters(tmp_path: Path) -> None:
                               'and "question" not in node.answerer.sees')
     sweep = sent(tmp_path, *words, "hydra.launcher.array_parallelism=4", PYTHONPATH=str(spoilt))
     plain = Sweep(tmp_path, *words, name="undisturbed")
-    killed, requeued = under_way(sweep, 2)[:2]
+    killed, requeued, *_ = under_way(sweep, 2)
     slurm("scancel", "--signal=KILL", f"{killed.id}.0")
     slurm("scontrol", "requeue", str(requeued.id))
-    preempted = [job for job in under_way(sweep, 1) if job.id not in (killed.id, requeued.id)]
+    preempted = under_way(sweep, 1, besides=(killed, requeued))
     slurm("srun", "--partition=kargo-lab", "--gpus=8", "true")
     code, out, err = sweep.wait()
     assert code == 1 and err.count("\n") == 1 and "ZeroDivisionError" in err, err
@@ -72,7 +76,8 @@ def test_a_sweep_survives_disasters(tmp_path: Path) -> None:
     undisturbed = ended(plain.directory)
     assert len(undisturbed) == 12 and len(ended(sweep.directory)) == 11
     assert ended(sweep.directory).items() <= undisturbed.items()
-    assert preempted and all(job.config_hash in ended(sweep.directory) for job in preempted)
+    assert all(job.config_hash in ended(sweep.directory) for job in preempted)
+    assert any(made_room(str(job.id)) for job in preempted)
     assert sweep.log().count("going on from step ") >= 2  # the killed one: if it had saved
     code, out, err = look(sweep)
     assert code == 1 and "1 failed, 11 done" in out and "again: python run.py action=sweep" in err
