@@ -315,7 +315,7 @@ def test_all_places_at_once_are_each_place_alone(stops: bool, ahead: int, mixes:
     places = problems.places
     assert places is not None
     foreseen = policy.foresight(problems, rollouts.thought, rollouts.samples,
-                                *policy.read(problems))[0]
+                                *policy.read(problems))
     mixed = foreseen.gather(-1, policy.targets(problems).repeat_interleave(2, 1)[
         ..., None])[..., 0].sum(-1).flatten()
     net, allowed, rows = policy.thinker, policy.allowed, iter(range(len(rollouts)))

@@ -155,7 +155,6 @@ def test_compiled_and_in_half_precision_it_learns_the_same(model: str, door: Doo
 
 
 @pytest.mark.parametrize("words, said", [
-    ("variant=[think] strategy=reinforce", "thinker.tokens=4: found model=hf with task=text"),
     ("task.ahead=2", "task.ahead=2: found model=hf"),
     ("task.tokens=trie", "task.tokens=trie: found model=hf, which reads its own tokens"),
     ("model.lora_r=4 model.lora_targets=[foo]", "model.lora_targets=[foo]: found no place for"),

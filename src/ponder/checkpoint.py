@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ponder.errors import UserError, brief
+from ponder.models.hf import TextModel
 from ponder.models.policy import Policy
-from ponder.models.thinker import TextThinker
 from ponder.models.transformer import Shape, Transformer
 from ponder.pretrained import restore_text_model, save_text_model
 from ponder.sharding import full_weights, shards_of
@@ -61,7 +61,7 @@ def save(policy: Policy, directory: Path, config: dict[str, Any],
 
 def saved_weights(policy: Policy) -> dict[str, Tensor]:
     """What `save` needs of a policy's weights, whole; of several processes all must ask."""
-    adapted = isinstance(policy, TextThinker) and policy.net.adapted
+    adapted = isinstance(policy.thinker, TextModel) and policy.thinker.adapted
     trained = {name for name, weight in policy.named_parameters() if weight.requires_grad}
     return full_weights(policy, lambda name: not adapted or name in trained)
 
@@ -84,10 +84,11 @@ def _write_models(policy: Policy, directory: Path, weights: dict[str, Tensor]) -
         return {name.removeprefix(prefix): value for name, value in weights.items()
                 if name.startswith(prefix)}
 
-    if isinstance(policy, TextThinker):
-        save_text_model(policy.net, directory, policy.vocabulary, of("thinker.model."))
-        return
-    save_pretrained(policy.thinker, directory, policy.vocabulary, of("thinker."))
+    if isinstance(policy.thinker, TextModel):
+        save_text_model(policy.thinker, directory, policy.vocabulary,  # type: ignore[arg-type]
+                        of("thinker.model."))
+    else:
+        save_pretrained(policy.thinker, directory, policy.vocabulary, of("thinker."))
     if policy.answerer is not policy.thinker:
         save_pretrained(policy.answerer, directory / "answerer", policy.vocabulary, of("answerer."))
     for name in policy.attached:
@@ -157,8 +158,8 @@ def _save_tokenizer(directory: Path, vocabulary: Vocabulary) -> None:
 
 def restore(policy: Policy, directory: Path) -> None:
     """Give a policy the weights of its own earlier checkpoint."""
-    if isinstance(policy, TextThinker):
-        restore_text_model(policy.net, directory)
+    if isinstance(policy.thinker, TextModel):
+        restore_text_model(policy.thinker, directory)
         return
     nets = {directory: policy.thinker, directory / "answerer": policy.answerer}
     for path, net in nets.items():

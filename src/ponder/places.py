@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ponder.config.rollouts import SamplerConfig
 from ponder.maths import Sampling
-from ponder.models.branches import branch
 from ponder.models.passages import PassageThinker
 from ponder.models.policy import Policy
 from ponder.models.transformer import Past
@@ -85,7 +84,7 @@ def _write(policy: PassageThinker, problems: Problems, samples: int, sampling: S
     for some, part in _blocks(len(at), at.shape[1], thought.device):
         ends = int(at[some, part].max()) + 1 if thought.device.type == "cpu" else hidden.shape[1]
         block = rows[some, part].flatten()
-        written, spoken = _write_block(policy, hidden[some], [kv[some, :ends] for kv in past],
+        written, spoken = _write_block(policy, hidden[some], policy.some(past, some, ends),
                                        at[some, part], sampling, numbers[block])
         thought[block], logprobs[block] = written, spoken
 
@@ -117,7 +116,7 @@ def _write_block(policy: PassageThinker, hidden: Tensor, past: Past, at: Tensor,
         going = going & (token != end)
         if step == last or (policy.rules.stops and not going.any()):
             break
-        state, own = branch(policy.thinker, token.view(*at.shape, 1), past, at, own)
+        state, own = policy.branch(token.view(*at.shape, 1), past, at, own)
         state = state[:, :, 0]
     thought[:, -1].masked_fill_(going, end)
     return thought, logprobs

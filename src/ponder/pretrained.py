@@ -19,7 +19,7 @@ from torch import Tensor
 from ponder.config.policy import HfConfig
 from ponder.errors import UserError, brief
 from ponder.models.hf import TextModel
-from ponder.models.segments import library
+from ponder.models.libraries import library
 from ponder.sharding import shard_like, shards_of
 from ponder.tokens import TextVocabulary
 
@@ -27,10 +27,13 @@ ADAPTER = "adapter_config.json"
 SMOLLM2 = Path("scratch/models/smollm2-135m-instruct")
 
 
-def load_vocabulary(config: HfConfig) -> TextVocabulary:
-    """The tokenizer of `model.chat_name`, else of the model."""
-    key, name = ("model.chat_name", config.chat_name) if config.chat_name else (
-        "model.name", config.name)
+def load_vocabulary(config: HfConfig, key: str = "model.name") -> TextVocabulary:
+    """The tokenizer of the model that `key` names; that of `model.chat_name`, where there is one
+    beside `model.name`.
+    """
+    name = config.name if key == "model.name" else config.ref_name
+    if config.chat_name and key == "model.name":
+        key, name = "model.chat_name", config.chat_name
     with _named(key, name):
         tokenizer = library().AutoTokenizer.from_pretrained(resolve(str(name)))
         tokenizer.add_tokens([f"<t{number}>" for number in range(config.thought_tokens)])

@@ -10,7 +10,12 @@ import torch
 
 from ponder.builders.corpus import build_corpus, corpus_evaluation, corpus_reward
 from ponder.builders.networks import build_unthinking, critic_of, network, reference_of
-from ponder.builders.reading import build_reader, build_running_text, build_text_reader
+from ponder.builders.reading import (
+    build_reader,
+    build_running_text,
+    build_text_reader,
+    reading_evaluation,
+)
 from ponder.builders.text import (
     build_rules,
     build_text_evaluation,
@@ -25,7 +30,6 @@ from ponder.config.strategies import Sft
 from ponder.errors import UserError
 from ponder.evaluate import Evaluation, evaluate
 from ponder.evaluate.latent import evaluate_latent
-from ponder.evaluate.reading import evaluate_reading
 from ponder.latent import Unsaid
 from ponder.learner import Learner
 from ponder.models.author import Author
@@ -116,7 +120,7 @@ def build_source(config: Config, task: Task, device: torch.device) -> Source:
         return SEARCHES[method](config.rollout)
     if config.thinker.tokens == 0 and isinstance(task, Text):
         return Gold()
-    if config.model.kind == "hf":
+    if config.model.kind == "hf" and not isinstance(task, Text):
         return build_writer(config)
     if config.thinker.flows:
         return Unsaid(config.rollout, config.thinker)
@@ -138,7 +142,7 @@ def build_evaluation(config: Config, policy: Policy, task: Task, test: Problems,
     if isinstance(policy, Author) and isinstance(task, Corpus):
         return corpus_evaluation(config, policy, task, test)
     if isinstance(policy, Reader | TextReader) and isinstance(task, Text):
-        return lambda: evaluate_reading(policy, test, task.text.bytes_per_token, config.seed)
+        return reading_evaluation(config, policy, task, test)
     if isinstance(policy, Continuous):
         return lambda: evaluate_latent(policy, test, config.seed)
     return lambda: evaluate(policy, test, config.seed)

@@ -14,8 +14,8 @@ from ponder.checkpoint import load_model
 from ponder.config import Config
 from ponder.errors import UserError
 from ponder.models.critic import Critic
+from ponder.models.hf import TextModel
 from ponder.models.policy import Policy, Rules
-from ponder.models.thinker import TextThinker
 from ponder.models.transformer import Init, Shape, Transformer
 from ponder.models.widen import widened
 from ponder.processes import several
@@ -33,7 +33,7 @@ def place(config: Config, policy: Policy, device: torch.device) -> Policy:
     nets = [policy.thinker, policy.answerer, policy.frozen, policy.reference,
             critic.trunk if critic else None]
     for net in filter(None, dict.fromkeys(nets)):
-        shard(net, net.blocks, device, "run" if isinstance(policy, TextThinker) else "forward")
+        shard(net, net.blocks, device, "run" if isinstance(net, TextModel) else "forward")
     if critic is not None:
         shard(critic.head, [], device)
     return policy

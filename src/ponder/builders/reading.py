@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from ponder.builders.text import build_rules
+import torch
+
+from ponder.builders.text import build_rules, thinking_model
 from ponder.checkpoint import load_attached, load_model
 from ponder.config import Config
 from ponder.errors import UserError
+from ponder.evaluate import Evaluation
+from ponder.evaluate.reading import evaluate_reading
+from ponder.models.hf import TextModel
 from ponder.models.passages import PassageThinker
 from ponder.models.policy import Rules
 from ponder.models.reader import Reader
+from ponder.models.text_passages import TextPassageThinker
 from ponder.models.text_reader import TextReader
 from ponder.models.transformer import Transformer
 from ponder.models.widen import widened
 from ponder.pretrained import load_text_model, load_vocabulary
 from ponder.tasks.corpus import Corpus
 from ponder.tasks.text import ModelText, Text
+from ponder.tokens import ThinkingVocabulary
 from ponder.tokens.pieces import PieceVocabulary, identity, load_pieces
+from ponder.types import Problems
 
 
 def build_running_text(config: Config) -> Text:
@@ -25,12 +35,16 @@ def build_running_text(config: Config) -> Text:
     those that the text is to be cut into.
     """
     if config.model.kind == "hf":
-        vocabulary = load_vocabulary(config.model)
-        if vocabulary.end is None:
+        plain = load_vocabulary(config.model)
+        if plain.end_of_text is None:
             raise UserError(f"model.name={config.model.name}: found a tokenizer without an "
                             "end-of-sequence token, which stands between documents; legal: one "
                             "with it, as model.chat_name=<model>")
-        return ModelText(config.task, vocabulary)
+        if not config.thinker.tokens:
+            return ModelText(config.task, plain)
+        tokenizer = load_vocabulary(thinking_model(config)).tokenizer
+        return ModelText(config.task, plain,
+                         ThinkingVocabulary(tokenizer, config.thinker.vocabulary))
     start = None if config.model.name is None else load_pieces(Path(config.model.name))
     if start is not None and config.task.tokens not in ("chars", start.state()["kind"]):
         raise UserError(f"task.tokens={config.task.tokens}: found model.name={config.model.name}, "
@@ -38,15 +52,38 @@ def build_running_text(config: Config) -> Text:
     return Text(config.task, config.thinker.vocabulary if config.thinker.tokens else 0, start)
 
 
-def build_text_reader(config: Config, task: ModelText) -> TextReader:
-    """A Hugging Face model that learns text. Raises `UserError` for passages longer than it reads.
+def build_text_reader(config: Config, task: ModelText) -> TextReader | TextPassageThinker:
+    """A Hugging Face model that learns text, with thoughts or without. Raises `UserError` for
+    passages longer than it reads.
     """
-    net = load_text_model(config.model, len(task.vocabulary))
+    words, rules = task.vocabulary, build_rules(config)
+    model = thinking_model(config) if rules.tokens else config.model
+    net = load_text_model(model, len(words))
     limit = getattr(net.network.config, "max_position_embeddings", None)
-    if limit is not None and config.task.length > limit:
-        raise UserError(f"task.length={config.task.length}: found model.name={config.model.name}, "
-                        f"which reads {limit} tokens at most; legal: at most {limit}")
-    return TextReader(net, task.vocabulary, build_rules(config))
+    room = task.config.length + (rules.tokens + task.config.ahead if rules.tokens else 0)
+    if limit is not None and room > limit:
+        legal = limit - room + task.config.length
+        raise UserError(f"task.length={task.config.length}: found model.name={config.model.name}, "
+                        f"which reads {limit} tokens at most; legal: at most {legal}")
+    if not isinstance(words, ThinkingVocabulary):
+        return TextReader(net, words, rules)
+    norm = None if config.model.ref_name is None else _text_reference(config, words)
+    policy = TextPassageThinker(net, words, rules, task.config.ahead, task.config.mix, norm)
+    load_attached(policy, Path(config.model.name or ""))
+    return policy
+
+
+def _text_reference(config: Config, words: ThinkingVocabulary) -> TextReader:
+    """The reference model, which foresees without thoughts. Raises `UserError` where it cuts text
+    otherwise than the thinker.
+    """
+    known = load_vocabulary(replace(config.model, thought_tokens=0), "model.ref_name")
+    if not known.tokenizer.get_vocab().items() <= words.tokenizer.get_vocab().items():
+        raise UserError(f"model.ref_name={config.model.ref_name}: found other tokens than those of "
+                        "the thinker; legal: a model that cuts text into the same, such as the "
+                        "one it began as")
+    net = load_text_model(replace(config.model, thought_tokens=0), len(known), "model.ref_name")
+    return TextReader(net, known, Rules(0, False))
 
 
 def build_reader(config: Config, task: Text, net: Transformer) -> Reader:
@@ -80,3 +117,15 @@ def unthinking_network(config: Config, task: Text | Corpus) -> tuple[Transformer
     vocabulary = PieceVocabulary(pieces, 0)
     positions = task.question_length + config.thinker.tokens + 1
     return widened(load_model(path, key), len(vocabulary), positions), vocabulary
+
+
+def reading_evaluation(config: Config, policy: Reader | TextReader, task: Text, test: Problems,
+                       ) -> Callable[[], Evaluation]:
+    """What looks at held-out passages; a Hugging Face model in the precision that it learns in."""
+    half = config.trainer.dtype == "bfloat16" and isinstance(policy.thinker, TextModel)
+
+    def evaluation() -> Evaluation:
+        with torch.autocast(test.question.device.type, torch.bfloat16, half):
+            return evaluate_reading(policy, test, task.text.bytes_per_token, config.seed)
+
+    return evaluation

@@ -11,6 +11,7 @@ import torch
 
 from ponder.cache import Store
 from ponder.config import Config, writes
+from ponder.config.policy import HfConfig
 from ponder.evaluate import Evaluation
 from ponder.evaluate.text import evaluate_text
 from ponder.models.critic import Critic
@@ -26,6 +27,11 @@ from ponder.types import Problems, Rollouts
 from ponder.writing import Written
 
 CACHE = Path("scratch") / "generated"
+
+
+def thinking_model(config: Config) -> HfConfig:
+    """The model with thought tokens among its words, and what ends a thought in front of them."""
+    return replace(config.model, thought_tokens=config.thinker.vocabulary + 1)
 
 
 def build_text_task(config: Config) -> Qa:
@@ -63,7 +69,7 @@ def _critic(config: Config, net: TextModel) -> Critic | None:
     if kind == "none" or config.thinker.tokens == 0:
         return None
     trunk = copy.deepcopy(net) if kind == "separate" else None
-    critic = Critic(net.head.in_features, config.strategy.value_reads,
+    critic = Critic(net.width, config.strategy.value_reads,
                     trunk)  # type: ignore[arg-type]
     return critic.to(net.dtype)
 

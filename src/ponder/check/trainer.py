@@ -63,8 +63,7 @@ def _shards_need(config: Config) -> Iterator[str]:
     if config.trainer.optimizer == "muon":
         yield ("trainer.data_parallel=shard: found trainer.optimizer=muon, which needs whole "
                "matrices; legal: replicate, or trainer.optimizer=adamw")
-    if config.task.name == "text" and config.model.kind != "hf" and (
-            config.thinker.tokens or config.task.ahead > 1):
+    if config.task.name == "text" and (config.thinker.tokens or config.task.ahead > 1):
         yield ("trainer.data_parallel=shard: found thoughts or task.ahead on task=text, whose "
                "small heads are whole; legal: replicate")
     if config.trainer.compile:

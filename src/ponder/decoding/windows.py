@@ -142,7 +142,7 @@ class TextWindow(Window):
     def _read(self, tokens: Tensor) -> Tensor:
         past = [] if self.prompt is None else [self.prompt]
         hidden, more = self.net.read(tokens, None, past)
-        self.prompt = more if self.prompt is None else _longer(self.prompt, more)
+        self.prompt = more if self.prompt is None else self.prompt.longer(more)
         self.buffer = Buffer(CHUNK, torch.zeros(len(tokens), dtype=torch.long, device=self.device))
         return hidden[:, -1]
 
@@ -170,7 +170,7 @@ class TextWindow(Window):
         if self.buffer.kv:
             written = self.buffer.select(first)
             at = int(written.at[0])
-            memory = _longer(memory, Segment(
+            memory = memory.longer(Segment(
                 torch.ones_like(self.held[:1, :at], dtype=torch.bool), memory.length + at,
                 {layer: (key[:, :, :at], value[:, :, :at])
                  for layer, (key, value) in written.kv.items()}))
@@ -181,9 +181,3 @@ class TextWindow(Window):
     def _logprobs(self, hidden: Tensor) -> Tensor:
         return at_least_float32(self.net.logits(hidden)).log_softmax(-1)
 
-
-def _longer(first: Segment, more: Segment) -> Segment:
-    """One segment of two, the second behind the first."""
-    return Segment(torch.cat([first.mask, more.mask], 1), more.length, {
-        layer: (torch.cat([key, more.kv[layer][0]], 2), torch.cat([value, more.kv[layer][1]], 2))
-        for layer, (key, value) in first.kv.items()})

@@ -94,7 +94,7 @@ def _first_tokens(policy: PassageThinker, parts: list[Problems], thought: Tensor
         count = part.places.shape[1]
         rows = thought[start:start + len(part) * count]
         start += len(rows)
-        foreseen = policy.foresight(part, rows, count, *policy.read(part))[0][:, :, 0]
+        foreseen = policy.foresight(part, rows, count, *policy.read(part))[:, :, 0]
         real = policy.targets(part)[:, :, 0]
         guess = foreseen.argmax(-1)
         found.append((-foreseen.gather(-1, real[..., None])[..., 0], guess == real, guess))

@@ -17,7 +17,8 @@ from torch.utils.checkpoint import checkpoint
 
 from ponder.config.policy import HfConfig
 from ponder.maths import Sampling, at_least_float32, distribution, entropy
-from ponder.models.segments import NAME, Buffer, Reading, Segment, library, register
+from ponder.models.libraries import library
+from ponder.models.segments import NAME, Buffer, Reading, Segment, register
 
 ROWS = 512  # decisions whose logits are in memory at once
 Found = TypeVar("Found")
@@ -36,8 +37,7 @@ class TextModel(nn.Module):
         self.model = model
         self.words = words
         self.entropy_learns = True
-        net = self.network
-        net.set_attn_implementation(NAME)  # type: ignore[operator]
+        self.network.set_attn_implementation(NAME)  # type: ignore[operator]
 
     @property
     def network(self) -> nn.Module:
@@ -61,9 +61,21 @@ class TextModel(nn.Module):
     def head(self) -> nn.Linear:
         return self.network.get_output_embeddings()  # type: ignore[operator]
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """(..., D) -> (..., V), scaled (Granite, Cohere) and capped (Gemma) as the model does."""
-        config, found = self.network.config, self.head(hidden)[..., :self.words]
+    @property
+    def width(self) -> int:
+        """D, of its hidden states."""
+        return self.head.weight.shape[1]
+
+    def logits(self, hidden: Tensor, vocabulary: slice | None = None) -> Tensor:
+        """(..., D) -> (..., V), scaled (Granite, Cohere) and capped (Gemma) as the model does; of a
+        slice of the vocabulary, where one is given.
+        """
+        config, head = self.network.config, self.head
+        if vocabulary is None or type(head) is not nn.Linear:  # rows may lie beside its weight
+            found = head(hidden)[..., vocabulary or slice(0, self.words)]
+        else:
+            bias = None if head.bias is None else head.bias[vocabulary]
+            found = F.linear(hidden, head.weight[vocabulary], bias)
         scale = getattr(config, "logit_scale", None) or 1.0
         scale = scale / (getattr(config, "logits_scaling", None) or 1.0)
         cap = getattr(config, "final_logit_softcapping", None)
@@ -80,11 +92,11 @@ class TextModel(nn.Module):
 
         return torch.cat(_in_parts(part, states, target))
 
-    def foresee(self, states: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """(-log p (M,) of each token (M,) after its state (M, D) in nats, the likeliest one (M,)).
-        """
+    def foresee(self, states: Tensor, target: Tensor, vocabulary: slice | None = None,
+                ) -> tuple[Tensor, Tensor]:
+        """(-log p (M,) in nats of each token (M,) after its state (M, D), the likeliest one (M,))."""
         def part(some: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-            logits = at_least_float32(self.logits(some))
+            logits = at_least_float32(self.logits(some, vocabulary))
             return F.cross_entropy(logits, tokens, reduction="none"), logits.argmax(-1)
 
         losses, likeliest = zip(*_in_parts(part, states, target), strict=True)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ponder.maths import Sampling, at_least_float32, correlation, left_justify
+from ponder.maths import Sampling, correlation, left_justify
 from ponder.models.branches import branch
 from ponder.models.policy import Rules
 from ponder.models.reader import Reader
@@ -50,18 +50,43 @@ class PassageThinker(Reader):
                  mixes: bool, reference: Reader | None = None) -> None:
         super().__init__(net, vocabulary, rules)
         self.ahead = ahead
-        self.mixer = Mixer(net.shape.d_model) if mixes else None
+        self.mixer = Mixer(self.width) if mixes else None
         self.norm = reference.requires_grad_(False) if reference else None
 
     @property
     def attached(self) -> dict[str, nn.Module]:
         return {} if self.mixer is None else {"mixer": self.mixer}
 
-    # --- reading --------------------------------------------------------------------------------
+    # --- what the network does ------------------------------------------------------------------
+
+    @property
+    def width(self) -> int:
+        """D"""
+        return self.thinker.shape.d_model
 
     def read(self, problems: Problems) -> tuple[Tensor, Past]:
         """States (P, T, D) of all places, without a thought, and keys and values."""
         return self.thinker(problems.question)
+
+    def branch(self, tokens: Tensor, past: Past, at: Tensor, own: Past | None = None,
+               ) -> tuple[Tensor, Past]:
+        """States (P, M, L, D) of the next tokens (P, M, L) of branches that continue places (P, M),
+        and the keys and values of all their tokens by now, of which `own` were there before.
+        """
+        return branch(self.thinker, tokens, past, at, own)
+
+    def some(self, past: Past, passages: slice, width: int) -> Past:
+        """The keys and values of the first `width` tokens of some passages."""
+        return [kv[passages, :width] for kv in past]
+
+    def told(self, hidden: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """(log p (...) of tokens (...) among the ordinary ones, the likeliest of these (...)), of
+        the states (..., D) before them.
+        """
+        logits = self._logits(self.thinker, hidden)
+        return _picked(logits.log_softmax(-1), tokens), logits.argmax(-1)
+
+    # --- reading --------------------------------------------------------------------------------
 
     def targets(self, problems: Problems) -> Tensor:
         """(P, N, m): the real tokens behind each place."""
@@ -76,37 +101,46 @@ class PassageThinker(Reader):
         index = at.flatten(1)[..., None].expand(-1, -1, hidden.shape[-1])
         return hidden.gather(1, index).unflatten(1, at.shape[1:])
 
-    def _foreseen(self, hidden: Tensor) -> Tensor:
-        """Log-probabilities (..., ordinary vocabulary) of the next token."""
-        logits = self.thinker.logits(hidden, slice(0, self.vocabulary.end))
-        return at_least_float32(logits).log_softmax(-1)
-
-    def foresight(self, problems: Problems, thought: Tensor, samples: int,
-                  hidden: Tensor, past: Past) -> tuple[Tensor, Tensor, Tensor]:
-        """(log-probabilities (P, M, m, ordinary vocabulary) of the tokens behind each thought,
-        mixed with what was foreseen without; the same by the thought alone; states (P, M, K, D)
-        behind the tokens of thoughts).
+    def _behind(self, problems: Problems, thought: Tensor, samples: int, hidden: Tensor, past: Past,
+                ) -> tuple[Tensor, Tensor, Tensor]:
+        """States (P, M, m, D) before each of the m tokens, without the thought and with it, and
+        (P, M, K, D) behind the tokens of thoughts (B, K + 1).
         """
         assert problems.places is not None
         count = samples // problems.places.shape[1]
         given = self.targets(problems)[..., :-1].repeat_interleave(count, 1)  # (P, M, m - 1)
-        width = thought.shape[1]
         row = torch.cat([thought, given.flatten(0, 1)], 1)
         if self.rules.stops:
             row = left_justify(row, problems.pad)
         at = problems.places.repeat_interleave(count, 1)
-        states, _ = branch(self.thinker, row.view(len(problems), samples, -1), past, at)
+        states, _ = self.branch(row.view(len(problems), samples, -1), past, at)
         ends = (thought != problems.pad).sum(1).view(len(problems), samples, 1) - 1
         where = ends + torch.arange(self.ahead, device=row.device)
         after = states.gather(2, where[..., None].expand(-1, -1, -1, states.shape[-1]))
         before = self._states(problems, hidden).repeat_interleave(count, 1)
-        alone = self._foreseen(after)
-        mixed = alone
-        if self.mixer is not None:
-            share = self.mixer(before, after)[..., None]
-            mixed = torch.logaddexp(F.logsigmoid(-share) + self._foreseen(before),
-                                    F.logsigmoid(share) + alone)
-        return mixed, alone, states[:, :, :width - 1]
+        return before, after, states[:, :, :thought.shape[1] - 1]
+
+    def mixed(self, before: Tensor, after: Tensor, without: Tensor, alone: Tensor) -> Tensor:
+        """Log-probabilities (...) of what is foreseen without a thought and by the thought alone,
+        mixed in the share that the states (..., D) say.
+        """
+        assert self.mixer is not None
+        share = self.mixer(before, after)
+        share = share.view(*share.shape, *[1] * (alone.dim() - share.dim()))
+        return torch.logaddexp(F.logsigmoid(-share) + without, F.logsigmoid(share) + alone)
+
+    def foresight(self, problems: Problems, thought: Tensor, samples: int,
+                  hidden: Tensor, past: Past) -> Tensor:
+        """Log-probabilities (P, M, m, ordinary vocabulary) of the tokens behind each thought
+        (B, K + 1), mixed with what was foreseen without.
+        """
+        before, after, _ = self._behind(problems, thought, samples, hidden, past)
+        alone = self._logits(self.thinker, after).log_softmax(-1)
+        if self.mixer is None:
+            return alone
+        without = self._logits(self.thinker, self._states(problems, hidden)).log_softmax(-1)
+        return self.mixed(before, after, without.repeat_interleave(
+            before.shape[1] // without.shape[1], 1), alone)
 
     # --- a policy -------------------------------------------------------------------------------
 
@@ -119,11 +153,11 @@ class PassageThinker(Reader):
         rows, found = thought.unflatten(0, (len(problems), samples)), []
         for part in self.in_parts(problems, samples * self.ahead):
             some = problems[part]
-            _, foreseen, _ = self.foresight(some, rows[part].flatten(0, 1), samples,
-                                            *self.read(some))
+            _, after, _ = self._behind(some, rows[part].flatten(0, 1), samples, *self.read(some))
             real = self._targets_of_rows(some, samples)
-            right = foreseen[:, :, 0].argmax(-1) == real[:, :, 0]
-            found.append((_picked(foreseen, real).sum(-1).flatten(), right.flatten()))
+            logprob, likeliest = self.told(after, real)
+            right = likeliest[:, :, 0] == real[:, :, 0]
+            found.append((logprob.sum(-1).flatten(), right.flatten()))
         logprob, right = zip(*found, strict=True)
         return torch.cat(logprob), torch.cat(right)
 
@@ -173,14 +207,19 @@ class PassageThinker(Reader):
         problems, samples = rollouts.problems, rollouts.samples
         assert problems.places is not None
         hidden, past = self.read(problems)
-        mixed, alone, states = self.foresight(problems, rollouts.thought, samples, hidden, past)
+        before, after, states = self._behind(problems, rollouts.thought, samples, hidden, past)
         first = self._states(problems, hidden)[:, :, :1].repeat_interleave(rollouts.group, 1)
-        before = torch.cat([first, states[:, :, :-1]], 2).flatten(0, 1)
-        logits = self.thinker.logits(before, self.allowed)
+        deciding = torch.cat([first, states[:, :, :-1]], 2).flatten(0, 1)
+        logits = self.thinker.logits(deciding, self.allowed)
         logprobs, spread, full = self._as_written(rollouts, sampling, logits)
         real = self._targets_of_rows(problems, samples)
-        behind = (_picked(mixed, real) + _picked(alone, real)).mean(-1) / 2
-        plain = _picked(self._foreseen(hidden), problems.answer).mean(-1, keepdim=True)
+        alone, _ = self.told(after, real)
+        mixed = alone
+        if self.mixer is not None:
+            without, _ = self.told(self._states(problems, hidden), self.targets(problems))
+            mixed = self.mixed(before, after, without.repeat_interleave(rollouts.group, 1), alone)
+        behind = (mixed + alone).mean(-1) / 2
+        plain = self.told(hidden, problems.answer)[0].mean(-1, keepdim=True)
         return Scores(logprobs, spread, full, (behind + plain).flatten())
 
 

@@ -7,15 +7,14 @@ it look at them in groups. Works for every model of `transformers` that takes at
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ponder.errors import UserError
 from ponder.maths import at_least_float32
+from ponder.models.libraries import library
 
 NAME = "ponder_segments"
 
@@ -36,6 +35,19 @@ class Segment:
         """Some rows (r,) by index."""
         return Segment(self.mask[rows], self.length[rows],
                        {layer: (k[rows], v[rows]) for layer, (k, v) in self.kv.items()})
+
+    def first(self, rows: slice, width: int) -> Segment:
+        """The first `width` tokens of some rows, none of which is padding."""
+        mask = self.mask[rows, :width]
+        return Segment(mask, mask.sum(1), {layer: (k[rows, :, :width], v[rows, :, :width])
+                                           for layer, (k, v) in self.kv.items()})
+
+    def longer(self, more: Segment) -> Segment:
+        """One segment of two, the second of which was read behind this one."""
+        kv = {layer: (torch.cat([key, more.kv[layer][0]], 2),
+                      torch.cat([value, more.kv[layer][1]], 2))
+              for layer, (key, value) in self.kv.items()}
+        return Segment(torch.cat([self.mask, more.mask], 1), more.length, kv)
 
     @staticmethod
     def joined(segments: list[Segment]) -> Segment:
@@ -99,16 +111,18 @@ class Reading:
     A segment of R rows is shared by N / R rows each, side by side. Where groups are uneven, places
     (N,) says where in a full grid of R x `grid` rows each one stands. mask (N, T) is False on
     padding; with a buffer T = 1, and what it holds is seen too. whole: there is no padding, which
-    the mask alone would say only after a look.
+    the mask alone would say only after a look. upto (N,): of the first segment each row sees the
+    tokens up to this one alone.
 
     No dataclass: FSDP hands layers copies of these, and what they put into `own` would be lost.
     """
 
     def __init__(self, past: list[Segment], mask: Tensor, own: Segment | None = None,
                  buffer: Buffer | None = None, seen: int = 0, places: Tensor | None = None,
-                 grid: int = 1, whole: bool = False) -> None:
+                 grid: int = 1, whole: bool = False, upto: Tensor | None = None) -> None:
         self.past, self.mask, self.own, self.buffer = past, mask, own, buffer
         self.seen, self.places, self.grid, self.whole = seen, places, grid, whole
+        self.upto = upto
 
     def must_fit(self, window: int) -> None:
         """Raise `UserError` where more tokens are seen than a window holds."""
@@ -144,8 +158,8 @@ def attend(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor,
     query = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     pairs = [segment.kv[layer] for segment in reading.past]
     scores = [_capped(_spread(query, keys, reading), softcap).masked_fill(
-        _hidden(segment.mask, query, reading), -torch.inf)
-        for segment, (keys, _) in zip(reading.past, pairs, strict=True)]
+        _hidden(number, query, reading), -torch.inf)
+        for number, (keys, _) in enumerate(pairs)]
     if reading.buffer is None:
         hidden = _later(reading.mask)
     else:
@@ -203,11 +217,14 @@ def _spread(rows: Tensor, held: Tensor, reading: Reading, mix: bool = False) -> 
     return found if len(found) == count and reading.places is None else found[reading.places]
 
 
-def _hidden(mask: Tensor, query: Tensor, reading: Reading) -> Tensor:
-    """(N, 1, 1, S): True where a segment's mask (R, S) hides a token from the rows behind it."""
+def _hidden(number: int, query: Tensor, reading: Reading) -> Tensor:
+    """(N, 1, 1, S): True where a segment hides a token from the rows behind it."""
+    mask = reading.past[number].mask
     rows = mask.repeat_interleave(
         reading.grid if reading.places is not None else len(query) // len(mask), 0)
     rows = rows if reading.places is None else rows[reading.places]
+    if number == 0 and reading.upto is not None:
+        rows = rows & (torch.arange(rows.shape[1], device=rows.device) <= reading.upto[:, None])
     return ~rows[:, None, None]
 
 
@@ -224,13 +241,6 @@ def read_at_once(device: torch.device) -> int:
     its caches, a GPU when it is full.
     """
     return 2048 if device.type == "cpu" else 16_384
-
-
-def library(name: str = "transformers") -> Any:
-    """A library that is loaded when it is wanted. Its types would keep a type checker busy for
-    longer than all of ours.
-    """
-    return importlib.import_module(name)
 
 
 def register() -> None:

@@ -25,16 +25,13 @@ class TextReader(TextThinker):
         """(P, T, D)"""
         return self.net.read(problems.question, keep=False)[0]
 
-    @torch.no_grad()
     def foresee(self, problems: Problems) -> tuple[Tensor, Tensor]:
         """(-log p (P, T) of the next token of every place in nats, the likeliest token (P, T))."""
-        count, width = problems.question.shape
-        found = []
-        for part in at_once(count, width, problems.question.device):
-            some = problems[part]
-            found.append(self.net.foresee(self._states(some).flatten(0, 1), some.answer.flatten()))
-        loss, guess = (torch.cat(values).view(count, width) for values in zip(*found, strict=True))
-        return loss, guess
+        return foreseen(self.net, problems)
+
+    def surprise(self, problems: Problems) -> Tensor:
+        """(P, T): -log p of the next token of every place, in nats."""
+        return self.foresee(problems)[0]
 
     def answer(self, problems: Problems, thought: Tensor, samples: int = 1,  # type: ignore[override]
                net: TextModel | None = None, ragged: bool | None = None) -> tuple[Tensor, Tensor]:
@@ -50,3 +47,19 @@ class TextReader(TextThinker):
         loss, _ = self.net.foresee(states.flatten(0, 1), problems.answer.flatten())
         none = loss.new_zeros(len(rollouts), 0)
         return Scores(none, none, none[..., None], -loss.view(len(rollouts), -1).mean(1))
+
+
+@torch.no_grad()
+def foreseen(net: TextModel, problems: Problems, words: slice | None = None,
+             ) -> tuple[Tensor, Tensor]:
+    """(-log p (P, T) of the next token of every place in nats, the likeliest token (P, T)), among
+    the first words where a slice says so.
+    """
+    count, width = problems.question.shape
+    found = []
+    for part in at_once(count, width, problems.question.device):
+        some = problems[part]
+        states, _ = net.read(some.question, keep=False)
+        found.append(net.foresee(states.flatten(0, 1), some.answer.flatten(), words))
+    loss, guess = (torch.cat(values).view(count, width) for values in zip(*found, strict=True))
+    return loss, guess

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -70,6 +71,11 @@ class TextVocabulary:
     def __len__(self) -> int:
         return len(self.tokenizer)
 
+    @property
+    def end_of_text(self) -> int:
+        """Id of what stands behind every document."""
+        return self.tokenizer.eos_token_id
+
     @cached_property
     def sizes(self) -> Tensor:
         """(V + 1,): bytes of text that each token stands for, and 0 for padding."""
@@ -101,3 +107,32 @@ class TextVocabulary:
         """Tokens as text, without padding and special tokens."""
         return self.tokenizer.decode([token for token in tokens if token != self.pad],
                                      skip_special_tokens=True)
+
+
+class ThinkingVocabulary(TextVocabulary):
+    """The words of a tokenizer, and behind them `</think>` and the thought tokens of a model that
+    thinks between its words. The tokenizer has them as its added words `<t0>`, `<t1>`, ...
+    """
+
+    def __init__(self, tokenizer: Any, thoughts: int) -> None:
+        super().__init__(tokenizer, chat=False)
+        self.end = len(tokenizer) - thoughts - 1
+
+    @property
+    def first_thought(self) -> int:
+        return self.end + 1
+
+    def allowed(self, stops: bool) -> slice:
+        """Ids a thought may be made of, as of `Vocabulary`."""
+        return slice(self.end if stops else self.first_thought, len(self))
+
+    def text(self, tokens: list[int]) -> str:
+        """Tokens as text, without padding; thoughts are numbered from 0, as everywhere."""
+        said = []
+        for ordinary, run in groupby(tokens, lambda token: token < self.end):
+            if ordinary:
+                said.append(super().text(list(run)))
+            else:
+                said += [END if token == self.end else f"<t{token - self.first_thought}>"
+                         for token in run if token != self.pad]
+        return "".join(said)
