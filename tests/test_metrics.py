@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Door
-from ponder.metrics import METRICS, known, page
+from ponder.metrics import METRICS, known, pace, page
 
 PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
 SMALL = ["task.max=10", "model.d_model=8", "model.layers=1", "task.test_questions=20",
@@ -48,3 +48,8 @@ def test_every_number_of_a_run_is_known(words: list[str], door: Door) -> None:
     for line in Path("run/metrics.jsonl").read_text().splitlines():
         for name in json.loads(line):
             assert known(name), name
+
+
+def test_slow_steps_have_a_rate_too() -> None:
+    assert [pace(rate) for rate in (0.0188, 0.5, 1, 12.34, 1200)] == [
+        "0.019", "0.5", "1.0", "12.3", "1200.0"]

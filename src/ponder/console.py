@@ -11,17 +11,18 @@ from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from ponder.metrics import pace
 from ponder.spelling import COLOURS, pieces
 
-SHOWN = (("loss", "loss", ".3f"), ("val/loss", "held-out loss", ".3f"),
-         ("accuracy", "accuracy", ".4f"),
-         ("thought_entropy", "entropy", ".2f"), ("steps_per_second", "steps/s", ".1f"),
-         ("rollouts_per_second", "rollouts/s", ".0f"))
+SHOWN = (("loss", "loss", "{:.3f}".format), ("val/loss", "held-out loss", "{:.3f}".format),
+         ("accuracy", "accuracy", "{:.4f}".format), ("thought_entropy", "entropy", "{:.2f}".format),
+         ("steps_per_second", "steps/s", pace),
+         ("rollouts_per_second", "rollouts/s", "{:.0f}".format))
 
 
 def figures(metrics: dict[str, float]) -> str:
     """The numbers people watch, in one line."""
-    return "  ".join(f"{label} {metrics[name]:{form}}" for name, label, form in SHOWN
+    return "  ".join(f"{label} {form(metrics[name])}" for name, label, form in SHOWN
                      if name in metrics)
 
 

@@ -138,6 +138,11 @@ METRICS: dict[str, list[Metric]] = {
 }
 
 
+def pace(rate: float) -> str:
+    """A rate as people read it: large models take many seconds a step."""
+    return f"{rate:.1f}" if rate >= 1 else f"{rate:.2g}"
+
+
 def known(name: str) -> bool:
     """Whether a quantity has its place here."""
     return any(fnmatchcase(name, metric.name) for part in METRICS.values() for metric in part)

@@ -94,7 +94,8 @@ class TextModel(nn.Module):
 
     def foresee(self, states: Tensor, target: Tensor, vocabulary: slice | None = None,
                 ) -> tuple[Tensor, Tensor]:
-        """(-log p (M,) in nats of each token (M,) after its state (M, D), the likeliest one (M,))."""
+        """(-log p (M,) in nats of each token (M,) after its state (M, D), the likeliest one (M,)).
+        """
         def part(some: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
             logits = at_least_float32(self.logits(some, vocabulary))
             return F.cross_entropy(logits, tokens, reduction="none"), logits.argmax(-1)

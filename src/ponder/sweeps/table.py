@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from ponder.errors import shown
+from ponder.metrics import pace
 from ponder.sweeps.state import State
 
 ORDER = {"failed": "red", "vanished": "magenta", "running": "cyan", "elsewhere": "yellow",
@@ -55,7 +56,7 @@ def _numbers(state: State) -> list[str]:
     end = "" if state.end is None else f"/{state.end}"
     left = "" if state.left is None else str(timedelta(seconds=round(state.left)))
     return ["" if state.step is None else f"{state.step}{end}",
-            "" if state.rate is None else f"{state.rate:.1f}",
+            "" if state.rate is None else pace(state.rate),
             "" if state.accuracy is None else f"{state.accuracy:.4f}", left]
 
 
