@@ -146,9 +146,9 @@ CONTRADICTIONS = [
     ("think=true strategy=grpo strategy.baseline=none rollout.samples=1", "strategy.scale=group: "
      "found rollout.samples=1, which has no deviation; legal: at least 2 samples, or scale none or "
      "batch"),
-    ("think=true strategy=ppo strategy.kl=0.1 strategy.kl_estimator=k1", "strategy.kl_estimator=k1:"
-     " found strategy.kl_place=loss, where its gradient is zero on average; legal: k3, or "
-     "strategy.kl_place=reward"),
+    ("think=true strategy=grpo strategy.kl=0.1 strategy.kl_estimator=k1",
+     "strategy.kl_estimator=k1: found strategy.kl_place=loss, where its gradient is zero on "
+     "average; legal: k3, or strategy.kl_place=reward"),
     ("think=true strategy=dpo strategy.tokens_per_rollout=1", "strategy.tokens_per_rollout=1: found"
      " strategy=dpo, which weighs whole thoughts; legal: 0"),
     ("think=true strategy=exact thinker.tokens=5000", "strategy=exact: found more than 4096 "

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from conftest import generator, make_task
-from ponder.config.strategies import Grpo, Reinforce, Sft, Star
+from ponder.config.strategies import Grpo, Ppo, Reinforce, Sft, Star
 from ponder.rollout import given
 from ponder.strategies import Strategy
 from ponder.strategies.grpo import GRPO
@@ -73,6 +73,13 @@ def test_star_keeps_the_best_of_each_group() -> None:
     assert rollouts.weight.tolist() == [0, 1, 0, 1, 0, 0]
     assert rollouts.credit[:, 0].tolist() == [0, 1, 0, 1, 0, 0]
     assert int(rollouts.learn.sum()) == 4
+
+
+def test_the_estimator_of_the_kl_follows_its_place() -> None:
+    assert (Ppo().kl_place, Ppo().estimator, Grpo().kl_place, Grpo().estimator) == (
+        "reward", "k1", "loss", "k3")
+    assert Grpo(kl_place="reward").estimator == "k1" and Ppo(kl_place="loss").estimator == "k3"
+    assert Ppo(kl_estimator="k3").estimator == "k3"
 
 
 def test_flat_groups_are_left_out_whatever_the_leash_costs() -> None:

@@ -122,12 +122,12 @@ def _typed() -> list[str]:
 
 def _of_its_shape(node: Any) -> None:
     """Raise `UserError` for a shape that was typed beside a checkpoint of another one."""
-    typed = _typed()
     try:
         saved = json.loads((Path(node.model.name) / "config.json").read_text())
         shape = {key: saved.get(name) for key, name in SHAPE.items()}
     except (OSError, ValueError, AttributeError):
         return  # what is wrong there is told later
+    typed = _typed()
     for key, found in shape.items():
         asked = node.model[key]
         if {"model", f"model.{key}"} & {*typed} and found not in (None, asked):

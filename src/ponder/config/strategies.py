@@ -53,9 +53,17 @@ class Ratio(StrategyConfig):
     kl: int | float | str = schedule(0.0, "weight of the KL to the reference policy, which is the "
                                      "thinker as it began or model.ref_name", low=0)
     kl_place: str = option("loss", "where the KL is taken off", legal=("loss", "reward"))
-    kl_estimator: str = option("k3", "of the KL, from sampled tokens", legal=("k1", "k3"))
+    kl_estimator: str = option("auto", "of the KL, from sampled tokens; auto: the one whose "
+                               "gradient is right there, k3 in the loss and k1 in the reward",
+                               legal=("auto", "k1", "k3"))
     kl_stop: float | None = option(None, "learn no more from a round once the KL to the policy "
                                    "that sampled it exceeds this", low=0)
+
+    @property
+    def estimator(self) -> str:
+        """That of the KL: k1 or k3."""
+        chosen = {"loss": "k3", "reward": "k1"}[self.kl_place]
+        return chosen if self.kl_estimator == "auto" else self.kl_estimator
 
 
 @dataclass
@@ -78,6 +86,7 @@ class Ppo(Ratio):
     """Proximal policy optimisation (Schulman et al. 2017)."""
 
     name: str = option("ppo", "PPO", legal=("ppo",))
+    kl_place: str = option("reward", "where the KL is taken off", legal=("loss", "reward"))
     value: str = option("separate", "value head: none, on the thinker's trunk, or a network of its "
                         "own", legal=("none", "shared", "separate"))
     value_reads: str = option("token", "one value for every token; or one a question, read at its "

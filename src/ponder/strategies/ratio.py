@@ -51,7 +51,7 @@ class Ratioed(Strategy):
     def price(self, rollouts: Rollouts, step: int = 0) -> Tensor:
         """(B, K): what each token pays in reward for its distance; 0 where the loss takes it."""
         weight = self.kl(step) if self.bounds.kl_place == "reward" else 0.0
-        return price(rollouts, weight, self.bounds.kl_estimator)
+        return price(rollouts, weight, self.bounds.estimator)
 
     def surrogate(self, change: Tensor, scores: Scores, rollouts: Rollouts, weight: Tensor,
                   denominator: Tensor, step: int) -> Losses:
@@ -69,7 +69,7 @@ class Ratioed(Strategy):
         found = {"thinker_loss": -mean(gain), "clip_fraction": mean(clipped), "kl_old": mean(old)}
         if rollouts.reference is not None:
             found["kl"] = mean(kl_estimate(scores.logprobs, rollouts.reference,
-                                           self.bounds.kl_estimator))
+                                           self.bounds.estimator))
             if self.bounds.kl_place == "loss":
                 found["thinker_loss"] = found["thinker_loss"] + self.kl(step) * found["kl"]
         return found
