@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -168,6 +169,27 @@ def test_shares_go_on_from_a_checkpoint_and_one_process_from_theirs(tmp_path: Pa
     same_curves([line for line in alone if "loss" in line],
                 [line for line in mixed if "loss" in line], 1e-4)
     same_checkpoint(last(tmp_path / "alone"), last(tmp_path / "shared"))
+
+
+@pytest.mark.slow
+def test_each_process_goes_on_with_its_own_random_numbers(tmp_path: Path) -> None:
+    """Dropout in two processes with uneven shares: cut off and gone on with, the same losses."""
+    (tmp_path / "text.txt").write_text("the cat sat on the mat and the rat sat on the cat. " * 60)
+    save_language_model(tmp_path / "model", "gpt2")
+    told = json.loads((tmp_path / "model/config.json").read_text())
+    told |= {"attn_pdrop": 0.2, "resid_pdrop": 0.2}
+    (tmp_path / "model/config.json").write_text(json.dumps(told))
+    words = ["experiment=normal_smollm2", "model=hf", "model.name=model", "task.data=text.txt",
+             "task.length=16", "task.test_passages=4", "trainer.dtype=float32", "trainer.threads=1",
+             "trainer.train_batch_size=3", "trainer.train_gradient_accumulation_steps=1",
+             "trainer.log_every_n_steps=1", "trainer.save_every_n_steps=4", "trainer.lr=1e-3",
+             "trainer.device=cpu", "trainer.max_steps=8"]
+    whole, summary = through(tmp_path / "run", 2, *words)
+    shutil.rmtree(last(tmp_path / "run"))
+    (tmp_path / "run/summary.json").unlink()
+    again, found = through(tmp_path / "run", 2, *words)
+    assert [line.get("loss") for line in again] == [line.get("loss") for line in whole]
+    assert found["weights_sha256"] == summary["weights_sha256"]
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
@@ -92,6 +92,20 @@ def agreed(value: Value) -> Value:
     said: list[Value] = [value]
     dist.broadcast_object_list(said)
     return said[0]
+
+
+def everyones(value: Value) -> list[Value]:
+    """What each process says, in the order of their ranks, in every process; all must ask."""
+    if not several():
+        return [value]
+    said = [value] * dist.get_world_size()
+    dist.all_gather_object(said, value)
+    return said
+
+
+def own(values: Sequence[Value]) -> Value:
+    """This process's one of what `everyones` gave, also where they were fewer then."""
+    return values[dist.get_rank() % len(values) if several() else 0]
 
 
 def share(count: int) -> range:

@@ -21,7 +21,7 @@ from ponder.hold import hold
 from ponder.log import Log, Nowhere, build_mirror
 from ponder.models.policy import Policy
 from ponder.models.text import TextPolicy
-from ponder.processes import agreed, anywhere, leads, several
+from ponder.processes import agreed, anywhere, everyones, leads, own, several
 from ponder.progress import Hooks, Metrics, Progress, Stopped
 from ponder.report import write_report
 from ponder.rollout import Source
@@ -127,9 +127,10 @@ class Session:
         checkpoint.restore(self.policy, saved.path)
         state = saved.state(self.device)
         self.trainer.load(state["trainer"])
-        torch.set_rng_state(state["random"].cpu())
-        for number, value in enumerate(state["random_cuda"][:torch.cuda.device_count()]):
-            torch.cuda.set_rng_state(value.cpu(), number)
+        random = state["random"]  # of older versions one for all
+        torch.set_rng_state(own(random).cpu() if isinstance(random, list) else random.cpu())
+        if state["random_cuda"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state(own(state["random_cuda"]).cpu())
         note(f"going on from step {saved.step} ({saved.path})")
         return state["log_length"]
 
@@ -180,8 +181,9 @@ class Session:
     def save(self, progress: Progress) -> None:
         weights = checkpoint.saved_weights(self.policy)
         state = {"trainer": self.trainer.state(), "log_length": self.log.sync(),
-                 "random": torch.get_rng_state(),
-                 "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+                 "random": everyones(torch.get_rng_state()),
+                 "random_cuda": everyones(torch.cuda.get_rng_state()) if torch.cuda.is_available()
+                 else []}
         if not leads():
             return
         epoch = progress.epoch + (self.trainer.round is not None)  # the one that has begun
