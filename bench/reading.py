@@ -1,11 +1,12 @@
 """Thoughts behind the places of a text, beside no thoughts: the table of docs/results.md.
 
-    python bench/reading.py <folder with tinyshakespeare.txt and fineweb_edu_tiny.jsonl>
+    python bench/reading.py <folder with the texts> [--only smollm2]
     python bench/reading.py --table
 
-For each text and seed: a normal model (`experiment=normal`); then, from its checkpoint, thoughts
-(`experiment=supervised_rollout_think`), the same without thoughts for as many steps on as many
-passages, and without thoughts for as many seconds. Runs are kept as those of bench/results.py.
+For each text and seed: a normal model (`experiment=normal`, or SmolLM2 as it is); then, from its
+checkpoint, thoughts (`experiment=supervised_rollout_think` or `supervised_rollout_smollm2`), the
+same without thoughts for as many steps on as many passages, and without thoughts for as many
+seconds. Runs are kept as those of bench/results.py.
 """
 
 from __future__ import annotations
@@ -21,9 +22,13 @@ from typing import Any
 import results
 from paths import ROOT, fill
 
-TEXTS = {"shakespeare": "tinyshakespeare.txt", "fineweb": "fineweb_edu_tiny.jsonl"}
-THINK = "experiment=supervised_rollout_think"
-STEPS = {"shakespeare": 400, "fineweb": 100}  # of the second half; the little text is soon learnt
+TEXTS = {"shakespeare": "tinyshakespeare.txt", "fineweb": "fineweb_edu_tiny.jsonl",
+         "smollm2": "wikitext2_valid.txt"}
+TABLES = {"reading": ("shakespeare", "fineweb"), "reading_smollm2": ("smollm2",)}
+OURS = "experiment=supervised_rollout_think"
+THEIRS = "experiment=supervised_rollout_smollm2"
+STEPS = {"shakespeare": 400, "fineweb": 100,  # of the second half; the little text is soon learnt
+         "smollm2": 24}
 BEGINS = {"shakespeare": [], "fineweb": ["trainer.max_steps=200"]}
 NAMES = {"normal": "the normal model they begin with", "think": "with thoughts",
          "tokens": "none, as many passages", "compute": "none, as many seconds"}
@@ -53,10 +58,14 @@ def run(text: str, name: str, seed: int, words: list[str]) -> None:
 def seed_of(folder: Path, text: str, seed: int) -> None:
     """All four runs of a seed, one after the other."""
     data = f"task.data={folder / TEXTS[text]}"
-    run(text, "normal", seed, ["experiment=normal", data, *BEGINS[text]])
-    newest = max(at(text, "normal", seed).glob("checkpoint_*"),
-                 key=lambda path: int(path.name.rpartition("_")[2]))
-    same = [THINK, data, f"model.name={newest}"]
+    same = [THEIRS, data]
+    if text == "smollm2":
+        run(text, "normal", seed, [*same, "think=false", "strategy=sft", "trainer.max_steps=0"])
+    else:
+        run(text, "normal", seed, ["experiment=normal", data, *BEGINS[text]])
+        newest = max(at(text, "normal", seed).glob("checkpoint_*"),
+                     key=lambda path: int(path.name.rpartition("_")[2]))
+        same = [OURS, data, f"model.name={newest}"]
     plain = [*same, "think=false", "strategy=sft"]
     run(text, "think", seed, [*same, f"trainer.max_steps={STEPS[text]}"])
     run(text, "tokens", seed, [*plain, f"trainer.max_steps={STEPS[text]}"])
@@ -87,18 +96,22 @@ def row(text: str, name: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?")
+    parser.add_argument("--only", choices=TEXTS, help="of the texts this one alone")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
+    wanted = [options.only] if options.only else list(TEXTS)
     if not options.table:
         for seed in results.SEEDS:
-            for text in TEXTS:
+            for text in wanted:
                 seed_of(Path(options.folder).resolve(), text, seed)
-    head = ("| text | thoughts | mean loss (nats per character) | seeds 0 / 1 / 2 | its loss "
+    head = ("| text | thoughts | mean loss (nats per token) | seeds 0 / 1 / 2 | its loss "
             "without thoughts | with shuffled / random / constant / no thoughts | steps | seconds "
             "|\n|---|---|---|---|---|---|---|---|\n")
-    table = head + "\n".join(row(text, name) for text in TEXTS for name in NAMES) + "\n"
-    fill(results.PAGE, "reading", table)
-    print(table)
+    for mark, texts in TABLES.items():
+        if {*texts} & {*wanted}:
+            table = head + "\n".join(row(text, name) for text in texts for name in NAMES) + "\n"
+            fill(results.PAGE, mark, table)
+            print(table)
 
 
 if __name__ == "__main__":

@@ -53,14 +53,15 @@ def choices(conf: Path) -> dict[str, dict[str, str]]:
 
 
 def help_text(conf: Path) -> str:
-    lines = [HEAD, "Groups"]
-    for group, options in choices(conf).items():
+    lines, groups = [HEAD, "Groups"], choices(conf)
+    width = 2 + max(len(name) for options in groups.values() for name in options)
+    for group, options in groups.items():
         if group == "variant" or not options:
             continue
         lines.append(f"  {group}=")
-        lines += [f"      {name:<25}{about}" for name, about in options.items()]
+        lines += [f"      {name:<{width}}{about}" for name, about in options.items()]
     lines.append("  experiment= also takes names such as add_normal or add_think_fixed_blind")
     lines.append("\nVariants: variant=[think,blind], or think=true blind=true")
-    about = choices(conf)["variant"]
-    lines += [f"      {flag:<25}{about[flag]}" for flag in VARIANTS]
+    about = groups["variant"]
+    lines += [f"      {flag:<{width}}{about[flag]}" for flag in VARIANTS]
     return "\n".join([*lines, "", EXAMPLES])
