@@ -26,7 +26,7 @@ from sweeps import (
 )
 from test_launch import broken
 
-LONG = ["trainer.max_steps=600", "seed=3"]
+LONG = ["trainer.max_steps=1200", "seed=3"]
 pytestmark = pytest.mark.slow
 __all__ = ["cluster"]
 

@@ -19,7 +19,7 @@ from slurm import cluster, made_room, sent, slurm
 from sweeps import ROOT, Sweep, alone, clean, lines, steps, summaries, until, weights
 from test_launch import broken
 
-LONG = ["trainer.max_steps=600", "seed=3"]
+LONG = ["trainer.max_steps=1200", "seed=3"]
 HELD = "+hydra.launcher.additional_parameters.hold=true"
 pytestmark = pytest.mark.slow
 __all__ = ["cluster"]
