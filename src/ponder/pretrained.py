@@ -27,10 +27,10 @@ ADAPTER = "adapter_config.json"
 SMOLLM2 = Path("scratch/models/smollm2-135m-instruct")
 
 
-def load_vocabulary(config: HfConfig) -> TextVocabulary:
-    """The tokenizer of `model.chat_name`, else of the model."""
+def load_vocabulary(config: HfConfig, key: str = "model.name") -> TextVocabulary:
+    """The tokenizer of `model.chat_name`, else of the model that `key` names."""
     key, name = ("model.chat_name", config.chat_name) if config.chat_name else (
-        "model.name", config.name)
+        key, config.name if key == "model.name" else config.ref_name)
     with _named(key, name):
         tokenizer = library().AutoTokenizer.from_pretrained(resolve(str(name)))
         tokenizer.add_tokens([f"<t{number}>" for number in range(config.thought_tokens)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ponder.builders.text import build_rules
+from ponder.builders.text import build_rules, must_hold, with_an_end
 from ponder.checkpoint import load_attached, load_model
 from ponder.config import Config
 from ponder.errors import UserError
@@ -25,12 +25,7 @@ def build_running_text(config: Config) -> Text:
     those that the text is to be cut into.
     """
     if config.model.kind == "hf":
-        vocabulary = load_vocabulary(config.model)
-        if vocabulary.end is None:
-            raise UserError(f"model.name={config.model.name}: found a tokenizer without an "
-                            "end-of-sequence token, which stands between documents; legal: one "
-                            "with it, as model.chat_name=<model>")
-        return ModelText(config.task, vocabulary)
+        return ModelText(config.task, with_an_end(load_vocabulary(config.model), config))
     start = None if config.model.name is None else load_pieces(Path(config.model.name))
     if start is not None and config.task.tokens not in ("chars", start.state()["kind"]):
         raise UserError(f"task.tokens={config.task.tokens}: found model.name={config.model.name}, "
@@ -42,10 +37,7 @@ def build_text_reader(config: Config, task: ModelText) -> TextReader:
     """A Hugging Face model that learns text. Raises `UserError` for passages longer than it reads.
     """
     net = load_text_model(config.model, len(task.vocabulary))
-    limit = getattr(net.network.config, "max_position_embeddings", None)
-    if limit is not None and config.task.length > limit:
-        raise UserError(f"task.length={config.task.length}: found model.name={config.model.name}, "
-                        f"which reads {limit} tokens at most; legal: at most {limit}")
+    must_hold(net, config, "task.length", config.task.length)
     return TextReader(net, task.vocabulary, build_rules(config))
 
 

@@ -11,6 +11,8 @@ import torch
 
 from ponder.cache import Store
 from ponder.config import Config, writes
+from ponder.config.policy import HfConfig
+from ponder.errors import UserError
 from ponder.evaluate import Evaluation
 from ponder.evaluate.text import evaluate_text
 from ponder.models.critic import Critic
@@ -22,6 +24,7 @@ from ponder.pretrained import load_text_model, load_vocabulary
 from ponder.rollout import Source
 from ponder.tasks import TASKS
 from ponder.tasks.qa import Qa
+from ponder.tokens import TextVocabulary
 from ponder.types import Problems, Rollouts
 from ponder.writing import Written
 
@@ -33,6 +36,31 @@ def build_text_task(config: Config) -> Qa:
     return TASKS[config.task.name](config.task, load_vocabulary(config.model))
 
 
+def thinking_model(config: Config) -> HfConfig:
+    """The model of a thinker on text: with its thought tokens, and one more, which ends a thought.
+    """
+    return replace(config.model, thought_tokens=config.thinker.vocabulary + 1)
+
+
+def with_an_end(vocabulary: TextVocabulary, config: Config) -> TextVocabulary:
+    """The vocabulary. Raises `UserError` where it has no end-of-sequence."""
+    if vocabulary.end is None:
+        raise UserError(f"model.name={config.model.name}: found a tokenizer without an "
+                        "end-of-sequence token, which stands between documents; legal: one "
+                        "with it, as model.chat_name=<model>")
+    return vocabulary
+
+
+def must_hold(net: TextModel, config: Config, key: str, tokens: int, others: int = 0) -> None:
+    """Raise `UserError` where `tokens`, which `key` asks for beside others, are more than a model
+    reads.
+    """
+    limit = getattr(net.network.config, "max_position_embeddings", None)
+    if limit is not None and tokens + others > limit:
+        raise UserError(f"{key}={tokens}: found model.name={config.model.name}, which reads "
+                        f"{limit} tokens at most; legal: at most {limit - others}")
+
+
 def build_text_policy(config: Config, task: Qa) -> TextPolicy:
     """The language model as thinker and answerer, with critic and reference where asked for."""
     vocabulary = task.vocabulary
@@ -40,8 +68,9 @@ def build_text_policy(config: Config, task: Qa) -> TextPolicy:
     net.entropy_learns = config.strategy.entropy not in (0, 0.0)
     leashed = has_leash(config)
     return TextPolicy(net, vocabulary, build_rules(config), config.task.answer,
-                      _critic(config, net),
-                      _reference(config, net, len(vocabulary)) if leashed else None, leashed)
+                      text_critic(config, net),
+                      text_reference(config.model, net, len(vocabulary)) if leashed else None,
+                      leashed)
 
 
 def build_rules(config: Config) -> Rules:
@@ -58,20 +87,22 @@ def has_leash(config: Config) -> bool:
     return strategy.name == "dpo" or getattr(strategy, "kl", 0) not in (0, 0.0)
 
 
-def _critic(config: Config, net: TextModel) -> Critic | None:
+def text_critic(config: Config, net: TextModel) -> Critic | None:
+    """The value head that the strategy asks for; a network of its own begins as the thinker does.
+    """
     kind = getattr(config.strategy, "value", "none")
     if kind == "none" or config.thinker.tokens == 0:
         return None
     trunk = copy.deepcopy(net) if kind == "separate" else None
-    critic = Critic(net.head.in_features, config.strategy.value_reads,
+    critic = Critic(net.head.weight.shape[1], config.strategy.value_reads,
                     trunk)  # type: ignore[arg-type]
     return critic.to(net.dtype)
 
 
-def _reference(config: Config, net: TextModel, words: int) -> TextModel | None:
+def text_reference(model: HfConfig, net: TextModel, words: int) -> TextModel | None:
     """A model of its own; None where the adapters can be switched off instead."""
-    if config.model.ref_name is not None:
-        return load_text_model(config.model, words, "model.ref_name")
+    if model.ref_name is not None:
+        return load_text_model(model, words, "model.ref_name")
     return None if net.adapted else copy.deepcopy(net).requires_grad_(False)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ponder.check.corpus import own_tokens
 from ponder.config import Config
 from ponder.errors import shown
 
@@ -28,9 +29,7 @@ def _foreign_need(config: Config) -> Iterator[str]:
     if config.thinker.tokens:
         yield (f"thinker.tokens={config.thinker.tokens}: found model=hf with task=text, where only "
                "networks of our own think; legal: 0, or a model such as nano, small")
-    if config.task.tokens != "chars":
-        yield (f"task.tokens={config.task.tokens}: found model=hf, which reads its own tokens; "
-               "legal: no word about it")
+    yield from own_tokens(config)
     if config.task.ahead > 1:
         yield (f"task.ahead={config.task.ahead}: found model=hf, which foresees the next token; "
                "legal: 1, or a model such as nano, small")

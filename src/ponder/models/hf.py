@@ -26,8 +26,9 @@ Found = TypeVar("Found")
 class TextModel(nn.Module):
     """A `transformers` causal language model; `model` is it, or the PeftModel around it.
 
-    words is how many tokens its tokenizer has: some models have room for more. entropy_learns says
-    whether entropies have gradients, which are dear where the vocabulary is wide.
+    words is how many tokens its tokenizer has: some models have room for more. barred is one of
+    these that may not be written; None: all may. entropy_learns says whether entropies have
+    gradients, which are dear where the vocabulary is wide.
     """
 
     def __init__(self, model: nn.Module, words: int | None = None) -> None:
@@ -35,6 +36,7 @@ class TextModel(nn.Module):
         register()
         self.model = model
         self.words = words
+        self.barred: int | None = None
         self.entropy_learns = True
         net = self.network
         net.set_attn_implementation(NAME)  # type: ignore[operator]
@@ -62,13 +64,18 @@ class TextModel(nn.Module):
         return self.network.get_output_embeddings()  # type: ignore[operator]
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(..., D) -> (..., V), scaled (Granite, Cohere) and capped (Gemma) as the model does."""
+        """(..., D) -> (..., V), scaled (Granite, Cohere) and capped (Gemma) as the model does; -inf
+        for what is barred.
+        """
         config, found = self.network.config, self.head(hidden)[..., :self.words]
         scale = getattr(config, "logit_scale", None) or 1.0
         scale = scale / (getattr(config, "logits_scaling", None) or 1.0)
         cap = getattr(config, "final_logit_softcapping", None)
         found = found if scale == 1 else found * scale
-        return found if cap is None else cap * (found / cap).tanh()
+        found = found if cap is None else cap * (found / cap).tanh()
+        if self.barred is not None:
+            found[..., self.barred] = -torch.inf
+        return found
 
     def logprobs(self, states: Tensor, target: Tensor, sampling: Sampling) -> Tensor:
         """(M, 2): log-probability of each token (M,) after its state (M, D), and the entropy there.

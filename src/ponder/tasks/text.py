@@ -101,4 +101,4 @@ class ModelText(Text):
         return self.words
 
     def _tokens(self, packed: Tensor) -> Tensor:
-        return (packed - 2).where(packed != self.text.vocabulary.end_of_text, self.words.end)
+        return self.words.unpacked(packed)

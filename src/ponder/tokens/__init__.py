@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ponder.spelling import END, PAD
+from ponder.spelling import END, PAD, TORN
 
 
 @dataclass(frozen=True)
@@ -54,21 +55,34 @@ class Vocabulary:
         return "".join(words[token] for token in tokens if token != self.pad)
 
 
+def first_thought(tokenizer: Any) -> int:
+    """The first thought token of a tokenizer of Hugging Face, or the number of its words."""
+    return tokenizer.get_added_vocab().get("<t0>", len(tokenizer))
+
+
 class TextVocabulary:
     """The words of a Hugging Face tokenizer: a thinker writes text, and ends it by end-of-sequence.
 
     Padding is a number behind all words, so that no text holds it. chat says whether prompts go
-    through the tokenizer's chat template, where it has one.
+    through the tokenizer's chat template, where it has one. Thought tokens are the last words; the
+    last of them ends a thought where `closes` says so.
     """
 
-    def __init__(self, tokenizer: Any, chat: bool = True) -> None:
+    def __init__(self, tokenizer: Any, chat: bool = True, closes: bool = False) -> None:
         self.tokenizer = tokenizer
         self.end: int = tokenizer.eos_token_id
         self.pad: int = len(tokenizer)
         self.chat = chat and tokenizer.chat_template is not None
+        self.first_thought = first_thought(tokenizer)
+        self.closes = closes
 
     def __len__(self) -> int:
         return len(self.tokenizer)
+
+    @property
+    def thoughts(self) -> int:
+        """How many thought tokens there are, an end of thoughts among them."""
+        return len(self) - self.first_thought
 
     @cached_property
     def sizes(self) -> Tensor:
@@ -97,7 +111,28 @@ class TextVocabulary:
         start = self.tokenizer.bos_token_id
         return ([start] if start not in (None, self.end) else []) + self.encode(text)
 
+    def opening(self, text: str) -> list[int]:
+        """A text from its beginning, with what the tokenizer puts in front of it; of none what
+        texts stand behind.
+        """
+        start = self.tokenizer.bos_token_id
+        return list(self.tokenizer(text)["input_ids"]) or [self.end if start is None else start]
+
+    def unpacked(self, ids: Tensor) -> Tensor:
+        """What ids of a packed text are here: there a piece is 2 more, and 1 ends a document."""
+        return (ids - 2).where(ids != 1, self.end)
+
     def text(self, tokens: list[int]) -> str:
         """Tokens as text, without padding and special tokens."""
-        return self.tokenizer.decode([token for token in tokens if token != self.pad],
+        said = self.tokenizer.decode([token for token in tokens if token != self.pad],
                                      skip_special_tokens=True)
+        return said.replace(f"<t{self.thoughts - 1}>", END) if self.closes else said
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of the ordinary words among some tokens, without everything else."""
+        return self.tokenizer.decode([token for token in tokens if token < self.first_thought],
+                                     skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    def begun(self, tokens: Sequence[int]) -> str:
+        """The same, without a character at the end of which not all tokens are there yet."""
+        return self.decode(tokens).rstrip(TORN)
