@@ -27,7 +27,7 @@ from ponder.models.critic import Critic
 from ponder.models.policy import Policy, Rules
 from ponder.models.transformer import Init, Shape, Transformer
 from ponder.rewards import Reward
-from ponder.rollout import Sampler, given
+from ponder.rollout import Sampler, Source, given
 from ponder.strategies import Strategy
 from ponder.tasks.corpus import Corpus
 from ponder.trainer import Trainer
@@ -47,7 +47,8 @@ class Table(Reward):
         self.table = torch.rand((LETTERS + 1,) * TOKENS, generator=torch.Generator().manual_seed(5))
 
     def __call__(self, policy: Policy, rollouts: Rollouts) -> Rollouts:
-        words = (rollouts.thought[:, :TOKENS] - 2).clamp_min(-1)  # an end, or nothing: the last
+        words = rollouts.thought[:, :TOKENS] - policy.end - 1
+        words = words.clamp(-1, LETTERS)  # an end, or nothing: the last
         rollouts.reward = self.table[tuple(words.T)]
         return rollouts
 
@@ -70,16 +71,24 @@ def author(task: Corpus, value: str = "none", stops: bool = False, seed: int = 0
                   reference=copy.deepcopy(net))
 
 
+def value_of(strategy: Strategy) -> str:
+    """The value head that a strategy asks for."""
+    return getattr(getattr(strategy, "config", None), "value", "none")
+
+
 def trainer_of(strategy: Strategy, task: Corpus, steps: int = 400, epochs: int = 2,
-               stops: bool = False, seed: int = 0) -> Trainer:
-    """A loop on texts without a prompt, of a fixed length or up to it."""
-    value = getattr(getattr(strategy, "config", None), "value", "none")
+               stops: bool = False, seed: int = 0, policy: Policy | None = None,
+               source: Source | None = None) -> Trainer:
+    """A loop on texts without a prompt, of a fixed length or up to it; a policy is our own, and
+    samples, where no other is given.
+    """
+    policy = policy or author(task, value_of(strategy), stops, seed)
+    source = source or Sampler(SamplerConfig(samples=SAMPLES))
     config = TrainerConfig(max_steps=steps, train_batch_size=GROUPS, warmup=10, lr=3e-3,
                            lr_decay="linear", weight_decay=0.0, internal_epochs=epochs,
                            beta2=0.99, val_every_n_steps=10**6, log_every_n_steps=10**6)
-    learner = Learner(config, author(task, value, stops, seed), strategy, lambda step: 0.0, False,
-                      torch.device("cpu"))
-    return Trainer(config, task, Sampler(SamplerConfig(samples=SAMPLES)), Table(), learner, 100, 0,
+    learner = Learner(config, policy, strategy, lambda step: 0.0, False, torch.device("cpu"))
+    return Trainer(config, task, source, Table(), learner, 100, 0,
                    torch.Generator().manual_seed(seed))
 
 
@@ -155,6 +164,6 @@ def every_text(policy: Policy) -> Tensor:
     """(N, K + 1): every text that the policy could write."""
     pad, end = policy.vocabulary.pad, policy.end
     lengths = range(0 if policy.rules.stops else TOKENS, TOKENS + 1)
-    return torch.tensor([[*(2 + letter for letter in code), end, *[pad] * (TOKENS - length)]
+    return torch.tensor([[*(end + 1 + letter for letter in code), end, *[pad] * (TOKENS - length)]
                          for length in lengths
                          for code in itertools.product(range(LETTERS), repeat=length)])

@@ -159,6 +159,8 @@ NEEDS = {"model=hf": ["model.name=gpt2"], "task=qa": ["task.data=questions.csv"]
          "experiment=normal_long": ["task.data=text.txt"],
          "experiment=normal_smollm2": ["task.data=text.txt"],
          "experiment=supervised_rollout_smollm2": ["task.data=text.txt"],
+         "experiment=ppo_smollm2": ["task.data=text.txt", "task.wanted=e"],
+         "experiment=rollout_smollm2": ["task.data=text.txt"],
          "experiment=supervised_rollout_think": ["task.data=text.txt"],
          **{f"experiment={name}_smollm2": ["task.data=questions.csv", "task.test_data=null"]
             for name in ("star", "dpo", "sft")}}

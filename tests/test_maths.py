@@ -38,6 +38,15 @@ def test_distribution_by_hand() -> None:
     assert probabilities(temperature=0.5) == pytest.approx([s / sum(squares) for s in squares])
 
 
+def test_a_token_that_is_barred_is_not_explored_either() -> None:
+    logits = torch.tensor([0.5, 0.0, 0.3, 0.2]).log().requires_grad_()
+    found = distribution(logits, Sampling(epsilon=0.3))
+    assert found.exp().tolist() == pytest.approx([0.45, 0, 0.31, 0.24])
+    (found[0] + entropy(found)).backward()
+    assert logits.grad is not None and torch.isfinite(logits.grad).all()
+    assert float(logits.grad[1]) == 0
+
+
 def test_the_token_that_was_sampled_stays_allowed() -> None:
     kept = distribution(LOGITS, Sampling(top_k=1), keep=torch.tensor(3)).exp()
     assert kept.tolist() == pytest.approx([5 / 6, 0, 0, 1 / 6])

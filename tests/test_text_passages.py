@@ -35,7 +35,7 @@ RUN = ["experiment=supervised_rollout_smollm2", "model=hf", "model.name=model",
 def words() -> ThinkingVocabulary:
     tokenizer = vocabulary().tokenizer
     tokenizer.add_tokens([f"<t{number}>" for number in range(THOUGHTS + 1)])
-    return ThinkingVocabulary(tokenizer, THOUGHTS)
+    return ThinkingVocabulary(tokenizer)
 
 
 def network(kind: str, adapted: bool = False) -> TextModel:
@@ -249,7 +249,7 @@ def test_it_goes_on_as_if_it_had_never_stopped(door: Door) -> None:
 
 
 @pytest.mark.parametrize("more, said", [
-    ("model.thought_tokens=9", "model.thought_tokens=9: found thinker.vocabulary=4"),
+    ("model.thought_tokens=9", "model.thought_tokens=9: found thinker.vocabulary=4, whose tokens"),
     ("thinker.kind=continuous", "thinker.kind=continuous: found task=text"),
     ("task.length=510", "task.length=510: found model.name=model, which reads 512 tokens"),
     ("model.ref_name=other", "model.ref_name=other: cannot be read"),

@@ -32,8 +32,9 @@ def distribution(logits: Tensor, sampling: Sampling, keep: Tensor | None = None)
 
     .. math:: p = (1 - \epsilon)\, \mathrm{softmax}(l / \tau)|_{S} + \epsilon / V
 
-    with S the top-k or top-p (nucleus, Holtzman et al. 2020) tokens. The very same function gives
-    the sample and its log-probability, so gradients are those of the distribution sampled from.
+    with S the top-k or top-p (nucleus, Holtzman et al. 2020) tokens, and V how many tokens may be
+    chosen: one whose logit is -inf is not explored either. The very same function gives the
+    sample and its log-probability, so gradients are those of the distribution sampled from.
     keep (...,) names a token of S whatever its rank: the one that was sampled when S was another
     (weights have moved since). With exploration every token has some probability and needs none.
     """
@@ -45,9 +46,11 @@ def distribution(logits: Tensor, sampling: Sampling, keep: Tensor | None = None)
         scaled = scaled.masked_fill(~allowed, -torch.inf)
     logprobs = log_softmax(scaled)
     if sampling.epsilon > 0:
-        uniform = math.log(sampling.epsilon) - math.log(logits.shape[-1])
+        barred = logits == -torch.inf
+        count = (~barred).sum(-1, keepdim=True).double()
+        uniform = (math.log(sampling.epsilon) - count.log()).to(logprobs.dtype)
         rest = math.log1p(-sampling.epsilon) if sampling.epsilon < 1 else -torch.inf
-        logprobs = torch.logaddexp(logprobs + rest, torch.full_like(logprobs, uniform))
+        logprobs = torch.logaddexp(logprobs + rest, uniform).masked_fill(barred, -torch.inf)
     return logprobs
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import tempfile
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from ponder.config import Config
 from ponder.console import Plain, Silent, build_console
 from ponder.errors import UserError
 from ponder.evaluate import Evaluation
+from ponder.evaluate.text import rows_of
 from ponder.hold import hold
 from ponder.log import Log, Nowhere, build_mirror
 from ponder.models.policy import Policy
@@ -89,9 +91,10 @@ class Session:
 
     def _follow(self, source: Source) -> None:
         """Put on disk and show what a source of texts writes."""
+        rows = None
         if isinstance(self.policy, TextPolicy) and isinstance(self.task, Qa):
-            Scribe(self.log, self.console, self.policy, self.task, self.trainer.progress,
-                   self._pause).follow(source)
+            rows = functools.partial(rows_of, self.policy, self.task)
+        Scribe(self.log, self.console, rows, self.trainer.progress, self._pause).follow(source)
 
     def _pause(self) -> None:
         """Writing ends at once where an end was asked for: what is whole is in the cache."""

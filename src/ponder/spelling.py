@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 PAD, END, END_OF_TEXT = "<pad>", "</think>", "<end>"
+TORN = "\ufffd"  # what bytes become that are no whole character
 _WORD, _THOUGHT = re.compile(r"</?\w+>|[^<]|<", re.DOTALL), re.compile(r"<t\d+>")
 COLOURS = {"ordinary": "blue", "thought": "cyan", "special": "magenta"}
 

@@ -8,7 +8,7 @@ text is worth 0. With `task.interim` each token earns what it adds, so that a ro
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from torch import Tensor
 from ponder.config.texts import CorpusTask
 from ponder.errors import UserError
 from ponder.models.author import Author
+from ponder.models.text_author import TextAuthor
 from ponder.types import Rollouts
 
 
@@ -37,15 +38,24 @@ WRITTEN: dict[str, Callable[[Written], Tensor]] = {}
 def of_text(function: Callable[[str, CorpusTask], float]) -> Callable[[str, CorpusTask], float]:
     """Make a reward of a function of a text."""
     def reward(judged: Written) -> Tensor:
-        task, thought = judged.task, judged.rollouts.thought
-        decode = judged.policy.vocabulary.decode
-        ends = range(1, thought.shape[1]) if task.interim else [thought.shape[1] - 1]
-        worth = torch.tensor([[_worth(function, decode(row[:end]), task) for end in ends]
-                              for row in thought.tolist()], device=thought.device)
+        task, rollouts, words = judged.task, judged.rollouts, judged.policy.vocabulary
+        rows = zip(rollouts.thought[:, :-1].tolist(), rollouts.lengths.tolist(), strict=True)
+        worth = torch.tensor([[_worth(function, text, task)
+                               for text in _texts(words, row, length, task.interim)]
+                              for row, length in rows], device=rollouts.thought.device)
         return _paid(worth.diff(dim=1, prepend=torch.zeros_like(worth[:, :1])), task)
 
     WRITTEN[function.__name__] = reward
     return function
+
+
+def _texts(words: Any, row: list[int], length: int, interim: bool) -> Iterator[str]:
+    """The text of a row (K,); interim: as it is behind each of its tokens, where a character of
+    which a part is missing is not there yet. Behind its `length` tokens nothing changes.
+    """
+    begun = [words.begun(row[:end]) for end in range(1, length)] if interim else []
+    yield from begun
+    yield from [words.decode(row)] * (len(row) - len(begun) if interim else 1)
 
 
 def _worth(function: Callable[[str, CorpusTask], float], text: str, task: CorpusTask) -> float:
@@ -120,14 +130,14 @@ def plausibility(judged: Written) -> Tensor:
     """log p of the ordinary tokens by the reference, which sees no others, over K, the most tokens
     there may be: in nats; where all K are ordinary the mean of a token.
     """
-    reference: Author = judged.reference
+    reference: Author | TextAuthor = judged.reference
     logprobs = reference.plausible(judged.rollouts)
     return _paid(logprobs / logprobs.shape[1], judged.task)
 
 
 def ordinary(judged: Written) -> Tensor:
     """Ordinary tokens (no thought tokens) as a share of the most tokens there may be."""
-    author: Author = judged.policy
+    author: Author | TextAuthor = judged.policy
     there = author.ordinary(judged.rollouts.thought[:, :-1])
     return _paid(there / there.shape[1], judged.task)
 

@@ -17,8 +17,8 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 
 from ponder.errors import UserError
+from ponder.models.attention import NAME
 from ponder.models.libraries import library
-from ponder.models.segments import NAME
 from ponder.models.text import TextPolicy
 from ponder.pairs import pairs_of, tokens_of
 from ponder.progress import Hooks, Metrics, Round

@@ -13,7 +13,7 @@ from ponder.config.rollouts import SamplerConfig
 from ponder.generate import Writer
 from ponder.maths import GREEDY, Sampling
 from ponder.models.policy import Policy
-from ponder.models.text import TextPolicy
+from ponder.models.thinker import TextThinker
 from ponder.processes import several, together, turn
 from ponder.rollout import Sampler
 from ponder.types import Problems, Rollouts
@@ -70,7 +70,7 @@ class Written(Sampler):
 
     def collect(self, policy: Policy, problems: Problems, step: int,
                 generator: torch.Generator | None = None) -> Rollouts:
-        assert isinstance(policy, TextPolicy)
+        assert isinstance(policy, TextThinker)
         seed = int(torch.randint(2**31, (), generator=generator))
         weights = fingerprint(policy.net, self.model)
         was_training = policy.training
@@ -107,7 +107,7 @@ class Written(Sampler):
                         together(torch.cat([part.logprobs for part in parts])), learn=chosen,
                         answered=together(torch.cat([_answered(part) for part in parts])))
 
-    def _unwritten(self, policy: TextPolicy, problems: Problems) -> Rollouts:
+    def _unwritten(self, policy: TextThinker, problems: Problems) -> Rollouts:
         """Zeros where another process writes."""
         rows, room = len(problems) * self.config.samples, policy.rules.tokens
         thought = problems.question.new_zeros(rows, room + 1)
@@ -117,7 +117,7 @@ class Written(Sampler):
                         learn=thought[:, 1:] > 0,
                         answered=torch.zeros(rows, 3, device=thought.device))
 
-    def _batch(self, policy: TextPolicy, problems: Problems, sampling: Sampling, seed: int,
+    def _batch(self, policy: TextThinker, problems: Problems, sampling: Sampling, seed: int,
                weights: str, progress: Progress) -> tuple[Rollouts, bool]:
         """The thoughts about some questions, from the store (True) or written now."""
         room, samples, device = policy.rules.tokens, self.config.samples, problems.question.device
@@ -151,7 +151,7 @@ class Written(Sampler):
                         answered=answered), cached
 
 
-def _precision(policy: TextPolicy) -> str:
+def _precision(policy: TextThinker) -> str:
     """What matrices are multiplied in."""
     device = policy.net.device.type
     mixed = torch.is_autocast_enabled(device)

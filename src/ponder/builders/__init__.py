@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from ponder.builders.corpus import build_corpus, corpus_evaluation, corpus_reward
+from ponder.builders.foreign import build_text_author, corpus_writer
 from ponder.builders.networks import build_unthinking, critic_of, network, reference_of
 from ponder.builders.reading import (
     build_reader,
@@ -38,6 +39,7 @@ from ponder.models.latent import Continuous, Gumbel
 from ponder.models.policy import Policy
 from ponder.models.reader import Reader
 from ponder.models.text import TextPolicy
+from ponder.models.text_author import TextAuthor
 from ponder.models.text_reader import TextReader
 from ponder.places import PlaceSampler
 from ponder.processes import give_memory_back, keep_memory, several
@@ -48,7 +50,7 @@ from ponder.search import SEARCHES, Balanced, EveryThought, choose
 from ponder.sharding import is_sharded
 from ponder.strategies import SFT, STRATEGIES, Pathwise, Strategy
 from ponder.tasks import TASKS, Task
-from ponder.tasks.corpus import Corpus
+from ponder.tasks.corpus import Corpus, ModelCorpus
 from ponder.tasks.qa import Qa
 from ponder.tasks.text import ModelText, Text
 from ponder.trainer import Trainer
@@ -62,11 +64,11 @@ def build_task(config: Config) -> Task:
     """The task, with as many thought tokens in its vocabulary as the thinker has."""
     if config.task.name == "text":
         return build_running_text(config)
+    if config.task.name == "corpus":
+        return build_corpus(config)
     if config.model.kind == "hf":
         return build_text_task(config)
     thoughts = config.thinker.vocabulary if config.thinker.tokens else 0
-    if config.task.name == "corpus":
-        return build_corpus(config)
     return TASKS[config.task.name](config.task, thoughts)
 
 
@@ -76,6 +78,8 @@ def build_policy(config: Config, task: Task) -> Policy:
         return build_text_policy(config, task)
     if isinstance(task, ModelText):
         return build_text_reader(config, task)
+    if isinstance(task, ModelCorpus):
+        return build_text_author(config, task)
     thinker = network(config, task, config.model.name)
     if isinstance(task, Text):
         return build_reader(config, task, thinker)
@@ -120,6 +124,8 @@ def build_source(config: Config, task: Task, device: torch.device) -> Source:
         return SEARCHES[method](config.rollout)
     if config.thinker.tokens == 0 and isinstance(task, Text):
         return Gold()
+    if isinstance(task, ModelCorpus):
+        return corpus_writer(config, config.rollout)
     if config.model.kind == "hf" and not isinstance(task, Text):
         return build_writer(config)
     if config.thinker.flows:
@@ -139,8 +145,8 @@ def build_evaluation(config: Config, policy: Policy, task: Task, test: Problems,
     """What looks at the held-out questions; follow hears of the source that writes thoughts."""
     if isinstance(policy, TextPolicy) and isinstance(task, Qa):
         return build_text_evaluation(config, policy, task, test, follow)
-    if isinstance(policy, Author) and isinstance(task, Corpus):
-        return corpus_evaluation(config, policy, task, test)
+    if isinstance(policy, Author | TextAuthor) and isinstance(task, Corpus):
+        return corpus_evaluation(config, policy, task, test, follow)
     if isinstance(policy, Reader | TextReader) and isinstance(task, Text):
         return reading_evaluation(config, policy, task, test)
     if isinstance(policy, Continuous):

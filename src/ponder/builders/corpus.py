@@ -3,40 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from weakref import WeakKeyDictionary
 
 import torch
 
+from ponder.builders.foreign import build_words, corpus_writer, text_judge
 from ponder.builders.reading import unthinking_network
 from ponder.config import Config, writes
+from ponder.config.rollouts import SamplerConfig
 from ponder.evaluate import Evaluation
-from ponder.evaluate.corpus import evaluate_corpus
+from ponder.evaluate.corpus import Writer, evaluate_corpus
 from ponder.models.author import Author
-from ponder.models.policy import Rules
+from ponder.models.policy import Policy, Rules
 from ponder.rewards import Reward
-from ponder.tasks.corpus import Corpus
+from ponder.rollout import Sampler, Source
+from ponder.tasks.corpus import Corpus, ModelCorpus
 from ponder.types import Problems
+
+ONE = SamplerConfig(samples=1)  # by the model's own distribution, whatever it is trained at
+_rewards: WeakKeyDictionary[Corpus, Reward] = WeakKeyDictionary()  # a reference is loaded once
 
 
 def build_corpus(config: Config) -> Corpus:
     """The prompts, with thought tokens in the vocabulary where the thinker may write them."""
+    if config.model.kind == "hf":
+        return ModelCorpus(config.task, build_words(config))
     thoughts = config.thinker.vocabulary if writes(config) == "both" else 0
     return Corpus(config.task, thoughts, config.model.name)
 
 
 def corpus_reward(config: Config, task: Corpus, device: torch.device) -> Reward:
     """The weighted sum of rewards of texts, with the reference that finds them plausible."""
-    reader = _reader(config, task).to(device) if "plausibility" in config.reward else None
-    return Reward(dict(config.reward), reader, config.task)
+    if task not in _rewards:
+        judge = _judge(config, task).to(device) if "plausibility" in config.reward else None
+        _rewards[task] = Reward(dict(config.reward), judge, config.task)
+    return _rewards[task]
 
 
-def _reader(config: Config, task: Corpus) -> Author:
+def _judge(config: Config, task: Corpus) -> Policy:
     """The model `model.ref_name`, which knows no thought tokens."""
+    if isinstance(task, ModelCorpus):
+        return text_judge(config, task)
     net, vocabulary = unthinking_network(config, task)
     return Author(net.requires_grad_(False), None, vocabulary, Rules(0, False))
 
 
-def corpus_evaluation(config: Config, policy: Author, task: Corpus, test: Problems,
-                      ) -> Callable[[], Evaluation]:
+def corpus_evaluation(config: Config, policy: Writer, task: Corpus, test: Problems,
+                      follow: Callable[[Source], None]) -> Callable[[], Evaluation]:
     """What looks at continuations of held-out prompts."""
     reward = corpus_reward(config, task, test.question.device)
-    return lambda: evaluate_corpus(policy, test, reward, config.task.enough, config.seed)
+    source: Source = Sampler(ONE)
+    if isinstance(task, ModelCorpus):
+        source = corpus_writer(config, ONE)
+        follow(source)
+    mixed = config.trainer.dtype == "bfloat16" and isinstance(task, ModelCorpus)
+
+    def evaluation() -> Evaluation:
+        with torch.autocast(test.question.device.type, torch.bfloat16, mixed):
+            return evaluate_corpus(policy, test, source, reward, config.task.enough, config.seed)
+
+    return evaluation

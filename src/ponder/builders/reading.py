@@ -8,7 +8,14 @@ from pathlib import Path
 
 import torch
 
-from ponder.builders.text import build_rules, thinking_model
+from ponder.builders.text import (
+    build_rules,
+    must_hold,
+    thinking_model,
+    thinking_words,
+    words_of_reference,
+    words_of_text,
+)
 from ponder.checkpoint import load_attached, load_model
 from ponder.config import Config
 from ponder.errors import UserError
@@ -22,7 +29,7 @@ from ponder.models.text_passages import TextPassageThinker
 from ponder.models.text_reader import TextReader
 from ponder.models.transformer import Transformer
 from ponder.models.widen import widened
-from ponder.pretrained import load_text_model, load_vocabulary
+from ponder.pretrained import load_text_model
 from ponder.tasks.corpus import Corpus
 from ponder.tasks.text import ModelText, Text
 from ponder.tokens import ThinkingVocabulary
@@ -35,16 +42,10 @@ def build_running_text(config: Config) -> Text:
     those that the text is to be cut into.
     """
     if config.model.kind == "hf":
-        plain = load_vocabulary(config.model)
-        if plain.end_of_text is None:
-            raise UserError(f"model.name={config.model.name}: found a tokenizer without an "
-                            "end-of-sequence token, which stands between documents; legal: one "
-                            "with it, as model.chat_name=<model>")
-        if not config.thinker.tokens:
-            return ModelText(config.task, plain)
-        tokenizer = load_vocabulary(thinking_model(config)).tokenizer
-        return ModelText(config.task, plain,
-                         ThinkingVocabulary(tokenizer, config.thinker.vocabulary))
+        words = words_of_text(config.model)
+        if config.thinker.tokens:
+            words = ThinkingVocabulary(thinking_words(config).tokenizer)
+        return ModelText(config.task, words)
     start = None if config.model.name is None else load_pieces(Path(config.model.name))
     if start is not None and config.task.tokens not in ("chars", start.state()["kind"]):
         raise UserError(f"task.tokens={config.task.tokens}: found model.name={config.model.name}, "
@@ -59,12 +60,8 @@ def build_text_reader(config: Config, task: ModelText) -> TextReader | TextPassa
     words, rules = task.vocabulary, build_rules(config)
     model = thinking_model(config) if rules.tokens else config.model
     net = load_text_model(model, len(words))
-    limit = getattr(net.network.config, "max_position_embeddings", None)
-    room = task.config.length + (rules.tokens + task.config.ahead if rules.tokens else 0)
-    if limit is not None and room > limit:
-        legal = limit - room + task.config.length
-        raise UserError(f"task.length={task.config.length}: found model.name={config.model.name}, "
-                        f"which reads {limit} tokens at most; legal: at most {legal}")
+    room = rules.tokens + task.config.ahead if rules.tokens else 0
+    must_hold(net, config, "task.length", task.config.length, room)
     if not isinstance(words, ThinkingVocabulary):
         return TextReader(net, words, rules)
     norm = None if config.model.ref_name is None else _text_reference(config, words)
@@ -74,14 +71,8 @@ def build_text_reader(config: Config, task: ModelText) -> TextReader | TextPassa
 
 
 def _text_reference(config: Config, words: ThinkingVocabulary) -> TextReader:
-    """The reference model, which foresees without thoughts. Raises `UserError` where it cuts text
-    otherwise than the thinker.
-    """
-    known = load_vocabulary(replace(config.model, thought_tokens=0), "model.ref_name")
-    if not known.tokenizer.get_vocab().items() <= words.tokenizer.get_vocab().items():
-        raise UserError(f"model.ref_name={config.model.ref_name}: found other tokens than those of "
-                        "the thinker; legal: a model that cuts text into the same, such as the "
-                        "one it began as")
+    """The reference model, which foresees without thoughts."""
+    known = words_of_reference(config, words)
     net = load_text_model(replace(config.model, thought_tokens=0), len(known), "model.ref_name")
     return TextReader(net, known, Rules(0, False))
 

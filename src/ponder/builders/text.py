@@ -12,6 +12,7 @@ import torch
 from ponder.cache import Store
 from ponder.config import Config, writes
 from ponder.config.policy import HfConfig
+from ponder.errors import UserError
 from ponder.evaluate import Evaluation
 from ponder.evaluate.text import evaluate_text
 from ponder.models.critic import Critic
@@ -23,20 +24,66 @@ from ponder.pretrained import load_text_model, load_vocabulary
 from ponder.rollout import Source
 from ponder.tasks import TASKS
 from ponder.tasks.qa import Qa
+from ponder.tokens import TextVocabulary
+from ponder.tokens.pieces import HfPieces, identity
 from ponder.types import Problems, Rollouts
 from ponder.writing import Written
 
 CACHE = Path("scratch") / "generated"
 
 
-def thinking_model(config: Config) -> HfConfig:
-    """The model with thought tokens among its words, and what ends a thought in front of them."""
-    return replace(config.model, thought_tokens=config.thinker.vocabulary + 1)
-
-
 def build_text_task(config: Config) -> Qa:
     """Questions in the tokens of the model."""
     return TASKS[config.task.name](config.task, load_vocabulary(config.model))
+
+
+def thinking_model(config: Config) -> HfConfig:
+    """The model of a thinker on text: with its thought tokens, and one more in front of them, which
+    ends a thought.
+    """
+    return replace(config.model, thought_tokens=config.thinker.vocabulary + 1)
+
+
+def words_of_text(model: HfConfig) -> TextVocabulary:
+    """The words of a model, which cut a text. Raises `UserError` where nothing ends one."""
+    vocabulary = load_vocabulary(model)
+    if vocabulary.end is None:
+        raise UserError(f"model.name={model.name}: found a tokenizer without an "
+                        "end-of-sequence token, which stands between documents; legal: one "
+                        "with it, as model.chat_name=<model>")
+    return vocabulary
+
+
+def thinking_words(config: Config) -> TextVocabulary:
+    """The same, with thought tokens among them. Raises `UserError` where the model has others."""
+    known = words_of_text(replace(config.model, thought_tokens=0)).thoughts
+    if known not in (0, config.thinker.vocabulary + 1):
+        raise UserError(f"thinker.vocabulary={config.thinker.vocabulary}: found model.name="
+                        f"{config.model.name}, which has {known - 1} thought tokens and their end; "
+                        f"legal: {known - 1}")
+    return load_vocabulary(thinking_model(config))
+
+
+def words_of_reference(config: Config, words: TextVocabulary) -> TextVocabulary:
+    """Those of `model.ref_name`. Raises `UserError` where it cuts text otherwise than the thinker.
+    """
+    key = "model.ref_name"
+    known = load_vocabulary(replace(config.model, thought_tokens=0), key)
+    if identity(HfPieces(known.tokenizer)) != identity(HfPieces(words.tokenizer)):
+        raise UserError(f"{key}={config.model.ref_name}: found other tokens than those of the "
+                        "thinker; legal: a model that cuts text into the same, such as the one it "
+                        "began as")
+    return known
+
+
+def must_hold(net: TextModel, config: Config, key: str, tokens: int, others: int = 0) -> None:
+    """Raise `UserError` where `tokens`, which `key` asks for beside others, are more than a model
+    reads.
+    """
+    limit = getattr(net.network.config, "max_position_embeddings", None)
+    if limit is not None and tokens + others > limit:
+        raise UserError(f"{key}={tokens}: found model.name={config.model.name}, which reads "
+                        f"{limit} tokens at most; legal: at most {limit - others}")
 
 
 def build_text_policy(config: Config, task: Qa) -> TextPolicy:
@@ -46,8 +93,9 @@ def build_text_policy(config: Config, task: Qa) -> TextPolicy:
     net.entropy_learns = config.strategy.entropy not in (0, 0.0)
     leashed = has_leash(config)
     return TextPolicy(net, vocabulary, build_rules(config), config.task.answer,
-                      _critic(config, net),
-                      _reference(config, net, len(vocabulary)) if leashed else None, leashed)
+                      text_critic(config, net),
+                      text_reference(config.model, net, len(vocabulary)) if leashed else None,
+                      leashed)
 
 
 def build_rules(config: Config) -> Rules:
@@ -64,7 +112,9 @@ def has_leash(config: Config) -> bool:
     return strategy.name == "dpo" or getattr(strategy, "kl", 0) not in (0, 0.0)
 
 
-def _critic(config: Config, net: TextModel) -> Critic | None:
+def text_critic(config: Config, net: TextModel) -> Critic | None:
+    """The value head that the strategy asks for; a network of its own begins as the thinker does.
+    """
     kind = getattr(config.strategy, "value", "none")
     if kind == "none" or config.thinker.tokens == 0:
         return None
@@ -74,10 +124,10 @@ def _critic(config: Config, net: TextModel) -> Critic | None:
     return critic.to(net.dtype)
 
 
-def _reference(config: Config, net: TextModel, words: int) -> TextModel | None:
+def text_reference(model: HfConfig, net: TextModel, words: int) -> TextModel | None:
     """A model of its own; None where the adapters can be switched off instead."""
-    if config.model.ref_name is not None:
-        return load_text_model(config.model, words, "model.ref_name")
+    if model.ref_name is not None:
+        return load_text_model(model, words, "model.ref_name")
     return None if net.adapted else copy.deepcopy(net).requires_grad_(False)
 
 

@@ -51,13 +51,31 @@ def _texts_need(config: Config) -> Iterator[str]:
 
 def prompts_need(config: Config) -> Iterator[str]:
     """What says which tokens prompts are cut into."""
-    task = config.task
-    if config.model.kind != "transformer":
-        yield (f"model={config.model.kind}: found task=corpus, which continues texts with a model "
-               "of our own; legal: model=tiny, small, or model.name=<checkpoint directory>")
-    elif task.data is None and config.model.name is None:
+    if config.model.kind == "hf":
+        yield from config.model.contradictions()
+        yield from own_tokens(config)
+        yield from thought_tokens_need(config)
+    elif config.task.data is None and config.model.name is None:
         yield ("task.data=null: found model.name=null, so nothing says what text is cut into; "
                "legal: task.data=<file>, or model.name=<checkpoint directory>")
+
+
+def own_tokens(config: Config) -> Iterator[str]:
+    """A Hugging Face model reads text in no other tokens than its own."""
+    if config.task.tokens != "chars":
+        yield (f"task.tokens={config.task.tokens}: found model=hf, which reads its own tokens; "
+               "legal: no word about it")
+
+
+def thought_tokens_need(config: Config) -> Iterator[str]:
+    """Those of a text are the thinker's, and an end of thoughts."""
+    typed, known = config.model.thought_tokens, config.thinker.vocabulary + 1
+    if typed and writes(config) == "text":
+        yield (f"model.thought_tokens={typed}: found thinker.writes=text, of which none is part; "
+               "legal: 0, or thinker.writes=both")
+    elif typed not in (0, known):
+        yield (f"model.thought_tokens={typed}: found thinker.vocabulary={known - 1}, whose tokens "
+               f"and an end of thoughts are added anyway; legal: 0, {known}")
 
 
 def _rewards_need(config: Config) -> Iterator[str]:

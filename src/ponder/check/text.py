@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ponder.check.corpus import own_tokens, thought_tokens_need
 from ponder.config import Config
 from ponder.errors import shown
 
@@ -25,14 +26,9 @@ def text_contradictions(config: Config) -> Iterator[str]:
 
 def _foreign_need(config: Config) -> Iterator[str]:
     """What only networks of our own do with a text."""
-    words = config.thinker.vocabulary + 1
-    if config.thinker.tokens and config.model.thought_tokens not in (0, words):
-        yield (f"model.thought_tokens={config.model.thought_tokens}: found thinker.vocabulary="
-               f"{config.thinker.vocabulary}, which says how many there are; legal: no word "
-               "about it")
-    if config.task.tokens != "chars":
-        yield (f"task.tokens={config.task.tokens}: found model=hf, which reads its own tokens; "
-               "legal: no word about it")
+    if config.thinker.tokens:
+        yield from thought_tokens_need(config)
+    yield from own_tokens(config)
     if config.task.ahead > 1 and not config.thinker.tokens:
         yield (f"task.ahead={config.task.ahead}: found model=hf, which foresees the next token; "
                "legal: 1, or a model such as nano, small")

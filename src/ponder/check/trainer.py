@@ -43,6 +43,9 @@ def _trl_needs(config: Config) -> Iterator[str]:
     if config.trainer.optimizer != "adamw":
         yield (f"trainer.optimizer={config.trainer.optimizer}: found trainer.engine=trl, which "
                "steps by AdamW; legal: adamw, or trainer.engine=ponder")
+    if config.task.name == "corpus":
+        yield ("trainer.engine=trl: found task=corpus, whose continuations TRL is not handed; "
+               "legal: ponder")
     if config.model.kind != "hf" or strategy.name not in ("dpo", "grpo"):
         yield (f"trainer.engine=trl: found model={config.model.kind} with strategy="
                f"{strategy.name}; legal: model=hf with strategy=dpo or grpo")

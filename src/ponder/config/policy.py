@@ -48,7 +48,8 @@ class HfConfig:
     name: str | None = option(None, "name on the hub, or directory: a model, a peft adapter, or a "
                               "checkpoint of an earlier run")
     ref_name: str | None = option(None, "reference model of dpo and kl; null: the model as it "
-                                  "began (with LoRA: the same weights without the adapter)")
+                                  "began (with LoRA: the same weights without the adapter). With "
+                                  "reward=plausibility: the model that judges, and of no leash")
     chat_name: str | None = option(None, "take tokenizer and chat template from this model; null: "
                                    "from the model itself")
     chat: bool = option(True, "use the chat template, where the tokenizer has one")
@@ -59,13 +60,17 @@ class HfConfig:
     lora_targets: list[str] = option(["all-linear"], "modules that get an adapter, by the end of "
                                      "their name")
     thought_tokens: int = option(0, "so many tokens <t0>, <t1> ... are added to the vocabulary; a "
-                                 "thinker may write them among its words", low=0)
+                                 "thinker may write them among its words. On task=text, "
+                                 "and on task=corpus with thinker.writes=both, those of "
+                                 "thinker.vocabulary and an end of thoughts, </think>, are added "
+                                 "by themselves", low=0)
     thought_init: str = option("mean", "their first embeddings: random, near the mean of all "
                                "words, or those of thought_words",
                                legal=("random", "mean", "words"))
     thought_words: list[str] = option([], "thought_init=words: words whose embeddings the tokens "
                                       "take in turn")
-    rows_at_once: int = option(256, "so many texts are written side by side", low=1)
+    rows_at_once: int = option(256, "so many texts are written side by side; on task=corpus a "
+                               "process writes that many in its turn", low=1)
     checkpointing: bool = option(False, "compute activations again in the backward pass: slower, "
                                  "and far less memory")
 

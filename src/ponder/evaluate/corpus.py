@@ -11,21 +11,22 @@ import torch
 from torch import Tensor
 
 from ponder.evaluate import Evaluation
-from ponder.maths import Sampling, row_codes
+from ponder.maths import row_codes
 from ponder.models.author import Author
+from ponder.models.text_author import TextAuthor
 from ponder.rewards import Reward
-from ponder.rollout import sample
+from ponder.rollout import Source
 from ponder.types import Problems, Rollouts
 
 ROWS_AT_ONCE = 256
 ROUNDING = 1e-6  # of sums of rewards
-PLAIN = Sampling()  # the model's own distribution, whatever it is trained at
+Writer = Author | TextAuthor
 
 
 @torch.no_grad()
-def evaluate_corpus(policy: Author, problems: Problems, reward: Reward, enough: float,
-                    seed: int = 0) -> Evaluation:
-    """A sampled continuation of every prompt, always drawn with the same numbers.
+def evaluate_corpus(policy: Writer, problems: Problems, source: Source, reward: Reward,
+                    enough: float, seed: int = 0) -> Evaluation:
+    """A continuation of every prompt out of a source, always drawn with the same numbers.
 
     accuracy is the share of continuations that earn `enough` or more: where that is the best there
     is, those that cannot be better. Standard errors are over prompts.
@@ -38,11 +39,11 @@ def evaluate_corpus(policy: Author, problems: Problems, reward: Reward, enough: 
     thoughts: list[Tensor] = []
     for start in range(0, len(problems), ROWS_AT_ONCE):
         part = problems[slice(start, start + ROWS_AT_ONCE)]
-        rollouts = reward(policy, sample(policy, part, 1, PLAIN, generator))
+        rollouts = reward(policy, source.collect(policy, part, 0, generator))
         earned = rollouts.total_reward
         found = {"reward": earned, "right": (earned >= enough - ROUNDING).float(),
-                 **_parts(rollouts), **_distances(policy, rollouts), **_shape(policy, rollouts)}
-        if isinstance(reward.reference, Author):
+                 **_parts(rollouts), **policy.distances(rollouts), **_shape(policy, rollouts)}
+        if isinstance(reward.reference, Writer):
             found["plausible"] = reward.reference.plausible(rollouts).sum(1)
         for name, value in found.items():
             metrics.setdefault(name, []).append(value.double())
@@ -59,24 +60,7 @@ def _parts(rollouts: Rollouts) -> dict[str, Tensor]:
             for name, value in rollouts.parts.items()}
 
 
-def _distances(policy: Author, rollouts: Rollouts) -> dict[str, Tensor]:
-    r"""Entropy and KL to the reference, each summed over the tokens of a row (B,), in nats.
-
-    .. math:: \sum_t \sum_v p(v \mid y_{<t}) \log \frac{p(v \mid y_{<t})}{q(v \mid y_{<t})}
-
-    Its mean over rows is that of whole continuations, with less noise than log p/q of what was
-    written has.
-    """
-    _, entropy, full = policy.think(rollouts, PLAIN)
-    found = {"entropy": entropy.sum(1)}
-    if policy.reference is not None:
-        other = policy.think(rollouts, PLAIN, policy.reference)[2]
-        kl = (full.exp() * (full - other)).sum(-1)
-        found["kl"] = (kl * rollouts.mask[:, :-1]).sum(1)
-    return found
-
-
-def _shape(policy: Author, rollouts: Rollouts) -> dict[str, Tensor]:
+def _shape(policy: Writer, rollouts: Rollouts) -> dict[str, Tensor]:
     """What a row (B,) consists of, in tokens."""
     decisions = rollouts.mask[:, :-1]
     return {"tokens": decisions.sum(1), "length": rollouts.lengths,
@@ -109,17 +93,17 @@ def _summary(rows: dict[str, Tensor]) -> dict[str, float]:
     return found
 
 
-def _variety(policy: Author, thought: Tensor) -> dict[str, float]:
+def _variety(policy: Writer, thought: Tensor) -> dict[str, float]:
     """Distinct continuations, and distinct pairs of neighbouring tokens (Li et al. 2016), each as a
     share of all.
     """
     pairs = torch.stack([thought[:, :-1], thought[:, 1:]], 2)
-    pairs = pairs[(pairs > policy.vocabulary.end_of_text).all(2)]
+    pairs = pairs[((pairs != policy.vocabulary.pad) & (pairs != policy.end)).all(2)]
     return {"text/distinct": int(row_codes(thought).max() + 1) / len(thought),
             "text/distinct_2": len(pairs.unique(dim=0)) / max(len(pairs), 1)}
 
 
-def _rows(policy: Author, rollouts: Rollouts, right: Tensor, start: int) -> list[dict[str, Any]]:
+def _rows(policy: Writer, rollouts: Rollouts, right: Tensor, start: int) -> list[dict[str, Any]]:
     """Prompt and continuation of every row as text, without the end that nobody chose."""
     text, written = policy.vocabulary.text, rollouts.thought.clone()
     written[:, -1] = rollouts.problems.pad

@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ponder.maths import at_least_float32, left_justify
+from ponder.maths import Sampling, at_least_float32, left_justify
 from ponder.models.policy import Policy
 from ponder.models.transformer import Transformer
 from ponder.tokens.pieces import PieceVocabulary
@@ -42,6 +42,22 @@ class Author(Policy):
     def ordinary(self, thought: Tensor) -> Tensor:
         """(...,): whether a token of thoughts (...,) is one of a text: a piece or its end."""
         return (thought > self.vocabulary.pad) & (thought < self.vocabulary.end)
+
+    def distances(self, rollouts: Rollouts) -> dict[str, Tensor]:
+        r"""Entropy and KL to the reference, each summed over the tokens of a row (B,), in nats.
+
+        .. math:: \sum_t \sum_v p(v \mid y_{<t}) \log \frac{p(v \mid y_{<t})}{q(v \mid y_{<t})}
+
+        Its mean over rows is that of whole continuations, with less noise than log p/q of what was
+        written has.
+        """
+        _, entropy, full = self.think(rollouts, Sampling())
+        found = {"entropy": entropy.sum(1)}
+        if self.reference is not None:
+            other = self.think(rollouts, Sampling(), self.reference)[2]
+            kl = (full.exp() * (full - other)).sum(-1)
+            found["kl"] = (kl * rollouts.mask[:, :-1]).sum(1)
+        return found
 
     @torch.no_grad()
     def plausible(self, rollouts: Rollouts) -> Tensor:

@@ -7,28 +7,26 @@ takes the one token that every row writes next.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ponder.config.policy import HfConfig
 from ponder.maths import Sampling, at_least_float32, distribution, entropy
+from ponder.models.attention import NAME, Reading, register
 from ponder.models.libraries import library
-from ponder.models.segments import NAME, Buffer, Reading, Segment, register
-
-ROWS = 512  # decisions whose logits are in memory at once
-Found = TypeVar("Found")
+from ponder.models.segments import Buffer, Segment
+from ponder.models.wide import in_parts
 
 
 class TextModel(nn.Module):
     """A `transformers` causal language model; `model` is it, or the PeftModel around it.
 
-    words is how many tokens its tokenizer has: some models have room for more. entropy_learns says
-    whether entropies have gradients, which are dear where the vocabulary is wide.
+    words is how many tokens its tokenizer has: some models have room for more. barred is one of
+    these that may not be written; None: all may. entropy_learns says whether entropies have
+    gradients, which are dear where the vocabulary is wide.
     """
 
     def __init__(self, model: nn.Module, words: int | None = None) -> None:
@@ -36,6 +34,7 @@ class TextModel(nn.Module):
         register()
         self.model = model
         self.words = words
+        self.barred: int | None = None
         self.entropy_learns = True
         self.network.set_attn_implementation(NAME)  # type: ignore[operator]
 
@@ -67,8 +66,8 @@ class TextModel(nn.Module):
         return self.head.weight.shape[1]
 
     def logits(self, hidden: Tensor, vocabulary: slice | None = None) -> Tensor:
-        """(..., D) -> (..., V), scaled (Granite, Cohere) and capped (Gemma) as the model does; of a
-        slice of the vocabulary, where one is given.
+        """(..., D) -> (..., V), scaled (Granite, Cohere) and capped (Gemma) as the model does; -inf
+        for what is barred; of a slice of the vocabulary, where one is given.
         """
         config, head = self.network.config, self.head
         if vocabulary is None or type(head) is not nn.Linear:  # rows may lie beside its weight
@@ -80,7 +79,10 @@ class TextModel(nn.Module):
         scale = scale / (getattr(config, "logits_scaling", None) or 1.0)
         cap = getattr(config, "final_logit_softcapping", None)
         found = found if scale == 1 else found * scale
-        return found if cap is None else cap * (found / cap).tanh()
+        found = found if cap is None else cap * (found / cap).tanh()
+        if self.barred is not None and vocabulary is None:
+            found[..., self.barred] = -torch.inf
+        return found
 
     def logprobs(self, states: Tensor, target: Tensor, sampling: Sampling) -> Tensor:
         """(M, 2): log-probability of each token (M,) after its state (M, D), and the entropy there.
@@ -90,7 +92,7 @@ class TextModel(nn.Module):
             spread = entropy(logprobs if self.entropy_learns else logprobs.detach())
             return torch.stack([logprobs.gather(1, tokens[:, None])[:, 0], spread], 1)
 
-        return torch.cat(_in_parts(part, states, target))
+        return torch.cat(in_parts(part, states, target))
 
     def foresee(self, states: Tensor, target: Tensor, vocabulary: slice | None = None,
                 ) -> tuple[Tensor, Tensor]:
@@ -100,7 +102,7 @@ class TextModel(nn.Module):
             logits = at_least_float32(self.logits(some, vocabulary))
             return F.cross_entropy(logits, tokens, reduction="none"), logits.argmax(-1)
 
-        losses, likeliest = zip(*_in_parts(part, states, target), strict=True)
+        losses, likeliest = zip(*in_parts(part, states, target), strict=True)
         return torch.cat(losses), torch.cat(likeliest)
 
     @torch.no_grad()
@@ -237,14 +239,3 @@ class TextModel(nn.Module):
             yield
         finally:
             self.network.set_attn_implementation(before)  # type: ignore[operator]
-
-
-def _in_parts(part: Callable[[Tensor, Tensor], Found], states: Tensor, target: Tensor,
-              ) -> list[Found]:
-    """What `part` makes of states (M, D) and their tokens (M,), some at a time. Their logits are
-    made again in the backward pass: a vocabulary is wide.
-    """
-    again = torch.is_grad_enabled() and states.requires_grad
-    return [checkpoint(part, *pair, use_reentrant=False) if again  # type: ignore[misc]
-            else part(*pair)
-            for pair in zip(states.split(ROWS), target.split(ROWS), strict=True)]

@@ -8,16 +8,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ponder.maths import Sampling
 from ponder.models.critic import Critic
 from ponder.models.hf import TextModel
 from ponder.models.policy import Rules
 from ponder.models.segments import Segment
-from ponder.models.thinker import TextThinker, at_once, precise
+from ponder.models.thinker import TextThinker, at_once
 from ponder.tasks.answers import parse
 from ponder.tasks.questions import LETTERS
 from ponder.tokens import TextVocabulary
-from ponder.types import Problems, Rollouts, Scores
+from ponder.types import Problems, Rollouts
 
 
 class TextPolicy(TextThinker):
@@ -117,29 +116,10 @@ class TextPolicy(TextThinker):
             states = torch.cat([states, rest], 1)
         return self._of_text(text[:, :width], states)
 
-    def score(self, rollouts: Rollouts, sampling: Sampling,
-              answer_thought: Tensor | None = None) -> Scores:
-        """All log-probabilities of a batch, with gradients."""
-        net, problems = self.net, rollouts.problems
-        text = None if self.mode == "generated" else problems.answer.repeat_interleave(
+    def asked(self, rollouts: Rollouts) -> Tensor | None:
+        """(B, A): the gold answers; None where they are in the thought."""
+        return None if self.mode == "generated" else rollouts.problems.answer.repeat_interleave(
             rollouts.samples, 0)
-        states, behind = self._states(net, rollouts, text)
-        logprobs, spread = self._decisions(net, rollouts, states, sampling)
-        value = None
-        if self.critic is not None:
-            value = (self._valued(states, rollouts) if self.critic.trunk is None
-                     else self.values(rollouts))
-        answer = torch.zeros_like(logprobs[:, 0])
-        if text is not None and behind is not None:
-            answer = self._of_text(text, behind)
-        return Scores(logprobs, spread, logprobs[..., None], answer, value)
-
-    def _of_text(self, text: Tensor, states: Tensor) -> Tensor:
-        """(N,): log p of texts (N, A), given the states (N, A, D) before their tokens."""
-        used = text != self.vocabulary.pad
-        each = states.new_zeros(used.shape, dtype=precise(states))
-        each[used] = self.net.logprobs(states[used], text[used], Sampling())[:, 0].to(each.dtype)
-        return each.sum(1)
 
 
 def _rows(thought: Tensor, part: Tensor, samples: int) -> Tensor:

@@ -7,10 +7,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ponder.models.attention import Reading
 from ponder.models.hf import TextModel
 from ponder.models.passages import PassageThinker
 from ponder.models.policy import Rules
-from ponder.models.segments import Reading, Segment
+from ponder.models.segments import Segment
 from ponder.models.text_reader import TextReader, foreseen
 from ponder.models.transformer import Transformer
 from ponder.tokens import ThinkingVocabulary

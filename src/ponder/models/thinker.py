@@ -17,7 +17,7 @@ from ponder.models.hf import TextModel
 from ponder.models.policy import Policy, Rules
 from ponder.models.segments import read_at_once
 from ponder.tokens import TextVocabulary
-from ponder.types import Problems, Rollouts
+from ponder.types import Problems, Rollouts, Scores
 
 
 class TextThinker(Policy):
@@ -28,6 +28,7 @@ class TextThinker(Policy):
 
     answers_in_text = True
     has_modes = True
+    mode = ""  # what decides, beside weights and sampler, what is written and how it is judged
     vocabulary: TextVocabulary  # type: ignore[assignment]
 
     def __init__(self, net: TextModel, vocabulary: TextVocabulary, rules: Rules,
@@ -97,6 +98,38 @@ class TextThinker(Policy):
         assert problems.bridge is not None
         row = torch.cat([problems.bridge.repeat_interleave(samples, 0), text[:, :-1]], 1)
         return row, row != problems.pad
+
+    def judge_thoughts(self, problems: Problems, thought: Tensor, samples: int) -> Tensor:
+        """(B, 3): what `answer` gives, and the option that is answered; -1 where none is."""
+        logprob, right = self.answer(problems, thought, samples)
+        return torch.stack([logprob, right.to(logprob), torch.full_like(logprob, -1)], 1)
+
+    def asked(self, rollouts: Rollouts) -> Tensor | None:
+        """(B, A): the text behind thought and bridge that is learnt too; None where there is none.
+        """
+        return None
+
+    def score(self, rollouts: Rollouts, sampling: Sampling,
+              answer_thought: Tensor | None = None) -> Scores:
+        """All log-probabilities of a batch, with gradients."""
+        text = self.asked(rollouts)
+        states, behind = self._states(self.net, rollouts, text)
+        logprobs, spread = self._decisions(self.net, rollouts, states, sampling)
+        value = None
+        if self.critic is not None:
+            value = (self._valued(states, rollouts) if self.critic.trunk is None
+                     else self.values(rollouts))
+        answer = torch.zeros_like(logprobs[:, 0])
+        if text is not None and behind is not None:
+            answer = self._of_text(text, behind)
+        return Scores(logprobs, spread, logprobs[..., None], answer, value)
+
+    def _of_text(self, text: Tensor, states: Tensor) -> Tensor:
+        """(N,): log p of texts (N, A), given the states (N, A, D) before their tokens."""
+        used = text != self.vocabulary.pad
+        each = states.new_zeros(used.shape, dtype=precise(states))
+        each[used] = self.net.logprobs(states[used], text[used], Sampling())[:, 0].to(each.dtype)
+        return each.sum(1)
 
     def values(self, rollouts: Rollouts) -> Tensor | None:
         """(B, K): what the critic expects before each token; None without one."""

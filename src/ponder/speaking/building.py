@@ -12,7 +12,7 @@ from torch import nn
 
 from ponder import builders
 from ponder.checkpoint import load_model
-from ponder.config import Config
+from ponder.config import Config, writes
 from ponder.errors import UserError
 from ponder.pretrained import load_text_model, load_vocabulary
 from ponder.speaking.ponderer import Ponderer
@@ -30,6 +30,7 @@ def build_speaker(config: Config) -> Speaker:
     path, device = Path(config.model.name), builders.build_device(config)
     if config.model.kind == "hf":
         vocabulary = load_vocabulary(config.model)
+        vocabulary.closes = writes(config) == "both" and vocabulary.thoughts > 0
         net = load_text_model(config.model, len(vocabulary))
         return Foreigner(_ready(config, net, device), vocabulary)
     if (path / FILE).is_file():

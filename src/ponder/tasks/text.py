@@ -11,7 +11,7 @@ from torch import Tensor
 from ponder.config.texts import TextTask
 from ponder.errors import UserError
 from ponder.tasks.packed import Ids, packed
-from ponder.tokens import TextVocabulary, ThinkingVocabulary
+from ponder.tokens import TextVocabulary
 from ponder.tokens.pieces import HfPieces, Pieces, PieceVocabulary
 from ponder.types import Problem, Problems
 
@@ -90,20 +90,15 @@ class Text:
 
 
 class ModelText(Text):
-    """The same in the tokens of a Hugging Face model; a document ends in its end-of-sequence.
+    """The same in the tokens of a Hugging Face model; a document ends in its end-of-sequence."""
 
-    thinking: the vocabulary with thoughts, which no text is cut into.
-    """
-
-    def __init__(self, config: TextTask, vocabulary: TextVocabulary,
-                 thinking: ThinkingVocabulary | None = None) -> None:
+    def __init__(self, config: TextTask, vocabulary: TextVocabulary) -> None:
         super().__init__(config, 0, HfPieces(vocabulary.tokenizer))
-        self.words = thinking or vocabulary
+        self.words = vocabulary
 
     @property
     def vocabulary(self) -> TextVocabulary:  # type: ignore[override]
         return self.words
 
     def _tokens(self, packed: Tensor) -> Tensor:
-        return (packed - 2).where(packed != self.text.vocabulary.end_of_text,
-                                  self.words.end_of_text)
+        return self.words.unpacked(packed)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ponder.spelling import END, PAD
+from ponder.spelling import END, PAD, TORN
+
+_TAG = re.compile(r"<t(\d+)>")
 
 
 @dataclass(frozen=True)
@@ -55,18 +58,26 @@ class Vocabulary:
         return "".join(words[token] for token in tokens if token != self.pad)
 
 
+def plain_words(tokenizer: Any) -> int:
+    """How many words of a tokenizer of Hugging Face are no thought tokens; these are the last."""
+    return tokenizer.get_added_vocab().get("<t0>", len(tokenizer))
+
+
 class TextVocabulary:
     """The words of a Hugging Face tokenizer: a thinker writes text, and ends it by end-of-sequence.
 
     Padding is a number behind all words, so that no text holds it. chat says whether prompts go
-    through the tokenizer's chat template, where it has one.
+    through the tokenizer's chat template, where it has one. Thought tokens `<t0>`, `<t1>`, ... are
+    the last words, behind `plain` ones; the first of them ends a thought where `closes` says so.
     """
 
-    def __init__(self, tokenizer: Any, chat: bool = True) -> None:
+    def __init__(self, tokenizer: Any, chat: bool = True, closes: bool = False) -> None:
         self.tokenizer = tokenizer
         self.end: int = tokenizer.eos_token_id
         self.pad: int = len(tokenizer)
         self.chat = chat and tokenizer.chat_template is not None
+        self.plain = plain_words(tokenizer)
+        self.closes = closes
 
     def __len__(self) -> int:
         return len(self.tokenizer)
@@ -75,6 +86,11 @@ class TextVocabulary:
     def end_of_text(self) -> int:
         """Id of what stands behind every document."""
         return self.tokenizer.eos_token_id
+
+    @property
+    def thoughts(self) -> int:
+        """How many thought tokens there are, an end of thoughts among them."""
+        return len(self) - self.plain
 
     @cached_property
     def sizes(self) -> Tensor:
@@ -103,20 +119,47 @@ class TextVocabulary:
         start = self.tokenizer.bos_token_id
         return ([start] if start not in (None, self.end) else []) + self.encode(text)
 
+    def opening(self, text: str) -> list[int]:
+        """A text from its beginning, with what the tokenizer puts in front of it; of none what
+        texts stand behind.
+        """
+        start = self.tokenizer.bos_token_id
+        return list(self.tokenizer(text)["input_ids"]) or [self.end if start is None else start]
+
+    def unpacked(self, ids: Tensor) -> Tensor:
+        """What ids of a packed text are here: there a piece is 2 more, and 1 ends a document."""
+        return (ids - 2).where(ids != 1, self.end_of_text)
+
     def text(self, tokens: list[int]) -> str:
         """Tokens as text, without padding and special tokens."""
-        return self.tokenizer.decode([token for token in tokens if token != self.pad],
+        said = self.tokenizer.decode([token for token in tokens if token != self.pad],
                                      skip_special_tokens=True)
+        return _TAG.sub(self._renumbered, said) if self.closes else said
+
+    @staticmethod
+    def _renumbered(tag: re.Match[str]) -> str:
+        """A thought token as everywhere: numbers begin behind the end of thoughts."""
+        number = int(tag.group(1))
+        return f"<t{number - 1}>" if number else END
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of the ordinary words among some tokens, without everything else."""
+        return self.tokenizer.decode([token for token in tokens if token < self.plain],
+                                     skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    def begun(self, tokens: Sequence[int]) -> str:
+        """The same, without a character at the end of which not all tokens are there yet."""
+        return self.decode(tokens).rstrip(TORN)
 
 
 class ThinkingVocabulary(TextVocabulary):
-    """The words of a tokenizer, and behind them `</think>` and the thought tokens of a model that
-    thinks between its words. The tokenizer has them as its added words `<t0>`, `<t1>`, ...
+    """Of a model that thinks between its words: a thought ends by end-of-thought, and is made of
+    thought tokens alone.
     """
 
-    def __init__(self, tokenizer: Any, thoughts: int) -> None:
-        super().__init__(tokenizer, chat=False)
-        self.end = len(tokenizer) - thoughts - 1
+    def __init__(self, tokenizer: Any) -> None:
+        super().__init__(tokenizer, chat=False, closes=True)
+        self.end = self.plain
 
     @property
     def first_thought(self) -> int:
@@ -125,14 +168,3 @@ class ThinkingVocabulary(TextVocabulary):
     def allowed(self, stops: bool) -> slice:
         """Ids a thought may be made of, as of `Vocabulary`."""
         return slice(self.end if stops else self.first_thought, len(self))
-
-    def text(self, tokens: list[int]) -> str:
-        """Tokens as text, without padding; thoughts are numbered from 0, as everywhere."""
-        said = []
-        for ordinary, run in groupby(tokens, lambda token: token < self.end):
-            if ordinary:
-                said.append(super().text(list(run)))
-            else:
-                said += [END if token == self.end else f"<t{token - self.first_thought}>"
-                         for token in run if token != self.pad]
-        return "".join(said)

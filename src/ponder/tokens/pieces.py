@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ponder.errors import UserError, brief
-from ponder.spelling import END_OF_TEXT
-from ponder.tokens import Vocabulary
+from ponder.spelling import END_OF_TEXT, TORN
+from ponder.tokens import Vocabulary, plain_words
 from ponder.tokens.trie import Trie
 
 FILE = "tokens.json"  # in a checkpoint: how its text is cut
@@ -80,11 +80,11 @@ class TriePieces:
 
 
 class HfPieces:
-    """A piece is a token of a tokenizer of Hugging Face."""
+    """A piece is a token of a tokenizer of Hugging Face; thought tokens are none."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
-        self.names = tuple(tokenizer.convert_ids_to_tokens(range(len(tokenizer))))
+        self.names = tuple(tokenizer.convert_ids_to_tokens(range(plain_words(tokenizer))))
 
     @classmethod
     def load(cls, name: str) -> HfPieces:
@@ -109,8 +109,13 @@ class HfPieces:
         another name alike.
         """
         inner = getattr(self.tokenizer, "backend_tokenizer", None)
-        said = {"names": self.names} if inner is None else json.loads(inner.to_str())
+        said: dict[str, Any] = {"names": self.names}
+        if inner is not None:
+            said = json.loads(inner.to_str())
         said |= {"truncation": None, "padding": None}  # which every call sets anew
+        if "added_tokens" in said:
+            said["added_tokens"] = [word for word in said["added_tokens"]
+                                    if word["id"] < len(self.names)]
         return {"kind": "hf", "name": self.tokenizer.name_or_path,
                 "sha256": hashlib.sha256(json.dumps(said).encode()).hexdigest()}
 
@@ -142,6 +147,11 @@ class PieceVocabulary(Vocabulary):
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of the pieces among some tokens, without everything else."""
         return self.pieces.decode([token - 2 for token in tokens if 1 < token < self.end])
+
+    def begun(self, tokens: Sequence[int]) -> str:
+        """The same, without a character at the end of which not all pieces are there yet."""
+        text = self.decode(tokens)
+        return text if isinstance(self.pieces, Characters) else text.rstrip(TORN)
 
     def text(self, tokens: list[int]) -> str:
         """Tokens as text, without padding; pieces become text together, as a character may be
