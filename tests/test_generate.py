@@ -86,7 +86,8 @@ def test_the_best_texts_of_a_beam_search(door: Door) -> None:
 
 
 @pytest.mark.parametrize("words", [[], ["variant=[]", "task.answer=digits"],
-                                   ["variant=[think]", "answerer.model=shared"]])
+                                   ["variant=[think]", "answerer.model=shared"],
+                                   ["think=true", "blind=true", "thinker.kind=gumbel"]])
 def test_a_thinker_thinks_then_answers(words: list[str], door: Door) -> None:
     name = adder(door, *words)
     out = generated(door, name, "prompt=3+4=", "out=found.jsonl")
@@ -101,10 +102,27 @@ def test_a_thinker_thinks_then_answers(words: list[str], door: Door) -> None:
     assert three.count("3+4=") == 3 and three.count("score") == 3
 
 
-def test_vectors_are_no_words(door: Door) -> None:
-    name = adder(door, "thinker.kind=continuous", "think=true", "blind=true")
-    code, out, err = door("action=generate", name, "prompt=3+4=")
-    assert (code, out) == (2, "") and "found thinker.kind=continuous" in err
+@pytest.mark.parametrize("words", ["blind=true", "answerer.model=shared task.answer=digits"])
+def test_vectors_are_shown_with_their_numbers(words: str, door: Door) -> None:
+    """The thought and the answer are those that the evaluation of the run has in its table."""
+    name = adder(door, "thinker.kind=continuous", "think=true", *words.split())
+    with Path("run/val_2/generated.csv").open(newline="") as file:
+        known = next(csv.DictReader(file))
+    asked = f"prompt={known['question']}"
+    out = generated(door, name, asked, "generate.temperature=0", "out=found.csv")
+    with Path("found.csv").open(newline="") as file:
+        row, = csv.DictReader(file)
+    assert row["thought"] + "</think>" == known["thought"] and row["numbers"] == known["numbers"]
+    assert row["text"] == known["answer"].replace("#", "") and row["tokens"] == "1"
+    number = r"\((-?\d+\.\d\d ?){3}\)"
+    assert re.fullmatch(rf"\d\+\d=<t\d>{number}</think>\d\nlog p -\d+\.\d{{4}}, 1 tokens and 2 of "
+                        r"thought; .* second\n", out)
+    hidden = generated(door, name, asked, "generate.temperature=0", "generate.thoughts=hidden")
+    assert hidden.startswith(f"{known['question']}{row['text']}\n")
+    three = generated(door, name, "prompt=3+4=", "generate.beams=3", "generate.samples=3")
+    assert len(set(re.findall(r"3\+4=(.*</think>)", three))) == 1 and three.count("score") == 3
+    code, out, err = door("action=generate", name, "prompt=3+44=")
+    assert (code, out) == (2, "") and "prompt=3+44=: found 44; legal: numbers below 10" in err
 
 
 def test_a_model_of_hugging_face(door: Door) -> None:
@@ -206,12 +224,14 @@ def talk(said: str, *words: str) -> tuple[str, str]:
 
 
 @pytest.mark.slow
-def test_a_talk_through_a_pipe(door: Door) -> None:
-    name = adder(door)
+@pytest.mark.parametrize("words, number", [
+    ("", ""), ("think=true blind=true thinker.kind=continuous", r"\(.*\)")])
+def test_a_talk_through_a_pipe(words: str, number: str, door: Door) -> None:
+    name = adder(door, *words.split())
     out, err = talk("3+4=\nwhat?\n/thoughts\n3+4=\n/nonsense\n\n/reset\n/help", name,
                     "generate.temperature=0")
     first, second = out.splitlines()
-    assert re.fullmatch(r"<t\d></think>\d", first) and second == first[-1]
+    assert re.fullmatch(rf"<t\d>{number}</think>\d", first) and second == first[-1]
     assert "error: prompt=what?: found no question of this model" in err
     assert "thoughts are hidden\n/nonsense: no such command; legal: /thoughts, /reset, /help" in err
     assert "all is forgotten" in err and "Ctrl-D ends" in err

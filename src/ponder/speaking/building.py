@@ -13,10 +13,13 @@ from torch import nn
 from ponder import builders
 from ponder.checkpoint import load_model
 from ponder.config import Config
+from ponder.decoding import OwnWindow
 from ponder.errors import UserError
+from ponder.models.latent import Continuous
 from ponder.pretrained import load_text_model, load_vocabulary
 from ponder.speaking.ponderer import Ponderer
 from ponder.speaking.speakers import Foreigner, Narrator, Speaker
+from ponder.speaking.wordless import Wordless
 from ponder.tasks.typed import typed
 from ponder.tokens.pieces import FILE, PieceVocabulary, load_pieces
 
@@ -39,17 +42,19 @@ def build_speaker(config: Config) -> Speaker:
         if thoughts < 0:
             raise UserError(f"model.name={path}: found {net.shape.vocabulary} tokens, fewer than "
                             f"its {FILE} names; legal: the two of one checkpoint")
-        return Narrator(_ready(config, net, device), PieceVocabulary(pieces, thoughts))
-    if config.thinker.tokens and config.thinker.kind == "continuous":
-        raise UserError(f"model.name={path}: found thinker.kind=continuous, whose thoughts are no "
-                        "words to show; legal: a thinker of tokens (what this one answers, "
-                        "action=evaluate tells)")
+        vocabulary = PieceVocabulary(pieces, thoughts)
+        words = vocabulary.written(stops=True, thoughts=False)
+        window = OwnWindow(_ready(config, net, device), words, (vocabulary.end_of_text,))
+        return Narrator(window, vocabulary)
     if hasattr(config.task, "data"):
         config = replace(config, task=replace(config.task, data=None))  # questions are typed
     config = replace(config, model=replace(config.model, ref_name=None))  # nor compared
     task = builders.build_task(config)
-    policy = builders.build_policy(config, task)
-    return Ponderer(_ready(config, policy, device), functools.partial(typed, task))
+    policy, question = builders.build_policy(config, task), functools.partial(typed, task)
+    policy = _ready(config, policy, device)
+    if isinstance(policy, Continuous):
+        return Wordless(policy, question)
+    return Ponderer(policy, question)
 
 
 def _ready(config: Config, net: Net, device: torch.device) -> Net:
