@@ -100,13 +100,18 @@ class PassageThinker(Reader):
         where = ends + torch.arange(self.ahead, device=row.device)
         after = states.gather(2, where[..., None].expand(-1, -1, -1, states.shape[-1]))
         before = self._states(problems, hidden).repeat_interleave(count, 1)
+        return *self.mixture(before, after), states[:, :, :width - 1]
+
+    def mixture(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+        """(log-probabilities (..., ordinary vocabulary) of the next token, mixed of what states
+        (..., D) without and with a thought foresee; the same by the thought alone).
+        """
         alone = self._foreseen(after)
-        mixed = alone
-        if self.mixer is not None:
-            share = self.mixer(before, after)[..., None]
-            mixed = torch.logaddexp(F.logsigmoid(-share) + self._foreseen(before),
-                                    F.logsigmoid(share) + alone)
-        return mixed, alone, states[:, :, :width - 1]
+        if self.mixer is None:
+            return alone, alone
+        share = self.mixer(before, after)[..., None]
+        return torch.logaddexp(F.logsigmoid(-share) + self._foreseen(before),
+                               F.logsigmoid(share) + alone), alone
 
     # --- a policy -------------------------------------------------------------------------------
 

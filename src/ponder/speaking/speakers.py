@@ -123,8 +123,9 @@ class Continuer(Speaker):
     def fitting(self, text: str, tokens: list[int]) -> list[int]:
         """The tokens of a text. Raises `UserError` where they are more than positions."""
         if len(tokens) > self.limit:
-            raise UserError(f"prompt={text[:40]}{'...' * (len(text) > 40)}: found {len(tokens)} "
-                            f"tokens; legal: at most {self.limit}, the {self.positions}")
+            shown = text[:40].replace("\n", "\\n") + "..." * (len(text) > 40)
+            raise UserError(f"prompt={shown}: found {len(tokens)} tokens; legal: at "
+                            f"most {self.limit}, the {self.positions}")
         return tokens
 
     def stream(self, prompt: list[int], config: GenerateConfig, random: torch.Generator,
