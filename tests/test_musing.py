@@ -11,7 +11,7 @@ from torch import Tensor
 
 from conftest import generator
 from ponder.config.generation import GenerateConfig
-from ponder.decoding import PlaceWindow, collected, draws
+from ponder.decoding import PlaceWindow, Search, beam_search, collected, draws
 from ponder.maths import GREEDY, Sampling
 from ponder.models.passages import PassageThinker
 from ponder.models.policy import Rules
@@ -181,6 +181,8 @@ def test_beams_find_the_likeliest_words_behind_likeliest_thoughts(alpha: float) 
     config = GenerateConfig(beams=300, samples=300, tokens=3, length_penalty=alpha)
     found = speaker.search(prompt, config)
     assert len(found) == len(best) == 1 + 6 + 6 * 6 * 7
+    search = Search(300, alpha)
+    assert len(beam_search(speaker.window, prompt, search, 3)) == len(found)  # begun anew
     for text, (score, logprob, told) in zip(found[:20], best, strict=False):
         assert text.tokens == told
         assert (text.score, text.logprob) == (pytest.approx(score), pytest.approx(logprob))

@@ -36,14 +36,17 @@ class PlaceWindow(OwnWindow):
         has thoughts of its own. So are a text's random numbers, and company changes nothing.
         """
         self.sampling = sampling
-        self.random = [torch.Generator().manual_seed(seed + number) for number in range(texts)]
+        self.seeds = range(seed, seed + texts)
+        self.random: list[torch.Generator] = []
 
     @torch.inference_mode()
     def begin(self, tokens: list[int]) -> Tensor:
         """See `Language`: (N, V)."""
-        state, rows = self._begun(tokens), torch.zeros(len(self.random), dtype=torch.long)
+        state = self._begun(tokens)
+        self.random = [torch.Generator().manual_seed(seed) for seed in self.seeds]
+        rows = torch.zeros(len(self.seeds), dtype=torch.long, device=self.device)
         self.node, self.noted, self.grown = [*range(len(rows))], [], {}
-        self.held, rows = self.held[rows], rows.to(self.device)
+        self.held = self.held[rows]
         self._select(rows)
         return self._logprobs(state[rows])
 
