@@ -40,7 +40,7 @@ NEIGHBOURS = {("search", "rollout"), ("tasks", "tokens"), ("report", "figures"),
               ("checkpoint", "pretrained"), ("writing", "generate"),
               ("latent", "rollout"), ("rewards", "text_rewards"),
               ("writing", "cache"), ("writing", "rollout"), ("preload", "rollout"),
-              ("places", "rollout"),
+              ("places", "rollout"), ("decoding", "rollout"),
               ("sharding", "processes")}
 HEAVY = {"torch", "transformers", "pandas", "numpy", "peft", "accelerate", "datasets", "wandb",
          "plotly", "rich", "safetensors", "pyarrow", "submitit", "optuna"}

@@ -27,13 +27,20 @@ NAME = "model.name=run/checkpoint_2"
 ENDLESS = "generate.top_k=3"  # the end of the text is never among the likeliest
 
 
-def text_model(door: Door) -> str:
-    """A checkpoint of running text that knows which letters are frequent; its data is gone."""
+def text_model(door: Door, *words: str) -> str:
+    """A checkpoint of running text that knows which letters are frequent; its data is gone. With
+    words, one that they make of it.
+    """
     Path("text.txt").write_text("to be or not to be, that is the question\n" * 30)
     assert door("experiment=normal", "task.data=text.txt", "task.length=16", *SMALL,
                 "trainer.max_steps=60", "trainer.lr=1e-2", "trainer.warmup=0")[0] == 0
+    name = "model.name=run/checkpoint_60"
+    if words:
+        assert door(name, "task.data=text.txt", "task.length=16", *SMALL, "trainer.max_steps=0",
+                    "hydra.run.dir=thinker", *words)[0] == 0
+        name = "model.name=thinker/checkpoint_0"
     Path("text.txt").unlink()
-    return "model.name=run/checkpoint_60"
+    return name
 
 
 def adder(door: Door, *words: str) -> str:
@@ -85,8 +92,52 @@ def test_the_best_texts_of_a_beam_search(door: Door) -> None:
         assert f"score {float(row['score']):.4f}" in out
 
 
+BEHIND = "experiment=supervised_rollout_think"
+
+
+@pytest.mark.parametrize("words, thought", [
+    ((), r"(<t\d>){4}</think>"), (("fixed=false",), r"(<t\d>){0,4}</think>")])
+def test_a_model_of_text_thinks_behind_its_places(words: tuple[str, ...], thought: str, door: Door,
+                                                  ) -> None:
+    name = text_model(door, BEHIND, *words)
+    asked = [name, "prompt=to be", "generate.tokens=11", ENDLESS, "seed=3"]
+    out = generated(door, *asked, "out=found.jsonl")
+    row = json.loads(Path("found.jsonl").read_text())
+    shown = re.fullmatch(rf"to be(({thought}[ a-z,\n]){{11}})\nlog p -\d+\.\d{{4}}, 11 tokens "
+                         r"and \d+ of thought; .* second\n", out)
+    assert shown and re.sub(r"<t\d>|</think>", "", shown[1]) == row["text"]
+    assert len(row["text"]) == row["tokens"] == 11 and row["thought"].count(" ") == 10
+    hidden = generated(door, *asked, "generate.thoughts=hidden")
+    assert hidden.startswith(f"to be{row['text']}\n") and f"log p {row['logprob']:.4f}" in hidden
+    two = generated(door, *asked[:3], "generate.beams=3", "generate.samples=2", "out=found.jsonl")
+    for line in Path("found.jsonl").read_text().splitlines():
+        best = json.loads(line)
+        assert best["score"] == pytest.approx(best["logprob"] / best["tokens"])
+    assert two.count("of thought\nto be<t") + two.count("of thought\nto be</") == 2
+    for plain in ("thinker.tokens=0", "think=false"):
+        normal = generated(door, *asked, plain)
+        assert normal.split(" second")[0].split(";")[0] == generated(
+            door, "model.name=run/checkpoint_60", *asked[1:]).split(";")[0]
+
+
+def test_a_model_of_text_thinks_among_its_words(door: Door) -> None:
+    name = text_model(door, "experiment=rollout_think", "model.ref_name=run/checkpoint_60")
+    asked = [name, "prompt=to be", "generate.tokens=40", "generate.samples=5"]
+    out = generated(door, *asked, "out=found.jsonl")
+    rows = [json.loads(line) for line in Path("found.jsonl").read_text().splitlines()]
+    assert re.search(r"<t\d>", out) and "of thought" not in out
+    assert any("<t" in row["thought"] for row in rows)
+    hidden = generated(door, *asked, "generate.thoughts=hidden")
+    for row in rows:
+        assert f"{row['tokens']} tokens\nto be{row['text']}".rstrip("\n") in hidden
+        words = len(row["text"].removesuffix("<end>"))
+        assert words + row["thought"].count("<t") <= row["tokens"] <= 40
+    assert "<t" not in generated(door, *asked, "thinker.tokens=0")
+
+
 @pytest.mark.parametrize("words", [[], ["variant=[]", "task.answer=digits"],
-                                   ["variant=[think]", "answerer.model=shared"]])
+                                   ["variant=[think]", "answerer.model=shared"],
+                                   ["think=true", "blind=true", "thinker.kind=gumbel"]])
 def test_a_thinker_thinks_then_answers(words: list[str], door: Door) -> None:
     name = adder(door, *words)
     out = generated(door, name, "prompt=3+4=", "out=found.jsonl")
@@ -101,10 +152,27 @@ def test_a_thinker_thinks_then_answers(words: list[str], door: Door) -> None:
     assert three.count("3+4=") == 3 and three.count("score") == 3
 
 
-def test_vectors_are_no_words(door: Door) -> None:
-    name = adder(door, "thinker.kind=continuous", "think=true", "blind=true")
-    code, out, err = door("action=generate", name, "prompt=3+4=")
-    assert (code, out) == (2, "") and "found thinker.kind=continuous" in err
+@pytest.mark.parametrize("words", ["blind=true", "answerer.model=shared task.answer=digits"])
+def test_vectors_are_shown_with_their_numbers(words: str, door: Door) -> None:
+    """The thought and the answer are those that the evaluation of the run has in its table."""
+    name = adder(door, "thinker.kind=continuous", "think=true", *words.split())
+    with Path("run/val_2/generated.csv").open(newline="") as file:
+        known = next(csv.DictReader(file))
+    asked = f"prompt={known['question']}"
+    out = generated(door, name, asked, "generate.temperature=0", "out=found.csv")
+    with Path("found.csv").open(newline="") as file:
+        row, = csv.DictReader(file)
+    assert row["thought"] + "</think>" == known["thought"] and row["numbers"] == known["numbers"]
+    assert row["text"] == known["answer"].replace("#", "") and row["tokens"] == "1"
+    number = r"\((-?\d+\.\d\d ?){3}\)"
+    assert re.fullmatch(rf"\d\+\d=<t\d>{number}</think>\d\nlog p -\d+\.\d{{4}}, 1 tokens and 2 of "
+                        r"thought; .* second\n", out)
+    hidden = generated(door, name, asked, "generate.temperature=0", "generate.thoughts=hidden")
+    assert hidden.startswith(f"{known['question']}{row['text']}\n")
+    three = generated(door, name, "prompt=3+4=", "generate.beams=3", "generate.samples=3")
+    assert len(set(re.findall(r"3\+4=(.*</think>)", three))) == 1 and three.count("score") == 3
+    code, out, err = door("action=generate", name, "prompt=3+44=")
+    assert (code, out) == (2, "") and "prompt=3+44=: found 44; legal: numbers below 10" in err
 
 
 def test_a_model_of_hugging_face(door: Door) -> None:
@@ -186,6 +254,29 @@ def test_prompts_that_a_model_cannot_read(door: Door) -> None:
     assert code == 2 and "found a run; legal: a checkpoint of it, as run/checkpoint_60" in err
 
 
+def test_checkpoints_that_cannot_think_as_they_are_asked_to(door: Door) -> None:
+    thinker = text_model(door, BEHIND)
+    mixer = Path("thinker/checkpoint_0/mixer.safetensors")
+    normal, asked = "model.name=run/checkpoint_60", ["prompt=to", "generate.tokens=3"]
+    for words, line in (
+            ([normal, "thinker.tokens=3"], "thinker.tokens=3: found model.name=run/checkpoint_60, "
+             "which knows no thought tokens; legal: 0, or a checkpoint of experiment="),
+            ([thinker, "thinker.tokens=30"], "thinker.tokens=30: found model.name=thinker/"
+             "checkpoint_0, which has 21 positions; legal: at most 19"),
+            ([thinker, "variant=[think]"], "variant=[think]: found a checkpoint trained otherwise"),
+            ([thinker, "prompt=" + "to\nbe" * 9], "prompt=to\\nbeto\\nbe")):
+        code, out, err = door("action=generate", *asked, *words)
+        assert (code, out) == (2, "") and err.startswith(f"error: {line}") and "\n" not in err[:-1]
+    assert generated(door, thinker, *asked, "thinker.tokens=18").startswith("to<t")
+    mixer.write_bytes(b"damaged")
+    code, _, err = door("action=generate", thinker, *asked)
+    assert code == 2 and err.startswith(f"error: {mixer}: cannot be read (")
+    mixer.unlink()
+    code, _, err = door("action=generate", thinker, *asked)
+    assert code == 2 and "found no mixer.safetensors, which mixes what is foreseen" in err
+    assert generated(door, thinker, *asked, "task.mix=false").startswith("to<t")
+
+
 def test_generate_says_that_a_text_outgrew_its_positions(door: Door) -> None:
     name = text_model(door)
     code, _, err = door("action=generate", name, "prompt=to be", "generate.tokens=60",
@@ -206,12 +297,14 @@ def talk(said: str, *words: str) -> tuple[str, str]:
 
 
 @pytest.mark.slow
-def test_a_talk_through_a_pipe(door: Door) -> None:
-    name = adder(door)
+@pytest.mark.parametrize("words, number", [
+    ("", ""), ("think=true blind=true thinker.kind=continuous", r"\(.*\)")])
+def test_a_talk_through_a_pipe(words: str, number: str, door: Door) -> None:
+    name = adder(door, *words.split())
     out, err = talk("3+4=\nwhat?\n/thoughts\n3+4=\n/nonsense\n\n/reset\n/help", name,
                     "generate.temperature=0")
     first, second = out.splitlines()
-    assert re.fullmatch(r"<t\d></think>\d", first) and second == first[-1]
+    assert re.fullmatch(rf"<t\d>{number}</think>\d", first) and second == first[-1]
     assert "error: prompt=what?: found no question of this model" in err
     assert "thoughts are hidden\n/nonsense: no such command; legal: /thoughts, /reset, /help" in err
     assert "all is forgotten" in err and "Ctrl-D ends" in err

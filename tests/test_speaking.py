@@ -18,6 +18,7 @@ from conftest import generator, make_policy, make_task
 from ponder.compat import rewrite
 from ponder.config.generation import GenerateConfig
 from ponder.config.tasks import AdditionTask
+from ponder.decoding import OwnWindow
 from ponder.errors import UserError
 from ponder.models.hf import TextModel
 from ponder.models.transformer import Init, Shape, Transformer
@@ -78,7 +79,7 @@ def test_a_character_of_several_tokens_waits_until_it_is_whole() -> None:
 @example([96, 96, 96, 96, 158, 96, 96])
 def test_token_by_token_the_text_is_that_of_all_tokens(tokens: list[int]) -> None:
     """Also where the bytes are no text."""
-    said = "".join(part.text for part in spelt(WORDS.text, tokens))
+    said = "".join(part.text for part in spelt(Spelt(WORDS.text), tokens))
     whole = WORDS.text(tokens)
     if "\ufffd" not in whole:
         assert said == whole
@@ -87,7 +88,7 @@ def test_token_by_token_the_text_is_that_of_all_tokens(tokens: list[int]) -> Non
 
 def test_tags_are_told_from_words() -> None:
     def kinds(text: str, thinking: bool = False) -> list[Part]:
-        return spelt(lambda tokens: "".join(map(chr, tokens)), map(ord, text), thinking)
+        return spelt(Spelt(lambda tokens: "".join(map(chr, tokens)), thinking), map(ord, text))
 
     def joined(parts: list[Part]) -> list[tuple[str, str]]:
         return [("".join(part.text for part in group), kind) for kind, group in
@@ -229,7 +230,8 @@ def test_questions_are_typed_as_they_are_written() -> None:
 def narrator(positions: int = 16) -> Narrator:
     words = PieceVocabulary(Characters.learn("abc \n"), 2)
     net = Transformer(Shape(len(words), positions, 8, 1, 2), Init(*[0.4] * 5))
-    return Narrator(net.requires_grad_(False), words)
+    window = OwnWindow(net.requires_grad_(False), words.written(True, False), (words.end_of_text,))
+    return Narrator(window, words)
 
 
 def test_a_narrator_says_no_special_words_but_the_end() -> None:

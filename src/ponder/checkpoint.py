@@ -97,11 +97,17 @@ def _write_models(policy: Policy, directory: Path, weights: dict[str, Tensor]) -
 
 
 def load_attached(policy: Policy, directory: Path) -> None:
-    """The modules that a checkpoint of such a policy keeps beside its networks, where it does."""
+    """The modules that a checkpoint of such a policy keeps beside its networks, where it does.
+    Raises `UserError` for a file that holds no such module.
+    """
     for name, module in policy.attached.items():
         path = directory / f"{name}.safetensors"
-        if path.is_file():
-            module.load_state_dict(load_file(path))
+        try:
+            if path.is_file():
+                module.load_state_dict(load_file(path))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise UserError(f"{path}: cannot be read ({_short(error)}); legal: that of the "
+                            "checkpoint") from None
 
 
 def _sync(path: Path) -> None:

@@ -81,10 +81,13 @@ def _as_begun(arguments: list[str]) -> list[str]:
 
 
 def _with_task(arguments: list[str]) -> list[str]:
-    """`action=evaluate model.name=<checkpoint> task.key=...`: the keys are those of its task."""
+    """`model.name=<checkpoint> task.key=...`, where it is evaluated or speaks: the keys are those
+    of its task.
+    """
     pairs = [word.lstrip("+").partition("=") for word in arguments]
     keys = {key: value for key, _, value in pairs}
-    if keys.get("action") != "evaluate" or {"task", "experiment"} & {*keys} or not any(
+    asked = keys.get("action") in ("evaluate", *OF_A_PROMPT)
+    if not asked or {"task", "experiment"} & {*keys} or not any(
             key.startswith("task.") for key in keys):
         return arguments
     try:

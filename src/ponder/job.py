@@ -138,7 +138,8 @@ def _of_its_shape(node: Any) -> None:
 def _with_checkpoint(node: Any) -> Any:
     """What the checkpoint was trained with, under what was typed.
 
-    Raises `UserError` for variants that are not the checkpoint's: its networks know no others.
+    Raises `UserError` for variants that are not the checkpoint's: its networks know no others. But
+    a model of text speaks without its thoughts too (think=false).
     """
     from omegaconf import OmegaConf
 
@@ -154,7 +155,10 @@ def _with_checkpoint(node: Any) -> Any:
     for key in (*OF_THIS_CALL, *(key for key in typed if key == "seed" or "." in key)):
         if not key.startswith("hydra."):
             OmegaConf.update(merged, key, OmegaConf.select(node, key))
-    if "variant" in typed and variants(node) != variants(merged):
+    of_text = node.action in OF_A_PROMPT and merged.task.name in ("text", "corpus")
+    if "variant" in typed and of_text and not variants(node):
+        merged.thinker.tokens = 0
+    elif "variant" in typed and variants(node) != variants(merged):
         raise UserError(f"variant=[{','.join(variants(node))}]: found a checkpoint trained "
                         f"otherwise; legal: [{','.join(variants(merged))}], or no word about it")
     return merged

@@ -1,17 +1,23 @@
-"""Where thoughts begin that gradients flow through: questions, gold tokens, noise."""
+"""Where thoughts begin that gradients flow through: questions, gold tokens, noise. And how vectors
+are shown, which are no words.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ponder.config.policy import ThinkerConfig
 from ponder.config.rollouts import SamplerConfig
-from ponder.models.latent import Flowing
+from ponder.maths import GREEDY
+from ponder.models.latent import Continuous, Flowing
 from ponder.models.policy import Policy
 from ponder.rollout import Sampler
 from ponder.types import Problems, Rollouts
+
+SHOWN = 3  # numbers of a vector that are shown
 
 
 def unsaid(policy: Flowing, problems: Problems, samples: int = 1,
@@ -26,6 +32,21 @@ def unsaid(policy: Flowing, problems: Problems, samples: int = 1,
     chosen = torch.full((rows, tokens), policy.noise_width > 0, device=device)
     return Rollouts(problems, samples, thought, chosen, torch.zeros(rows, tokens, device=device),
                     learn=chosen, noise=noise)
+
+
+def vectors(policy: Continuous, problems: Problems) -> tuple[Tensor, Tensor]:
+    """(thoughts (P, K, D), how they are shown (P, K + 1)): for each vector the token that the
+    thinker would likeliest have written in its place, as its head makes of the state; then
+    end-of-thought.
+    """
+    states, own = policy.unroll(unsaid(policy, problems), GREEDY)
+    likeliest = policy.thinker.logits(states, policy.allowed).argmax(-1) + policy.allowed.start
+    return own, torch.nn.functional.pad(likeliest, (0, 1), value=policy.vocabulary.end)
+
+
+def numbers(thought: Tensor) -> list[str]:
+    """The first numbers of each vector of a thought (K, D)."""
+    return [" ".join(f"{x:.2f}" for x in vector) for vector in thought[:, :SHOWN].tolist()]
 
 
 class Unsaid(Sampler):

@@ -90,6 +90,29 @@ def build_reader(config: Config, task: Text, net: Transformer) -> Reader:
     return policy
 
 
+def place_thinker(config: Config, net: Transformer, vocabulary: PieceVocabulary) -> PassageThinker:
+    """The checkpoint `model.name` as it thinks behind places, without its text. Raises `UserError`
+    where it has not learnt to, or its positions leave no room for text.
+    """
+    path, room = Path(config.model.name or ""), net.shape.positions - 2
+    asked = f"thinker.tokens={config.thinker.tokens}: found model.name={path}"
+    if vocabulary.thoughts == 0:
+        raise UserError(f"{asked}, which knows no thought tokens; legal: 0, or a checkpoint of "
+                        "experiment=supervised_rollout_think")
+    if config.thinker.tokens > room:
+        raise UserError(f"{asked}, which has {net.shape.positions} positions; legal: at most "
+                        f"{room}")
+    policy = PassageThinker(net, vocabulary, build_rules(config), config.task.ahead,
+                            config.task.mix)
+    for name in policy.attached:
+        if not (path / f"{name}.safetensors").is_file():
+            raise UserError(f"model.name={path}: found no {name}.safetensors, which mixes what is "
+                            "foreseen with and without a thought; legal: with it, or "
+                            "task.mix=false")
+    load_attached(policy, path)
+    return policy
+
+
 def unthinking_reader(config: Config, task: Text) -> PassageThinker:
     """The reference model, which foresees without thoughts."""
     net, vocabulary = unthinking_network(config, task)

@@ -1,9 +1,11 @@
 """How a text goes on from a prompt: sampled, or found by beam search, by any network or table."""
 
 from ponder.decoding.beams import Search, beam_search
+from ponder.decoding.behind import VectorWindow
 from ponder.decoding.draws import Step, collected, draws
 from ponder.decoding.language import Language, Text
+from ponder.decoding.places import PlaceWindow
 from ponder.decoding.windows import OwnWindow, TextWindow, Window
 
-__all__ = ["Language", "OwnWindow", "Search", "Step", "Text", "TextWindow", "Window", "beam_search",
-           "collected", "draws"]
+__all__ = ["Language", "OwnWindow", "PlaceWindow", "Search", "Step", "Text", "TextWindow",
+           "VectorWindow", "Window", "beam_search", "collected", "draws"]

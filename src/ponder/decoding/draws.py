@@ -23,9 +23,10 @@ def draws(language: Language, prompt: list[int], sampling: Sampling, samples: in
     changes nothing but rounding.
     """
     noise = torch.rand(samples, room, generator=random)
-    logprobs = language.begin(prompt).expand(samples, -1)
+    begun = language.begin(prompt)
+    logprobs = begun.expand(samples, -1)
     which = torch.arange(samples, device=logprobs.device)
-    rows = torch.zeros_like(which)  # the one text that has begun is that of all
+    rows = which.clamp_max(len(begun) - 1)  # one text that has begun is that of all
     ends = torch.tensor(language.ends, dtype=torch.long, device=logprobs.device)
     noise = noise.to(logprobs.device)
     for step in range(room):

@@ -18,7 +18,9 @@ class Language(Protocol):
     ends: tuple[int, ...]
 
     def begin(self, tokens: list[int]) -> Tensor:
-        """Begin one text with these tokens: log-probabilities (1, V) of the next."""
+        """Begin one text with these tokens: log-probabilities (1, V) of the next. Or several texts,
+        (N, V), where they differ by more than their tokens.
+        """
         ...
 
     def append(self, rows: Tensor, tokens: Tensor) -> Tensor:

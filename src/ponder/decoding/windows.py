@@ -37,6 +37,10 @@ class Window:
     @torch.inference_mode()
     def begin(self, tokens: list[int]) -> Tensor:
         """See `Language`. Raises ValueError where there are none, or more than positions."""
+        return self._logprobs(self._begun(tokens))
+
+    def _begun(self, tokens: list[int]) -> Tensor:
+        """The last state (1, D) of a text that begins with these tokens."""
         if not 0 < len(tokens) <= self.limit:
             raise ValueError(f"{len(tokens)} tokens, with {self.limit} positions")
         prompt = torch.tensor([tokens], device=self.device)
@@ -56,16 +60,16 @@ class Window:
             self.slid += 1
             self._keep(0)
             held = torch.cat([self.held, tokens[:, None]], 1)
-            return self._reading(held[:, -max(1, self.limit // 2):], 0)
+            return self._logprobs(self._reading(held[:, -max(1, self.limit // 2):], 0))
         self.held = torch.cat([self.held, tokens[:, None]], 1)
         self.read += len(tokens)
         return self._logprobs(self._extend(tokens))
 
     def _reading(self, tokens: Tensor, same: int) -> Tensor:
-        """Read tokens (N, T) of which the first `same` are in the memory: (N, V)."""
+        """Read tokens (N, T) of which the first `same` are in the memory: last states (N, D)."""
         self.held = tokens
         self.read += tokens[:, same:].numel()
-        return self._logprobs(self._read(tokens[:, same:]))
+        return self._read(tokens[:, same:])
 
     def _read(self, tokens: Tensor) -> Tensor:
         """Last states (N, D) of tokens (N, T) behind what is in the memory."""
@@ -107,11 +111,16 @@ class OwnWindow(Window):
         return [kv[:, :cache.length] for kv in cache.kv]
 
     def _extend(self, tokens: Tensor) -> Tensor:
+        return self.net.extend(tokens, self._roomy(1))
+
+    def _roomy(self, count: int) -> Cache:
+        """The memory, with room for so many tokens more."""
         assert self.cache is not None
-        if self.cache.length == self.cache.kv[0].shape[1]:
-            room = min(CHUNK, self.limit - self.cache.length)
+        length = self.cache.length
+        if length + count > self.cache.kv[0].shape[1]:
+            room = min(max(CHUNK, count), self.net.shape.positions - length)
             self.cache = self.net.cache(self._past(self.cache), room)
-        return self.net.extend(tokens, self.cache)
+        return self.cache
 
     def _select(self, rows: Tensor) -> None:
         assert self.cache is not None

@@ -6,13 +6,10 @@ import torch
 from torch import Tensor
 
 from ponder.evaluate import ROWS_AT_ONCE, Evaluation, judged, thought_statistics
-from ponder.latent import unsaid
-from ponder.maths import GREEDY
+from ponder.latent import numbers, vectors
 from ponder.models.latent import Continuous
 from ponder.rollout import given
 from ponder.types import Problems
-
-SHOWN = 3  # numbers of a vector that a table shows
 
 
 @torch.no_grad()
@@ -20,16 +17,14 @@ def evaluate_latent(policy: Continuous, problems: Problems, seed: int = 0) -> Ev
     """Thoughts (P, K, D) and greedy answers for every problem, and the thought-necessity table.
 
     As text, and in what is told of thoughts as tokens, a vector is the token that the thinker would
-    have written in its place: what its head makes of the state. `numbers` of a row are the first of
-    each vector. `thought/norm` and `thought/dimensions` are of the vectors themselves.
+    likeliest have written in its place. `numbers` of a row are the first of each vector.
+    `thought/norm` and `thought/dimensions` are of the vectors themselves.
     """
     was_training = policy.training
     policy.eval()
-    parts = [policy.unroll(unsaid(policy, problems[slice(start, start + ROWS_AT_ONCE)]), GREEDY)
+    parts = [vectors(policy, problems[slice(start, start + ROWS_AT_ONCE)])
              for start in range(0, len(problems), ROWS_AT_ONCE)]
-    states, own = (torch.cat(column) for column in zip(*parts, strict=True))
-    likeliest = policy.thinker.logits(states, policy.allowed).argmax(-1) + policy.allowed.start
-    nearest = torch.nn.functional.pad(likeliest, (0, 1), value=policy.vocabulary.end)
+    own, nearest = (torch.cat(column) for column in zip(*parts, strict=True))
     texts = [policy.vocabulary.text(row) for row in nearest.tolist()]
     thoughts = {"own": own, **replacements(own, torch.Generator().manual_seed(seed))}
     found = judged(policy, problems, thoughts, texts)
@@ -37,8 +32,8 @@ def evaluate_latent(policy: Continuous, problems: Problems, seed: int = 0) -> Ev
                           "thought/norm": float(own.norm(dim=-1).mean()),
                           "thought/dimensions": dimensions(own)})
     del found.metrics["thought/repetition"]  # unlike vectors may have the same likeliest token
-    for row, vectors in zip(found.rows, own[..., :SHOWN].tolist(), strict=True):
-        row["numbers"] = " | ".join(" ".join(f"{x:.2f}" for x in vector) for vector in vectors)
+    for row, thought in zip(found.rows, own, strict=True):
+        row["numbers"] = " | ".join(numbers(thought))
     policy.train(was_training)
     return found
 

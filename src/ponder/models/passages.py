@@ -129,18 +129,22 @@ class PassageThinker(Reader):
         share = share.view(*share.shape, *[1] * (alone.dim() - share.dim()))
         return torch.logaddexp(F.logsigmoid(-share) + without, F.logsigmoid(share) + alone)
 
+    def mixture(self, before: Tensor, after: Tensor) -> Tensor:
+        """Log-probabilities (..., ordinary vocabulary) of the next token, mixed of what states
+        (..., D) without and with a thought foresee.
+        """
+        alone = self._logits(self.thinker, after).log_softmax(-1)
+        if self.mixer is None:
+            return alone
+        without = self._logits(self.thinker, before).log_softmax(-1)
+        return self.mixed(before, after, without, alone)
+
     def foresight(self, problems: Problems, thought: Tensor, samples: int,
                   hidden: Tensor, past: Past) -> Tensor:
         """Log-probabilities (P, M, m, ordinary vocabulary) of the tokens behind each thought
         (B, K + 1), mixed with what was foreseen without.
         """
-        before, after, _ = self._behind(problems, thought, samples, hidden, past)
-        alone = self._logits(self.thinker, after).log_softmax(-1)
-        if self.mixer is None:
-            return alone
-        without = self._logits(self.thinker, self._states(problems, hidden)).log_softmax(-1)
-        return self.mixed(before, after, without.repeat_interleave(
-            before.shape[1] // without.shape[1], 1), alone)
+        return self.mixture(*self._behind(problems, thought, samples, hidden, past)[:2])
 
     # --- a policy -------------------------------------------------------------------------------
 

@@ -11,12 +11,17 @@ import torch
 from torch import nn
 
 from ponder import builders
+from ponder.builders.reading import place_thinker
 from ponder.checkpoint import load_model
 from ponder.config import Config, writes
+from ponder.decoding import OwnWindow, PlaceWindow
 from ponder.errors import UserError
+from ponder.models.latent import Continuous
 from ponder.pretrained import load_text_model, load_vocabulary
+from ponder.speaking.muser import Muser
 from ponder.speaking.ponderer import Ponderer
 from ponder.speaking.speakers import Foreigner, Narrator, Speaker
+from ponder.speaking.wordless import Wordless
 from ponder.tasks.typed import typed
 from ponder.tokens.pieces import FILE, PieceVocabulary, load_pieces
 
@@ -34,23 +39,35 @@ def build_speaker(config: Config) -> Speaker:
         net = load_text_model(config.model, len(vocabulary))
         return Foreigner(_ready(config, net, device), vocabulary)
     if (path / FILE).is_file():
-        net = load_model(path)
-        pieces = load_pieces(path)
-        thoughts = net.shape.vocabulary - len(PieceVocabulary(pieces, 0))
-        if thoughts < 0:
-            raise UserError(f"model.name={path}: found {net.shape.vocabulary} tokens, fewer than "
-                            f"its {FILE} names; legal: the two of one checkpoint")
-        return Narrator(_ready(config, net, device), PieceVocabulary(pieces, thoughts))
-    if config.thinker.tokens and config.thinker.kind == "continuous":
-        raise UserError(f"model.name={path}: found thinker.kind=continuous, whose thoughts are no "
-                        "words to show; legal: a thinker of tokens (what this one answers, "
-                        "action=evaluate tells)")
+        return _of_text(config, path, device)
     if hasattr(config.task, "data"):
         config = replace(config, task=replace(config.task, data=None))  # questions are typed
     config = replace(config, model=replace(config.model, ref_name=None))  # nor compared
     task = builders.build_task(config)
-    policy = builders.build_policy(config, task)
-    return Ponderer(_ready(config, policy, device), functools.partial(typed, task))
+    policy, question = builders.build_policy(config, task), functools.partial(typed, task)
+    policy = _ready(config, policy, device)
+    if isinstance(policy, Continuous):
+        return Wordless(policy, question)
+    return Ponderer(policy, question)
+
+
+def _of_text(config: Config, path: Path, device: torch.device) -> Narrator:
+    """A GPT-2 of ours on text, which thinks behind its places, or among its words, where it has
+    learnt to.
+    """
+    net, pieces = load_model(path), load_pieces(path)
+    thoughts = net.shape.vocabulary - len(PieceVocabulary(pieces, 0))
+    if thoughts < 0:
+        raise UserError(f"model.name={path}: found {net.shape.vocabulary} tokens, fewer than its "
+                        f"{FILE} names; legal: the two of one checkpoint")
+    vocabulary = PieceVocabulary(pieces, thoughts)
+    thinks = config.thinker.tokens > 0
+    among_words = thinks and config.task.name == "corpus" and writes(config) == "both"
+    words, ends = vocabulary.written(True, among_words), (vocabulary.end_of_text,)
+    if config.task.name != "text" or not thinks:
+        return Narrator(OwnWindow(_ready(config, net, device), words, ends), vocabulary)
+    policy = place_thinker(config, net, vocabulary)
+    return Muser(PlaceWindow(_ready(config, policy, device), words, ends), vocabulary)
 
 
 def _ready(config: Config, net: Net, device: torch.device) -> Net:

@@ -15,7 +15,7 @@ from ponder.errors import UserError
 from ponder.speaking.building import build_speaker
 from ponder.speaking.page import Page
 from ponder.speaking.speakers import Speaker, Token
-from ponder.speaking.spelled import OPEN, Spelt, spelt
+from ponder.speaking.spelled import spelt, thoughts
 from ponder.tasks.table import write_table
 
 
@@ -29,9 +29,9 @@ def generate(config: Config) -> None:
         texts = several(speaker, prompt, config)
         seconds = time.monotonic() - begun
         for number, text in enumerate(texts, 1):
-            page.line(f"{number} of {len(texts)}: {figures(text)}")
+            page.line(f"{number} of {len(texts)}: {figures(speaker, text)}")
             show_prompt(page, speaker, asked)
-            page.parts(spelt(speaker.decode, text.tokens, begins_thinking(speaker, prompt)))
+            page.parts(spelt(speaker.spelling(prompt), text.tokens))
         page.close()
     else:
         show_prompt(page, speaker, asked)
@@ -39,7 +39,8 @@ def generate(config: Config) -> None:
         texts = [streamed(page, speaker, prompt, speaker.stream(prompt, config.generate, random))]
         seconds = time.monotonic() - begun
     count = sum(len(text.tokens) for text in texts)
-    single = f"{figures(texts[0])}; " if len(texts) == 1 and not config.generate.beams else ""
+    alone = len(texts) == 1 and not config.generate.beams
+    single = f"{figures(speaker, texts[0])}; " if alone else ""
     page.line(f"{single}{seconds:.2f} s, {count / max(seconds, 1e-9):.0f} tokens a second")
     if speaker.slid:
         page.note(slid(speaker))
@@ -58,7 +59,7 @@ def several(speaker: Speaker, prompt: list[int], config: Config) -> list[Text]:
 
 def streamed(page: Page, speaker: Speaker, prompt: list[int], tokens: Iterable[Token]) -> Text:
     """Show a text as it is written."""
-    spelling, said, logprob = Spelt(speaker.decode, begins_thinking(speaker, prompt)), [], 0.0
+    spelling, said, logprob = speaker.spelling(prompt), [], 0.0
     try:
         for token, value in tokens:
             said.append(token)
@@ -68,11 +69,6 @@ def streamed(page: Page, speaker: Speaker, prompt: list[int], tokens: Iterable[T
         page.parts(spelling.end())
         page.close()
     return Text(said, logprob, not speaker.ends or bool(said and said[-1] in speaker.ends))
-
-
-def begins_thinking(speaker: Speaker, prompt: list[int]) -> bool:
-    """Whether a chat template has opened the thought already."""
-    return speaker.decode(prompt[-8:]).rstrip().endswith(OPEN)
 
 
 def show_prompt(page: Page, speaker: Speaker, asked: str) -> None:
@@ -91,25 +87,30 @@ def written(text: str) -> str:
     return text
 
 
-def figures(text: Text) -> str:
+def figures(speaker: Speaker, text: Text) -> str:
     """The numbers of a text in one line."""
     score = f"score {text.score:.4f}, " if text.score is not None else ""
-    return f"{score}log p {text.logprob:.4f}, {len(text.tokens)} tokens"
+    counted = len(speaker.counted(text.tokens))
+    rest = len(text.tokens) - counted
+    beside = f" and {rest} of thought" if rest else ""
+    return f"{score}log p {text.logprob:.4f}, {counted} tokens{beside}"
 
 
 def slid(speaker: Speaker) -> str:
-    return (f"note: longer than the {speaker.limit} positions of the model; behind them it sees "
+    return (f"note: longer than the {speaker.limit} {speaker.positions}; behind them it sees "
             f"the last {max(1, speaker.limit // 2)} to {speaker.limit} tokens, read again as if "
             "the text began there")
 
 
 def row(speaker: Speaker, asked: str, prompt: list[int], text: Text) -> dict[str, Any]:
-    parts = spelt(speaker.decode, text.tokens, begins_thinking(speaker, prompt))
-    said = {kind: "".join(part.text for part in parts if part.kind == kind)
-            for kind in ("thought", "ordinary")}
-    return {"prompt": asked, "thought": said["thought"], "text": said["ordinary"],
-            "logprob": text.logprob, "score": text.score, "tokens": len(text.tokens),
-            "ended": text.ended}
+    """A text as a row of a table; where thoughts are vectors, with their first numbers."""
+    parts = spelt(speaker.spelling(prompt), text.tokens)
+    numbers = [part.text.strip("()") for part in parts if part.kind == "number"]
+    return {"prompt": asked, "thought": thoughts(parts),
+            **({"numbers": " | ".join(numbers)} if numbers else {}),
+            "text": "".join(part.text for part in parts if part.kind == "ordinary"),
+            "logprob": text.logprob, "score": text.score,
+            "tokens": len(speaker.counted(text.tokens)), "ended": text.ended}
 
 
 def save(path: Path, rows: list[dict[str, Any]]) -> None:

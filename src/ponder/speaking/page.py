@@ -45,7 +45,7 @@ class Page:
             if kind == "ordinary":
                 self.write(text)
             elif self.thoughts != "hidden":
-                self.write(text, COLOURS[kind] if self.thoughts == "colour" else None)
+                self.write(text, COLOURS.get(kind, FAINT) if self.thoughts == "colour" else None)
 
     def line(self, text: str) -> None:
         """A line about texts."""

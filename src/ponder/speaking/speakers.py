@@ -23,7 +23,7 @@ from ponder.decoding import (
 from ponder.errors import UserError
 from ponder.maths import Sampling
 from ponder.models.hf import TextModel
-from ponder.models.transformer import Transformer
+from ponder.speaking.spelled import OPEN, Spelt
 from ponder.tokens import TextVocabulary
 from ponder.tokens.pieces import UNKNOWN, Characters, PieceVocabulary
 
@@ -47,6 +47,7 @@ class Speaker:
     talks = True
     turns = False
     limit: int  # of the tokens that it sees at once
+    positions = "positions of the model"  # what is limited
 
     def prompt(self, text: str) -> list[int]:
         """A prompt as tokens. Raises `UserError` where it has none, or too many."""
@@ -54,6 +55,27 @@ class Speaker:
 
     def decode(self, tokens: list[int]) -> str:
         raise NotImplementedError
+
+    def spelling(self, prompt: list[int]) -> Spelt:
+        """How what is written behind a prompt becomes text; a chat template may have opened a
+        thought already.
+        """
+        thinking = self.decode(prompt[-8:]).rstrip().endswith(OPEN)
+        return Spelt(self.decode, thinking, self.apart, self.beside)
+
+    def beside(self, number: int) -> str:
+        """A remark about the n-th token of the last text, or nothing."""
+        return ""
+
+    def apart(self, token: int) -> bool:
+        """Whether a token is no part of the text around it: a thought among its words."""
+        return False
+
+    def counted(self, tokens: list[int]) -> list[int]:
+        """Those of a text's tokens that log p counts, and that a talk goes on from; the others are
+        of thoughts that are no part of it.
+        """
+        return tokens
 
     def stream(self, prompt: list[int], config: GenerateConfig, random: torch.Generator,
                ) -> Iterator[Token]:
@@ -101,8 +123,9 @@ class Continuer(Speaker):
     def fitting(self, text: str, tokens: list[int]) -> list[int]:
         """The tokens of a text. Raises `UserError` where they are more than positions."""
         if len(tokens) > self.limit:
-            raise UserError(f"prompt={text[:40]}{'...' * (len(text) > 40)}: found {len(tokens)} "
-                            f"tokens; legal: at most {self.limit}, the positions of the model")
+            shown = text[:40].replace("\n", "\\n") + "..." * (len(text) > 40)
+            raise UserError(f"prompt={shown}: found {len(tokens)} tokens; legal: at "
+                            f"most {self.limit}, the {self.positions}")
         return tokens
 
     def stream(self, prompt: list[int], config: GenerateConfig, random: torch.Generator,
@@ -126,8 +149,8 @@ class Continuer(Speaker):
 class Narrator(Continuer):
     """A GPT-2 of ours on text."""
 
-    def __init__(self, net: Transformer, vocabulary: PieceVocabulary) -> None:
-        super().__init__(OwnWindow(net, slice(1, vocabulary.end), (vocabulary.end_of_text,)))
+    def __init__(self, window: OwnWindow, vocabulary: PieceVocabulary) -> None:
+        super().__init__(window)
         self.vocabulary = vocabulary
 
     def encode(self, text: str) -> list[int]:
@@ -146,6 +169,9 @@ class Narrator(Continuer):
 
     def decode(self, tokens: list[int]) -> str:
         return self.vocabulary.text(tokens)
+
+    def apart(self, token: int) -> bool:
+        return token >= self.vocabulary.end
 
 
 class Foreigner(Continuer):

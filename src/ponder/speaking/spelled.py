@@ -17,7 +17,9 @@ HOPELESS = 12  # tokens without a character between them
 
 
 class Part(NamedTuple):
-    """A piece of text; kind is ordinary, thought or special, as in `spelling.pieces`."""
+    """A piece of text; kind is ordinary, thought or special, as in `spelling.pieces`, or number: a
+    remark about a thought.
+    """
 
     text: str
     kind: str
@@ -25,23 +27,33 @@ class Part(NamedTuple):
 
 class Spelt:
     """Parts of one text, whose tokens are added one by one. thinking says that it begins inside of
-    a thought.
+    a thought, apart which tokens are told by themselves: those around them are one text. beside
+    gives a remark about the n-th token, or nothing.
     """
 
-    def __init__(self, decode: Callable[[list[int]], str], thinking: bool = False) -> None:
-        self.decode, self.thinking = decode, thinking
+    def __init__(self, decode: Callable[[list[int]], str], thinking: bool = False,
+                 apart: Callable[[int], bool] = lambda token: False,
+                 beside: Callable[[int], str] = lambda number: "") -> None:
+        self.decode, self.thinking, self.apart, self.beside = decode, thinking, apart, beside
+        self.added = 0
         self.tokens: list[int] = []
         self.old = self.new = 0  # tokens before `old` are done; those from there to `new` are said
         self.waiting = ""
 
     def add(self, token: int) -> list[Part]:
         """The parts that are certain now."""
+        beside = self.beside(self.added)
+        remark = [Part(f"({beside})", "number")] if beside else []
+        self.added += 1
+        if self.apart(token):
+            before, self.waiting = self.waiting, ""
+            return [*self._parts(before), *self._parts(self.decode([token])), *remark]
         self.tokens.append(token)
         self.waiting += self._text(self._whole())
         begun = _BEGUN.search(self.waiting)
         sure = self.waiting[:begun.start()] if begun else self.waiting
         self.waiting = self.waiting[len(sure):]
-        return self._parts(sure)
+        return [*self._parts(sure), *remark]
 
     def end(self) -> list[Part]:
         """The rest."""
@@ -85,8 +97,17 @@ class Spelt:
         return found
 
 
-def spelt(decode: Callable[[list[int]], str], tokens: Iterable[int], thinking: bool = False,
-          ) -> list[Part]:
+def spelt(spelling: Spelt, tokens: Iterable[int]) -> list[Part]:
     """The parts of a whole text."""
-    spelling = Spelt(decode, thinking)
     return [*(part for token in tokens for part in spelling.add(token)), *spelling.end()]
+
+
+def thoughts(parts: Iterable[Part]) -> str:
+    """The thoughts among the parts of a text, with a space between one and the next."""
+    found = [""]
+    for part in parts:
+        if part.text == END:
+            found.append("")
+        elif part.kind == "thought":
+            found[-1] += part.text
+    return " ".join(found if found[-1] else found[:-1])

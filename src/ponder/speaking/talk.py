@@ -56,4 +56,4 @@ class Talk:
         if self.speaker.turns:
             self.turns = [*self.turns, ("assistant", self.speaker.decode(reply))]
         else:
-            self.tokens = [*self.tokens, *reply]
+            self.tokens = [*self.tokens, *self.speaker.counted(reply)]

@@ -1,0 +1,57 @@
+"""A GPT-2 of ours on text that thinks behind every place of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain
+
+import torch
+
+from ponder.config.generation import GenerateConfig
+from ponder.decoding import PlaceWindow, Step, Text
+from ponder.maths import GREEDY
+from ponder.speaking.speakers import Narrator, Token, sampling_of
+
+
+class Muser(Narrator):
+    """Before each token there is a thought, drawn as the tokens are. Thoughts are told in front of
+    the token that they were thought for, and are no part of the text: log p, score and length are
+    those of the text's own tokens, each behind its thought.
+
+    A beam search is one over the text's own tokens. Behind each beam stands its likeliest thought.
+    """
+
+    window: PlaceWindow
+    positions = "positions of the model that a thought leaves"
+
+    def counted(self, tokens: list[int]) -> list[int]:
+        return [token for token in tokens if not self.apart(token)]
+
+    def stream(self, prompt: list[int], config: GenerateConfig, random: torch.Generator,
+               ) -> Iterator[Token]:
+        for _, token, logprob in self._draws(prompt, config, 1, random):
+            yield from ((word, 0.0) for word in self.window.thought)
+            yield int(token), float(logprob)
+
+    def sample(self, prompt: list[int], config: GenerateConfig, random: torch.Generator,
+               ) -> list[Text]:
+        return [self._told(text, number)
+                for number, text in enumerate(super().sample(prompt, config, random))]
+
+    def search(self, prompt: list[int], config: GenerateConfig) -> list[Text]:
+        self.window.prepare(GREEDY)
+        return [self._told(text) for text in super().search(prompt, config)]
+
+    def _draws(self, prompt: list[int], config: GenerateConfig, samples: int,
+               random: torch.Generator) -> Iterator[Step]:
+        seed = int(torch.randint(2**62, (), generator=random))
+        self.window.prepare(sampling_of(config), samples, seed)
+        return super()._draws(prompt, config, samples, random)
+
+    def _told(self, text: Text, number: int = 0) -> Text:
+        """The n-th of the texts that were begun, with its thoughts."""
+        thoughts = self.window.thoughts(text.tokens, number)
+        told = zip(thoughts, text.tokens, strict=True)
+        return replace(text, tokens=[*chain.from_iterable(
+            [*thought, token] for thought, token in told)])
