@@ -18,7 +18,7 @@ from conftest import generator, make_policy, make_task
 from ponder.compat import rewrite
 from ponder.config.generation import GenerateConfig
 from ponder.config.tasks import AdditionTask
-from ponder.decoding import OwnWindow
+from ponder.decoding import OwnWindow, TextWindow
 from ponder.errors import UserError
 from ponder.models.hf import TextModel
 from ponder.models.transformer import Init, Shape, Transformer
@@ -26,7 +26,7 @@ from ponder.rollout import given as thoughts_given
 from ponder.rollout import greedy
 from ponder.speaking.page import Page
 from ponder.speaking.ponderer import Ponderer
-from ponder.speaking.speakers import Foreigner, Narrator, Speaker
+from ponder.speaking.speakers import Foreigner, Narrator, Speaker, ends_of
 from ponder.speaking.spelled import Part, Spelt, spelt
 from ponder.speaking.talk import Talk
 from ponder.tasks.addition import Addition
@@ -251,7 +251,8 @@ def test_a_narrator_says_no_special_words_but_the_end() -> None:
 def foreigner(template: str | None) -> Foreigner:
     model = language_model("gpt2")
     model.generation_config.eos_token_id = [WORDS.end, 77]
-    return Foreigner(TextModel(model, len(WORDS)), vocabulary(template))
+    net, words = TextModel(model, len(WORDS)), vocabulary(template)
+    return Foreigner(TextWindow(net, ends_of(net, words)), words)
 
 
 def test_a_foreigner_uses_its_template_and_ends() -> None:

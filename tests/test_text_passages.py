@@ -12,13 +12,16 @@ import pytest
 import torch
 
 from conftest import Door, generator
+from ponder.config.generation import GenerateConfig
 from ponder.config.rollouts import SamplerConfig
+from ponder.decoding import TextPlaceWindow
 from ponder.maths import GREEDY, Sampling
 from ponder.models.hf import TextModel
 from ponder.models.policy import Rules
 from ponder.models.text_passages import TextPassageThinker
 from ponder.models.text_reader import TextReader
 from ponder.places import PlaceSampler, every_place, think_behind
+from ponder.speaking.muser import ForeignMuser
 from ponder.tokens import ThinkingVocabulary
 from ponder.types import Problems
 from questions import WORDS, language_model, save_language_model, vocabulary
@@ -188,6 +191,49 @@ def test_greedy_thoughts_are_the_likeliest() -> None:
         assert row[-1] == policy.vocabulary.end
 
 
+# --- speaking -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind, stops", [("llama", True), ("gpt2", False)])
+def test_a_written_word_is_as_likely_as_it_is_foreseen(kind: str, stops: bool) -> None:
+    """Behind the thoughts in front of it, all places at once; company changes nothing."""
+    policy = thinker(kind, stops)
+    known: Any = policy.vocabulary
+    speaker = ForeignMuser(TextPlaceWindow(policy, (known.end_of_text,)), known)
+    prompt = speaker.prompt("the cat")
+    config = GenerateConfig(samples=5, tokens=9, temperature=1.3)
+    texts, lengths = speaker.sample(prompt, config, generator()), set()
+    for text in texts:
+        said = speaker.counted(text.tokens)
+        line = torch.tensor([[*prompt, *said]])
+        places = torch.arange(len(prompt) - 1, line.shape[1] - 1)[None]
+        thought = told(text.tokens, policy)
+        problems = Problems(line[:, :-1], line[:, 1:], None, known.pad, places=places)
+        foreseen = policy.foresight(problems, thought, len(said), *policy.read(problems))
+        each = foreseen[0, :, 0].gather(1, torch.tensor(said)[:, None])[:, 0]
+        assert text.logprob == pytest.approx(float(each.sum()), abs=1e-6)
+        lengths |= {int((row != known.pad).sum()) for row in thought}
+    assert len(lengths) > 2 if stops else lengths == {5}
+    streamed = [token for token, _ in speaker.stream(prompt, config, generator())]
+    assert streamed == texts[0].tokens
+    greedy, = speaker.sample(prompt, GenerateConfig(temperature=0.0, tokens=4), generator())
+    best = speaker.search(prompt, GenerateConfig(beams=1, tokens=4))[0]
+    assert best.tokens == greedy.tokens
+
+
+def told(tokens: list[int], policy: TextPassageThinker) -> torch.Tensor:
+    """(N, K + 1): the thoughts in front of words."""
+    rows: list[list[int]] = [[]]
+    for token in tokens:
+        if token >= policy.vocabulary.end:
+            rows[-1].append(token)
+        else:
+            rows.append([])
+    assert rows.pop() == []
+    width = policy.rules.tokens + 1
+    return torch.tensor([[*row, *[policy.vocabulary.pad] * (width - len(row))] for row in rows])
+
+
 # --- whole runs -----------------------------------------------------------------------------------
 
 
@@ -217,6 +263,13 @@ def test_a_normal_model_becomes_a_thinking_one(more: str, door: Door) -> None:
     assert code == 0, err
     again = json.loads(Path("again/summary.json").read_text())["metrics"]["val/loss"]
     assert again == pytest.approx(losses[-1], abs=1e-5)
+    code, out, err = door("action=generate", f"model.name={saved}", "prompt=the cat",
+                          "generate.tokens=5", "generate.thoughts=plain")
+    assert code == 0 and out.startswith("the cat<t") and out.count("</think>") == 5, err
+    assert " 5 tokens and " in out
+    code, out, err = door("action=generate", f"model.name={saved}", "prompt=the cat",
+                          "generate.tokens=5", "thinker.tokens=0")
+    assert code == 0 and "<t" not in out, err
 
 
 def test_without_a_thought_it_says_what_the_normal_model_said(door: Door) -> None:

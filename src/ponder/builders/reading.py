@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -35,6 +36,8 @@ from ponder.tasks.text import ModelText, Text
 from ponder.tokens import ThinkingVocabulary
 from ponder.tokens.pieces import PieceVocabulary, identity, load_pieces
 from ponder.types import Problems
+
+Thinker = TypeVar("Thinker", bound=PassageThinker)
 
 
 def build_running_text(config: Config) -> Text:
@@ -94,16 +97,35 @@ def place_thinker(config: Config, net: Transformer, vocabulary: PieceVocabulary)
     """The checkpoint `model.name` as it thinks behind places, without its text. Raises `UserError`
     where it has not learnt to, or its positions leave no room for text.
     """
-    path, room = Path(config.model.name or ""), net.shape.positions - 2
-    asked = f"thinker.tokens={config.thinker.tokens}: found model.name={path}"
-    if vocabulary.thoughts == 0:
-        raise UserError(f"{asked}, which knows no thought tokens; legal: 0, or a checkpoint of "
-                        "experiment=supervised_rollout_think")
-    if config.thinker.tokens > room:
-        raise UserError(f"{asked}, which has {net.shape.positions} positions; legal: at most "
-                        f"{room}")
+    _must_think(config, vocabulary.thoughts, net.shape.positions)
     policy = PassageThinker(net, vocabulary, build_rules(config), config.task.ahead,
                             config.task.mix)
+    return _with_its_mixer(config, policy)
+
+
+def text_place_thinker(config: Config) -> TextPassageThinker:
+    """The same of a Hugging Face model."""
+    known = words_of_text(replace(config.model, thought_tokens=0)).thoughts
+    words = ThinkingVocabulary(thinking_words(config).tokenizer)
+    net = load_text_model(thinking_model(config), len(words))
+    _must_think(config, known, getattr(net.network.config, "max_position_embeddings", None))
+    return _with_its_mixer(config, TextPassageThinker(
+        net, words, build_rules(config), config.task.ahead, config.task.mix))
+
+
+def _must_think(config: Config, thoughts: int, positions: int | None) -> None:
+    """Raise `UserError` for a checkpoint without thought tokens, or room for text beside them."""
+    asked = f"thinker.tokens={config.thinker.tokens}: found model.name={config.model.name}"
+    if thoughts == 0:
+        raise UserError(f"{asked}, which knows no thought tokens; legal: 0, or a checkpoint of "
+                        "experiment=supervised_rollout_think")
+    if positions is not None and config.thinker.tokens > positions - 2:
+        raise UserError(f"{asked}, which has {positions} positions; legal: at most {positions - 2}")
+
+
+def _with_its_mixer(config: Config, policy: Thinker) -> Thinker:
+    """The policy with the small modules of its checkpoint. Raises `UserError` without them."""
+    path = Path(config.model.name or "")
     for name in policy.attached:
         if not (path / f"{name}.safetensors").is_file():
             raise UserError(f"model.name={path}: found no {name}.safetensors, which mixes what is "

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ponder.decoding.windows import OwnWindow
+from ponder.decoding.windows import OwnWindow, TextWindow, Window
 from ponder.maths import GREEDY, Sampling
 from ponder.models.passages import PassageThinker
+from ponder.models.text_passages import TextPassageThinker
 from ponder.rollout import choose
 
 
-class PlaceWindow(OwnWindow):
+class Thinking(Window):
     """Before it says what comes next it thinks behind the last place of each of N texts; what is
     foreseen behind the thought is mixed with what is foreseen without, as in
     `PassageThinker.foresight`, over the words that may come.
@@ -22,8 +26,10 @@ class PlaceWindow(OwnWindow):
     so much earlier. Thoughts are noted: see `thoughts`.
     """
 
-    def __init__(self, policy: PassageThinker, words: slice, ends: tuple[int, ...]) -> None:
-        super().__init__(policy.thinker, words, ends)
+    words: slice
+
+    def thinks(self, policy: PassageThinker) -> None:
+        """Make it think as a policy does, whose network it reads with."""
         self.policy = policy
         self.limit -= policy.rules.tokens + 1
         self.node: list[int] = []  # of each text: where it is among all that were looked at
@@ -79,32 +85,65 @@ class PlaceWindow(OwnWindow):
         self.noted += [[token for token in row if token != pad] for row in thought.tolist()]
         mixed = self.policy.mixture(hidden, after)
         some = mixed[:, self.words].log_softmax(-1)
-        start, stop, _ = self.words.indices(self.net.shape.vocabulary)
-        return F.pad(some, (start, self.net.shape.vocabulary - stop), value=-torch.inf)
+        count = len(self.policy.vocabulary)
+        start, stop, _ = self.words.indices(count)
+        return F.pad(some, (start, count - stop), value=-torch.inf)
 
     def _think(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """(thoughts (N, K + 1) at most, states (N, D) behind them), from the texts' last states. A
         thought that has ended runs on unheard.
         """
         count, vocabulary = self.policy.rules.tokens, self.policy.vocabulary
-        cache = self._roomy(count + 1)
-        length, position = cache.length, cache.position
         noise, after, said = self._noise(count), state, []
         going = torch.ones(len(state), dtype=torch.bool, device=self.device)
         close = torch.full_like(going, vocabulary.end, dtype=torch.long)
-        for step in range(count + 1):
-            token = close if step == count else choose(self.policy, state, self.sampling,
-                                                       noise[:, step])[0]
-            said.append(token.where(going, vocabulary.pad))
-            state = self.net.extend(token, cache)
-            after = torch.where(going[:, None], state, after)
-            going = going & (token != vocabulary.end)
-            if self.policy.rules.stops and not going.any():
-                break
-        cache.length, cache.position = length, position
+        with self._aside(count + 1):
+            for step in range(count + 1):
+                token = close if step == count else choose(self.policy, state, self.sampling,
+                                                           noise[:, step])[0]
+                said.append(token.where(going, vocabulary.pad))
+                state = self._extend(token)
+                after = torch.where(going[:, None], state, after)
+                going = going & (token != vocabulary.end)
+                if self.policy.rules.stops and not going.any():
+                    break
         return torch.stack(said, 1), after
+
+    def _aside(self, count: int) -> contextlib.AbstractContextManager[None]:
+        """What is written meanwhile, so many tokens at most, is taken out of the memory again."""
+        raise NotImplementedError
 
     def _noise(self, count: int) -> Tensor:
         """(N, K): what decides each thought."""
         drawn = [torch.rand(count, generator=own) for own in self.random]
         return torch.stack(drawn).to(self.device)
+
+
+class PlaceWindow(Thinking, OwnWindow):
+    """That of a GPT-2 of ours."""
+
+    def __init__(self, policy: PassageThinker, words: slice, ends: tuple[int, ...]) -> None:
+        super().__init__(policy.thinker, words, ends)
+        self.thinks(policy)
+
+    @contextlib.contextmanager
+    def _aside(self, count: int) -> Iterator[None]:
+        cache = self._roomy(count)
+        length, position = cache.length, cache.position
+        yield
+        cache.length, cache.position = length, position
+
+
+class TextPlaceWindow(Thinking, TextWindow):
+    """That of a model of Hugging Face."""
+
+    def __init__(self, policy: TextPassageThinker, ends: tuple[int, ...]) -> None:
+        super().__init__(policy.net, ends)
+        self.words = policy.ordinary
+        self.thinks(policy)
+
+    @contextlib.contextmanager
+    def _aside(self, count: int) -> Iterator[None]:
+        at = self.buffer.at
+        yield
+        self.buffer.at = at

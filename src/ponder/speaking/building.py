@@ -5,22 +5,22 @@ from __future__ import annotations
 import functools
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from ponder import builders
-from ponder.builders.reading import place_thinker
+from ponder.builders.reading import place_thinker, text_place_thinker
 from ponder.checkpoint import load_model
 from ponder.config import Config, writes
-from ponder.decoding import OwnWindow, PlaceWindow
+from ponder.decoding import OwnWindow, PlaceWindow, TextPlaceWindow, TextWindow
 from ponder.errors import UserError
 from ponder.models.latent import Continuous
 from ponder.pretrained import load_text_model, load_vocabulary
-from ponder.speaking.muser import Muser
+from ponder.speaking.muser import ForeignMuser, Muser
 from ponder.speaking.ponderer import Ponderer
-from ponder.speaking.speakers import Foreigner, Narrator, Speaker
+from ponder.speaking.speakers import Foreigner, Narrator, Speaker, ends_of
 from ponder.speaking.wordless import Wordless
 from ponder.tasks.typed import typed
 from ponder.tokens.pieces import FILE, PieceVocabulary, load_pieces
@@ -34,10 +34,7 @@ def build_speaker(config: Config) -> Speaker:
     """
     path, device = Path(config.model.name), builders.build_device(config)
     if config.model.kind == "hf":
-        vocabulary = load_vocabulary(config.model)
-        vocabulary.closes = writes(config) == "both" and vocabulary.thoughts > 0
-        net = load_text_model(config.model, len(vocabulary))
-        return Foreigner(_ready(config, net, device), vocabulary)
+        return _of_hugging_face(config, device)
     if (path / FILE).is_file():
         return _of_text(config, path, device)
     if hasattr(config.task, "data"):
@@ -49,6 +46,21 @@ def build_speaker(config: Config) -> Speaker:
     if isinstance(policy, Continuous):
         return Wordless(policy, question)
     return Ponderer(policy, question)
+
+
+def _of_hugging_face(config: Config, device: torch.device) -> Foreigner:
+    """A model of Hugging Face; on text it thinks behind its places where it has learnt to."""
+    of_text = config.task.name == "text"
+    if of_text and config.thinker.tokens:
+        policy = _ready(config, text_place_thinker(config), device)
+        words: Any = policy.vocabulary
+        return ForeignMuser(TextPlaceWindow(policy, ends_of(policy.net, words)), words)
+    vocabulary = load_vocabulary(config.model)
+    vocabulary.closes = writes(config) == "both" and vocabulary.thoughts > 0
+    net = _ready(config, load_text_model(config.model, len(vocabulary)), device)
+    if of_text:  # the plain model of one that thinks
+        net.words = vocabulary.plain
+    return Foreigner(TextWindow(net, ends_of(net, vocabulary)), vocabulary)
 
 
 def _of_text(config: Config, path: Path, device: torch.device) -> Narrator:

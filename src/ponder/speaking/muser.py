@@ -1,4 +1,4 @@
-"""A GPT-2 of ours on text that thinks behind every place of it."""
+"""Language models on text that think behind every place of it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from itertools import chain
 import torch
 
 from ponder.config.generation import GenerateConfig
-from ponder.decoding import PlaceWindow, Step, Text
+from ponder.decoding import PlaceWindow, Step, Text, TextPlaceWindow, Thinking
 from ponder.maths import GREEDY
-from ponder.speaking.speakers import Narrator, Token, sampling_of
+from ponder.speaking.speakers import Continuer, Foreigner, Narrator, Token, sampling_of
+from ponder.tokens import ThinkingVocabulary
+from ponder.tokens.pieces import PieceVocabulary
 
 
-class Muser(Narrator):
+class Musing(Continuer):
     """Before each token there is a thought, drawn as the tokens are. Thoughts are told in front of
     the token that they were thought for, and are no part of the text: log p, score and length are
     those of the text's own tokens, each behind its thought.
@@ -22,7 +24,7 @@ class Muser(Narrator):
     A beam search is one over the text's own tokens. Behind each beam stands its likeliest thought.
     """
 
-    window: PlaceWindow
+    window: Thinking
     positions = "positions of the model that a thought leaves"
 
     def counted(self, tokens: list[int]) -> list[int]:
@@ -55,3 +57,20 @@ class Muser(Narrator):
         told = zip(thoughts, text.tokens, strict=True)
         return replace(text, tokens=[*chain.from_iterable(
             [*thought, token] for thought, token in told)])
+
+
+class Muser(Musing, Narrator):
+    """A GPT-2 of ours."""
+
+    def __init__(self, window: PlaceWindow, vocabulary: PieceVocabulary) -> None:
+        super().__init__(window, vocabulary)
+
+
+class ForeignMuser(Musing, Foreigner):
+    """A model of Hugging Face, without its chat template."""
+
+    def __init__(self, window: TextPlaceWindow, vocabulary: ThinkingVocabulary) -> None:
+        super().__init__(window, vocabulary)
+
+    def apart(self, token: int) -> bool:
+        return token >= self.vocabulary.plain

@@ -177,12 +177,8 @@ class Narrator(Continuer):
 class Foreigner(Continuer):
     """A language model of Hugging Face; a prompt is a user's turn where there is a template."""
 
-    def __init__(self, net: TextModel, vocabulary: TextVocabulary) -> None:
-        settings: Any = getattr(net.network, "generation_config", None)
-        named = getattr(settings, "eos_token_id", None)
-        known = named if isinstance(named, list) else [named]
-        ends = {end for end in (vocabulary.end, *known) if end is not None}
-        super().__init__(TextWindow(net, tuple(sorted(ends))))
+    def __init__(self, window: TextWindow, vocabulary: TextVocabulary) -> None:
+        super().__init__(window)
         self.vocabulary, self.turns = vocabulary, vocabulary.chat
 
     def encode(self, text: str) -> list[int]:
@@ -202,3 +198,11 @@ class Foreigner(Continuer):
 
     def decode(self, tokens: list[int]) -> str:
         return self.vocabulary.text(tokens)
+
+
+def ends_of(net: TextModel, vocabulary: TextVocabulary) -> tuple[int, ...]:
+    """The tokens that end a text of a model of Hugging Face."""
+    settings: Any = getattr(net.network, "generation_config", None)
+    named = getattr(settings, "eos_token_id", None)
+    known = named if isinstance(named, list) else [named]
+    return tuple(sorted({end for end in (vocabulary.end_of_text, *known) if end is not None}))
