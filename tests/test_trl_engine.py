@@ -69,7 +69,8 @@ def test_dpo_by_trl_is_ours(words: str, run: Door) -> None:
     "strategy.clip=0.01 strategy.scale=none", "rollout.temperature=0.7 model.lora_r=4"])
 def test_grpo_by_trl_is_ours(words: str, run: Door) -> None:
     """Off policy from the second step on: ratios are to what was sampled. TRL adds 1e-4 to the
-    deviations it divides by; so a ratio may be clipped on one side alone, unless nothing is divided.
+    deviations it divides by, so that a ratio may be clipped on one side alone, unless nothing is
+    divided.
     """
     for own, peer in both(run, "strategy=grpo", "strategy.entropy=0", "reward=repetition",
                           "reward.repetition=10",
