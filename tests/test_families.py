@@ -11,6 +11,7 @@ import transformers
 
 from conftest import Door
 from ponder.errors import UserError
+from ponder.models.agreement import distance, limit
 from ponder.models.hf import TextModel
 from questions import WORDS
 
@@ -44,11 +45,18 @@ def of_family(name: str, changes: dict[str, Any]) -> Any:
 @pytest.mark.parametrize("name", SERVED)
 def test_a_family_is_read_as_transformers_reads_it(name: str) -> None:
     net = TextModel(of_family(name, SERVED[name]), len(WORDS))
-    assert net.apart() < 1e-5
+    assert distance(net) < 1e-5
     tokens = torch.arange(10).view(1, 10)
     with net.attending("eager"):
         theirs = net.model(input_ids=tokens).logits
     torch.testing.assert_close(net.logits(net.read(tokens)[0]), theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [*SERVED, *REFUSED])
+def test_in_half_precision_only_rounding_is_forgiven(name: str) -> None:
+    net = TextModel(of_family(name, {**SERVED, **REFUSED}[name]).bfloat16(), len(WORDS))
+    apart, most = distance(net), limit(net)
+    assert apart < most / 2 if name in SERVED else apart > 2 * most
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ponder.config.policy import HfConfig
 from ponder.errors import UserError, brief
+from ponder.models.agreement import distance, limit
 from ponder.models.hf import TextModel
 from ponder.models.libraries import library
 from ponder.sharding import shard_like, shards_of
@@ -68,14 +69,13 @@ def _must_agree(net: TextModel, typed: str) -> None:
     """Raise `UserError` for a model that this way of reading does not serve: a wrong log p looks
     like any other.
     """
-    limit = 1e-3 if net.dtype == torch.float32 else 0.1
     kind = type(net.network).__name__
     try:
-        apart = net.apart()
+        apart, most = distance(net), limit(net)
     except Exception as error:  # each architecture fails in its own way
         found = f"cannot be read ({brief(error, 80)})"
     else:
-        if apart <= limit:
+        if apart <= most:
             return
         found = f"would have wrong log-probabilities (by {apart:.2g} nats)"
     raise UserError(f"{typed}: found a {kind}, which {found}; legal: models of transformers that "

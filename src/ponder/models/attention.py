@@ -10,6 +10,7 @@ from torch import Tensor
 from ponder.errors import UserError
 from ponder.maths import at_least_float32
 from ponder.models.libraries import library
+from ponder.models.packing import packed, unpacked
 from ponder.models.segments import Buffer, Segment
 
 NAME = "ponder_segments"
@@ -22,17 +23,35 @@ class Reading:
     (N,) says where in a full grid of R x `grid` rows each one stands. mask (N, T) is False on
     padding; with a buffer T = 1, and what it holds is seen too. whole: there is no padding, which
     the mask alone would say only after a look. upto (N,): of the first segment each row sees the
-    tokens up to this one alone.
+    tokens up to this one alone. real (M,): the network is given these tokens of N x T, packed into
+    one row.
 
     No dataclass: FSDP hands layers copies of these, and what they put into `own` would be lost.
     """
 
     def __init__(self, past: list[Segment], mask: Tensor, own: Segment | None = None,
                  buffer: Buffer | None = None, seen: int = 0, places: Tensor | None = None,
-                 grid: int = 1, whole: bool = False, upto: Tensor | None = None) -> None:
+                 grid: int = 1, whole: bool = False, upto: Tensor | None = None,
+                 real: Tensor | None = None) -> None:
         self.past, self.mask, self.own, self.buffer = past, mask, own, buffer
         self.seen, self.places, self.grid, self.whole = seen, places, grid, whole
-        self.upto = upto
+        self.upto, self.real = upto, real
+        self.visible: Tensor | None = None
+
+    def side_by_side(self, states: Tensor) -> Tensor:
+        """(N, H, T, D) of packed states (1, H, M, D)."""
+        assert self.real is not None
+        return unpacked(states.transpose(1, 2), self.real, self.mask).transpose(1, 2)
+
+    def sees(self, query: Tensor) -> Tensor:
+        """(N, 1, T, S): which tokens, of the segments and its own, each token sees; made once for
+        all layers that share these.
+        """
+        if self.visible is None:
+            before = [_hidden(number, query, self).expand(-1, -1, query.shape[2], -1)
+                      for number in range(len(self.past))]
+            self.visible = ~torch.cat([*before, _later(self.mask)], -1)
+        return self.visible
 
     def must_fit(self, window: int) -> None:
         """Raise `UserError` where more tokens are seen than a window holds."""
@@ -49,7 +68,7 @@ def attend(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor,
            reading: Reading | None = None, softcap: float | None = None,
            sliding_window: int | None = None, s_aux: Tensor | None = None,
            **options: object) -> tuple[Tensor, None]:
-    """An attention function for `transformers`: query (N, H, T, D) -> (N, T, H, D).
+    """An attention function for `transformers`: query (N, H, T, D) -> (N, T, H, D), or packed.
 
     softcap bounds scores (Gemma 2); s_aux (H,) is a score that no token has (GPT-OSS). Raises
     `UserError` where a token would see beyond its sliding window, which is not cut off here.
@@ -57,15 +76,54 @@ def attend(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor,
     assert reading is not None, "only called by models of ponder"
     if sliding_window is not None:
         reading.must_fit(sliding_window)
+    key = key.to(value.dtype)  # rotated in single precision; it is kept as it will be multiplied
+    if reading.real is not None:
+        query, key, value = map(reading.side_by_side, (query, key, value))
     layer: int = module.layer_idx  # type: ignore[assignment]
     if reading.own is not None:
         reading.own.kv[layer] = key, value
-    if not reading.past and reading.buffer is None and softcap is None and s_aux is None:
-        found = torch.nn.functional.scaled_dot_product_attention(
-            query, key, value, None if reading.whole else ~_later(reading.mask),
-            dropout if module.training else 0.0, reading.whole, scale=scaling, enable_gqa=True)
-        return found.transpose(1, 2), None
-    query = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    dropout = dropout if module.training else 0.0
+    plain = reading.buffer is None and softcap is None and s_aux is None
+    if plain and (not reading.past or _is_long(query, key)):
+        found = _beside(layer, query, key, value, dropout, reading, scaling)
+    else:
+        query = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+        found = _behind(layer, query, key, value, dropout, reading, softcap, s_aux)
+    found = found.transpose(1, 2)
+    return found if reading.real is None else packed(found, reading.real), None
+
+
+def _is_long(query: Tensor, key: Tensor) -> bool:
+    """Whether rows are so long that their scores with a token that they share are more numbers than
+    its keys and values, which `_beside` copies for each row.
+    """
+    return query.shape[1] * query.shape[2] >= 2 * key.shape[1] * key.shape[3]
+
+
+def _beside(layer: int, query: Tensor, key: Tensor, value: Tensor, dropout: float,
+            reading: Reading, scaling: float | None) -> Tensor:
+    """`_behind` by PyTorch's attention, which keeps no scores: every row gets keys and values of
+    its own of what it shares.
+    """
+    query = query.to(value.dtype)
+    if reading.past:
+        pairs = [*(segment.kv[layer] for segment in reading.past), (key, value)]
+        key, value = (torch.cat([_for_rows(x, len(query)) for x in held], 2)
+                      for held in zip(*pairs, strict=True))
+    seen = None if reading.whole and not reading.past else reading.sees(query)
+    return torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, seen, dropout, seen is None, scale=scaling, enable_gqa=True)
+
+
+def _for_rows(held: Tensor, rows: int) -> Tensor:
+    """What R groups hold, for each of their rows."""
+    each = rows // len(held)
+    return held if each == 1 else held[:, None].expand(-1, each, *held.shape[1:]).flatten(0, 1)
+
+
+def _behind(layer: int, query: Tensor, key: Tensor, value: Tensor, dropout: float,
+            reading: Reading, softcap: float | None, s_aux: Tensor | None) -> Tensor:
+    """(N, H, T, D): what scaled queries find in the segments before them and in their own row."""
     pairs = [segment.kv[layer] for segment in reading.past]
     scores = [_capped(_spread(query, keys, reading), softcap).masked_fill(
         _hidden(number, query, reading), -torch.inf)
@@ -78,12 +136,12 @@ def attend(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor,
         hidden = after[:, None, None]
     own_scores = _capped(_products(query, key), softcap).masked_fill(hidden, -torch.inf)
     weight = _weights([*scores, own_scores], s_aux).to(value.dtype)
-    weight = torch.nn.functional.dropout(weight, dropout, module.training)
+    weight = torch.nn.functional.dropout(weight, dropout, dropout > 0)
     shares = weight.split([x.shape[-1] for x in (*scores, own_scores)], -1)
     found = _mixture(shares[-1], value)
     for share, (_, values) in zip(shares, pairs, strict=False):
         found = found + _spread(share, values, reading, mix=True)
-    return found.transpose(1, 2), None
+    return found
 
 
 def _capped(scores: Tensor, cap: float | None) -> Tensor:

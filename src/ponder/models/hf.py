@@ -17,6 +17,7 @@ from ponder.config.policy import HfConfig
 from ponder.maths import Sampling, at_least_float32, distribution, entropy
 from ponder.models.attention import NAME, Reading, register
 from ponder.models.libraries import library
+from ponder.models.packing import packed, real_tokens, unpacked
 from ponder.models.segments import Buffer, Segment
 from ponder.models.wide import in_parts
 
@@ -105,20 +106,6 @@ class TextModel(nn.Module):
         losses, likeliest = zip(*in_parts(part, states, target), strict=True)
         return torch.cat(losses), torch.cat(likeliest)
 
-    @torch.no_grad()
-    def apart(self) -> float:
-        """How far log p of a few tokens, some behind a segment, is from what `transformers` itself
-        makes of them: the mean distance in nats.
-        """
-        tokens = torch.arange(1, 9, device=self.device)[None]
-        with self.attending("eager"):
-            theirs = self.model(input_ids=tokens, use_cache=False).logits[..., :self.words]
-        first, segment = self.read(tokens[:, :4])
-        rest, _ = self.read(tokens[:, 4:], past=[segment], keep=False)
-        ours = self.logits(torch.cat([first, rest], 1))
-        pair = [at_least_float32(logits).log_softmax(-1) for logits in (ours, theirs)]
-        return float((pair[0] - pair[1]).abs().mean())
-
     def adapt(self, config: HfConfig) -> None:
         """Freeze the weights and put new LoRA adapters on them; they begin by changing nothing.
 
@@ -166,10 +153,13 @@ class TextModel(nn.Module):
         length = before + mask.sum(1)
         segment = Segment(mask, length)
         positions = (before[:, None] + mask.long().cumsum(1) - 1).clamp_min(0)
+        real = None if whole else real_tokens(mask)
+        reading = Reading(past, mask, segment if keep else None, whole=whole, real=real)
+        if real is not None:
+            hidden = self.run(packed(tokens, real), packed(positions, real), reading)
+            return unpacked(hidden, real, mask), segment
         tokens = tokens.masked_fill(~mask, 0)  # padding is no word, and nobody sees it
-        hidden = self.run(tokens, positions, Reading(past, mask, segment if keep else None,
-                                                    whole=whole))
-        return hidden, segment
+        return self.run(tokens, positions, reading), segment
 
     def write(self, tokens: Tensor, buffer: Buffer, past: list[Segment], seen: int,
               places: Tensor | None = None, grid: int = 1) -> Tensor:
