@@ -11,6 +11,7 @@ from torch import Tensor
 from ponder.config.running import TrainerConfig
 from ponder.config.strategies import Sft
 from ponder.credit import flat_groups, some_tokens
+from ponder.maths import products
 from ponder.models.policy import Policy
 from ponder.processes import largest_share, several, share
 from ponder.rewards import Reward
@@ -83,7 +84,7 @@ class Collector:
         return next(self.policy.parameters()).device
 
     def _precision(self) -> torch.autocast:
-        return torch.autocast(self._device.type, torch.bfloat16, self.config.dtype == "bfloat16")
+        return products(self.config.dtype, self._device)
 
     def _questions(self) -> Problems:
         """Those of a round: of a data set all, else `gen_batch_size`, else those of one step."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ponder.config.running import TrainerConfig
-from ponder.maths import Sampling
+from ponder.maths import Sampling, products
 from ponder.models.policy import Policy
 from ponder.optimizers import build_optimizer, restore
 from ponder.processes import everywhere, sum_gradients
@@ -114,7 +114,7 @@ class Learner:
     def learn(self, micro: Rollouts, sampling: Sampling, whole: Denominators, step: int,
               ) -> tuple[Scores, Losses]:
         """Add a micro-batch's gradients to those there are."""
-        with torch.autocast(self.device.type, torch.bfloat16, self.config.dtype == "bfloat16"):
+        with products(self.config.dtype, self.device):
             scores = self.score(micro, sampling)
             parts = self.losses(scores, micro, whole, step)
         parts["loss"].backward()
@@ -126,7 +126,8 @@ class Learner:
         whole = self.denominators(batch)
         losses: Losses = {}
         for micro in batch:
-            parts = self.losses(self.score(micro, sampling), micro, whole, step)
+            with products(self.config.dtype, self.device):
+                parts = self.losses(self.score(micro, sampling), micro, whole, step)
             for name, value in parts.items():
                 losses[name] = losses.get(name, torch.zeros_like(value)) + value
         return {name: everywhere(value) for name, value in losses.items()}

@@ -27,6 +27,11 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
+def products(dtype: str, device: torch.device) -> torch.autocast:
+    """Where matrices are multiplied in `trainer.dtype`."""
+    return torch.autocast(device.type, torch.bfloat16, dtype == "bfloat16")
+
+
 def distribution(logits: Tensor, sampling: Sampling, keep: Tensor | None = None) -> Tensor:
     r"""Log-probabilities (..., V) of the distribution thoughts are drawn from.
 

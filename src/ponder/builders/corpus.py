@@ -13,6 +13,7 @@ from ponder.config import Config, writes
 from ponder.config.rollouts import SamplerConfig
 from ponder.evaluate import Evaluation
 from ponder.evaluate.corpus import Writer, evaluate_corpus
+from ponder.maths import products
 from ponder.models.author import Author
 from ponder.models.policy import Policy, Rules
 from ponder.rewards import Reward
@@ -56,10 +57,10 @@ def corpus_evaluation(config: Config, policy: Writer, task: Corpus, test: Proble
     if isinstance(task, ModelCorpus):
         source = corpus_writer(config, ONE)
         follow(source)
-    mixed = config.trainer.dtype == "bfloat16" and isinstance(task, ModelCorpus)
+    dtype = config.trainer.dtype if isinstance(task, ModelCorpus) else "float32"
 
     def evaluation() -> Evaluation:
-        with torch.autocast(test.question.device.type, torch.bfloat16, mixed):
+        with products(dtype, test.question.device):
             return evaluate_corpus(policy, test, source, reward, config.task.enough, config.seed)
 
     return evaluation

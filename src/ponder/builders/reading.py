@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-import torch
-
 from ponder.builders.text import (
     build_rules,
     must_hold,
@@ -22,6 +20,7 @@ from ponder.config import Config
 from ponder.errors import UserError
 from ponder.evaluate import Evaluation
 from ponder.evaluate.reading import evaluate_reading
+from ponder.maths import products
 from ponder.models.hf import TextModel
 from ponder.models.passages import PassageThinker
 from ponder.models.policy import Rules
@@ -158,10 +157,10 @@ def unthinking_network(config: Config, task: Text | Corpus) -> tuple[Transformer
 def reading_evaluation(config: Config, policy: Reader | TextReader, task: Text, test: Problems,
                        ) -> Callable[[], Evaluation]:
     """What looks at held-out passages; a Hugging Face model in the precision that it learns in."""
-    half = config.trainer.dtype == "bfloat16" and isinstance(policy.thinker, TextModel)
+    dtype = config.trainer.dtype if isinstance(policy.thinker, TextModel) else "float32"
 
     def evaluation() -> Evaluation:
-        with torch.autocast(test.question.device.type, torch.bfloat16, half):
+        with products(dtype, test.question.device):
             return evaluate_reading(policy, test, task.text.bytes_per_token, config.seed)
 
     return evaluation

@@ -7,14 +7,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from ponder.cache import Store
 from ponder.config import Config, writes
 from ponder.config.policy import HfConfig
 from ponder.errors import UserError
 from ponder.evaluate import Evaluation
 from ponder.evaluate.text import evaluate_text
+from ponder.maths import products
 from ponder.models.critic import Critic
 from ponder.models.hf import TextModel
 from ponder.models.policy import Rules
@@ -151,10 +150,9 @@ def build_text_evaluation(config: Config, policy: TextPolicy, task: Qa, test: Pr
     writer.greedy = count == 1
     follow(writer)
     writer.finished = lambda batch: None  # the whole table is written at the end
-    mixed = config.trainer.dtype == "bfloat16"
 
     def evaluation() -> Evaluation:
-        with torch.autocast(policy.net.device.type, torch.bfloat16, mixed):
+        with products(config.trainer.dtype, policy.net.device):
             return evaluate_text(policy, task, test, writer, config.seed)
 
     return evaluation

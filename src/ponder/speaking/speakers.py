@@ -187,10 +187,7 @@ class Foreigner(Continuer):
     def prompt(self, text: str) -> list[int]:
         if self.turns:
             return self.fitting(text, self.dialogue([("user", text)]))
-        tokenizer = self.vocabulary.tokenizer
-        tokens = list(tokenizer(text)["input_ids"])  # with the tokens that it puts in front
-        start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else self.ends[0]
-        return self.fitting(text, tokens or [start])
+        return self.fitting(text, self.vocabulary.opening(text))
 
     def dialogue(self, turns: list[Turn]) -> list[int]:
         """Tokens of a dialogue up to where the model writes."""

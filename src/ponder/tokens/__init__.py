@@ -124,7 +124,8 @@ class TextVocabulary:
         texts stand behind.
         """
         start = self.tokenizer.bos_token_id
-        return list(self.tokenizer(text)["input_ids"]) or [self.end if start is None else start]
+        beginning = self.end_of_text if start is None else start
+        return list(self.tokenizer(text)["input_ids"]) or [beginning]
 
     def unpacked(self, ids: Tensor) -> Tensor:
         """What ids of a packed text are here: there a piece is 2 more, and 1 ends a document."""
