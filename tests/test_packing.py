@@ -78,14 +78,21 @@ def test_gaps_are_not_computed() -> None:
     assert counts == [int(mask.sum())] and counts[0] < 0.8 * mask.numel()
 
 
-@pytest.mark.parametrize("short", [True, False])
-def test_both_ways_to_attend_say_the_same(short: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
+
+
+@pytest.mark.parametrize("device, dtype, apart", [
+    ("cpu", torch.float64, 1e-10), pytest.param("cuda", torch.float32, 1e-3, marks=GPU),
+    pytest.param("cuda", torch.bfloat16, 0.1, marks=GPU)])
+@pytest.mark.parametrize("width", [3, WIDE])
+def test_both_ways_to_attend_say_the_same(width: int, device: str, dtype: torch.dtype,
+                                          apart: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that are short for one way are read by the other, too."""
-    net = TextModel(language_model())
-    first, second = rows(2, 5), rows(6, 3 if short else WIDE)
+    net = TextModel(language_model().to(device, dtype))
+    first, second = ([x.to(device) for x in rows(*shape)] for shape in ((2, 5), (6, width)))
     found = []
     for long in (True, False):
         monkeypatch.setattr("ponder.models.attention._is_long", lambda query, key, long=long: long)
         _, segment = net.read(*first)
         found.append(net.read(*second, [segment], keep=False)[0])
-    assert torch.allclose(*found, atol=1e-10) and found[0].abs().sum() > 1
+    assert (found[0] - found[1]).abs().mean() <= apart and found[0].abs().mean() > 0.1

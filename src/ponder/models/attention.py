@@ -83,7 +83,7 @@ def attend(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor,
     if reading.own is not None:
         reading.own.kv[layer] = key, value
     dropout = dropout if module.training else 0.0
-    plain = reading.buffer is None and softcap is None and s_aux is None
+    plain = reading.buffer is None and reading.places is None and softcap is None and s_aux is None
     if plain and (not reading.past or _is_long(query, key)):
         found = _beside(layer, query, key, value, dropout, reading, scaling)
     else:
@@ -111,8 +111,11 @@ def _beside(layer: int, query: Tensor, key: Tensor, value: Tensor, dropout: floa
         key, value = (torch.cat([_for_rows(x, len(query)) for x in held], 2)
                       for held in zip(*pairs, strict=True))
     seen = None if reading.whole and not reading.past else reading.sees(query)
+    grouped = seen is None or query.device.type != "cuda"  # no kernel there has groups and a mask
+    if not grouped:
+        key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], 1) for x in (key, value))
     return torch.nn.functional.scaled_dot_product_attention(
-        query, key, value, seen, dropout, seen is None, scale=scaling, enable_gqa=True)
+        query, key, value, seen, dropout, seen is None, scale=scaling, enable_gqa=grouped)
 
 
 def _for_rows(held: Tensor, rows: int) -> Tensor:
