@@ -36,3 +36,5 @@ def test_the_embedded_model_writes_what_transformers_writes(
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "smollm2")
     expected = plain.generate(torch.tensor([prompt]), max_new_tokens=8, do_sample=False)
     assert thought[0][thought[0] != words.pad][:8].tolist() == expected[0, len(prompt):].tolist()
+    half = pretrained.load_text_model(HfConfig(name="smollm2", dtype="bfloat16"), len(words))
+    assert half.dtype == torch.bfloat16  # a rounding that is large is not taken for a wrong model
