@@ -14,14 +14,18 @@ from conftest import generator
 from ponder.cache import Store
 from ponder.config.policy import HfConfig
 from ponder.config.rollouts import SamplerConfig
+from ponder.console import Plain
 from ponder.generate import Writer
+from ponder.log import Log, Nowhere
 from ponder.maths import GREEDY, Sampling
 from ponder.models.hf import TextModel
 from ponder.models.policy import Rules
 from ponder.models.segments import Buffer
 from ponder.models.text import TextPolicy
 from ponder.pretrained import load_text_model, restore_text_model, save_text_model
+from ponder.progress import Progress
 from ponder.rollout import given
+from ponder.scribe import Scribe
 from ponder.tasks.qa import Qa
 from ponder.types import Problems, Rollouts
 from ponder.writing import Written
@@ -143,6 +147,23 @@ def test_rows_that_end_early_make_room_and_change_nothing(tmp_path: Path) -> Non
     assert (together.thought[:, :-1][together.chosen] != WORDS.pad).all()
     ends = (together.thought == WORDS.end).sum(1)
     assert (ends == 1).all()  # each text ends once, by itself or where there is no more room
+
+
+def test_judging_says_how_far_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    qa = qa_of(tmp_path, answer="cloze")
+    policy, problems, console = policy_of(qa), problems_of(qa), Plain()
+    scribe = Scribe(Log(tmp_path, Nowhere()), console, Progress(), lambda: None)
+    found = written(policy, problems, 2)
+    heard: list[tuple[int, int]] = []
+    policy.judged = lambda *pair: heard.append(pair)
+    monkeypatch.setattr("ponder.models.thinker.read_at_once", lambda device: 1)
+    policy.answer(problems, found.thought, 2)
+    assert heard == [(0, 8), (2, 8), (4, 8), (6, 8), (8, 8)]
+    console.last -= 11  # seconds since a line was printed
+    for pair in heard[:3]:
+        scribe.judged(*pair)
+    assert capsys.readouterr().out == "judging 2/8 texts  0 s left\n"
 
 
 # --- scores -------------------------------------------------------------------------------------

@@ -72,6 +72,7 @@ def test_star_leaves_what_users_have_scripts_for(run: Door) -> None:
                                     "logprob", "seed"} <= set(rows[0])
     assert len(table("train_1/generated.csv")) == 60 and len(table("val_0/generated.csv")) == 4
     last = summary()["steps"]
+    assert "step 0  accuracy" in out and f"step {last}/{last}  " in out  # nothing is known at first
     assert (Path("run") / f"val_{last}" / "eval_model_checkpoint" / "model.safetensors").is_file()
     assert (Path("run") / "checkpoint_2" / "config.json").is_file()
     right = sum(row["correct"] == "1" for row in rows)

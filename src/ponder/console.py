@@ -36,18 +36,19 @@ class Plain:
     def note(self, text: str) -> None:
         print(text, flush=True)
 
-    def update(self, step: int, end: int, metrics: dict[str, float]) -> None:
+    def update(self, step: int, end: int | None, metrics: dict[str, float]) -> None:
         """Numbers at a step; end: the last step, as far as is known by now."""
         self.seen.update(metrics)
         if "accuracy" in metrics or time.monotonic() - self.last > 10:
             self.last = time.monotonic()
-            print(f"step {step}/{end}  {figures(self.seen)}", flush=True)
+            known = "" if end is None else f"/{end}"
+            print(f"step {step}{known}  {figures(self.seen)}", flush=True)
 
-    def writing(self, rows: int, total: int, rate: float, left: float) -> None:
-        """How far a round of writing is: texts ended, tokens a second, seconds left."""
+    def busy(self, line: str, over: bool) -> None:
+        """How far something is that is no step, and whether it is over."""
         if time.monotonic() - self.last > 10:
             self.last = time.monotonic()
-            print(writing_line(rows, total, rate, left), flush=True)
+            print(line, flush=True)
 
     def samples(self, rows: list[str]) -> None:
         pass
@@ -62,15 +63,11 @@ class Silent(Plain):
     def note(self, text: str) -> None:
         pass
 
-    def update(self, step: int, end: int, metrics: dict[str, float]) -> None:
+    def update(self, step: int, end: int | None, metrics: dict[str, float]) -> None:
         pass
 
-    def writing(self, rows: int, total: int, rate: float, left: float) -> None:
+    def busy(self, line: str, over: bool) -> None:
         pass
-
-
-def writing_line(rows: int, total: int, rate: float, left: float) -> str:
-    return f"writing {rows}/{total} texts  {rate:.0f} tokens/s  {left:.0f} s left"
 
 
 class Rich(Plain):
@@ -83,7 +80,7 @@ class Rich(Plain):
                                  TimeRemainingColumn(), console=console)
         self.task = self.progress.add_task("train", total=total)
         self.rollouts: list[Text] = []
-        self.written = ""
+        self.doing = ""
         self.live = Live(self._render(), console=console, refresh_per_second=4)
         self.live.start()
 
@@ -91,21 +88,21 @@ class Rich(Plain):
         panel = Panel(Group(*self.rollouts), title="held-out questions", title_align="left",
                       border_style="dim")
         return Group(self.progress, Text(figures(self.seen)),
-                     *([Text(self.written)] if self.written else []),
+                     *([Text(self.doing)] if self.doing else []),
                      *([panel] if self.rollouts else []))
 
     def note(self, text: str) -> None:
         self.console.print(text, highlight=False, soft_wrap=True)
 
-    def update(self, step: int, end: int, metrics: dict[str, float]) -> None:
+    def update(self, step: int, end: int | None, metrics: dict[str, float]) -> None:
         self.seen.update(metrics)
         self.progress.update(self.task, completed=step, total=end)
         self.live.update(self._render())
 
-    def writing(self, rows: int, total: int, rate: float, left: float) -> None:
-        if rows == total or time.monotonic() - self.last > 0.25:
+    def busy(self, line: str, over: bool) -> None:
+        if over or time.monotonic() - self.last > 0.25:
             self.last = time.monotonic()
-            self.written = "" if rows == total else writing_line(rows, total, rate, left)
+            self.doing = "" if over else line
             self.live.update(self._render())
 
     def samples(self, rows: list[str]) -> None:

@@ -20,18 +20,18 @@ Rows = Callable[[Rollouts, int], list[dict[str, Any]]]  # of rollouts and their 
 
 class Scribe:
     """Appends each batch of a round to train_<epoch>/generated.csv (those that had a hint to
-    rationalised.csv) where `rows` makes a table of it, and shows how far a round of writing is.
+    rationalised.csv) where `rows` makes a table of it, and shows how far writing and judging are.
 
     A round that is collected again after an interruption begins its file anew: what was written
     is in the cache.
     """
 
-    def __init__(self, log: Log, console: Plain, rows: Rows | None, progress: Progress,
-                 pause: Callable[[], None]) -> None:
-        self.log, self.console, self.rows = log, console, rows
-        self.progress, self.pause = progress, pause
+    def __init__(self, log: Log, console: Plain, progress: Progress, pause: Callable[[], None],
+                 ) -> None:
+        self.log, self.console, self.progress, self.pause = log, console, progress, pause
+        self.rows: Rows | None = None
         self.epoch, self.file = -1, 0
-        self.started = time.monotonic()
+        self.started = self.asked = time.monotonic()
 
     def follow(self, source: Source) -> None:
         """Hear of what a source writes; others than `Written` write nothing."""
@@ -51,8 +51,25 @@ class Scribe:
     def heard(self, writing: Writing) -> None:
         if not (writing.tokens or writing.cached):  # it begins
             self.started = time.monotonic()
-        seconds = max(time.monotonic() - self.started, 1e-9)
-        self.console.writing(writing.rows + writing.cached, writing.total,
-                             writing.tokens / seconds,
-                             seconds * (1 / max(writing.share, 1e-9) - 1))
+        rows, seconds = writing.rows + writing.cached, _since(self.started)
+        self.console.busy(f"writing {rows}/{writing.total} texts  "
+                          f"{writing.tokens / seconds:.0f} tokens/s  "
+                          f"{_left(seconds, writing.share)}", rows == writing.total)
         self.pause()
+
+    def judged(self, rows: int, total: int) -> None:
+        """So many texts, of all that are asked about at once, have their answers."""
+        if rows == 0:  # it begins
+            self.asked = time.monotonic()
+        else:
+            self.console.busy(f"judging {rows}/{total} texts  "
+                              f"{_left(_since(self.asked), rows / total)}", rows == total)
+
+
+def _since(moment: float) -> float:
+    """Seconds."""
+    return max(time.monotonic() - moment, 1e-9)
+
+
+def _left(seconds: float, share: float) -> str:
+    return f"{seconds * (1 / max(share, 1e-9) - 1):.0f} s left"

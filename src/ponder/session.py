@@ -91,10 +91,11 @@ class Session:
 
     def _follow(self, source: Source) -> None:
         """Put on disk and show what a source of texts writes."""
-        rows = None
+        scribe = Scribe(self.log, self.console, self.trainer.progress, self._pause)
+        scribe.follow(source)
         if isinstance(self.policy, TextPolicy) and isinstance(self.task, Qa):
-            rows = functools.partial(rows_of, self.policy, self.task)
-        Scribe(self.log, self.console, rows, self.trainer.progress, self._pause).follow(source)
+            scribe.rows = functools.partial(rows_of, self.policy, self.task)
+            self.policy.judged = scribe.judged
 
     def _pause(self) -> None:
         """Writing ends at once where an end was asked for: what is whole is in the cache."""

@@ -191,12 +191,14 @@ class Trainer:
         return count * self.config.internal_epochs
 
     @property
-    def expected(self) -> int:
-        """The last step, as far as is known by now: as if every round were as long as this one."""
-        rounds, flight = self.config.max_epochs, self.round
-        if rounds is None or flight is None:
+    def expected(self) -> int | None:
+        """The last step, were all rounds as long as this or those before; None before the first."""
+        rounds, flight, progress = self.config.max_epochs, self.round, self.progress
+        if rounds is None:
             return self.end
-        return min(self.end, flight.begun + self._steps(flight) * (rounds - self.progress.epoch))
+        if flight is not None:
+            return min(self.end, flight.begun + self._steps(flight) * (rounds - progress.epoch))
+        return min(self.end, progress.step * rounds // progress.epoch) if progress.epoch else None
 
     def appraise(self, rollouts: Rollouts) -> Metrics:
         """The losses of rollouts from which nothing is learnt."""
@@ -215,7 +217,7 @@ class Trainer:
         seconds = max(progress.seconds, 1e-9)
         return {**{name: float(value) for name, value in self.recent.items()},
                 "lr": self.learner.optimizer.param_groups[0]["lr"], "epoch": progress.epoch,
-                "last_step": self.expected, "seconds": progress.seconds,
+                "last_step": self.expected or self.end, "seconds": progress.seconds,
                 "steps_per_second": progress.step / seconds,
                 "rollouts_per_second": progress.rollouts / seconds, **self.source.metrics()}
 
