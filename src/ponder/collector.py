@@ -48,7 +48,7 @@ class Collector:
 
     def _collect(self, step: int) -> tuple[Rollouts, int]:
         config, policy = self.config, self.policy
-        with self._precision():
+        with products(self.config.dtype, self._device):
             rollouts = self.rewarded(self.source.collect(policy, self._questions(), step,
                                                          self.generator))
             count = len(rollouts)
@@ -73,7 +73,7 @@ class Collector:
 
     def credited(self, rollouts: Rollouts, step: int) -> Rollouts:
         """Note what critic and reference say of rewarded rollouts, and give credit."""
-        with self._precision():
+        with products(self.config.dtype, self._device):
             rollouts = self.policy.annotate(rollouts, self.source.sampling(step))
         rollouts = self.strategy.credit(rollouts, step)
         self.noted |= self.policy.remarks(rollouts)
@@ -82,9 +82,6 @@ class Collector:
     @property
     def _device(self) -> torch.device:
         return next(self.policy.parameters()).device
-
-    def _precision(self) -> torch.autocast:
-        return products(self.config.dtype, self._device)
 
     def _questions(self) -> Problems:
         """Those of a round: of a data set all, else `gen_batch_size`, else those of one step."""

@@ -121,7 +121,7 @@ def _beside(layer: int, query: Tensor, key: Tensor, value: Tensor, dropout: floa
 def _for_rows(held: Tensor, rows: int) -> Tensor:
     """What R groups hold, for each of their rows."""
     each = rows // len(held)
-    return held if each == 1 else held[:, None].expand(-1, each, *held.shape[1:]).flatten(0, 1)
+    return held[:, None].expand(-1, each, *held.shape[1:]).flatten(0, 1)
 
 
 def _behind(layer: int, query: Tensor, key: Tensor, value: Tensor, dropout: float,
