@@ -359,23 +359,46 @@ def test_the_configuration_is_printed_and_nothing_run(door: Door, ran: list,
     assert "\n  max: 10\n" in out and out.startswith("action: train\n")
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--cfg", "job"], ["--cfg", "job", "think=true"]])
-def test_quick_answers_load_no_torch(words: list[str], tmp_path: Path) -> None:
-    """Under 0.6 s of processor time: the best of a few, as the machine may be busy."""
-    script = ("import sys; sys.argv = ['run.py', *sys.argv[1:]]; from ponder.cli import main; "
-              "code = main(); heavy = {'torch', 'pandas', 'numpy', 'rich'} & set(sys.modules); "
-              "sys.exit(f'{heavy}' if heavy else code)")
-    seconds = []
+ANSWER = """
+import sys
+sys.argv = ["run.py", *sys.argv[1:]]
+from ponder.cli import main
+code = main()
+heavy = {"torch", "pandas", "numpy", "rich"} & set(sys.modules)
+sys.exit(f"{heavy}" if heavy else code)
+"""
+HYDRA_ALONE = f"""
+import sys
+import hydra
+from ponder.config import register
+register()
+sys.argv = ["run.py", "--cfg", "job"]
+hydra.main(version_base="1.3", config_path={str(cli.CONF)!r}, config_name="config")(print)()
+"""
+
+
+def spent(script: str, words: list[str], cwd: Path) -> float:
+    """Seconds of processor time of a program that answers at length and does not complain."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-c", script, *words], cwd=cwd, capture_output=True,
+                          text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert (done.returncode, done.stderr) == (0, "") and len(done.stdout) > 500
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+
+@pytest.mark.parametrize(("words", "most"), [(["--help"], 0.6), (["--cfg", "job"], 1.4),
+                                             (["--cfg", "job", "think=true"], 1.4)])
+def test_quick_answers_load_no_torch(words: list[str], most: float, tmp_path: Path) -> None:
+    """Beside what Hydra itself takes for these files, which is some 0.45 s of processor time on an
+    idle machine; the best of a few in turn, as the machine may be busy.
+    """
+    ratios = []
     for _ in range(5):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run([sys.executable, "-c", script, *words], cwd=tmp_path,
-                              capture_output=True, text=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert (done.returncode, done.stderr) == (0, "") and len(done.stdout) > 500
-        seconds.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
-        if min(seconds) < 0.6:
-            break
-    assert min(seconds) < 0.6
+        ratios.append(spent(ANSWER, words, tmp_path) / spent(HYDRA_ALONE, [], tmp_path))
+        if ratios[-1] < most:
+            return
+    raise AssertionError(ratios)
 
 
 def test_run_py_is_the_door(tmp_path: Path) -> None:

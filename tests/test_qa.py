@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from conftest import generator
+from pace import pace
 from ponder.config.tasks import LANGUAGES, MmluTask, split_name
 from ponder.errors import UserError
 from ponder.tasks import TASKS, prompts
@@ -435,9 +436,9 @@ def test_mmlu_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.skipif(not (DATA / "mmlu" / "mmlu_en_test.csv").is_file(),
                     reason="the files of shared/data are not here")
 def test_real_files() -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     english = read_questions(DATA / "mmlu" / "mmlu_en_test.csv")
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2 * pace()
     assert len(english) == 14042 and len({one.id for one in english}) == 14042
     assert [sum(one.letter == letter for one in english) for letter in "ABCD"] == [
         3222, 3462, 3582, 3776]

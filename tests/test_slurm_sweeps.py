@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pace import pace
 from ponder import snapshot
 from ponder.sweeps.record import Job, read
 from ponder.sweeps.state import states
@@ -88,7 +89,7 @@ def test_a_sweep_survives_disasters(tmp_path: Path) -> None:
     code, out, _ = sent(tmp_path, *words, "hydra.launcher.array_parallelism=4").wait()
     seconds = time.monotonic() - started
     assert code == 0 and "0 jobs for slurm" in out and "12 more are done already" in out
-    assert seconds < 10, seconds
+    assert seconds < 10 * pace(), seconds
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "ctrl-c"])
@@ -145,4 +146,4 @@ def test_a_long_queue_is_shown_at_once(tmp_path: Path) -> None:
         slurm("scancel", str(jobs[0].id).partition("_")[0])
     names = [state.name for state in found]
     assert (names.count("running"), names.count("queued"), drawn.row_count) == (4, 196, 200)
-    assert min(tries) < 1, tries
+    assert min(tries) < pace(), tries
