@@ -16,7 +16,6 @@ from conftest import Door
 from ponder.builders import text as build_text
 from ponder.metrics import known
 from ponder.scribe import Scribe
-from ponder.writing import Progress as Writing
 from questions import file_of, save_language_model
 
 TINY = ["task=qa", "variant=[think]", "rollout=sample", "reward=exact_match", "trainer=text",
@@ -45,8 +44,8 @@ def summary(path: str = "run") -> dict:
     return json.loads((Path(path) / "summary.json").read_text())
 
 
-def table(path: str) -> list[dict[str, str]]:
-    with (Path("run") / path).open(newline="") as file:
+def table(path: str, run: str = "run") -> list[dict[str, str]]:
+    with (Path(run) / path).open(newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -105,6 +104,28 @@ def test_a_second_run_writes_nothing(run: Door, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("ponder.writing.Writer", None)
     code, _, err = run("resume=never")
     assert (code, err) == (0, "") and summary()["weights_sha256"] == before
+
+
+@pytest.mark.parametrize("changed", ["answers of the file", "variant=[think,blind]"])
+def test_texts_of_the_cache_are_judged_as_they_are_asked_about_now(
+        changed: str, run: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["trainer.max_epochs=0", "trainer.val_samples=3"]
+    assert run(*words)[0] == 0
+    if "=" in changed:
+        words.append(changed)
+    else:
+        rows = Path("questions.csv").read_text().splitlines()
+        Path("questions.csv").write_text("\n".join(
+            [rows[0], *(row.translate(str.maketrans("AB", "BA")) for row in rows[1:])]))
+    with monkeypatch.context() as patch:
+        patch.setattr("ponder.writing.Writer", None)
+        assert run(*words, "hydra.run.dir=now")[0] == 0
+    shutil.rmtree("cache")
+    assert run(*words, "hydra.run.dir=fresh")[0] == 0
+    now, fresh, before = (
+        [row["correct"] if "=" not in changed else row["answer"] for row in table(
+            "val_0/generated.csv", name)] for name in ("now", "fresh", "run"))
+    assert lines("now") == lines("fresh") and now == fresh != before
 
 
 @pytest.mark.parametrize("strategy", ["star", pytest.param("dpo", marks=pytest.mark.slow)])
@@ -180,27 +201,37 @@ def test_a_run_cut_off_anywhere_ends_with_the_same_adapter(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [3, 14, 26, 40])
-def test_an_end_is_heeded_while_texts_are_written(
-        number: int, run: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C at a token of a round or of an evaluation: no more is written, nothing is lost."""
-    words = ["model.lora_r=4", "trainer.max_epochs=2", "strategy.keep=best",
-             "trainer.skip_first_validation_loop=false"]
-    assert run(*words, "hydra.run.dir=whole")[0] == 0
+@pytest.mark.parametrize(("words", "doing", "number"), [
+    *[("model.lora_r=4 strategy.keep=best", "writing", number) for number in (3, 14, 26, 40)],
+    *[("model.lora_r=4 strategy.keep=best", "reading", number) for number in (1, 3, 5, 8)],
+    *[("trainer.single_batch=true", *where) for where in (("writing", 8), ("reading", 5))],
+    *[("strategy=dpo trainer.preload_data_for_val=val.csv", "reading", number)
+      for number in (1, 3, 6, 12)]])
+def test_an_end_is_heeded_while_texts_are_written_or_read(
+        words: str, doing: str, number: int, run: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C at a token or a judgement, in a round or an evaluation: that is the last one, and
+    nothing is lost.
+    """
+    if "val.csv" in words:
+        assert run("trainer.internal_epochs=0", "trainer.do_eval=false")[0] == 0
+        shutil.move("run/train_0/generated.csv", "val.csv")
+        shutil.rmtree("run")
+    more = [*words.split(), "trainer.max_epochs=2", "trainer.skip_first_validation_loop=false"]
+    assert run(*more, "hydra.run.dir=whole")[0] == 0
     shutil.rmtree("cache")
-    before, calls = Scribe.heard, []
+    before, calls = getattr(Scribe, doing), []
 
-    def heard(self: Scribe, writing: Writing) -> None:
+    def heard(self: Scribe, *how_far) -> None:
         calls.append(1)
         if len(calls) == number:
             signal.raise_signal(signal.SIGINT)
-        before(self, writing)
+        before(self, *how_far)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Scribe, "heard", heard)
-        assert run(*words)[0] == 130
-    assert len(calls) == number
-    assert run(*words)[0] == 0
+        patch.setattr(Scribe, doing, heard)
+        assert run(*more)[0] == 130
+    assert number <= len(calls) <= number + (doing == "reading")  # of a whole one it hears at once
+    assert run(*more)[0] == 0
     assert summary()["weights_sha256"] == summary("whole")["weights_sha256"]
     assert [(line["step"], line.get("accuracy")) for line in lines()] == [
         (line["step"], line.get("accuracy")) for line in lines("whole")]

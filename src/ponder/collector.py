@@ -14,6 +14,7 @@ from ponder.credit import flat_groups, some_tokens
 from ponder.maths import products
 from ponder.models.policy import Policy
 from ponder.processes import largest_share, several, share
+from ponder.progress import Stopped
 from ponder.rewards import Reward
 from ponder.rollout import Gold, Source, given
 from ponder.sharding import gathered
@@ -41,10 +42,17 @@ class Collector:
 
     def collect(self, step: int) -> tuple[Rollouts, int]:
         """(rollouts with credit, how many were sampled): think about the questions of a round,
-        reward the thoughts, give credit.
+        reward the thoughts, give credit. An end while it lasts leaves everything as it was, so that
+        the same round can be collected later.
         """
-        with gathered(self.policy):
-            return self._collect(step)
+        random, single = self.generator.get_state(), self.single
+        try:
+            with gathered(self.policy):
+                return self._collect(step)
+        except Stopped:
+            self.generator.set_state(random)
+            self.single = single
+            raise
 
     def _collect(self, step: int) -> tuple[Rollouts, int]:
         config, policy = self.config, self.policy

@@ -8,6 +8,8 @@ from typing import Any
 
 from ponder.console import Plain
 from ponder.log import Log
+from ponder.models.policy import Policy
+from ponder.models.thinker import TextThinker
 from ponder.progress import Progress
 from ponder.rollout import Source
 from ponder.types import Rollouts
@@ -18,26 +20,63 @@ NAMES = ("generated", "rationalised")
 Rows = Callable[[Rollouts, int], list[dict[str, Any]]]  # of rollouts and their seed
 
 
-class Scribe:
-    """Appends each batch of a round to train_<epoch>/generated.csv (those that had a hint to
-    rationalised.csv) where `rows` makes a table of it, and shows how far writing and judging are.
+class Teller:
+    """Shows how far the writing and reading of texts is; pause is called at every turn, and may
+    raise.
+    """
+
+    def __init__(self, console: Plain, pause: Callable[[], None] = lambda: None) -> None:
+        self.console, self.pause = console, pause
+        self.begun: dict[str, float] = {}  # when, of each thing that is done
+
+    def follow(self, source: Source, policy: Policy) -> None:
+        """Hear of what a source writes (others than `Written` write nothing) and a policy reads."""
+        inner = getattr(source, "inner", source)
+        if isinstance(inner, Written):
+            inner.finished, inner.heard = self.finished, self.writing
+        if isinstance(policy, TextThinker):
+            policy.heard = self.reading
+
+    def finished(self, batch: Batch) -> None:
+        """A batch has been written."""
+
+    def writing(self, writing: Writing) -> None:
+        rows = writing.rows + writing.cached
+        seconds = self._seconds("writing", begins=not (writing.tokens or writing.cached))
+        self.console.busy(f"writing {rows}/{writing.total} texts  "
+                          f"{writing.tokens / seconds:.0f} tokens/s  "
+                          f"{_left(seconds, writing.share)}", rows == writing.total)
+        self.pause()
+
+    def reading(self, doing: str, rows: int, total: int) -> None:
+        """So many texts, of all that are read in turn, have been judged, compared, ..."""
+        seconds = self._seconds(doing, begins=rows == 0)
+        if rows:
+            self.console.busy(f"{doing} {rows}/{total} texts  {_left(seconds, rows / total)}",
+                              rows == total)
+        if rows < total:
+            self.pause()
+
+    def _seconds(self, doing: str, begins: bool) -> float:
+        """Since that began."""
+        if begins:
+            self.begun[doing] = time.monotonic()
+        return max(time.monotonic() - self.begun[doing], 1e-9)
+
+
+class Scribe(Teller):
+    """Also appends each batch of a round to train_<epoch>/generated.csv (those that had a hint to
+    rationalised.csv) where `rows` makes a table of it.
 
     A round that is collected again after an interruption begins its file anew: what was written
     is in the cache.
     """
 
     def __init__(self, log: Log, console: Plain, progress: Progress, pause: Callable[[], None],
-                 ) -> None:
-        self.log, self.console, self.progress, self.pause = log, console, progress, pause
-        self.rows: Rows | None = None
+                 rows: Rows | None = None) -> None:
+        super().__init__(console, pause)
+        self.log, self.progress, self.rows = log, progress, rows
         self.epoch, self.file = -1, 0
-        self.started = self.asked = time.monotonic()
-
-    def follow(self, source: Source) -> None:
-        """Hear of what a source writes; others than `Written` write nothing."""
-        inner = getattr(source, "inner", source)
-        if isinstance(inner, Written):
-            inner.finished, inner.heard = self.finished, self.heard
 
     def finished(self, batch: Batch) -> None:
         if self.rows is None:
@@ -47,28 +86,6 @@ class Scribe:
             self.epoch, self.file = self.progress.epoch, min(self.file + 1, 1) if same else 0
         rows = self.rows(batch.rollouts, batch.seed)
         self.log.append(f"train_{self.epoch}", NAMES[self.file], rows, anew=batch.number == 0)
-
-    def heard(self, writing: Writing) -> None:
-        if not (writing.tokens or writing.cached):  # it begins
-            self.started = time.monotonic()
-        rows, seconds = writing.rows + writing.cached, _since(self.started)
-        self.console.busy(f"writing {rows}/{writing.total} texts  "
-                          f"{writing.tokens / seconds:.0f} tokens/s  "
-                          f"{_left(seconds, writing.share)}", rows == writing.total)
-        self.pause()
-
-    def judged(self, rows: int, total: int) -> None:
-        """So many texts, of all that are asked about at once, have their answers."""
-        if rows == 0:  # it begins
-            self.asked = time.monotonic()
-        else:
-            self.console.busy(f"judging {rows}/{total} texts  "
-                              f"{_left(_since(self.asked), rows / total)}", rows == total)
-
-
-def _since(moment: float) -> float:
-    """Seconds."""
-    return max(time.monotonic() - moment, 1e-9)
 
 
 def _left(seconds: float, share: float) -> str:

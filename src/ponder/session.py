@@ -91,14 +91,14 @@ class Session:
 
     def _follow(self, source: Source) -> None:
         """Put on disk and show what a source of texts writes."""
-        scribe = Scribe(self.log, self.console, self.trainer.progress, self._pause)
-        scribe.follow(source)
+        rows = None
         if isinstance(self.policy, TextPolicy) and isinstance(self.task, Qa):
-            scribe.rows = functools.partial(rows_of, self.policy, self.task)
-            self.policy.judged = scribe.judged
+            rows = functools.partial(rows_of, self.policy, self.task)
+        Scribe(self.log, self.console, self.trainer.progress, self._pause, rows).follow(
+            source, self.policy)
 
     def _pause(self) -> None:
-        """Writing ends at once where an end was asked for: what is whole is in the cache."""
+        """Writing and reading end where an end was asked for: what is whole is in the cache."""
         if not several() and self.stopped():  # several only stop where all are
             raise Stopped
 
@@ -164,18 +164,19 @@ class Session:
     def validate(self, progress: Progress) -> float | None:
         """Look at the held-out questions, and at the rollouts of `preload_data_for_val`."""
         trainer, name = self.config.trainer, f"val_{progress.step}"
-        if self.val is not None:
-            self.log_metrics(progress, self.trainer.appraise(replace(self.val)))
+        losses = {} if self.val is None else self.trainer.appraise(replace(self.val))
         if trainer.keep_evaluated:
             weights = checkpoint.saved_weights(self.policy)
             if leads():
                 checkpoint.save(self.policy, self.directory / name / "eval_model_checkpoint",
                                 asdict(self.config), weights=weights)
         if not trainer.do_acc_eval:
+            if losses:
+                self.log_metrics(progress, losses)
             return None
         with gathered(self.policy):
             self.found = self.evaluate()
-        self.log_metrics(progress, {"epoch": progress.epoch, **self.found.metrics})
+        self.log_metrics(progress, {"epoch": progress.epoch, **losses, **self.found.metrics})
         self.log.table(name, self.found.rows)
         shown = self.found.rows[:SHOWN_ROLLOUTS]
         self.console.samples([f"{row['question']}{row.get('thought', row.get('rationale', ''))}"

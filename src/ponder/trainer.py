@@ -74,13 +74,8 @@ class Trainer:
         return progress
 
     def _begin_round(self) -> Round:
-        """Collect, or leave everything as it was."""
-        started, random = time.perf_counter(), self.generator.get_state()
-        try:
-            rollouts = self.collect()
-        except Stopped:
-            self.generator.set_state(random)
-            raise
+        started = time.perf_counter()
+        rollouts = self.collect()
         if self.config.reset_model_every_epoch:
             self.learner.reset()
         self.progress.seconds += time.perf_counter() - started

@@ -119,43 +119,62 @@ class Written(Sampler):
 
     def _batch(self, policy: TextThinker, problems: Problems, sampling: Sampling, seed: int,
                weights: str, progress: Progress) -> tuple[Rollouts, bool]:
-        """The thoughts about some questions, from the store (True) or written now."""
-        room, samples, device = policy.rules.tokens, self.config.samples, problems.question.device
-        key = key_of(weights=weights, question=_trimmed(problems), options=problems.options,
-                     bridge=problems.bridge, mode=policy.mode, samples=samples, room=room,
-                     sampling=asdict(sampling), seed=seed, precision=_precision(policy), format=2)
+        """The thoughts about some questions, from the store (True) or written now, and judged."""
+        samples, device = self.config.samples, problems.question.device
+        key = key_of(weights=weights, question=_trimmed(problems), samples=samples,
+                     room=policy.rules.tokens, sampling=asdict(sampling), seed=seed,
+                     precision=_precision(policy), format=3)
         found = self.store.load(key)
+        cached = found is not None
         if found is None:
-            def heard(tokens: int, rows: int) -> None:
-                progress.tokens += tokens
-                progress.rows += rows
-                self.heard(progress)
-
-            writer = Writer(policy.net, policy.vocabulary.end, samples, room, sampling,
-                            self.at_once, heard)
-            noise = torch.rand(len(problems) * samples, room,
-                               generator=torch.Generator().manual_seed(seed)).to(device)
-            thought, logprobs = writer.write(problems, noise)
-            with torch.no_grad():
-                answered = policy.judge_thoughts(problems, thought, samples).float()
-            self.store.save(key, {"thought": thought, "logprobs": logprobs, "answered": answered})
-            cached = False
+            found = self._write(policy, problems, sampling, seed, progress)
+            self.store.save(key, found)
         else:
-            thought, logprobs, answered = (found[name].to(device) for name in (
-                "thought", "logprobs", "answered"))
-            progress.cached += len(thought)
+            progress.cached += len(found["thought"])
             self.heard(progress)
-            cached = True
+        thought, logprobs = found["thought"].to(device), found["logprobs"].to(device)
         chosen = thought[:, :-1] != problems.pad
         return Rollouts(problems, samples, thought, chosen, logprobs, learn=chosen,
-                        answered=answered), cached
+                        answered=self._judged(policy, problems, thought, key)), cached
+
+    def _write(self, policy: TextThinker, problems: Problems, sampling: Sampling, seed: int,
+               progress: Progress) -> dict[str, Tensor]:
+        """Thoughts about some questions, and their log-probabilities."""
+        def heard(tokens: int, rows: int) -> None:
+            progress.tokens += tokens
+            progress.rows += rows
+            self.heard(progress)
+
+        room, samples = policy.rules.tokens, self.config.samples
+        writer = Writer(policy.net, policy.vocabulary.end, samples, room, sampling, self.at_once,
+                        heard)
+        noise = torch.rand(len(problems) * samples, room,
+                           generator=torch.Generator().manual_seed(seed))
+        thought, logprobs = writer.write(problems, noise.to(problems.question.device))
+        return {"thought": thought, "logprobs": logprobs}
+
+    @torch.no_grad()
+    def _judged(self, policy: TextThinker, problems: Problems, thought: Tensor, key: str,
+                ) -> Tensor:
+        """(B, 3): what is said of thoughts that are in the store under a key. Kept beside them, so
+        that an end while they are judged loses none.
+        """
+        sees = [policy.rules.sees_question, policy.rules.sees_thought]
+        key = key_of(thoughts=key, options=problems.options, bridge=problems.bridge,
+                     label=problems.label, mode=policy.mode, sees=sees)
+        found = self.store.load(key)
+        if found is None:
+            found = {"answered": policy.judge_thoughts(problems, thought,
+                                                       self.config.samples).float()}
+            self.store.save(key, found)
+        return found["answered"].to(thought.device)
 
 
-def _precision(policy: TextThinker) -> str:
-    """What matrices are multiplied in."""
-    device = policy.net.device.type
+def _precision(policy: TextThinker) -> list[str]:
+    """What weights are kept in, and matrices multiplied in."""
+    device, kept = policy.net.device.type, policy.net.dtype
     mixed = torch.is_autocast_enabled(device)
-    return str(torch.get_autocast_dtype(device) if mixed else policy.net.dtype)
+    return [str(kept), str(torch.get_autocast_dtype(device) if mixed else kept)]
 
 
 def _answered(rollouts: Rollouts) -> Tensor:

@@ -56,18 +56,16 @@ def _necessity(policy: TextPolicy, rollouts: Rollouts, own: float, seed: int) ->
     """Accuracy with the own thought, with that about another question, and with none."""
     problems, thought, samples = rollouts.problems, rollouts.thought, rollouts.samples
     end = torch.full_like(thought[:, :1], policy.vocabulary.end)  # which nobody sees
-    mode = policy.mode
-    policy.mode = "letter" if mode == "generated" else mode
     others = {"dropped": end.expand_as(thought)}
-    if mode != "generated":
+    if policy.mode != "generated":
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(problems), generator=generator).to(thought.device)
         others["shuffled"] = thought.view(-1, samples, thought.shape[1])[order].flatten(0, 1)
     every = torch.stack([changed.unflatten(0, (-1, samples)) for changed in others.values()], 1)
-    right = policy.answer(problems, every.flatten(0, 2), samples * len(others))[1].float()
+    with policy.answering("letter" if policy.mode == "generated" else policy.mode):
+        right = policy.answer(problems, every.flatten(0, 2), samples * len(others))[1].float()
     right = right.view(-1, len(others), samples)
     found = {name: float(right[:, i].mean()) for i, name in enumerate(others)}
-    policy.mode = mode
     return {name: {"own": own, **found}.get(name, float("nan")) for name in NECESSITY}
 
 
@@ -131,9 +129,8 @@ def _by_name(policy: TextPolicy, rollouts: Rollouts, own: float) -> dict[str, fl
     """
     if policy.mode != "generated":
         return {f"{policy.mode}/accuracy": own}
-    policy.mode = "letter"
-    right = policy.answer(rollouts.problems, rollouts.thought, rollouts.samples)[1]
-    policy.mode = "generated"
+    with policy.answering("letter"):
+        right = policy.answer(rollouts.problems, rollouts.thought, rollouts.samples)[1]
     return {"generated/accuracy": own, "letter/accuracy": float(right.float().mean())}
 
 

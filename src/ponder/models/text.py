@@ -5,7 +5,8 @@ Thought and bridge are read once for the options of an answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -31,7 +32,15 @@ class TextPolicy(TextThinker):
                  leashed: bool = False) -> None:
         super().__init__(net, vocabulary, rules, critic, reference, leashed)
         self.mode = answer
-        self.judged: Callable[[int, int], None] = lambda texts, total: None  # hears how far it is
+
+    @contextlib.contextmanager
+    def answering(self, mode: str) -> Iterator[None]:
+        """Questions are answered in another way for a while."""
+        before, self.mode = self.mode, mode
+        try:
+            yield
+        finally:
+            self.mode = before
 
     def answer(self, problems: Problems, thought: Tensor, samples: int = 1,  # type: ignore[override]
                net: TextModel | None = None, ragged: bool | None = None) -> tuple[Tensor, Tensor]:
@@ -71,13 +80,10 @@ class TextPolicy(TextThinker):
         count, length = problems.options.shape[1:]
         order = (problems.question != problems.pad).sum(1).argsort()  # alike lengths, few gaps
         width = problems.question.shape[1] + samples * (thought.shape[1] + count * length)
-        found: list[Tensor] = []
-        for part in at_once(len(problems), width, thought.device):
-            self.judged(sum(map(len, found)), len(thought))
-            found.append(self._options(problems[order[part]], _rows(thought, order[part], samples),
-                                       samples))
-        self.judged(len(thought), len(thought))
-        total = _rows(torch.cat(found), order.argsort(), samples)
+        parts = [order[part] for part in at_once(len(problems), width, thought.device)]
+        found = self._in_turn("judging", parts, len(thought), lambda part: self._options(
+            problems[part], _rows(thought, part, samples), samples))
+        total = _rows(found, order.argsort(), samples)
         total = total.masked_fill(~problems.there.repeat_interleave(samples, 0), -torch.inf)
         if self.mode != "cloze":
             return total, total

@@ -46,7 +46,7 @@ class TextAuthor(TextThinker):
         Thought tokens are cut out before anything is read, so it never sees one. Its own padding
         may be another number than that of the rollouts.
         """
-        return torch.cat([self._plausible(part) for part in self._parts(rollouts)])
+        return self._in_turn("judging", self._parts(rollouts), len(rollouts), self._plausible)
 
     def _plausible(self, rollouts: Rollouts) -> Tensor:
         thought, pad = rollouts.thought[:, :-1], rollouts.problems.pad

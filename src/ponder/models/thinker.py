@@ -6,7 +6,8 @@ A question is read once for its samples.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -19,11 +20,15 @@ from ponder.models.segments import read_at_once
 from ponder.tokens import TextVocabulary
 from ponder.types import Problems, Rollouts, Scores
 
+Part = TypeVar("Part")
+Hearing = Callable[[str, int, int], None]
+
 
 class TextThinker(Policy):
     """The half of `TextPolicy` that thinks: states, log-probabilities, values, the reference.
 
-    The reference is a model of its own, or, with LoRA, the same one as it began.
+    The reference is a model of its own, or, with LoRA, the same one as it began. `heard` hears what
+    is done with rows of text, of how many before it begins with more, and of how many in all.
     """
 
     answers_in_text = True
@@ -37,6 +42,7 @@ class TextThinker(Policy):
         super().__init__(net, None, vocabulary, rules, False,  # type: ignore[arg-type]
                          critic, reference)  # type: ignore[arg-type]
         self.leashed = leashed
+        self.heard: Hearing = lambda doing, rows, total: None
 
     @property
     def net(self) -> TextModel:
@@ -152,12 +158,23 @@ class TextThinker(Policy):
         """Note what the critic expected and how likely the reference finds the thoughts."""
         parts = list(self._parts(rollouts))
         if self.critic is not None:
-            rollouts.value = torch.cat([self.values(part) for part in parts])  # type: ignore[arg-type]
+            rollouts.value = self._in_turn("valuing", parts, len(rollouts), self.values)  # type: ignore[arg-type]
         if self.leashed:
             with self._as_reference() as net:
-                rollouts.reference = torch.cat([self.think(part, sampling, net)[0]
-                                                for part in parts])
+                rollouts.reference = self._in_turn(
+                    "comparing", parts, len(rollouts),
+                    lambda part: self.think(part, sampling, net)[0])
         return rollouts
+
+    def _in_turn(self, doing: str, parts: Iterable[Part], total: int,
+                 look: Callable[[Part], Tensor]) -> Tensor:
+        """What is found in the parts of some rows, one below the other; `heard` hears of each."""
+        found: list[Tensor] = []
+        for part in parts:
+            self.heard(doing, sum(map(len, found)), total)
+            found.append(look(part))
+        self.heard(doing, total, total)
+        return torch.cat(found)
 
     @contextlib.contextmanager
     def _as_reference(self) -> Iterator[TextModel]:
