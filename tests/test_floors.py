@@ -35,7 +35,7 @@ FLOORS = {
 NEIGHBOURS = {("search", "rollout"), ("tasks", "tokens"), ("report", "figures"),
               ("report", "records"),
               ("trainer", "learner"), ("learner", "optimizers"),
-              ("trainer", "collector"), ("trainer", "progress"),
+              ("trainer", "collector"), ("trainer", "progress"), ("collector", "progress"),
               ("trl_engine", "trainer"), ("trl_engine", "progress"), ("resume", "checkpoint"),
               ("checkpoint", "pretrained"), ("writing", "generate"),
               ("latent", "rollout"), ("rewards", "text_rewards"),

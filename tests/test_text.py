@@ -16,16 +16,14 @@ from ponder.config.policy import HfConfig
 from ponder.config.rollouts import SamplerConfig
 from ponder.console import Plain
 from ponder.generate import Writer
-from ponder.log import Log, Nowhere
 from ponder.maths import GREEDY, Sampling
 from ponder.models.hf import TextModel
 from ponder.models.policy import Rules
 from ponder.models.segments import Buffer
 from ponder.models.text import TextPolicy
 from ponder.pretrained import load_text_model, restore_text_model, save_text_model
-from ponder.progress import Progress
 from ponder.rollout import given
-from ponder.scribe import Scribe
+from ponder.scribe import Teller
 from ponder.tasks.qa import Qa
 from ponder.types import Problems, Rollouts
 from ponder.writing import Written
@@ -153,16 +151,16 @@ def test_judging_says_how_far_it_is(tmp_path: Path, capsys: pytest.CaptureFixtur
                                     monkeypatch: pytest.MonkeyPatch) -> None:
     qa = qa_of(tmp_path, answer="cloze")
     policy, problems, console = policy_of(qa), problems_of(qa), Plain()
-    scribe = Scribe(Log(tmp_path, Nowhere()), console, Progress(), lambda: None)
     found = written(policy, problems, 2)
-    heard: list[tuple[int, int]] = []
-    policy.judged = lambda *pair: heard.append(pair)
+    heard: list[tuple[str, int, int]] = []
+    policy.heard = lambda *how_far: heard.append(how_far)
     monkeypatch.setattr("ponder.models.thinker.read_at_once", lambda device: 1)
     policy.answer(problems, found.thought, 2)
-    assert heard == [(0, 8), (2, 8), (4, 8), (6, 8), (8, 8)]
+    assert heard == [("judging", rows, 8) for rows in (0, 2, 4, 6, 8)]
     console.last -= 11  # seconds since a line was printed
-    for pair in heard[:3]:
-        scribe.judged(*pair)
+    teller = Teller(console)
+    for how_far in heard[:3]:
+        teller.reading(*how_far)
     assert capsys.readouterr().out == "judging 2/8 texts  0 s left\n"
 
 

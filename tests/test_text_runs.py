@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
+import ponder.learner
 import ponder.session
+import ponder.writing
 from conftest import Door
 from ponder.builders import text as build_text
+from ponder.console import Plain
 from ponder.metrics import known
 from ponder.scribe import Scribe
 from questions import file_of, save_language_model
@@ -235,6 +238,15 @@ def test_an_end_is_heeded_while_texts_are_written_or_read(
     assert summary()["weights_sha256"] == summary("whole")["weights_sha256"]
     assert [(line["step"], line.get("accuracy")) for line in lines()] == [
         (line["step"], line.get("accuracy")) for line in lines("whole")]
+
+
+def test_an_evaluation_shows_how_far_it_is(run: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[tuple[str, bool]] = []
+    monkeypatch.setattr(Plain, "busy", lambda console, line, over: shown.append((line, over)))
+    code, out, err = run("action=evaluate")
+    assert (code, err) == (0, "") and out.count("\n") == 2 and "nan" not in out
+    assert any(line.startswith("writing 4/4 texts") and over for line, over in shown)
+    assert any(line.startswith("judging 8/8 texts") and over for line, over in shown)
 
 
 def test_a_hint_is_forgotten(run: Door) -> None:

@@ -12,12 +12,14 @@ import torch
 
 from ponder import builders, checkpoint, processes
 from ponder.config import Config
+from ponder.console import Silent, build_console
 from ponder.errors import ERROR, UserError, brief
 from ponder.log import Log, build_mirror
 from ponder.models.text import TextPolicy
 from ponder.pairs import texts_of
 from ponder.progress import Stopped
 from ponder.report import write_report
+from ponder.scribe import Teller
 from ponder.session import Session
 from ponder.signals import Signals
 from ponder.summary import summarise, verdict
@@ -77,7 +79,13 @@ def evaluate_checkpoint(config: Config, directory: Path) -> float:
     task = builders.build_task(config)
     policy = builders.build_policy(config, task).to(device)
     builders.use_threads(config, policy)
-    found = builders.build_evaluation(config, policy, task, task.test().to(device))()
+    console = build_console(None) if processes.leads() else Silent()
+    evaluate = builders.build_evaluation(config, policy, task, task.test().to(device),
+                                         lambda source: Teller(console).follow(source, policy))
+    try:
+        found = evaluate()
+    finally:
+        console.close()
     if not processes.leads():
         return found.metrics["accuracy"]
     log = Log(directory, build_mirror(config.logger, directory, asdict(config)))

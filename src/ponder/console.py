@@ -71,14 +71,14 @@ class Silent(Plain):
 
 
 class Rich(Plain):
-    """A bar, the numbers, and a few rollouts in colour."""
+    """A bar, the numbers, and a few rollouts in colour; no bar where there are no steps."""
 
-    def __init__(self, total: int, console: Console) -> None:
+    def __init__(self, total: int | None, console: Console) -> None:
         super().__init__()
         self.console = console
         self.progress = Progress(BarColumn(None), MofNCompleteColumn(), TextColumn("steps, left"),
                                  TimeRemainingColumn(), console=console)
-        self.task = self.progress.add_task("train", total=total)
+        self.task = self.progress.add_task("train", total=total, visible=total is not None)
         self.rollouts: list[Text] = []
         self.doing = ""
         self.live = Live(self._render(), console=console, refresh_per_second=4)
@@ -121,7 +121,8 @@ def coloured(row: str) -> Text:
     return text
 
 
-def build_console(total: int) -> Plain:
-    """The live display on a terminal, plain lines elsewhere."""
+def build_console(total: int | None) -> Plain:
+    """The live display on a terminal, plain lines elsewhere. total: of steps; None: there are none.
+    """
     console = Console()
     return Rich(total, console) if console.is_terminal and sys.stdout.isatty() else Plain()

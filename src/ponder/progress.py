@@ -46,7 +46,8 @@ class Round:
 
 
 class Stopped(Exception):
-    """Somebody asked for an end while thoughts were written; nothing has been learnt from them."""
+    """Somebody asked for an end while thoughts were written or read; nothing was learnt from them.
+    """
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,20 @@ def summarise(config: Config, directory: Path, policy: Policy, found: Evaluation
 
 
 def verdict(found: Evaluation) -> str:
-    """How much the answers need the thoughts, in one line, and the accuracy in another; of running
-    text the loss, too.
+    """How much the answers need the thoughts, in one line, and the accuracy with its standard error
+    in another; of running text the loss, too.
     """
     told = found.metrics
     if "accuracy" not in told:
         return "not evaluated"
     lines = [f"accuracy {told['accuracy']:.4f}"]
+    if "accuracy_stderr" in told:
+        lines[0] += f" ± {told['accuracy_stderr']:.4f}"
     if "val/bits_per_byte" in told:
         lines[0] = (f"held-out loss {told['val/loss']:.4f} nats a token, "
                     f"{told['val/bits_per_byte']:.4f} bits per byte, {lines[0]}")
     if found.necessity:
-        table = "  ".join(f"{name} {value:.3f}" for name, value in found.necessity.items())
+        table = "  ".join(f"{name} {value:.3f}" for name, value in found.necessity.items()
+                          if not math.isnan(value))
         lines.insert(0, f"accuracy with thoughts {table}")
     return "\n".join(lines)

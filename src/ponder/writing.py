@@ -121,9 +121,10 @@ class Written(Sampler):
                weights: str, progress: Progress) -> tuple[Rollouts, bool]:
         """The thoughts about some questions, from the store (True) or written now, and judged."""
         samples, device = self.config.samples, problems.question.device
+        net = policy.net
         key = key_of(weights=weights, question=_trimmed(problems), samples=samples,
                      room=policy.rules.tokens, sampling=asdict(sampling), seed=seed,
-                     precision=_precision(policy), format=3)
+                     writable=[net.words, net.barred], precision=_precision(policy), format=3)
         found = self.store.load(key)
         cached = found is not None
         if found is None:

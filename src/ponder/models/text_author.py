@@ -23,11 +23,6 @@ class TextAuthor(TextThinker):
 
     answers_in_text = False  # nobody learns an answer
 
-    @property
-    def mode(self) -> str:  # type: ignore[override]
-        """Which words may be written."""
-        return f"continued in {self.net.words} words but {self.net.barred}"
-
     def answer(self, problems: Problems, thought: Tensor, samples: int = 1,  # type: ignore[override]
                net: TextModel | None = None, ragged: bool | None = None) -> tuple[Tensor, Tensor]:
         """(0 (B,), True (B,)): of an empty answer nothing is unlikely and nothing wrong."""

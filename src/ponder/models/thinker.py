@@ -33,7 +33,7 @@ class TextThinker(Policy):
 
     answers_in_text = True
     has_modes = True
-    mode = ""  # what decides, beside weights and sampler, what is written and how it is judged
+    mode = ""  # how a thought is judged, where there are several ways
     vocabulary: TextVocabulary  # type: ignore[assignment]
 
     def __init__(self, net: TextModel, vocabulary: TextVocabulary, rules: Rules,
