@@ -401,6 +401,21 @@ def test_quick_answers_load_no_torch(words: list[str], most: float, tmp_path: Pa
     raise AssertionError(ratios)
 
 
+def test_a_precision_that_is_slow_here_is_told(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    said = "faster in float32, which trainer.dtype=auto would take\n"
+    for units in (False, True):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda amx=units: {"amx_bf16": amx})
+        for dtype in ("bfloat16", "auto", "float32"):
+            code, out, err = door(*SMALL, f"trainer.dtype={dtype}", "resume=never",
+                                  "hydra.run.dir=run")
+            assert (code, err) == (0, "")
+            assert (said in out) == (dtype == "bfloat16" and not units)
+            assert ("on cpu, in bfloat16\n" in out) == (
+                dtype == "bfloat16" or (dtype == "auto" and units))
+
+
 def test_run_py_is_the_door(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, RUN, "trainer.train_batch_size=abc"], cwd=tmp_path,
                           capture_output=True, text=True)

@@ -14,9 +14,12 @@ from ponder.maths import (
     draw,
     entropy,
     mutual_information,
+    products,
     row_codes,
     sinkhorn,
 )
+
+CPU = torch.device("cpu")
 
 LOGITS = torch.tensor([0.5, 0.25, 0.15, 0.10]).log()
 
@@ -84,3 +87,22 @@ def test_sinkhorn_balances_rows_and_columns() -> None:
     plan = sinkhorn(torch.randn(30, 10) * 3, rounds=200).exp()
     assert torch.allclose(plan.sum(1), torch.ones(30), atol=1e-4)
     assert torch.allclose(plan.sum(0), torch.full((10,), 3.0), atol=1e-3)
+
+
+# --- precision ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("processor", "expected"), [
+    ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, torch.bfloat16),
+    ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, torch.float32),
+    ({"cpu_name": "AMD EPYC", "avx512_bf16": True}, torch.bfloat16),
+    ({"cpu_name": "AMD Ryzen", "avx2": True}, torch.float32),
+    ({"architecture": "arm64", "bf16": True}, torch.float32)])
+def test_auto_multiplies_in_bfloat16_where_there_are_units_for_it(
+        processor: dict, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: processor)
+    matrix = torch.eye(2)
+    for dtype, found in (("auto", expected), ("float32", torch.float32),
+                         ("bfloat16", torch.bfloat16)):
+        with products(dtype, CPU):
+            assert (matrix @ matrix).dtype == found

@@ -27,9 +27,27 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device has units that multiply bfloat16 faster than float32. Other processors can,
+    too, up to 8 times slower; so can Intel's AVX-512 without AMX.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    known = torch.cpu.get_capabilities()
+    wide = known.get("avx512_bf16") and "Intel" not in known.get("cpu_name", "")
+    return bool(known.get("amx_bf16") or wide)
+
+
+def in_bfloat16(dtype: str, device: torch.device) -> bool:
+    """Whether matrices are multiplied in bfloat16, where `trainer.dtype` is this."""
+    return dtype == "bfloat16" or (dtype == "auto" and has_bfloat16(device))
+
+
 def products(dtype: str, device: torch.device) -> torch.autocast:
     """Where matrices are multiplied in `trainer.dtype`."""
-    return torch.autocast(device.type, torch.bfloat16, dtype == "bfloat16")
+    return torch.autocast(device.type, torch.bfloat16, in_bfloat16(dtype, device))
 
 
 def distribution(logits: Tensor, sampling: Sampling, keep: Tensor | None = None) -> Tensor:

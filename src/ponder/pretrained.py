@@ -28,9 +28,10 @@ ADAPTER = "adapter_config.json"
 SMOLLM2 = Path("scratch/models/smollm2-135m-instruct")
 
 
-def load_vocabulary(config: HfConfig, key: str = "model.name") -> TextVocabulary:
+def load_vocabulary(config: HfConfig, key: str = "model.name",
+                    closes: bool = False) -> TextVocabulary:
     """The tokenizer of the model that `key` names; that of `model.chat_name`, where there is one
-    beside `model.name`.
+    beside `model.name`. closes says whether its first thought token ends a thought.
     """
     name = config.name if key == "model.name" else config.ref_name
     if config.chat_name and key == "model.name":
@@ -38,7 +39,7 @@ def load_vocabulary(config: HfConfig, key: str = "model.name") -> TextVocabulary
     with _named(key, name):
         tokenizer = library().AutoTokenizer.from_pretrained(resolve(str(name)))
         tokenizer.add_tokens([f"<t{number}>" for number in range(config.thought_tokens)])
-        return TextVocabulary(tokenizer, config.chat)
+        return TextVocabulary(tokenizer, config.chat, closes)
 
 
 def load_text_model(config: HfConfig, words: int, key: str = "model.name") -> TextModel:

@@ -21,6 +21,7 @@ from ponder.evaluate import Evaluation
 from ponder.evaluate.text import rows_of
 from ponder.hold import hold
 from ponder.log import Log, Nowhere, build_mirror
+from ponder.maths import has_bfloat16, in_bfloat16
 from ponder.models.policy import Policy
 from ponder.models.text import TextPolicy
 from ponder.processes import agreed, anywhere, everyones, leads, own, several
@@ -76,8 +77,12 @@ class Session:
             self.watch.advice = ""
         parameters = sum(p.numel() for p in self.policy.parameters() if p.requires_grad)
         kind = {"text": "passages", "corpus": "prompts"}.get(config.task.name, "questions")
+        half = ", in bfloat16" if in_bfloat16(config.trainer.dtype, self.device) else ""
         self.console.note(f"{directory}: {parameters:,} parameters, {len(self.test)} held-out "
-                          f"{kind}, on {self.device}")
+                          f"{kind}, on {self.device}{half}")
+        if half and not has_bfloat16(self.device):
+            self.console.note("trainer.dtype=bfloat16: this processor has no units for it and is "
+                              "faster in float32, which trainer.dtype=auto would take")
         for line in notes:
             self.console.note(line)
 

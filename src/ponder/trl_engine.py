@@ -17,6 +17,7 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 
 from ponder.errors import UserError
+from ponder.maths import in_bfloat16
 from ponder.models.attention import NAME
 from ponder.models.libraries import library
 from ponder.models.text import TextPolicy
@@ -85,8 +86,8 @@ class TrlTrainer(Trainer):
         return {"output_dir": folder, "learning_rate": config.lr, "logging_steps": 1,
                 "gradient_accumulation_steps": steps, "gradient_checkpointing": False,
                 "max_grad_norm": config.grad_clip or math.inf, "report_to": [],
-                "bf16": config.dtype == "bfloat16", "use_cpu": self.device.type == "cpu",
-                "save_strategy": "no", "disable_tqdm": True,
+                "bf16": in_bfloat16(config.dtype, self.device),
+                "use_cpu": self.device.type == "cpu", "save_strategy": "no", "disable_tqdm": True,
                 "seed": int(torch.randint(2**31, (), generator=self.generator)),
                 "dataloader_pin_memory": self.device.type == "cuda"}
 

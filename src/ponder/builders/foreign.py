@@ -33,9 +33,7 @@ def build_words(config: Config) -> TextVocabulary:
     """The words of the model, and behind them thought tokens where the thinker may write them."""
     if writes(config) != "both":
         return words_of_text(config.model)
-    words = thinking_words(config)
-    words.closes = True
-    return words
+    return thinking_words(config)
 
 
 def build_text_author(config: Config, task: ModelCorpus) -> TextAuthor:

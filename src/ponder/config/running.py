@@ -67,7 +67,8 @@ class TrainerConfig:
                                 "gathered while rollouts are made",
                                 legal=("replicate", "shard"))
     device: str = option("auto", "where to compute", legal=("auto", "cpu", "cuda"))
-    dtype: str = option("float32", "of the matrix products", legal=("float32", "bfloat16"))
+    dtype: str = option("float32", "of the matrix products; auto: bfloat16 where the device has "
+                        "units for it, else float32", legal=("float32", "bfloat16", "auto"))
     compile: bool = option(False, "torch.compile the networks")
     threads: int = option(0, "CPU threads; 0: one for networks below a million parameters, "
                          "else as torch chooses", low=0)

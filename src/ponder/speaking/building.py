@@ -55,8 +55,7 @@ def _of_hugging_face(config: Config, device: torch.device) -> Foreigner:
         policy = _ready(config, text_place_thinker(config), device)
         words: Any = policy.vocabulary
         return ForeignMuser(TextPlaceWindow(policy, ends_of(policy.net, words)), words)
-    vocabulary = load_vocabulary(config.model)
-    vocabulary.closes = writes(config) == "both" and vocabulary.thoughts > 0
+    vocabulary = load_vocabulary(config.model, closes=writes(config) == "both")
     net = _ready(config, load_text_model(config.model, len(vocabulary)), device)
     if of_text:  # the plain model of one that thinks
         net.words = vocabulary.plain

@@ -68,7 +68,8 @@ class TextVocabulary:
 
     Padding is a number behind all words, so that no text holds it. chat says whether prompts go
     through the tokenizer's chat template, where it has one. Thought tokens `<t0>`, `<t1>`, ... are
-    the last words, behind `plain` ones; the first of them ends a thought where `closes` says so.
+    the last words, behind `plain` ones; where there are any, closes says whether the first of them
+    ends a thought.
     """
 
     def __init__(self, tokenizer: Any, chat: bool = True, closes: bool = False) -> None:
@@ -77,7 +78,7 @@ class TextVocabulary:
         self.pad: int = len(tokenizer)
         self.chat = chat and tokenizer.chat_template is not None
         self.plain = plain_words(tokenizer)
-        self.closes = closes
+        self.closes = closes and self.thoughts > 0
 
     def __len__(self) -> int:
         return len(self.tokenizer)
