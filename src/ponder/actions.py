@@ -12,7 +12,7 @@ import torch
 
 from ponder import builders, checkpoint, processes
 from ponder.config import Config
-from ponder.console import Silent, build_console
+from ponder.console import build_console
 from ponder.errors import ERROR, UserError, brief
 from ponder.log import Log, build_mirror
 from ponder.models.text import TextPolicy
@@ -79,7 +79,7 @@ def evaluate_checkpoint(config: Config, directory: Path) -> float:
     task = builders.build_task(config)
     policy = builders.build_policy(config, task).to(device)
     builders.use_threads(config, policy)
-    console = build_console(None) if processes.leads() else Silent()
+    console = build_console(None)
     evaluate = builders.build_evaluation(config, policy, task, task.test().to(device),
                                          lambda source: Teller(console).follow(source, policy))
     try:

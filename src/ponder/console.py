@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from ponder.metrics import pace
+from ponder.processes import leads
 from ponder.spelling import COLOURS, pieces
 
 SHOWN = (("loss", "loss", "{:.3f}".format), ("val/loss", "held-out loss", "{:.3f}".format),
@@ -122,7 +123,10 @@ def coloured(row: str) -> Text:
 
 
 def build_console(total: int | None) -> Plain:
-    """The live display on a terminal, plain lines elsewhere. total: of steps; None: there are none.
+    """The live display on a terminal, plain lines elsewhere, nothing from a process that follows
+    another. total: of steps; None: there are none.
     """
+    if not leads():
+        return Silent()
     console = Console()
     return Rich(total, console) if console.is_terminal and sys.stdout.isatty() else Plain()

@@ -15,7 +15,7 @@ import torch
 from ponder import builders, checkpoint, resume
 from ponder.builders.networks import place
 from ponder.config import Config
-from ponder.console import Plain, Silent, build_console
+from ponder.console import Plain, build_console
 from ponder.errors import UserError
 from ponder.evaluate import Evaluation
 from ponder.evaluate.text import rows_of
@@ -63,7 +63,7 @@ class Session:
         notes: list[str] = []
         length = self._begin(notes.append)
         self.log = self._open_log(length)
-        self.console: Plain = build_console(config.trainer.max_steps) if leads() else Silent()
+        self.console: Plain = build_console(config.trainer.max_steps)
         self.found: Evaluation | None = None
         self.evaluate = builders.build_evaluation(config, self.policy, self.task, self.test,
                                                self._follow)

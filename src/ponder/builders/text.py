@@ -43,9 +43,9 @@ def thinking_model(config: Config) -> HfConfig:
     return replace(config.model, thought_tokens=config.thinker.vocabulary + 1)
 
 
-def words_of_text(model: HfConfig, closes: bool = False) -> TextVocabulary:
+def words_of_text(model: HfConfig) -> TextVocabulary:
     """The words of a model, which cut a text. Raises `UserError` where nothing ends one."""
-    vocabulary = load_vocabulary(model, closes=closes)
+    vocabulary = load_vocabulary(model)
     if vocabulary.end is None:
         raise UserError(f"model.name={model.name}: found a tokenizer without an "
                         "end-of-sequence token, which stands between documents; legal: one "
@@ -60,7 +60,7 @@ def thinking_words(config: Config) -> TextVocabulary:
         raise UserError(f"thinker.vocabulary={config.thinker.vocabulary}: found model.name="
                         f"{config.model.name}, which has {known - 1} thought tokens and their end; "
                         f"legal: {known - 1}")
-    return words_of_text(thinking_model(config), closes=True)
+    return load_vocabulary(thinking_model(config), closes=True)
 
 
 def words_of_reference(config: Config, words: TextVocabulary) -> TextVocabulary:
