@@ -31,8 +31,8 @@ check: setup ## The fast tier, under two minutes: ruff, pyright, floors, unit te
 test: setup ## Everything: ruff, pyright, all tests
 	$(BIN)/ruff check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -n 2 --durations 10 --ignore-glob 'tests/test_slurm*.py'
-	$(BIN)/python -m pytest --durations 5 tests/test_slurm*.py
+	$(BIN)/python -m pytest -n 2 --durations 10 --ignore tests/cluster
+	$(BIN)/python -m pytest --durations 5 tests/cluster
 
 cluster: setup ## Start a real Slurm of one machine to try sweeps on (Debian, as root)
 	bash tests/cluster/slurm-up.sh

@@ -1,6 +1,6 @@
 """The door: `python run.py --help`."""
 
-from ponder.cli import main
+from ponder.cli.main import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

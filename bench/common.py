@@ -14,22 +14,22 @@ from dataclasses import dataclass
 import torch
 
 import paths  # noqa: F401  (first: it makes ponder importable)
-from ponder import sharding
 from ponder.config.rollouts import SamplerConfig
 from ponder.config.running import TrainerConfig
+from ponder.config.schedule import parse_schedule
 from ponder.config.strategies import Grpo
 from ponder.config.tasks import AddTask
-from ponder.learner import Learner
-from ponder.maths import Sampling
-from ponder.models.policy import Policy, Rules
-from ponder.models.transformer import Shape, Transformer
-from ponder.rewards import Reward
-from ponder.rollout import Sampler
-from ponder.schedule import parse_schedule
+from ponder.core import sharding
+from ponder.core.math import Sampling
+from ponder.core.types import Rollouts, Scores
+from ponder.models.gpt2.model import Shape, Transformer
+from ponder.models.policies.question import Policy, Rules
+from ponder.rewards.answers import Reward
+from ponder.rollouts.sampler import Sampler
 from ponder.strategies.grpo import GRPO
-from ponder.tasks.add import Add
-from ponder.trainer import Trainer
-from ponder.types import Rollouts, Scores
+from ponder.tasks.toy.add import Add
+from ponder.training.learner import Learner
+from ponder.training.trainer import Trainer
 
 POSITIONS = 64
 

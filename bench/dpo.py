@@ -22,18 +22,18 @@ from typing import Any
 import torch
 
 from paths import ROOT, fill
-from ponder.config.policy import HfConfig
+from ponder.config.players import HfConfig
 from ponder.config.running import TrainerConfig
 from ponder.config.strategies import Dpo
-from ponder.learner import Learner
-from ponder.maths import Sampling
-from ponder.models.policy import Rules
-from ponder.models.text import TextPolicy
-from ponder.pairs import pairs_of
-from ponder.pretrained import load_text_model, load_vocabulary
-from ponder.processes import keep_memory
-from ponder.strategies import DPO
-from ponder.types import Problems, Rollouts
+from ponder.core.math import Sampling
+from ponder.core.processes import keep_memory
+from ponder.core.types import Problems, Rollouts
+from ponder.models.huggingface.pretrained import load_text_model, load_vocabulary
+from ponder.models.policies.choice import TextPolicy
+from ponder.models.policies.question import Rules
+from ponder.rollouts.pairs import pairs_of
+from ponder.strategies.dpo import DPO
+from ponder.training.learner import Learner
 
 MICRO, MICROS, PROMPT, THOUGHT, RATE, BETA = 8, 2, (64, 112), (24, 64), 1e-4, 0.1
 PAIRS = MICRO * MICROS

@@ -18,17 +18,17 @@ from typing import Any
 import torch
 
 from paths import ROOT, fill
-from ponder.cache import Store
-from ponder.config.policy import HfConfig
+from ponder.config.players import HfConfig
 from ponder.config.rollouts import SamplerConfig
 from ponder.config.tasks import QaTask
-from ponder.models.policy import Rules
-from ponder.models.text import TextPolicy
-from ponder.pretrained import load_text_model, load_vocabulary
-from ponder.processes import keep_memory
-from ponder.tasks.qa import Qa
-from ponder.types import Problems
-from ponder.writing import Written
+from ponder.core.processes import keep_memory
+from ponder.core.types import Problems
+from ponder.models.huggingface.pretrained import load_text_model, load_vocabulary
+from ponder.models.policies.choice import TextPolicy
+from ponder.models.policies.question import Rules
+from ponder.rollouts.cache import Store
+from ponder.rollouts.written import Written
+from ponder.tasks.choice.qa import Qa
 
 SUMS = [f"q{i},What is {37 * i % 89} plus {53 * i % 97} minus {i}?,{i},{i + 1},A"
         for i in range(64)]
@@ -84,7 +84,7 @@ def main() -> None:
     chosen = parser.parse_args()
     from transformers import AutoModelForCausalLM
 
-    from ponder.pretrained import resolve
+    from ponder.models.huggingface.pretrained import resolve
 
     config = HfConfig(name=chosen.model, dtype=chosen.dtype)
     words = load_vocabulary(config)

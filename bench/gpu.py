@@ -22,8 +22,8 @@ import torch
 
 from common import markdown
 from paths import ROOT, fill  # makes ponder importable where it is not installed
-from ponder.maths import Sampling
-from ponder.rollout import sample
+from ponder.core.math import Sampling
+from ponder.rollouts.sampler import sample
 from works import DTYPES, SAMPLES, SIZES, Work, build, graphed, think, think_work, to, versions
 
 TINY = next(iter(SIZES))

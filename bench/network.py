@@ -79,8 +79,8 @@ def watched(counter: Counter) -> None:
     """Wrap the collectives, and the parts of the loop that speak of them."""
     import torch.distributed as dist
 
-    from ponder import learner
-    from ponder.trainer import Trainer
+    from ponder.training import learner
+    from ponder.training.trainer import Trainer
 
     dist.all_reduce = counter.message(dist.all_reduce)
     collect = Trainer.collect
@@ -118,7 +118,7 @@ def work(words: list[str], out: Path) -> int:
     """One of the processes: a run whose messages are counted."""
     counter = Counter()
     watched(counter)
-    from ponder.cli import main as door
+    from ponder.cli.main import main as door
 
     code = door(words)
     if os.environ["RANK"] == "0":

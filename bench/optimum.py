@@ -20,18 +20,18 @@ import paths  # noqa: F401  (first: it makes ponder importable)
 from ponder.config.rollouts import SamplerConfig
 from ponder.config.running import TrainerConfig
 from ponder.config.texts import CorpusTask
-from ponder.learner import Learner
-from ponder.maths import Sampling
-from ponder.models.author import Author
-from ponder.models.critic import Critic
-from ponder.models.policy import Policy, Rules
-from ponder.models.transformer import Init, Shape, Transformer
-from ponder.rewards import Reward
-from ponder.rollout import Sampler, Source, given
-from ponder.strategies import Strategy
-from ponder.tasks.corpus import Corpus
-from ponder.trainer import Trainer
-from ponder.types import Rollouts
+from ponder.core.math import Sampling
+from ponder.core.types import Rollouts
+from ponder.models.gpt2.model import Init, Shape, Transformer
+from ponder.models.policies.continuation import Author
+from ponder.models.policies.question import Policy, Rules
+from ponder.models.value_head import Critic
+from ponder.rewards.answers import Reward
+from ponder.rollouts.sampler import Sampler, Source, given
+from ponder.strategies.base import Strategy
+from ponder.tasks.text.corpus import Corpus
+from ponder.training.learner import Learner
+from ponder.training.trainer import Trainer
 
 LETTERS, TOKENS, BETA = 5, 3, 0.25
 GROUPS, SAMPLES = 64, 8

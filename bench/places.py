@@ -23,16 +23,16 @@ from dataclasses import replace
 import torch
 
 from paths import ROOT, fill
-from ponder import builders
-from ponder.builders.networks import build_unthinking
-from ponder.credit import group_advantages
-from ponder.maths import Sampling, correlation
-from ponder.models.passages import PassageThinker
-from ponder.models.policy import Policy
-from ponder.places import every_place, think_behind
-from ponder.rewards import Reward
-from ponder.rollout import sample
-from ponder.types import Problems, Rollouts
+from ponder.core.credit import group_advantages
+from ponder.core.math import Sampling, correlation
+from ponder.core.types import Problems, Rollouts
+from ponder.models.policies.positions import PassageThinker
+from ponder.models.policies.question import Policy
+from ponder.rewards.answers import Reward
+from ponder.rollouts.positions import every_place, think_behind
+from ponder.rollouts.sampler import sample
+from ponder.training.build import run as builders
+from ponder.training.build.networks import build_unthinking
 from pretrain import composed
 
 TURNS = 3

@@ -24,15 +24,18 @@ import torch
 import optimum
 import results
 from paths import ROOT, fill
-from ponder.checkpoint import load_model
 from ponder.config.strategies import Grpo, Ppo, Reinforce
 from ponder.config.texts import CorpusTask
-from ponder.models.author import Author
-from ponder.models.policy import Rules
-from ponder.progress import Hooks
-from ponder.strategies import GRPO, PPO, REINFORCE, Strategy
-from ponder.tasks.corpus import Corpus
-from ponder.text_rewards import pattern, wanted, whitespace
+from ponder.models.policies.continuation import Author
+from ponder.models.policies.question import Rules
+from ponder.rewards.continuations import pattern, wanted, whitespace
+from ponder.strategies.base import Strategy
+from ponder.strategies.grpo import GRPO
+from ponder.strategies.ppo import PPO
+from ponder.strategies.reinforce import REINFORCE
+from ponder.tasks.text.corpus import Corpus
+from ponder.training.checkpoint import load_model
+from ponder.training.progress import Hooks
 from tilted import tilted
 
 NORMAL = ["experiment=normal", "model.d_model=64", "model.layers=2", "trainer.train_batch_size=32",

@@ -31,10 +31,10 @@ import torch
 import torch.nn.functional as F
 
 from paths import ROOT, fill
-from ponder import builders
-from ponder.config import register
-from ponder.job import read
-from ponder.progress import Hooks
+from ponder.config.resolve import read
+from ponder.config.spine import register
+from ponder.training.build import run as builders
+from ponder.training.progress import Hooks
 
 LEVEL = 1.88  # nats per character: what the plain recipe is known to reach
 PEER_STEPS, TURN, LOOK = 2500, 20, 100

@@ -25,9 +25,9 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from common import Work, build_trainer, table
-from ponder.collector import minibatches
-from ponder.processes import give_memory_back
-from ponder.trainer import Trainer
+from ponder.core.processes import give_memory_back
+from ponder.training.collector import minibatches
+from ponder.training.trainer import Trainer
 
 MIB = 2**20
 WAYS = {"one process": 1, "replicate": 0, "shard": 0}  # 0: as many as asked for

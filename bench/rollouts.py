@@ -36,8 +36,8 @@ from torch import Tensor
 
 from common import Work, build_trainer, last_json, median, seconds, table
 from paths import ROOT, fill
-from ponder.models.policy import Policy
-from ponder.trainer import Trainer
+from ponder.models.policies.question import Policy
+from ponder.training.trainer import Trainer
 from stopwatch import profile
 
 WORK = Work()

@@ -12,8 +12,8 @@ from unittest import mock
 import torch
 
 from common import table
-from ponder import rollout
-from ponder.trainer import Trainer
+from ponder.rollouts import sampler as rollout
+from ponder.training.trainer import Trainer
 
 
 class Stopwatch:

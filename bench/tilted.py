@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import paths  # noqa: F401  (first: it makes ponder importable)
-from ponder.models.author import Author
+from ponder.models.policies.continuation import Author
 
 
 @torch.no_grad()

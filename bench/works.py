@@ -11,13 +11,13 @@ from torch import Tensor
 from common import Work as Job
 from common import build_trainer
 from ponder.config.tasks import AddTask
-from ponder.maths import Sampling
-from ponder.models.layers import Shape
-from ponder.models.policy import Policy, Rules
-from ponder.models.transformer import Init, Transformer
-from ponder.rollout import sample
-from ponder.tasks.add import Add
-from ponder.types import Problems, Rollouts
+from ponder.core.math import Sampling
+from ponder.core.types import Problems, Rollouts
+from ponder.models.gpt2.layers import Shape
+from ponder.models.gpt2.model import Init, Transformer
+from ponder.models.policies.question import Policy, Rules
+from ponder.rollouts.sampler import sample
+from ponder.tasks.toy.add import Add
 
 SIZES = {"tiny (2 x 64)": (64, 2, 4, 512), "GPT-2 (12 x 768)": (768, 12, 12, 64)}
 TOKENS, SAMPLES = 4, 8

@@ -10,19 +10,15 @@ os.environ.setdefault("WANDB_MODE", "offline")
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hydra._internal.hydra import Hydra
 
-from ponder import cli
-from ponder.config.tasks import AddTask
-from ponder.models.policy import Policy, Rules
-from ponder.models.transformer import Init, Shape, Transformer
-from ponder.tasks.add import Add
+from ponder.cli import main as cli
+from support.small import Door
 
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell runs us behind `&`
@@ -31,28 +27,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shel
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
-
-
-def make_task(thoughts: int = 10, **changes) -> Add:
-    return Add(replace(AddTask(seed=0, thought_length=2), **changes), thoughts)
-
-
-def make_policy(task: Add, tokens: int = 3, stops: bool = True, sees: tuple[str, ...] = (
-        "question", "thought"), shared: bool = False, frozen: bool = False,
-        dtype: torch.dtype = torch.float32) -> Policy:
-    positions = task.question_length + tokens + 1 + task.answer_length + 4  # room to pad
-    shape = Shape(len(task.vocabulary), positions, 16, 2, 2)
-    rules = Rules(tokens, stops, "question" in sees, "thought" in sees)
-    init = Init(*[0.3] * 5)
-    nets = [Transformer(shape, init), None if shared else Transformer(shape, init)]
-    return Policy(nets[0], nets[1], task.vocabulary, rules, frozen).to(dtype)
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-Door = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ponder.config.fields import option
+from ponder.config.option import option
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ponder.config.fields import option
+from ponder.config.option import option
 
 
 @dataclass

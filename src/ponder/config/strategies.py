@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ponder.config.fields import option, schedule
+from ponder.config.option import option, schedule
 
 UNSOLVED = ("the answerer learns from groups without a right answer too, or it would never begin; "
             "null: unless thoughts are text")

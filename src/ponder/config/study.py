@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ponder.config.fields import option
+from ponder.config.option import option
 
 SAMPLERS = {"tpe": "TPESampler", "random": "RandomSampler", "gp": "GPSampler",
             "cmaes": "CmaEsSampler"}

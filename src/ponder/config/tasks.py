@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ponder.config.fields import option
+from ponder.config.option import option
 
 NUMBER_TOKENS = 1_000_000
 TABLES, QUESTIONS = (".csv", ".parquet"), (".csv", ".jsonl", ".parquet")  # files of problems

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ponder.config.fields import option
+from ponder.config.option import option
 
 WORD = r"[^\W\d_]+(?:'[^\W\d_]+)*"
 DOCUMENTS = (".txt", ".jsonl", ".parquet")

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ponder.credit import shares
-from ponder.types import Rollouts, Scores
+from ponder.core.credit import shares
+from ponder.core.types import Rollouts, Scores
 
 Losses = dict[str, Tensor]
 

@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ponder.config.strategies import Dpo
-from ponder.credit import instructive
+from ponder.core.credit import instructive
+from ponder.core.types import Rollouts, Scores
 from ponder.strategies.base import Losses, Strategy
-from ponder.types import Rollouts, Scores
 
 
 class DPO(Strategy):

@@ -10,8 +10,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from ponder.config.strategies import Exact as ExactConfig
+from ponder.core.types import Rollouts, Scores
 from ponder.strategies.base import Losses, Strategy
-from ponder.types import Rollouts, Scores
 
 
 class Exact(Strategy):

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from ponder.config.strategies import Grpo
-from ponder.credit import discounted, flat_groups, group_advantages, shares
+from ponder.core.credit import discounted, flat_groups, group_advantages, shares
+from ponder.core.types import Rollouts, Scores
 from ponder.strategies.base import Losses
 from ponder.strategies.ratio import Ratioed
-from ponder.types import Rollouts, Scores
 
 
 class GRPO(Ratioed):

@@ -13,8 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ponder.core.types import Rollouts, Scores
 from ponder.strategies.base import Losses, Strategy
-from ponder.types import Rollouts, Scores
 
 
 class Pathwise(Strategy):

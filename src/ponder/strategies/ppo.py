@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from ponder.config.strategies import Ppo
-from ponder.credit import gae, sequence_reward, shares, whiten
+from ponder.core.credit import gae, sequence_reward, shares, whiten
+from ponder.core.types import Rollouts, Scores
 from ponder.strategies.base import Losses
 from ponder.strategies.ratio import Ratioed
-from ponder.types import Rollouts, Scores
 
 
 class PPO(Ratioed):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ponder.config.schedule import parse_schedule
 from ponder.config.strategies import Ratio
-from ponder.credit import kl_estimate
-from ponder.schedule import parse_schedule
+from ponder.core.credit import kl_estimate
+from ponder.core.types import Rollouts, Scores
 from ponder.strategies.base import Losses, Strategy
-from ponder.types import Rollouts, Scores
 
 
 def clipped_gain(change: Tensor, advantage: Tensor, low: float, high: float | None,

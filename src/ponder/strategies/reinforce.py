@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 
+from ponder.config.schedule import parse_schedule
 from ponder.config.strategies import Reinforce
-from ponder.credit import discounted, group_advantages, kl_estimate, shares
-from ponder.schedule import parse_schedule
+from ponder.core.credit import discounted, group_advantages, kl_estimate, shares
+from ponder.core.types import Rollouts, Scores
 from ponder.strategies.base import Losses, Strategy
 from ponder.strategies.ratio import price
-from ponder.types import Rollouts, Scores
 
 
 class REINFORCE(Strategy):

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ponder.config.strategies import Sft, Star
-from ponder.credit import flat_groups, instructive
+from ponder.core.credit import flat_groups, instructive
+from ponder.core.types import Rollouts, Scores
 from ponder.strategies.base import Losses, Strategy
-from ponder.types import Rollouts, Scores
 
 
 class STaR(Strategy):

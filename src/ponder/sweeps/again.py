@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ponder.errors import UserError, shown
+from ponder.config.errors import UserError, shown
 from ponder.sweeps.follow import named
 from ponder.sweeps.state import lost
 

@@ -10,8 +10,8 @@ from typing import Any, Self
 
 from hydra.core.utils import JobReturn
 
-from ponder.config import Config
-from ponder.errors import JobFailed, UserError
+from ponder.config.errors import JobFailed, UserError
+from ponder.config.spine import Config
 from ponder.sweeps import plan
 from ponder.sweeps.record import RECORD, read
 from ponder.sweeps.state import ALIVE, LOST, State, ending, states

@@ -17,7 +17,7 @@ from hydra.core.utils import JobReturn, configure_log, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, open_dict
 
-from ponder.errors import UserError
+from ponder.config.errors import UserError
 from ponder.sweeps import follow, plan
 from ponder.sweeps.plan import Planned
 from ponder.sweeps.record import process, write

@@ -17,10 +17,10 @@ import yaml
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from ponder.check import check
-from ponder.config import config_hash, restored
+from ponder.config.checker import check
+from ponder.config.errors import ERROR, UserError, brief
 from ponder.config.running import SweepConfig
-from ponder.errors import ERROR, UserError, brief
+from ponder.config.spine import config_hash, restored
 from ponder.sweeps.record import Job, process, read
 from ponder.sweeps.state import ALIVE, State, ending, states
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ponder.errors import UserError
+from ponder.config.errors import UserError
 
 FORMS = ("interval(0.1, 0.9), tag(log, interval(1e-4, 1e-1)), int(interval(1, 64)), "
          "range(2, 10, 2), choice(adam, sgd) or values with commas")

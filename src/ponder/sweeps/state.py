@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ponder.errors import ERROR
-from ponder.records import finite
+from ponder.config.errors import ERROR
+from ponder.reports.records import finite
 from ponder.sweeps.record import Job, lives, read
 
 ALIVE = ("running", "queued", "elsewhere")

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ponder.config.errors import UserError, brief
 from ponder.config.study import SAMPLERS
-from ponder.errors import UserError, brief
 from ponder.sweeps.space import Space
 
 JOURNAL = "optuna.journal"  # in the directory of a sweep: what its studies know

@@ -24,14 +24,14 @@ from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 from omegaconf import DictConfig, OmegaConf
 
-from ponder import snapshot
-from ponder.config import register
-from ponder.errors import JobFailed, UserError, brief
+from ponder.config.errors import JobFailed, UserError, brief
+from ponder.config.spine import register
 from ponder.sweeps import follow, plan
 from ponder.sweeps.launcher import Returned, Sweeping
 from ponder.sweeps.plan import Planned
 from ponder.sweeps.ranks import aside, join, speaker
 from ponder.sweeps.record import process, write
+from ponder.training import code_snapshot as snapshot
 
 log = logging.getLogger(__name__)
 KILLED = ("FAILED", "OUT_OF_MEMORY", "FINISHED")  # the last is submitit's word on this machine

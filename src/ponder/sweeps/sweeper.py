@@ -17,9 +17,9 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import OmegaConf
 
-from ponder.check import check_leaf, leaves
+from ponder.config.checker import check_leaf, leaves
+from ponder.config.errors import UserError
 from ponder.config.study import StudyConfig, StudySampler
-from ponder.errors import UserError
 from ponder.sweeps.plan import without_hydra
 from ponder.sweeps.record import read as record
 from ponder.sweeps.space import Space, read_space
@@ -80,7 +80,7 @@ class StudySweeper(Sweeper):
         wrong with a random trial."""
         import optuna
 
-        from ponder.job import read
+        from ponder.config.resolve import read
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         values = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask(space.free)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from ponder.errors import shown
-from ponder.metrics import pace
+from ponder.config.errors import shown
+from ponder.core.metrics import pace
 from ponder.sweeps.state import State
 
 ORDER = {"failed": "red", "vanished": "magenta", "running": "cyan", "elsewhere": "yellow",

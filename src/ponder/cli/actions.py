@@ -1,0 +1,142 @@
+"""The actions behind the door: train, evaluate, problems, export."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from ponder.config.errors import ERROR, UserError, brief
+from ponder.config.spine import Config
+from ponder.core import processes
+from ponder.models.policies.choice import TextPolicy
+from ponder.reports.run_page import write_report
+from ponder.rollouts.pairs import texts_of
+from ponder.tasks.tables import write_problems, write_table
+from ponder.training import checkpoint
+from ponder.training.build import run as builders
+from ponder.training.console import build_console
+from ponder.training.progress import Stopped
+from ponder.training.rollout_log import Teller
+from ponder.training.session import Session
+from ponder.training.signals import Signals
+from ponder.training.summary import summarise, verdict
+from ponder.training.trackers import Log, build_mirror
+
+PATIENCE = 5  # seconds in which a process that failed may say so, before srun ends it with the rest
+
+
+def run(config: Config, directory: Path) -> float | None:
+    """Do what `config.action` says; the accuracy, where there is one.
+
+    Of several processes all end together. One that has lost another has nothing to tell of itself:
+    it ends with a line and a bad exit code, and what became of the other is that one's to say.
+    """
+    torch.manual_seed(config.seed)
+    actions = {"train": train, "evaluate": evaluate_checkpoint, "problems": problems,
+               "export": export}
+    try:
+        processes.begin(config.trainer.device)
+        directory = processes.agreed(directory)
+        accuracy = actions[config.action](config, directory)
+        processes.meet()
+        return accuracy
+    except Exception as error:
+        if not (processes.announced() and processes.lost(error)):
+            if not (processes.leads() or isinstance(error, UserError)):  # the job's is elsewhere
+                (directory / ERROR).write_text("".join(traceback.format_exception(error)))
+            raise
+        time.sleep(PATIENCE)
+        reason = brief(error, 160)
+        raise SystemExit(f"error: another process of this run is not there ({reason})") from None
+    finally:
+        processes.end()
+
+
+def train(config: Config, directory: Path) -> float | None:
+    """Train, evaluate, save, report. `summary.json` is written last and means done."""
+    session = Session(config, directory)
+    if session.done is not None:
+        session.close()
+        accuracy = session.done["accuracy"]
+        shown = "not evaluated" if accuracy is None else f"accuracy {accuracy:.4f}"
+        session.console.note(f"{directory} is done: {shown}; resume=never begins it anew")
+        return accuracy
+    try:
+        with Signals() as signals:
+            while not session.train(signals):  # all is saved
+                signals.hand_on()
+    finally:
+        session.close()
+    return session.finish(write_report)
+
+
+def evaluate_checkpoint(config: Config, directory: Path) -> float:
+    """Evaluate the checkpoint `model.name` on the task's held-out questions."""
+    device = builders.build_device(config)
+    task = builders.build_task(config)
+    policy = builders.build_policy(config, task).to(device)
+    builders.use_threads(config, policy)
+    console = build_console(None)
+    evaluate = builders.build_evaluation(config, policy, task, task.test().to(device),
+                                         lambda source: Teller(console).follow(source, policy))
+    try:
+        found = evaluate()
+    finally:
+        console.close()
+    if not processes.leads():
+        return found.metrics["accuracy"]
+    log = Log(directory, build_mirror(config.logger, directory, asdict(config)))
+    log.write(config.step, found.metrics)
+    log.table(f"val_{config.step}", found.rows)
+    log.close()
+    summary = {**summarise(config, directory, policy, found), "steps": config.step, "seconds": 0.0,
+               "rollouts_per_second": 0.0}
+    write_report(directory, summary, asdict(config))
+    checkpoint.write_json(directory / "summary.json", summary)
+    print(f"{verdict(found)} of {config.model.name}; results: {directory}/report.html")
+    return found.metrics["accuracy"]
+
+
+def problems(config: Config, directory: Path) -> None:
+    """Write the task's problems to `out`."""
+    rows = builders.build_task(config).problems()
+    _write(config, f"{len(rows)} problems", lambda path: write_problems(path, rows))
+
+
+def export(config: Config, directory: Path) -> None:
+    """Write the pairs that a round of strategy=dpo learns from to `out`, in TRL's columns."""
+    session = Session(config, directory)
+    assert isinstance(session.policy, TextPolicy)
+    session.policy.leashed = False  # what the reference says of them is not asked for
+    try:
+        with Signals() as signals:
+            session.heed(signals)
+            try:
+                rollouts = session.trainer.collect()
+            except Stopped:  # what was written by now is in the cache
+                signals.hand_on()
+                raise KeyboardInterrupt from None
+    finally:
+        session.close()
+    rows = texts_of(rollouts, session.policy.vocabulary)
+    if not rows:
+        raise UserError(f"out={config.out}: found no question with a right and a wrong rollout; "
+                        "legal: more rollout.samples or more questions")
+    _write(config, f"{len(rows)} pairs", lambda path: write_table(path, rows))
+
+
+def _write(config: Config, what: str, write: Callable[[Path], None]) -> None:
+    if not processes.leads():
+        return
+    path = Path(config.out or "")
+    try:
+        write(path)
+    except OSError as error:
+        raise UserError(f"out={path}: cannot be written ({error.strerror}); legal: a file "
+                        "in a directory that can be") from None
+    print(f"{what} written to {path}")

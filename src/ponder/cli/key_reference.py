@@ -1,0 +1,69 @@
+"""docs/config.md, made from the dataclasses by `python -m ponder.cli.key_reference`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any
+
+from ponder.config.spine import SCHEMAS, Config
+from ponder.config.study import StudyConfig
+
+HEAD = """\
+# Every key
+
+Made by `python -m ponder.cli.key_reference`. A group is chosen as `group=name`; a key is set as
+`group.key=value`. A schedule is a number, `linear(start, end, steps)`, `cosine(...)` or
+`exponential(...)`, from start at step 0 to end at step `steps`.
+"""
+
+
+def page() -> str:
+    """The whole page as Markdown."""
+    parts = [HEAD, "## The spine\n", table(Config, "")]
+    for key in ("thinker", "answerer", "generate", "sweep"):
+        schema = type(getattr(Config(), key))
+        parts += [f"## {key}\n", f"{schema.__doc__}\n", table(schema, f"{key}.")]
+    for group, schemas in SCHEMAS.items():
+        for name, schema in schemas.items():
+            title = group if len(schemas) == 1 and name == group else f"{group}={name}"
+            parts += [f"## {title}\n", f"{schema.__doc__}\n", table(schema, f"{group}.")]
+    parts += ["## hydra/sweeper=optuna\n", f"{StudyConfig.__doc__}\n",
+              table(StudyConfig, "hydra.sweeper.")]
+    return "\n".join(parts)
+
+
+def table(schema: type, prefix: str) -> str:
+    """A row for every leaf of a dataclass."""
+    head = ["| key | default | meaning | legal |", "|---|---|---|---|"]
+    return "\n".join([*head, *rows(schema, prefix), ""])
+
+
+def rows(schema: type, prefix: str) -> Iterator[str]:
+    for item in fields(schema):
+        if item.name.startswith("_"):  # Hydra's
+            continue
+        default: Any = item.default
+        if default is MISSING and item.default_factory is not MISSING:
+            default = item.default_factory()
+        if is_dataclass(default):
+            if prefix:
+                yield from rows(type(default), f"{prefix}{item.name}.")
+            continue
+        shown = json.dumps(default) if default is None or isinstance(default, bool) else default
+        about = str(item.metadata["doc"]).replace("|", "\\|")
+        yield f"| `{prefix}{item.name}` | `{shown}` | {about} | {legal(dict(item.metadata))} |"
+
+
+def legal(about: dict[str, Any]) -> str:
+    """The legal values as a few words."""
+    words = ", ".join(f"`{word}`" for word in about.get("legal") or ())
+    low, high = about.get("low"), about.get("high")
+    bounds = [f"≥ {low}" if low is not None else "", f"≤ {high}" if high is not None else ""]
+    kind = "schedule" if about.get("schedule") else ""
+    return "; ".join(part for part in (words, kind, ", ".join(b for b in bounds if b)) if part)
+
+
+if __name__ == "__main__":
+    print(page())

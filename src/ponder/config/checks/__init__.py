@@ -1,0 +1,1 @@
+"""What parts of a configuration ask of the others."""

@@ -1,0 +1,42 @@
+"""Bad input gets one line: the key or file, what was found, what is legal."""
+
+from __future__ import annotations
+
+import difflib
+import textwrap
+from typing import Any
+
+ERROR = "error.txt"  # in a run directory: the traceback of its unexpected end
+
+
+class UserError(Exception):
+    """A mistake in the input. Its text is the one line the user reads; the exit code is 2.
+
+    It and `JobFailed` take that text alone, so that they can be sent from one process to another.
+    """
+
+
+class JobFailed(Exception):
+    """A job that failed through no fault of the input; the exit code is 1."""
+
+
+def closest(word: str, legal: list[str]) -> str:
+    """` (did you mean x?)` where one of the legal words is near, else nothing."""
+    near = difflib.get_close_matches(word, legal, n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def shown(value: Any) -> str:
+    """A value as it is typed on the command line."""
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(shown, value))}]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "null" if value is None else str(value)
+
+
+def brief(error: BaseException, room: int = 120) -> str:
+    """What an error of a library says, in one line of whole words."""
+    line = " ".join(str(error).split())
+    whole = textwrap.shorten(line, room, placeholder=" ...")
+    return whole if len(whole) > room // 2 or whole == line else f"{line[:room]}..."

@@ -1,0 +1,130 @@
+"""Keys of the two players: their networks, the thinker, the answerer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ponder.config.option import option
+
+ROLES = ("question", "thought")
+KINDS = ("tokens", "continuous", "gumbel")
+
+
+@dataclass
+class ModelConfig:
+    """A GPT-2 of any size, or a checkpoint."""
+
+    kind: str = option("transformer", "a GPT-2 of our own", legal=("transformer",))
+    name: str | None = option(None, "checkpoint directory to start from")
+    ref_name: str | None = option(None, "checkpoint of the reference model (reward=reference, "
+                                  "reward=plausibility)")
+    d_model: int = option(64, "width", low=4)
+    layers: int = option(2, "number of blocks", low=1)
+    heads: int = option(4, "attention heads", low=1)
+    positions: str = option("learned", "position embedding", legal=("learned", "sinusoidal"))
+    init_std: float = option(0.3, "standard deviation of the initial matrices (GPT-2: 0.02)", low=0)
+    query_key_std: float = option(0.1, "of those that make queries and keys (GPT-2: 0.02)", low=0)
+    embedding_std: float = option(1.0, "of the token embeddings (GPT-2: 0.02)", low=0)
+    position_std: float = option(0.3, "of learned position embeddings (GPT-2: 0.02)", low=0)
+    head_std: float = option(0.1, "of a head that is not tied to the embeddings", low=0)
+    tie_embeddings: bool = option(False, "input and output embeddings share their weights")
+
+    def contradictions(self) -> Iterator[str]:
+        """Each combination of legal values that means nothing, as the line that says why."""
+        if self.d_model % self.heads:
+            yield (f"model.heads={self.heads}: found no divisor of model.d_model={self.d_model}; "
+                   "legal: a divisor")
+        if self.positions == "sinusoidal" and self.d_model % 2:
+            yield (f"model.d_model={self.d_model}: found an odd width, but sinusoidal positions "
+                   "come in pairs; legal: an even width, or model.positions=learned")
+
+
+@dataclass
+class HfConfig:
+    """A causal language model of Hugging Face, whole or with LoRA adapters (peft)."""
+
+    kind: str = option("hf", "a Hugging Face model", legal=("hf",))
+    name: str | None = option(None, "name on the hub, or directory: a model, a peft adapter, or a "
+                              "checkpoint of an earlier run")
+    ref_name: str | None = option(None, "reference model of dpo and kl; null: the model as it "
+                                  "began (with LoRA: the same weights without the adapter). With "
+                                  "reward=plausibility: the model that judges, and of no leash")
+    chat_name: str | None = option(None, "take tokenizer and chat template from this model; null: "
+                                   "from the model itself")
+    chat: bool = option(True, "use the chat template, where the tokenizer has one")
+    dtype: str = option("float32", "of the weights", legal=("float32", "bfloat16"))
+    lora_r: int = option(0, "rank of the LoRA adapters; 0: all weights are trained", low=0)
+    lora_alpha: float | None = option(None, "scale of the adapters; null: twice the rank", low=0)
+    lora_dropout: float = option(0.0, "dropout in front of the adapters", low=0, high=0.9)
+    lora_targets: list[str] = option(["all-linear"], "modules that get an adapter, by the end of "
+                                     "their name")
+    thought_tokens: int = option(0, "so many tokens <t0>, <t1> ... are added to the vocabulary; a "
+                                 "thinker may write them among its words. On task=text, "
+                                 "and on task=corpus with thinker.writes=both, those of "
+                                 "thinker.vocabulary and an end of thoughts, </think>, are added "
+                                 "by themselves", low=0)
+    thought_init: str = option("mean", "their first embeddings: random, near the mean of all "
+                               "words, or those of thought_words",
+                               legal=("random", "mean", "words"))
+    thought_words: list[str] = option([], "thought_init=words: words whose embeddings the tokens "
+                                      "take in turn")
+    rows_at_once: int = option(256, "so many texts are written side by side; on task=corpus a "
+                               "process writes that many in its turn", low=1)
+    checkpointing: bool = option(False, "compute activations again in the backward pass: slower, "
+                                 "and far less memory")
+
+    def contradictions(self) -> Iterator[str]:
+        """Each combination of legal values that means nothing, as the line that says why."""
+        if self.name is None:
+            yield ("model.name=null: found no model; legal: a name on the hub, or a directory")
+        if self.thought_init == "words" and not self.thought_words:
+            yield ("model.thought_init=words: found model.thought_words=[]; legal: with words, as "
+                   "in model.thought_words=[carry,sum]")
+
+
+@dataclass
+class ThinkerConfig:
+    """Who writes the thoughts, and in what words."""
+
+    tokens: int = option(0, "at most so many thought tokens before the answer", low=0)
+    vocabulary: int = option(10, "number of thought tokens that exist", low=1)
+    stops: bool = option(True, "ends a thought by itself; false: always exactly `tokens`, as "
+                         "thoughts of other kinds than tokens are anyway")
+    writes: str = option("auto", "what a thought is made of: thought tokens, the tokens of a text, "
+                         "or both; auto: text where the task is a corpus, else thoughts",
+                         legal=("auto", "thoughts", "text", "both"))
+    kind: str = option("tokens", "how thoughts come about: tokens that are sampled; continuous, "
+                       "the last hidden states themselves (Coconut); gumbel, tokens drawn by "
+                       "Gumbel-softmax with straight-through gradients", legal=KINDS)
+    stage_steps: int = option(0, "continuous, gumbel: thoughts begin as the task's gold tokens, "
+                              "and every so many steps one more of these, from the front, is "
+                              "the thinker's own instead; 0: all are from the start", low=0)
+
+    @property
+    def flows(self) -> bool:
+        """Whether gradients flow through the thought, instead of rewards to its tokens."""
+        return self.tokens > 0 and self.kind != "tokens"
+
+
+def thought_count(tokens: int, vocabulary: int, stops: bool, enough: int | None = None) -> int:
+    """How many thoughts there are; counting ends above `enough`, and at lengths of 64, which are
+    more than any use has."""
+    count = 0
+    for length in range(0 if stops else tokens, tokens + 1):
+        count += vocabulary ** min(length, 64)
+        if enough is not None and count > enough:
+            break
+    return count
+
+
+@dataclass
+class AnswererConfig:
+    """Who predicts the answer, from what it sees."""
+
+    model: str = option("separate", "same network as the thinker, a second one, or a frozen copy "
+                        "that scores thoughts", legal=("shared", "separate", "frozen"))
+    sees: list[str] = option(["question", "thought"], "roles in its context", legal=ROLES)
+    learns_from: str = option("own", "thoughts it is trained on: the thinker's own or the task's "
+                              "gold ones", legal=("own", "gold"))
+    refresh_every: int = option(100, "steps between refreshes of the frozen copy", low=1)

@@ -1,0 +1,100 @@
+"""From a composed node to the checked configuration, with what a checkpoint was trained with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ponder.config.errors import UserError, brief
+from ponder.config.external import foreign, written
+from ponder.config.spine import OF_A_PROMPT
+
+SHAPE = {"d_model": "n_embd", "layers": "n_layer", "heads": "n_head",
+         "tie_embeddings": "tie_word_embeddings"}  # key of the model -> in a config.json
+OF_THIS_CALL = ("action", "run_type", "out", "step", "logger", "model.name", "trainer.device",
+                "trainer.threads", "generate")
+
+
+def read(node: Any) -> Any:
+    """The checked configuration of a composed node, before anything heavy is loaded."""
+    from omegaconf import OmegaConf
+
+    from ponder.config.checker import check
+
+    if node.model.name and node.model.kind == "transformer":
+        _of_its_shape(node)
+    if node.action in ("evaluate", *OF_A_PROMPT) and node.model.name:
+        node = _with_checkpoint(node)
+    config: Any = OmegaConf.to_object(node)
+    check(config)
+    return config
+
+
+def _typed() -> list[str]:
+    """The keys that were typed."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return [word.partition("=")[0].lstrip("+~") for word in HydraConfig.get().overrides.task]
+
+
+def _of_its_shape(node: Any) -> None:
+    """Raise `UserError` for a shape that was typed beside a checkpoint of another one."""
+    try:
+        saved = json.loads((Path(node.model.name) / "config.json").read_text())
+        shape = {key: saved.get(name) for key, name in SHAPE.items()}
+    except (OSError, ValueError, AttributeError):
+        return  # what is wrong there is told later
+    typed = _typed()
+    for key, found in shape.items():
+        asked = node.model[key]
+        if {"model", f"model.{key}"} & {*typed} and found not in (None, asked):
+            raise UserError(f"model.{key}={asked}: found model.name={node.model.name}, where it "
+                            f"is {found}; legal: that, or no word about it")
+
+
+def _with_checkpoint(node: Any) -> Any:
+    """What the checkpoint was trained with, under what was typed.
+
+    Raises `UserError` for variants that are not the checkpoint's: its networks know no others. But
+    a model of text speaks without its thoughts too (think=false).
+    """
+    from omegaconf import OmegaConf
+
+    from ponder.config.spine import variants
+
+    merged = _of_checkpoint(Path(node.model.name) / "ponder.json")
+    if merged is None:
+        return foreign(node) if node.action in OF_A_PROMPT else node
+    typed = _typed()
+    if {"task", "experiment"} & set(typed) and node.task.name != merged.task.name:
+        merged.task = node.task
+    merged.prompt = written(node, "prompt")
+    for key in (*OF_THIS_CALL, *(key for key in typed if key == "seed" or "." in key)):
+        if not key.startswith("hydra."):
+            OmegaConf.update(merged, key, OmegaConf.select(node, key))
+    of_text = node.action in OF_A_PROMPT and merged.task.name in ("text", "corpus")
+    if "variant" in typed and of_text and not variants(node):
+        merged.thinker.tokens = 0
+    elif "variant" in typed and variants(node) != variants(merged):
+        raise UserError(f"variant=[{','.join(variants(node))}]: found a checkpoint trained "
+                        f"otherwise; legal: [{','.join(variants(merged))}], or no word about it")
+    return merged
+
+
+def _of_checkpoint(path: Path) -> Any:
+    """The configuration in a checkpoint's ponder.json; None for a directory from elsewhere."""
+    from ponder.config.spine import SCHEMAS, restored
+
+    if not path.is_file():
+        return None
+    try:
+        saved = json.loads(path.read_text())["config"]
+        for key, default in vars(SCHEMAS["task"][saved["task"]["name"]]()).items():
+            if str(default).startswith(("${ponder.", "${.")):  # computed: follows what is typed
+                saved["task"].pop(key, None)
+        return restored(saved)
+    except Exception as error:
+        reason = brief(error)
+        raise UserError(f"{path}: cannot be read ({reason}); legal: the ponder.json of a "
+                        "checkpoint of this version") from None

@@ -1,0 +1,136 @@
+"""The words of the configuration: every key, its type, its default and what it means.
+
+Nothing in this package imports torch: `--help` and `--cfg job` answer before anything heavy is
+loaded. Each default lives here once; the YAML files under `conf/` name choices and differences.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ponder.config.generation import GenerateConfig
+from ponder.config.option import option
+from ponder.config.players import AnswererConfig, HfConfig, ModelConfig, ThinkerConfig
+from ponder.config.rollouts import SamplerConfig, SearchConfig
+from ponder.config.running import LoggerConfig, SweepConfig, TrainerConfig
+from ponder.config.strategies import Dpo, Exact, Grpo, Ppo, Reinforce, Sft, Star
+from ponder.config.study import StudyConfig
+from ponder.config.tasks import AdditionTask, AddTask, MmluTask, QaTask, gold_length
+from ponder.config.texts import TEXT_REWARDS, CorpusTask, TextTask
+
+CONF = Path(__file__).resolve().parents[3] / "conf"
+WORDS = "words.json"  # in a run directory: the words that run was begun with
+BEGUN = ".hydra/begun"  # of a run: what Hydra made of them, when it was begun or gone on with
+WANDB_ID = "wandb_id"  # in a run directory: under which wandb knows the run
+VARIANTS = ("think", "fixed", "blind", "super", "clean", "search")
+REWARDS = ("log_likelihood", "probability", "exact_match", "gold_thought", "gold_tokens", "softmax",
+           "gain", "reference", "variance", "repetition", "length", "interim", *TEXT_REWARDS)
+
+
+# the groups with more than one schema, and the key that says which
+GROUPS = (("task", "name"), ("model", "kind"), ("rollout", "kind"), ("strategy", "name"))
+# keys that say what is done, where it goes and how it is called, and nothing of a result
+OF_THE_CALL = ("action", "run_type", "out", "runs", "step", "logger", "resume", "sweep", "prompt",
+               "generate")
+OF_A_PROMPT = ("generate", "chat")  # actions that need a model and no task
+
+
+@dataclass
+class Config:
+    """The spine: one node per group of `conf/`."""
+
+    action: str = option("train", "what to do", legal=("train", "evaluate", "problems",
+                                                         "export", "compare", "sweep",
+                                                         *OF_A_PROMPT))
+    seed: int = option(0, "of weights, questions and samples")
+    run_type: str = option("train", "first part of the name of the run directory")
+    resume: str = option("auto", "go on with the run that is in the run directory, or begin anew; "
+                         "on the command line also a run directory, which is then gone on with "
+                         "as it was begun", legal=("auto", "never"))
+    out: str | None = option(None, "problems, export, compare and generate: file to write (.csv, "
+                             ".jsonl, .parquet; compare also .md, .html)")
+    prompt: str | None = option(None, "action=generate: the text that model.name goes on from, as "
+                                "it is typed")
+    generate: GenerateConfig = field(default_factory=GenerateConfig)
+    runs: Any = option(["star_runs"], "action=compare: directories or globs; every run in them, "
+                       "at any depth, is compared")
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+    step: int = option(0, "action=evaluate: the step that its numbers are logged at", low=0)
+    task: Any = option(None, "what is learnt")
+    model: Any = option(None, "the network")
+    thinker: ThinkerConfig = field(default_factory=ThinkerConfig)
+    answerer: AnswererConfig = field(default_factory=AnswererConfig)
+    rollout: Any = option(None, "how thoughts are made")
+    reward: dict[str, float] = option({}, "weight of each reward that counts")
+    strategy: Any = option(None, "how thoughts are learnt")
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+
+
+def variants(config: Config) -> list[str]:
+    """The variant flags that are in force, read back from the values they patch."""
+    on = {
+        "think": config.thinker.tokens > 0,
+        "fixed": config.thinker.tokens > 0 and not config.thinker.stops,
+        "blind": "question" not in config.answerer.sees,
+        "super": config.answerer.learns_from == "gold",
+        "clean": "gold_thought" in config.reward,
+        "search": config.rollout.kind == "search",
+    }
+    return [flag for flag in VARIANTS if on[flag]]
+
+
+def writes(config: Config) -> str:
+    """What thoughts are made of: thoughts, text or both."""
+    told = config.thinker.writes
+    return told if told != "auto" else "text" if config.task.name == "corpus" else "thoughts"
+
+
+SCHEMAS: dict[str, dict[str, type]] = {
+    "task": {"add": AddTask, "addition": AdditionTask, "qa": QaTask, "mmlu": MmluTask,
+             "text": TextTask, "corpus": CorpusTask},
+    "model": {"transformer": ModelConfig, "hf": HfConfig},
+    "rollout": {"sample": SamplerConfig, "search": SearchConfig},
+    "strategy": {"reinforce": Reinforce, "grpo": Grpo, "ppo": Ppo, "dpo": Dpo, "star": Star,
+                 "sft": Sft, "exact": Exact},
+    "trainer": {"trainer": TrainerConfig},
+    "logger": {"logger": LoggerConfig},
+}
+
+
+def register() -> None:
+    """Make the dataclasses known to Hydra as `<group>/schema/<name>`."""
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
+
+    store = ConfigStore.instance()
+    store.store(name="spine", node=Config)
+    for group, schemas in SCHEMAS.items():
+        for name, schema in schemas.items():
+            store.store(group=f"{group}/schema", name=name, node=schema)
+    store.store(group="hydra/sweeper/schema", name="optuna", node=StudyConfig)
+    OmegaConf.register_new_resolver("ponder.gold_length", gold_length, replace=True)
+
+
+def config_hash(config: Config) -> str:
+    """Hash of everything that can change a result: equal runs have equal hashes."""
+    content = {name: value for name, value in asdict(config).items()
+               if name not in OF_THE_CALL}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def restored(told: dict[str, Any]) -> Any:
+    """A configuration that was written down, as a node whose keys know their types again.
+
+    Raises whatever OmegaConf does, and KeyError, where it is not one of this version.
+    """
+    from omegaconf import OmegaConf
+
+    node = OmegaConf.structured(Config)
+    for group, name in GROUPS:
+        node[group] = OmegaConf.structured(SCHEMAS[group][told[group][name]])
+    return OmegaConf.merge(node, told)

@@ -1,0 +1,1 @@
+"""Records, mathematics, processes: what every room above uses."""

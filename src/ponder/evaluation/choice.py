@@ -1,0 +1,150 @@
+"""Evaluation of written thoughts: who answers right, with which thought, and what went wrong."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ponder.core.types import Problems, Rollouts
+from ponder.evaluation.question import NECESSITY, Evaluation
+from ponder.models.policies.choice import TextPolicy
+from ponder.rollouts.written import Written
+from ponder.tasks.choice.qa import Qa
+from ponder.tasks.choice.questions import LETTERS
+
+REPEATED = 3  # a text degenerates when its last `PERIOD` or fewer tokens came so many times
+PERIOD = 16
+
+
+@torch.no_grad()
+def evaluate_text(policy: TextPolicy, task: Qa, problems: Problems, source: Written,
+                  seed: int = 0) -> Evaluation:
+    """Written thoughts (k a question) and answers for every problem.
+
+    `accuracy` is that of the task's way of answering, over questions and samples; its standard
+    error is that of the mean over questions. The necessity table is as in `evaluate`, without
+    texts of random words; an answer that is read out of the text comes with it, so that then only
+    `dropped` (the likeliest letter without one) is left. Names and meanings: docs/metrics.md.
+    """
+    was_training = policy.training
+    policy.eval()
+    rollouts = source.collect(policy, problems, 0, torch.Generator().manual_seed(seed))
+    assert rollouts.answered is not None
+    right = rollouts.answered[:, 1].view(-1, rollouts.samples)
+    chosen = rollouts.answered[:, 2].long()
+    necessity = _necessity(policy, rollouts, float(right.mean()), seed)
+    metrics = {"accuracy": float(right.mean()), "accuracy_stderr": _stderr(right.mean(1)),
+               "chance": float((1 / problems.there.sum(1)).mean()),
+               **{f"necessity/{name}": value for name, value in necessity.items()},
+               **_of_groups(right, chosen, problems), **_of_texts(policy, rollouts, chosen),
+               **_of_parts(task, problems, right.mean(1)),
+               **_by_name(policy, rollouts, float(right.mean()))}
+    rows = rows_of(policy, task, rollouts, seed)
+    policy.train(was_training)
+    return Evaluation(metrics, necessity, rows)
+
+
+def _stderr(values: Tensor) -> float:
+    """Standard error of the mean of values (P,)."""
+    return float(values.std(correction=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
+
+
+def _necessity(policy: TextPolicy, rollouts: Rollouts, own: float, seed: int) -> dict[str, float]:
+    """Accuracy with the own thought, with that about another question, and with none."""
+    problems, thought, samples = rollouts.problems, rollouts.thought, rollouts.samples
+    end = torch.full_like(thought[:, :1], policy.vocabulary.end)  # which nobody sees
+    others = {"dropped": end.expand_as(thought)}
+    if policy.mode != "generated":
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(problems), generator=generator).to(thought.device)
+        others["shuffled"] = thought.view(-1, samples, thought.shape[1])[order].flatten(0, 1)
+    every = torch.stack([changed.unflatten(0, (-1, samples)) for changed in others.values()], 1)
+    with policy.answering("letter" if policy.mode == "generated" else policy.mode):
+        right = policy.answer(problems, every.flatten(0, 2), samples * len(others))[1].float()
+    right = right.view(-1, len(others), samples)
+    found = {name: float(right[:, i].mean()) for i, name in enumerate(others)}
+    return {name: {"own": own, **found}.get(name, float("nan")) for name in NECESSITY}
+
+
+def _of_groups(right: Tensor, chosen: Tensor, problems: Problems) -> dict[str, float]:
+    """pass@k, majority@k, and accuracy where a group has both right and wrong samples."""
+    samples = right.shape[1]
+    if samples == 1:
+        return {}
+    assert problems.label is not None
+    majority = []
+    for answers, gold in zip(chosen.view(-1, samples).tolist(), problems.label.tolist(),
+                             strict=True):
+        votes = Counter(answer for answer in answers if answer >= 0)
+        top = [answer for answer, count in votes.items() if count == max(votes.values())]
+        majority.append((gold in top) / len(top) if top else 0.0)
+    both = right.any(1) & ~right.all(1)
+    mixed = right[both]
+    return {f"pass@{samples}": float(right.any(1).float().mean()),
+            f"majority@{samples}": sum(majority) / len(majority),
+            "mixed/accuracy": float(mixed.mean()) if len(mixed) else float("nan"),
+            "mixed/questions": float(both.float().mean())}
+
+
+def degenerate(tokens: list[int]) -> bool:
+    """Whether a text ends in something that it has said `REPEATED` times on end."""
+    for period in range(1, PERIOD + 1):
+        tail = tokens[-period * REPEATED:]
+        if len(tail) == period * REPEATED >= 6 and tail == tail[-period:] * REPEATED:
+            return True
+    return False
+
+
+def _of_texts(policy: TextPolicy, rollouts: Rollouts, chosen: Tensor) -> dict[str, float]:
+    """Shares of texts without an answer, without an end, and that repeat themselves."""
+    lengths = rollouts.lengths
+    whole = rollouts.thought[:, :-1] == policy.vocabulary.end
+    rows = [row[:length] for row, length in zip(rollouts.thought.tolist(), lengths.tolist(),
+                                                strict=True)]
+    return {"thought/length": float(lengths.float().mean()),
+            "text/unparsable": float((chosen < 0).float().mean()),
+            "text/truncated": float((~whole.any(1)).float().mean()),
+            "text/degenerate": sum(map(degenerate, rows)) / max(len(rows), 1)}
+
+
+def _of_parts(task: Qa, problems: Problems, right: Tensor) -> dict[str, float]:
+    """Accuracy of every subject and of every language, where there is more than one."""
+    found = {}
+    for kind in ("subject", "language"):
+        groups: dict[str, list[float]] = defaultdict(list)
+        for question, value in zip(task.questions(problems), right.tolist(), strict=True):
+            groups[getattr(question, kind)].append(value)
+        if len(groups) > 1:
+            found |= {f"accuracy/{name or 'none'}": sum(values) / len(values)
+                      for name, values in sorted(groups.items())}
+    return found
+
+
+def _by_name(policy: TextPolicy, rollouts: Rollouts, own: float) -> dict[str, float]:
+    """The accuracy under the name of its way of answering; where the answer is read out of the
+    text, also that of the likeliest letter behind it.
+    """
+    if policy.mode != "generated":
+        return {f"{policy.mode}/accuracy": own}
+    with policy.answering("letter"):
+        right = policy.answer(rollouts.problems, rollouts.thought, rollouts.samples)[1]
+    return {"generated/accuracy": own, "letter/accuracy": float(right.float().mean())}
+
+
+def rows_of(policy: TextPolicy, task: Qa, rollouts: Rollouts, seed: int) -> list[dict[str, Any]]:
+    """A row of generated.csv for every thought: text, answer, and the tokens themselves."""
+    assert rollouts.answered is not None
+    text = policy.vocabulary.text
+    questions = [question for question in task.questions(rollouts.problems)
+                 for _ in range(rollouts.samples)]
+    columns = zip(questions, rollouts.thought.tolist(), rollouts.answered.tolist(),
+                  rollouts.logprobs.sum(1).tolist(), strict=True)
+    return [{"id": question.id, "subject": question.subject, "question": question.question,
+             "rationale": text(thought), "answer": LETTERS[int(answer)] if answer >= 0 else "",
+             "gold": LETTERS[question.answer], "correct": int(right), "reward": right,
+             "logprob": logprob, "seed": seed, "tokens": " ".join(
+                 str(token) for token in thought if token != rollouts.problems.pad)}
+            for question, thought, (_, right, answer), logprob in columns]

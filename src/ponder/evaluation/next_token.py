@@ -1,0 +1,115 @@
+"""Evaluation on held-out passages: how well is the next token foreseen, and does that need the
+thought?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ponder.core.math import GREEDY
+from ponder.core.types import Problems
+from ponder.evaluation.question import NECESSITY, Evaluation, replacements, thought_statistics
+from ponder.models.policies.next_token import Reader
+from ponder.models.policies.positions import PassageThinker
+from ponder.models.policies.text_next_token import TextReader
+from ponder.rollouts.positions import every_place, think_behind
+from ponder.rollouts.sampler import given
+
+SHOWN = 200  # passages of which the table has a row
+
+
+@torch.no_grad()
+def evaluate_reading(policy: Reader | TextReader, problems: Problems, bytes_per_token: float,
+                     seed: int = 0) -> Evaluation:
+    """val/loss in nats a token and its standard error over passages, bits per byte of text, and
+    accuracy: the share of places whose next token was the likeliest one.
+
+    A policy that thinks writes its likeliest thought behind every place; val/loss is then that with
+    thoughts, and the necessity table tells accuracies, `necessity_loss/...` losses.
+    """
+    was_training = policy.training
+    policy.eval()
+    thinks = isinstance(policy, PassageThinker)
+    found = _thinking(policy, problems, seed) if thinks else _plain(policy, problems)
+    policy.train(was_training)
+    loss, right, metrics, rows = found
+    own, nats = float(right.double().mean()), float(loss.double().mean())
+    passages = loss.double().mean(1)
+    spread = float(passages.std() / math.sqrt(len(passages))) if len(passages) > 1 else 0.0
+    metrics = {"accuracy": own, "accuracy_stderr": (own * (1 - own) / right.numel()) ** 0.5,
+               "val/loss": nats, "val/loss_stderr": spread,
+               "val/bits_per_byte": nats / math.log(2) / max(bytes_per_token, 1e-9), **metrics}
+    for row, value in zip(rows, passages.tolist(), strict=False):
+        row["loss"] = round(value, 4)
+    necessity = {name: metrics[f"necessity/{name}"] for name in NECESSITY} if thinks else {}
+    return Evaluation(metrics, necessity, rows)
+
+
+Found = tuple[Tensor, Tensor, dict[str, float], list[dict[str, Any]]]  # loss, right (P, T); ...
+
+
+def _plain(policy: Reader | TextReader, problems: Problems) -> Found:
+    loss, guess = policy.foresee(problems)
+    return loss, guess == problems.answer, {}, _rows(policy, problems, guess[:, -1], None)
+
+
+def _thinking(policy: PassageThinker, problems: Problems, seed: int) -> Found:
+    """With the likeliest thought behind every place, and with what may stand in its place."""
+    problems = replace(problems, places=every_place(policy, problems))
+    assert problems.places is not None
+    parts = [problems[part] for part in policy.in_parts(problems, problems.places.shape[1])]
+    written = [think_behind(policy, part, 1, GREEDY) for part in parts]
+    thought = torch.cat([part.thought for part in written])
+    rollouts = given(problems, thought, problems.places.shape[1])
+    generator = torch.Generator().manual_seed(seed)
+    thoughts = {"own": thought, **replacements(policy, rollouts, generator)}
+    found = {name: _first_tokens(policy, parts, changed) for name, changed in thoughts.items()}
+    metrics = {}
+    for name in NECESSITY:
+        metrics[f"necessity/{name}"] = float(found[name][1].double().mean())
+        metrics[f"necessity_loss/{name}"] = float(found[name][0].double().mean())
+    without = torch.cat([policy.surprise(part)[:, :problems.places.shape[1]] for part in parts])
+    metrics["val/loss_without"] = float(without.double().mean())
+    metrics["val/gain"] = float((without - found["own"][0]).double().mean())
+    flat = replace(rollouts, problems=replace(problems, answer=problems.answer[
+        :, :problems.places.shape[1]].reshape(-1, 1), places=None), samples=1)
+    metrics |= thought_statistics(policy, flat)
+    last = problems.places.shape[1] - 1
+    return (*found["own"][:2], metrics, _rows(policy, problems, found["own"][2][:, last],
+                                              thought.view(len(problems), last + 1, -1)[:, last]))
+
+
+def _first_tokens(policy: PassageThinker, parts: list[Problems], thought: Tensor,
+                  ) -> tuple[Tensor, Tensor, Tensor]:
+    """(loss, whether it was the likeliest, the likeliest), each (P, N), of the token behind the
+    thoughts (P N, K + 1)."""
+    found: list[tuple[Tensor, ...]] = []
+    start = 0
+    for part in parts:
+        assert part.places is not None
+        count = part.places.shape[1]
+        rows = thought[start:start + len(part) * count]
+        start += len(rows)
+        foreseen = policy.foresight(part, rows, count, *policy.read(part))[:, :, 0]
+        real = policy.targets(part)[:, :, 0]
+        guess = foreseen.argmax(-1)
+        found.append((-foreseen.gather(-1, real[..., None])[..., 0], guess == real, guess))
+    loss, right, guess = (torch.cat(values) for values in zip(*found, strict=True))
+    return loss, right, guess
+
+
+def _rows(policy: Reader | TextReader, problems: Problems, guess: Tensor,
+          thought: Tensor | None) -> list[dict[str, Any]]:
+    """A passage, the thought (P, K + 1) and the guess (P,) behind its last place."""
+    text, end = policy.vocabulary.text, problems.answer.shape[1]
+    last = end - 1 if problems.places is None else problems.places.shape[1] - 1
+    said = [""] * len(problems) if thought is None else [text(row) for row in thought.tolist()]
+    columns = zip(problems.question[:SHOWN, :last + 1].tolist(), said[:SHOWN],
+                  guess[:SHOWN].tolist(), problems.answer[:SHOWN, last].tolist(), strict=True)
+    return [{"id": number, "question": text(question), "thought": thought_text,
+             "answer": text([token]), "gold": text([gold]), "correct": int(token == gold)}
+            for number, (question, thought_text, token, gold) in enumerate(columns)]

@@ -1,0 +1,1 @@
+"""A checkpoint speaks: sampling, beams, conversation."""

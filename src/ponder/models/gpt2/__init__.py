@@ -1,0 +1,1 @@
+"""GPT-2 of our own: small and exact."""

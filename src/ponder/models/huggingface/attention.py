@@ -1,0 +1,214 @@
+"""Attention over segments: the rows behind a segment look at it in groups, so that what many rows
+have in common is read once. For every model of `transformers` that takes attention functions.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ponder.config.errors import UserError
+from ponder.core.lazy_imports import library
+from ponder.core.math import at_least_float32
+from ponder.models.huggingface.packing import packed, unpacked
+from ponder.models.huggingface.segments import Buffer, Segment
+
+NAME = "ponder_segments"
+
+
+class Reading:
+    """One pass of N rows (N, T): the segments before them, and themselves.
+
+    A segment of R rows is shared by N / R rows each, side by side. Where groups are uneven, places
+    (N,) says where in a full grid of R x `grid` rows each one stands. mask (N, T) is False on
+    padding; with a buffer T = 1, and what it holds is seen too. whole: there is no padding, which
+    the mask alone would say only after a look. upto (N,): of the first segment each row sees the
+    tokens up to this one alone. real (M,): the network is given these tokens of N x T, packed into
+    one row.
+
+    No dataclass: FSDP hands layers copies of these, and what they put into `own` would be lost.
+    """
+
+    def __init__(self, past: list[Segment], mask: Tensor, own: Segment | None = None,
+                 buffer: Buffer | None = None, seen: int = 0, places: Tensor | None = None,
+                 grid: int = 1, whole: bool = False, upto: Tensor | None = None,
+                 real: Tensor | None = None) -> None:
+        self.past, self.mask, self.own, self.buffer = past, mask, own, buffer
+        self.seen, self.places, self.grid, self.whole = seen, places, grid, whole
+        self.upto, self.real = upto, real
+        self.visible: Tensor | None = None
+
+    def side_by_side(self, states: Tensor) -> Tensor:
+        """(N, H, T, D) of packed states (1, H, M, D)."""
+        assert self.real is not None
+        return unpacked(states.transpose(1, 2), self.real, self.mask).transpose(1, 2)
+
+    def sees(self, query: Tensor) -> Tensor:
+        """(N, 1, T, S): which tokens, of the segments and its own, each token sees; made once for
+        all layers that share these.
+        """
+        if self.visible is None:
+            before = [_hidden(number, query, self).expand(-1, -1, query.shape[2], -1)
+                      for number in range(len(self.past))]
+            self.visible = ~torch.cat([*before, _later(self.mask)], -1)
+        return self.visible
+
+    def must_fit(self, window: int) -> None:
+        """Raise `UserError` where more tokens are seen than a window holds."""
+        own = self.mask.shape[1] if self.buffer is None else self.seen
+        width = own + sum(segment.mask.shape[1] for segment in self.past)
+        if width > window:
+            raise UserError(f"model.name: found a text of {width} tokens, where the model sees the "
+                            f"last {window} in some of its layers; legal: at most {window} tokens, "
+                            "or a model without sliding windows")
+
+
+def attend(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor,
+           attention_mask: Tensor | None, scaling: float | None = None, dropout: float = 0.0,
+           reading: Reading | None = None, softcap: float | None = None,
+           sliding_window: int | None = None, s_aux: Tensor | None = None,
+           **options: object) -> tuple[Tensor, None]:
+    """An attention function for `transformers`: query (N, H, T, D) -> (N, T, H, D), or packed.
+
+    softcap bounds scores (Gemma 2); s_aux (H,) is a score that no token has (GPT-OSS). Raises
+    `UserError` where a token would see beyond its sliding window, which is not cut off here.
+    """
+    assert reading is not None, "only called by models of ponder"
+    if sliding_window is not None:
+        reading.must_fit(sliding_window)
+    key = key.to(value.dtype)  # rotated in single precision; it is kept as it will be multiplied
+    if reading.real is not None:
+        query, key, value = map(reading.side_by_side, (query, key, value))
+    layer: int = module.layer_idx  # type: ignore[assignment]
+    if reading.own is not None:
+        reading.own.kv[layer] = key, value
+    dropout = dropout if module.training else 0.0
+    plain = reading.buffer is None and reading.places is None and softcap is None and s_aux is None
+    if plain and (not reading.past or _is_long(query, key)):
+        found = _beside(layer, query, key, value, dropout, reading, scaling)
+    else:
+        query = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+        found = _behind(layer, query, key, value, dropout, reading, softcap, s_aux)
+    found = found.transpose(1, 2)
+    return found if reading.real is None else packed(found, reading.real), None
+
+
+def _is_long(query: Tensor, key: Tensor) -> bool:
+    """Whether rows are so long that their scores with a token that they share are more numbers than
+    its keys and values, which `_beside` copies for each row.
+    """
+    return query.shape[1] * query.shape[2] >= 2 * key.shape[1] * key.shape[3]
+
+
+def _beside(layer: int, query: Tensor, key: Tensor, value: Tensor, dropout: float,
+            reading: Reading, scaling: float | None) -> Tensor:
+    """`_behind` by PyTorch's attention, which keeps no scores: every row gets keys and values of
+    its own of what it shares.
+    """
+    query = query.to(value.dtype)
+    if reading.past:
+        pairs = [*(segment.kv[layer] for segment in reading.past), (key, value)]
+        key, value = (torch.cat([_for_rows(x, len(query)) for x in held], 2)
+                      for held in zip(*pairs, strict=True))
+    seen = None if reading.whole and not reading.past else reading.sees(query)
+    grouped = seen is None or query.device.type != "cuda"  # no kernel there has groups and a mask
+    if not grouped:
+        key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], 1) for x in (key, value))
+    return torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, seen, dropout, seen is None, scale=scaling, enable_gqa=grouped)
+
+
+def _for_rows(held: Tensor, rows: int) -> Tensor:
+    """What R groups hold, for each of their rows."""
+    each = rows // len(held)
+    return held[:, None].expand(-1, each, *held.shape[1:]).flatten(0, 1)
+
+
+def _behind(layer: int, query: Tensor, key: Tensor, value: Tensor, dropout: float,
+            reading: Reading, softcap: float | None, s_aux: Tensor | None) -> Tensor:
+    """(N, H, T, D): what scaled queries find in the segments before them and in their own row."""
+    pairs = [segment.kv[layer] for segment in reading.past]
+    scores = [_capped(_spread(query, keys, reading), softcap).masked_fill(
+        _hidden(number, query, reading), -torch.inf)
+        for number, (keys, _) in enumerate(pairs)]
+    if reading.buffer is None:
+        hidden = _later(reading.mask)
+    else:
+        key, value = (x[:, :, :reading.seen] for x in reading.buffer.write(layer, key, value))
+        after = torch.arange(reading.seen, device=key.device) > reading.buffer.at[:, None]
+        hidden = after[:, None, None]
+    own_scores = _capped(_products(query, key), softcap).masked_fill(hidden, -torch.inf)
+    weight = _weights([*scores, own_scores], s_aux).to(value.dtype)
+    weight = torch.nn.functional.dropout(weight, dropout, dropout > 0)
+    shares = weight.split([x.shape[-1] for x in (*scores, own_scores)], -1)
+    found = _mixture(shares[-1], value)
+    for share, (_, values) in zip(shares, pairs, strict=False):
+        found = found + _spread(share, values, reading, mix=True)
+    return found
+
+
+def _capped(scores: Tensor, cap: float | None) -> Tensor:
+    return scores if cap is None else cap * (scores / cap).tanh()
+
+
+def _weights(scores: list[Tensor], nobody: Tensor | None) -> Tensor:
+    """(N, H, T, S): one softmax over all scores; what goes to nobody (H,) is lost."""
+    if nobody is None:
+        return at_least_float32(torch.cat(scores, -1)).softmax(-1)
+    lost = nobody[:, None, None].to(scores[0]).expand(*scores[0].shape[:3], 1)
+    return at_least_float32(torch.cat([*scores, lost], -1)).softmax(-1)[..., :-1]
+
+
+def _products(query: Tensor, key: Tensor) -> Tensor:
+    """(N, H, T, S): scores of queries (N, H, T, D) with keys (N, heads, S, D), H a multiple."""
+    heads = key.shape[1]
+    grouped = query.unflatten(1, (heads, -1)).flatten(2, 3) @ key.transpose(2, 3)
+    return grouped.unflatten(2, (-1, query.shape[2])).flatten(1, 2)
+
+
+def _mixture(weight: Tensor, value: Tensor) -> Tensor:
+    """(N, H, T, D): values (N, heads, S, D) mixed by weights (N, H, T, S)."""
+    heads = value.shape[1]
+    grouped = weight.unflatten(1, (heads, -1)).flatten(2, 3) @ value
+    return grouped.unflatten(2, (-1, weight.shape[2])).flatten(1, 2)
+
+
+def _spread(rows: Tensor, held: Tensor, reading: Reading, mix: bool = False) -> Tensor:
+    """`_products` or `_mixture` of rows (N, H, T, ...) with what R groups hold: each group as one.
+
+    (N, H, T, x) -> (R, H, G T, x), so that what is held is read once for its G rows.
+    """
+    held_rows, count = len(held), len(rows)
+    if reading.places is not None:
+        full = rows.new_zeros(held_rows * reading.grid, *rows.shape[1:])
+        rows = full.index_copy(0, reading.places, rows)
+    grouped = rows.unflatten(0, (held_rows, -1)).transpose(1, 2)
+    found = (_mixture if mix else _products)(grouped.flatten(2, 3), held)
+    found = found.unflatten(2, grouped.shape[2:4]).transpose(1, 2).flatten(0, 1)
+    return found if len(found) == count and reading.places is None else found[reading.places]
+
+
+def _hidden(number: int, query: Tensor, reading: Reading) -> Tensor:
+    """(N, 1, 1, S): True where a segment hides a token from the rows behind it."""
+    mask = reading.past[number].mask
+    rows = mask.repeat_interleave(
+        reading.grid if reading.places is not None else len(query) // len(mask), 0)
+    rows = rows if reading.places is None else rows[reading.places]
+    if number == 0 and reading.upto is not None:
+        rows = rows & (torch.arange(rows.shape[1], device=rows.device) <= reading.upto[:, None])
+    return ~rows[:, None, None]
+
+
+def _later(mask: Tensor) -> Tensor:
+    """(N, 1, T, T): True on padding and on tokens still to come; each token sees itself."""
+    width = mask.shape[1]
+    causal = torch.ones(width, width, dtype=torch.bool, device=mask.device).tril()
+    own = torch.eye(width, dtype=torch.bool, device=mask.device)
+    return ~((causal & mask[:, None]) | own)[:, None]
+
+
+def register() -> None:
+    """Make `attend` known to transformers under NAME."""
+    library().AttentionInterface.register(NAME, attend)
+    library("transformers.masking_utils").AttentionMaskInterface.register(
+        NAME, lambda *words, **more: None)

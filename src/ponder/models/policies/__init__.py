@@ -1,0 +1,1 @@
+"""One policy for each way of answering."""

@@ -1,0 +1,140 @@
+"""A policy whose thoughts are text: a language model that writes rationales and answers questions.
+
+Thought and bridge are read once for the options of an answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ponder.core.types import Problems, Rollouts
+from ponder.models.huggingface.model import TextModel
+from ponder.models.huggingface.segments import Segment
+from ponder.models.policies.question import Rules
+from ponder.models.policies.thinker import TextThinker, at_once
+from ponder.models.value_head import Critic
+from ponder.tasks.choice.answers import parse
+from ponder.tasks.choice.questions import LETTERS
+from ponder.tokenizers.vocabulary import TextVocabulary
+
+
+class TextPolicy(TextThinker):
+    """Thinker and answerer are one language model. `answer` says how a question is answered:
+    generated (a letter in the text), letter or cloze (the likeliest option after the thought).
+    """
+
+    def __init__(self, net: TextModel, vocabulary: TextVocabulary, rules: Rules, answer: str,
+                 critic: Critic | None = None, reference: TextModel | None = None,
+                 leashed: bool = False) -> None:
+        super().__init__(net, vocabulary, rules, critic, reference, leashed)
+        self.mode = answer
+
+    @contextlib.contextmanager
+    def answering(self, mode: str) -> Iterator[None]:
+        """Questions are answered in another way for a while."""
+        before, self.mode = self.mode, mode
+        try:
+            yield
+        finally:
+            self.mode = before
+
+    def answer(self, problems: Problems, thought: Tensor, samples: int = 1,  # type: ignore[override]
+               net: TextModel | None = None, ragged: bool | None = None) -> tuple[Tensor, Tensor]:
+        """(log p(answer | question, thought) (B,) in nats, whether the answer is right (B,)).
+
+        A generated answer is in the thought, and has no likelihood of its own: 0.
+        """
+        logprob, right, _ = self.judge_thoughts(problems, thought, samples).unbind(1)
+        return logprob, right > 0
+
+    def judge_thoughts(self, problems: Problems, thought: Tensor, samples: int) -> Tensor:
+        """(B, 3): what `answer` gives, and the option that is answered; -1 where none is."""
+        assert problems.label is not None
+        label = problems.label.repeat_interleave(samples)
+        if self.mode == "generated":
+            choice = self.read_letters(problems, thought, samples)
+            logprob = torch.zeros(len(thought), device=thought.device)
+        else:
+            total, score = self.options(problems, thought, samples)
+            choice, logprob = score.argmax(1), total.gather(1, label[:, None])[:, 0]
+        return torch.stack([logprob, (choice == label).to(logprob), choice.to(logprob)], 1)
+
+    def read_letters(self, problems: Problems, thought: Tensor, samples: int) -> Tensor:
+        """(B,): the option whose letter a text gives as its answer; -1 where it gives none."""
+        counts = problems.there.sum(1).repeat_interleave(samples)
+        letters = [parse(self.vocabulary.text(tokens), LETTERS[:count]).letter
+                   for tokens, count in zip(thought.tolist(), counts.tolist(), strict=True)]
+        return torch.tensor([-1 if letter is None else LETTERS.index(letter)
+                             for letter in letters], device=thought.device)
+
+    @torch.no_grad()
+    def options(self, problems: Problems, thought: Tensor, samples: int = 1,
+                ) -> tuple[Tensor, Tensor]:
+        """(log p (B, C) of each option's text after the thought, the same per byte of text for
+        cloze); -inf where a question has no such option."""
+        assert problems.options is not None
+        count, length = problems.options.shape[1:]
+        order = (problems.question != problems.pad).sum(1).argsort()  # alike lengths, few gaps
+        width = problems.question.shape[1] + samples * (thought.shape[1] + count * length)
+        parts = [order[part] for part in at_once(len(problems), width, thought.device)]
+        found = self._in_turn("judging", parts, len(thought), lambda part: self._options(
+            problems[part], _rows(thought, part, samples), samples))
+        total = _rows(found, order.argsort(), samples)
+        total = total.masked_fill(~problems.there.repeat_interleave(samples, 0), -torch.inf)
+        if self.mode != "cloze":
+            return total, total
+        sizes = self.vocabulary.sizes.to(thought.device)[problems.options]
+        sizes = sizes.sum(2).clamp_min(1)
+        return total, total / sizes.repeat_interleave(samples, 0)
+
+    def _options(self, problems: Problems, thought: Tensor, samples: int) -> Tensor:
+        """(B, C): log p of every option."""
+        assert problems.options is not None
+        options = problems.options.repeat_interleave(samples, 0)
+        return self._likelihood(problems, thought, samples, options.flatten(0, 1)).view(
+            options.shape[:2])
+
+    def _likelihood(self, problems: Problems, thought: Tensor, samples: int, text: Tensor,
+                    ) -> Tensor:
+        """(N,): log p of texts (N, A) behind question, thought and bridge; N a multiple of B."""
+        assert problems.bridge is not None
+        net, real = self.net, text != problems.pad
+        bridge = problems.bridge.repeat_interleave(samples, 0)
+        row = torch.cat([thought, bridge], 1)
+        mask = torch.cat([(thought != problems.pad) & (thought != self.vocabulary.end),
+                          bridge != problems.pad], 1)
+        past: list[Segment] = []
+        if not self.rules.sees_thought:
+            mask[:, :thought.shape[1]] = False
+        start = None
+        if self.rules.sees_question:
+            start, segment = net.read(problems.question, problems.mask)
+            past.append(segment)
+        before, segment = net.read(row, mask, past)
+        last = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1)
+        if start is not None:  # where neither thought nor bridge says anything
+            before = torch.cat([start[:, -1:].repeat_interleave(samples, 0), before], 1)
+        else:
+            last = (last - 1).clamp_min(0)
+        states = before[torch.arange(len(row), device=row.device), last][:, None]
+        states = states.repeat_interleave(len(text) // len(row), 0)
+        width = max(int(real.sum(1).max()), 1)
+        if width > 1:
+            rest, _ = net.read(text[:, :width - 1], real[:, :width - 1], [*past, segment],
+                               keep=False)
+            states = torch.cat([states, rest], 1)
+        return self._of_text(text[:, :width], states)
+
+    def asked(self, rollouts: Rollouts) -> Tensor | None:
+        """(B, A): the gold answers; None where they are in the thought."""
+        return None if self.mode == "generated" else rollouts.problems.answer.repeat_interleave(
+            rollouts.samples, 0)
+
+
+def _rows(thought: Tensor, part: Tensor, samples: int) -> Tensor:
+    """Those of the rows (B, ...) that belong to some problems."""
+    return thought.unflatten(0, (-1, samples))[part].flatten(0, 1)

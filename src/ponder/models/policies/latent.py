@@ -1,0 +1,142 @@
+r"""Thoughts that gradients flow through: from the answer, by way of the thought, to the question.
+
+A thought is unrolled: the state h_k before decision k says something, which the thinker hears as
+its next input, and the answerer as part of what it reads.
+
+.. math:: h_{k+1} = f(\mathrm{question}, x_1, \ldots, x_k), \quad
+   x_k = \mathrm{hear}(\mathrm{say}(h_k))
+
+Both kinds have as many thoughts as `rules` allows, always: a length has no gradient, and Coconut's
+thoughts were as good at a constant length as with a learnt end. Rollouts hold a token where one is
+given and padding where the thinker is to say something, then end-of-thought. Given tokens are read
+instead of what the thinker says, and scored as in any thought: a curriculum begins with gold tokens
+and takes them away one by one, from the front.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ponder.core.math import Sampling, at_least_float32, distribution, straight_through
+from ponder.core.types import Problems, Rollouts, Scores
+from ponder.models.gpt2.model import Transformer, repeat_past
+from ponder.models.gpt2.prefix import widened
+from ponder.models.policies.question import Policy
+
+
+class Flowing(Policy):
+    """A policy whose score of an answer has a gradient through the thought."""
+
+    @property
+    def noise_width(self) -> int:
+        """How many uniform numbers decide what is said at a place; 0: nothing is drawn."""
+        return 0
+
+    def say(self, state: Tensor, noise: Tensor, sampling: Sampling) -> Tensor:
+        """What a state (B, D) says: (B, W)."""
+        raise NotImplementedError
+
+    def hear(self, net: Transformer, said: Tensor) -> Tensor:
+        """Input embeddings (..., D) of a network for what was said (..., W)."""
+        raise NotImplementedError
+
+    def words(self, said: Tensor) -> Tensor:
+        """What was said (..., W) as tokens (...); padding where it is none."""
+        raise NotImplementedError
+
+    def unroll(self, rollouts: Rollouts, sampling: Sampling) -> tuple[Tensor, Tensor]:
+        """(states (B, K, D) before each decision, what each says (B, K, W)).
+
+        The question is computed once for its samples, and no column twice.
+        """
+        net, problems, samples = self.thinker, rollouts.problems, rollouts.samples
+        noise = rollouts.noise
+        assert noise is not None
+        state, past = net(problems.question, mask=problems.mask, last=1)
+        state, past = state.repeat_interleave(samples, 0), repeat_past(past, samples)
+        states, said = [], []
+        for place in range(self.rules.tokens):
+            if place:
+                heard = self._heard(net, said[-1], rollouts.thought[:, place - 1])
+                mask = widened(problems.mask, place, samples)
+                state, past = net(heard[:, None], past, mask)
+            states.append(state[:, 0])
+            said.append(self.say(state[:, 0], noise[:, place], sampling))
+        return torch.stack(states, 1), torch.stack(said, 1)
+
+    def _heard(self, net: Transformer, said: Tensor, given: Tensor) -> Tensor:
+        """Input embeddings (..., D) of given tokens (...), and of what was said where none is."""
+        there = (given != self.vocabulary.pad)[..., None]
+        return torch.where(there, net.wte(given), self.hear(net, said))
+
+    def score(self, rollouts: Rollouts, sampling: Sampling,
+              answer_thought: Tensor | None = None) -> Scores:
+        """Log-probabilities are those of tokens, given or said; the answer's has the gradient."""
+        assert answer_thought is None, "the configuration check lets no such run begin"
+        states, said = self.unroll(rollouts, sampling)
+        given = rollouts.thought[:, :-1]
+        token = given.where(given != self.vocabulary.pad, self.words(said))
+        written = replace(rollouts, thought=torch.cat([token, rollouts.thought[:, -1:]], 1))
+        logits = self.thinker.logits(states, self.allowed)
+        heard = self._heard(self.answerer, said, given)
+        answer, _ = self.answer(rollouts.problems, heard, rollouts.samples)
+        return Scores(*self._as_written(written, replace(sampling, temperature=1.0), logits),
+                      answer)
+
+    def answer_logits(self, problems: Problems, thought: Tensor, samples: int,
+                      net: Transformer | None = None, ragged: bool | None = None) -> Tensor:
+        """As of any policy; thoughts may also be the answerer's input embeddings (B, K, D), to
+        which end-of-thought is added.
+        """
+        if not thought.is_floating_point():
+            return super().answer_logits(problems, thought, samples, net, ragged)
+        net = net or self.answerer
+        answer = problems.answer[:, :-1].repeat_interleave(samples, 0)
+        end = answer.new_full((len(thought), 1), self.vocabulary.end)
+        row = torch.cat([thought, net.embed(torch.cat([end, answer], 1))], 1)
+        hidden = self._context(net, problems, row, samples, problems.answer.shape[1])
+        return at_least_float32(net.logits(hidden, slice(0, self.vocabulary.end)))
+
+
+class Continuous(Flowing):
+    """The last hidden state is itself the thought, and the next input (Hao et al. 2024, "Training
+    Large Language Models to Reason in a Continuous Latent Space": Coconut).
+
+    Left out: several continuous thoughts in the place of one gold token, a new optimizer at every
+    stage.
+    """
+
+    def say(self, state: Tensor, noise: Tensor, sampling: Sampling) -> Tensor:
+        return state
+
+    def hear(self, net: Transformer, said: Tensor) -> Tensor:
+        return said
+
+    def words(self, said: Tensor) -> Tensor:
+        return said.new_full(said.shape[:-1], self.vocabulary.pad, dtype=torch.long)
+
+
+class Gumbel(Flowing):
+    """Tokens drawn by Gumbel-softmax with straight-through gradients (Jang et al. 2017, Maddison et
+    al. 2017). The temperature is that of the gradient alone: tokens are drawn at 1.
+    """
+
+    @property
+    def noise_width(self) -> int:
+        """V: each draw takes a number for every token."""
+        return self.allowed.stop - self.allowed.start
+
+    def say(self, state: Tensor, noise: Tensor, sampling: Sampling) -> Tensor:
+        """Weights (B, V) of the tokens a thinker may choose from: 1 for one of them."""
+        logits = at_least_float32(self.thinker.logits(state, self.allowed))
+        logprobs = distribution(logits, replace(sampling, temperature=1.0))
+        return straight_through(logprobs, noise, sampling.temperature)
+
+    def hear(self, net: Transformer, said: Tensor) -> Tensor:
+        return said @ net.wte.weight[self.allowed]
+
+    def words(self, said: Tensor) -> Tensor:
+        return said.argmax(-1) + self.allowed.start

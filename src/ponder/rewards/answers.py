@@ -1,0 +1,208 @@
+"""Rewards: each a function of judged rollouts that gives one number a row.
+
+A new reward is one function here, decorated with `@reward`, and one file in `conf/reward/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ponder.config.texts import CorpusTask
+from ponder.core.processes import several, share, together
+from ponder.core.types import Rollouts
+from ponder.models.policies.question import Policy
+from ponder.rewards.continuations import WRITTEN
+
+
+@dataclass
+class Judged:
+    """Rollouts and what the judge says of them, computed when a reward first asks.
+
+    Rows are B = P * G, groups side by side. reference is a policy that answers without thoughts;
+    task says what counts in a text, where one is written.
+    """
+
+    policy: Policy
+    rollouts: Rollouts
+    reference: Policy | None = None
+    task: CorpusTask | None = None
+
+    @cached_property
+    def _own(self) -> tuple[Tensor, Tensor]:
+        r = self.rollouts
+        if r.answered is not None:
+            return r.answered[:, 0], r.answered[:, 1] > 0
+        if not several():
+            return self.policy.answer(r.problems, r.thought, r.samples, self.policy.judge)
+        return self._shared()
+
+    def _shared(self) -> tuple[Tensor, Tensor]:
+        """The same, of which each process computes its share."""
+        r, part = self.rollouts, share(len(self.rollouts.problems))
+        found = torch.zeros(len(r), 2, dtype=torch.float64, device=r.thought.device)
+        rows = slice(part.start * r.samples, part.stop * r.samples)
+        if part:
+            logprob, right = self.policy.answer(r.problems[slice(part.start, part.stop)],
+                                                r.thought[rows], r.samples, self.policy.judge)
+            found[rows] = torch.stack([logprob.double(), right.double()], 1)
+        found = together(found)
+        return found[:, 0].to(r.logprobs.dtype), found[:, 1] > 0
+
+    @property
+    def logprob(self) -> Tensor:
+        """(B,): log p(answer | thought), in nats."""
+        return self._own[0]
+
+    @property
+    def right(self) -> Tensor:
+        """(B,): whether the greedy answer is right."""
+        return self._own[1]
+
+    @property
+    def grouped(self) -> Tensor:
+        """(P, G): the log-probabilities by group."""
+        return self.logprob.view(-1, self.rollouts.group)
+
+    def unthinking(self, policy: Policy) -> Tensor:
+        """(B,): log p(answer) by a policy whose thought is empty."""
+        return policy.unthinking(self.rollouts)
+
+    @property
+    def gold(self) -> Tensor:
+        """(B, K + 1): the gold thought of each row, padded to the width of the thoughts."""
+        problems, width = self.rollouts.problems, self.rollouts.thought.shape[1]
+        assert problems.thought is not None, "the configuration check lets no such run begin"
+        gold = problems.thought[:, :width]
+        gold = torch.nn.functional.pad(gold, (0, width - gold.shape[1]), value=problems.pad)
+        return gold.repeat_interleave(self.rollouts.samples, 0)
+
+
+ROWS_AT_ONCE = 16_384  # answers to parts of thoughts that are judged in one go
+REWARDS: dict[str, Callable[[Judged], Tensor]] = {**WRITTEN}
+
+
+def reward(function: Callable[[Judged], Tensor]) -> Callable[[Judged], Tensor]:
+    REWARDS[function.__name__] = function
+    return function
+
+
+@reward
+def log_likelihood(judged: Judged) -> Tensor:
+    """log p(answer | thought), in nats."""
+    return judged.logprob
+
+
+@reward
+def probability(judged: Judged) -> Tensor:
+    """p(answer | thought)."""
+    return judged.logprob.exp()
+
+
+@reward
+def exact_match(judged: Judged) -> Tensor:
+    """1 where the greedy answer is right."""
+    return judged.right.float()
+
+
+@reward
+def gold_thought(judged: Judged) -> Tensor:
+    """1 where the whole thought is the gold one."""
+    return (judged.rollouts.thought == judged.gold).all(1).float()
+
+
+@reward
+def gold_tokens(judged: Judged) -> Tensor:
+    """Share of the thought's tokens that are the gold ones, place by place."""
+    own, gold = judged.rollouts.thought[:, :-1], judged.gold[:, :-1]
+    real = own != judged.rollouts.problems.pad
+    return ((own == gold) & real).sum(1) / real.sum(1).clamp_min(1)
+
+
+@reward
+def softmax(judged: Judged) -> Tensor:
+    """Softmax over the group of log p(answer | thought): what a right thought among wrong earns.
+
+    Needs an answerer that knows the language; then it is close to `gold_thought`.
+    """
+    return judged.grouped.softmax(1).flatten()
+
+
+@reward
+def gain(judged: Judged) -> Tensor:
+    """log p(answer | thought) - log p(answer | no thought): easy answers do not pay."""
+    return judged.logprob - judged.unthinking(judged.policy)
+
+
+@reward
+def reference(judged: Judged) -> Tensor:
+    """log p(answer | thought) - log p_ref(answer | question): easy answers do not pay."""
+    assert judged.reference is not None, "the configuration check lets no such run begin"
+    return judged.logprob - judged.unthinking(judged.reference)
+
+
+@reward
+def variance(judged: Judged) -> Tensor:
+    """(p_i - mean_group p)^2, p the probability of the answer: rewards thoughts that matter."""
+    p = judged.grouped.exp()
+    return (p - p.mean(1, keepdim=True)).square().flatten()
+
+
+@reward
+def repetition(judged: Judged) -> Tensor:
+    """Share of a thought's tokens that repeat the one before."""
+    return judged.rollouts.repeats.sum(1) / judged.rollouts.lengths.clamp_min(1)
+
+
+@reward
+def length(judged: Judged) -> Tensor:
+    """Thought length as a share of the longest allowed."""
+    return judged.rollouts.lengths / max(judged.rollouts.thought.shape[1] - 1, 1)
+
+
+@reward
+def interim(judged: Judged) -> Tensor:
+    """(B, K): what each token adds to log p(answer), if the thought ended after it."""
+    width = judged.rollouts.thought.shape[1]
+    at_once = max(1, ROWS_AT_ONCE // (judged.rollouts.samples * width))
+    column = torch.arange(width, device=judged.rollouts.thought.device)
+    worth = []
+    every = torch.arange(len(judged.rollouts.problems), device=column.device)
+    for problems in every.split(at_once):
+        r = judged.rollouts[problems]
+        cut = torch.minimum(column, r.lengths[:, None])[..., None]  # (b, K + 1, 1): where it ends
+        ended = r.thought[:, None].expand(-1, width, -1)
+        ended = ended.where(column < cut, judged.policy.vocabulary.end)
+        ended = ended.where(column <= cut, r.problems.pad).flatten(0, 1)
+        worth.append(judged.policy.answer(r.problems, ended, r.samples * width,
+                                          judged.policy.judge, ragged=True)[0])
+    return torch.cat(worth).view(-1, width).diff(dim=1)
+
+
+class Reward:
+    """The weighted sum of some rewards, of rows and of tokens. `rollouts.parts` keeps each."""
+
+    def __init__(self, weights: dict[str, float], reference: Policy | None = None,
+                 task: CorpusTask | None = None) -> None:
+        self.weights = weights
+        self.reference = reference
+        self.task = task
+
+    @torch.no_grad()
+    def __call__(self, policy: Policy, rollouts: Rollouts) -> Rollouts:
+        judged = Judged(policy, rollouts, self.reference, self.task)
+        rollouts.parts = {name: REWARDS[name](judged) for name in self.weights}
+        rollouts.reward = torch.zeros(len(rollouts), device=rollouts.thought.device)
+        for name, weight in self.weights.items():
+            earned = weight * rollouts.parts[name]
+            if earned.dim() == 1:
+                rollouts.reward = rollouts.reward + earned
+            elif rollouts.token_reward is None:
+                rollouts.token_reward = earned
+            else:
+                rollouts.token_reward = rollouts.token_reward + earned
+        return rollouts

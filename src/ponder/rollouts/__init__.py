@@ -1,0 +1,1 @@
+"""Where thoughts come from: sampled, searched, recorded, gold."""

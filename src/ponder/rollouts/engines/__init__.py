@@ -1,0 +1,1 @@
+"""Programs that decode text for rollouts."""

@@ -1,0 +1,109 @@
+"""Rollouts out of a generated.csv: of an earlier run, of another model, or of other software."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ponder.config.errors import UserError
+from ponder.core.math import Sampling
+from ponder.core.types import Problems, Rollouts
+from ponder.models.policies.choice import TextPolicy
+from ponder.models.policies.question import Policy
+from ponder.rollouts.sampler import Source
+from ponder.tasks.choice.qa import Qa
+from ponder.tasks.tables import read_table
+
+TEXTS = ("rationale", "thought", "generated", "completion", "text")  # the first of them there is
+KINDS = (".csv", ".jsonl", ".parquet")
+
+
+def read_generated(path: Path, key: str, task: Qa, policy: TextPolicy, samples: int) -> Rollouts:
+    """The first `samples` rollouts of every question of the task that the file has so many of.
+
+    Needed are a column id or question, and one with the text (`TEXTS`). A column tokens (numbers
+    with spaces between) says how the text was written; else it is put into tokens again. None of
+    the tokens counts as chosen by this policy. Raises `UserError` where nothing fits.
+    """
+    groups = _groups(path, key)
+    rows, texts = [], []
+    for number, question in enumerate(task.list):
+        found = groups.get(question.id) or groups.get(_plain(question.question)) or []
+        if len(found) >= samples:
+            rows.append(number)
+            texts += found[:samples]
+    if not rows:
+        most = max(map(len, groups.values()), default=0)
+        raise UserError(f"{key}={path}: found no question of the task with {samples} rollouts (at "
+                        f"most {most} a question); legal: a generated.csv of these questions, or "
+                        "fewer rollout.samples")
+    problems = task.encode(rows).to(policy.net.device)
+    thought = _tokens(texts, policy, problems.pad).to(policy.net.device)
+    real = thought[:, :-1] != problems.pad
+    zeros = torch.zeros(real.shape, device=thought.device)
+    return Rollouts(problems, samples, thought, torch.zeros_like(real), zeros, learn=real)
+
+
+def _groups(path: Path, key: str) -> dict[str, list[tuple[str, str]]]:
+    """(text, tokens) of all rows, by id and by question."""
+    groups: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for _, row in read_table(path, KINDS):
+        name = next((name for name in TEXTS if name in row), None)
+        if name is None or not {"id", "question"} & set(row):
+            raise UserError(f"{key}={path}: found columns {', '.join(row)}; legal: id or question, "
+                            f"and one of {', '.join(TEXTS)}")
+        found = str(row[name] or ""), str(row.get("tokens") or "")
+        for column in ("id", "question"):
+            if row.get(column):
+                groups[_plain(str(row[column])) if column == "question" else
+                       str(row[column])].append(found)
+    return groups
+
+
+def _plain(text: str) -> str:
+    """A question however its spaces are."""
+    return " ".join(text.split())
+
+
+def _tokens(texts: list[tuple[str, str]], policy: TextPolicy, pad: int) -> Tensor:
+    """(B, K + 1): texts as thoughts, cut at the length that thoughts may have."""
+    words, room = policy.vocabulary, policy.rules.tokens
+    rows = []
+    for text, tokens in texts:
+        numbers = list(map(int, tokens.split())) if tokens else words.encode(text)
+        numbers = [number for number in numbers if number != words.end][:room]
+        rows.append([*numbers, words.end, *[pad] * (room - len(numbers))])
+    return torch.tensor(rows)
+
+
+class Preloaded(Source):
+    """The first round comes out of a file, later ones from `inner`."""
+
+    def __init__(self, first: Rollouts, inner: Source) -> None:
+        self.first, self.inner = first, inner
+        self.used = False
+
+    def collect(self, policy: Policy, problems: Problems, step: int,
+                generator: torch.Generator | None = None) -> Rollouts:
+        if self.used:
+            return self.inner.collect(policy, problems, step, generator)
+        self.used = True
+        wanted = set(problems.index.tolist())  # type: ignore[union-attr]
+        assert self.first.problems.index is not None
+        kept = [place for place, number in enumerate(self.first.problems.index.tolist())
+                if number in wanted]
+        return self.first[torch.tensor(kept, device=self.first.thought.device)]
+
+    def sampling(self, step: int) -> Sampling:
+        return self.inner.sampling(step)
+
+    def state(self) -> dict[str, Any]:
+        return {"used": self.used, "inner": self.inner.state()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.used = state["used"]
+        self.inner.load(state["inner"])

@@ -1,0 +1,223 @@
+"""Sampling thoughts: the question is computed once, no prefix is ever computed again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ponder.config.rollouts import SamplerConfig
+from ponder.config.schedule import parse_schedule
+from ponder.core.math import GREEDY, Sampling, at_least_float32, distribution, draw
+from ponder.core.processes import several, share, together
+from ponder.core.types import Problems, Rollouts, Scores
+from ponder.models.gpt2.model import repeat_past
+from ponder.models.gpt2.prefix import SIDE_BY_SIDE, side_by_side
+from ponder.models.policies.question import Policy
+
+
+@torch.no_grad()
+def sample(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
+           generator: torch.Generator | None = None) -> Rollouts:
+    """`samples` thoughts for each problem, drawn from the thinker (or its greedy choice). Of
+    several processes each writes its share, and all have the whole.
+    """
+    rules = policy.rules
+    rows = len(problems) * samples
+    thought = torch.full((rows, rules.tokens + 1), problems.pad, device=problems.question.device)
+    logprobs = torch.zeros(rows, rules.tokens, device=thought.device,
+                           dtype=torch.promote_types(
+                               torch.float32, next(policy.thinker.parameters()).dtype))
+    if rules.tokens:
+        noise = uniform(thought[:, :-1], sampling, generator)
+        fill = _sample_fixed
+        if rules.stops:
+            short = samples * rules.tokens <= SIDE_BY_SIDE // 4  # leaving would save nothing
+            fill = _sample_together if short else _sample_leaving
+        thought, logprobs = in_shares(len(problems), thought, logprobs, lambda some, own: fill(
+            policy, problems[some], samples, sampling, noise[own], thought[own], logprobs[own]))
+    else:
+        thought[:, 0] = policy.end
+    chosen = thought[:, :-1] != problems.pad
+    return Rollouts(problems, samples, thought, chosen, logprobs, learn=chosen)
+
+
+def in_shares(problems: int, thought: Tensor, logprobs: Tensor,
+              fill: Callable[[slice, slice], None]) -> tuple[Tensor, Tensor]:
+    """Thoughts (B, K + 1) and log-probabilities (B, K), which `fill` writes for some problems and
+    their rows. Of several processes each writes its share, and all have the whole.
+    """
+    each, part = len(thought) // max(problems, 1), share(problems)
+    own = slice(part.start * each, part.stop * each)
+    if part:
+        fill(slice(part.start, part.stop), own)
+    if several():
+        thought[:own.start] = thought[own.stop:] = 0
+        thought, logprobs = together(thought), together(logprobs)
+    return thought, logprobs
+
+
+def greedy(policy: Policy, problems: Problems) -> Rollouts:
+    """The thinker's greedy thought for each problem."""
+    return sample(policy, problems, 1, GREEDY)
+
+
+def given(problems: Problems, thought: Tensor, samples: int = 1,
+          learn: Tensor | None = None) -> Rollouts:
+    """Rollouts of thoughts (B, K + 1) that the policy did not choose: gold ones, or found ones."""
+    real = thought[:, :-1] != problems.pad
+    zeros = torch.zeros(real.shape, device=thought.device)
+    return Rollouts(problems, samples, thought, torch.zeros_like(real), zeros,
+                    learn=real if learn is None else learn)
+
+
+def uniform(thought: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:
+    """Uniform numbers (B, K) that decide every draw, drawn at once where the generator is: the same
+    ones on any device.
+    """
+    if sampling.temperature == 0:
+        return torch.zeros(thought.shape, device=thought.device)
+    drawn_on = thought.device if generator is None else generator.device
+    return torch.rand(thought.shape, generator=generator, device=drawn_on).to(thought.device)
+
+
+def choose(policy: Policy, hidden: Tensor, sampling: Sampling,
+            noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Next tokens (B,) as vocabulary ids and their log-probabilities (B,); noise (B,) decides."""
+    logits = at_least_float32(policy.thinker.logits(hidden, policy.allowed))
+    if sampling.temperature == 0:
+        full = logits.log_softmax(-1)
+        token = full.argmax(-1)
+    else:
+        full = distribution(logits, sampling)
+        token = draw(full, noise)
+    return token + policy.allowed.start, full.gather(-1, token[:, None])[:, 0]
+
+
+def _prefill(policy: Policy, problems: Problems, samples: int, together: bool):
+    """Hidden state (B, D) at the end of each question, and a cache with room for the thoughts.
+
+    The samples of a question share its row of the cache, or have one each, so that they may leave.
+    """
+    mask = problems.mask
+    hidden, past = policy.thinker(problems.question, mask=mask, last=1)
+    room, branches = policy.rules.tokens - 1, samples if together else 1
+    if samples > branches:
+        past = repeat_past(past, samples)
+        mask = None if mask is None else mask.repeat_interleave(samples, 0)
+    cache = policy.thinker.cache(past, room, branches, mask)
+    return hidden[:, 0].repeat_interleave(samples, 0), cache
+
+
+def _sample_fixed(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
+                  noise: Tensor, thought: Tensor, logprobs: Tensor) -> None:
+    """Exactly K tokens a row: static shapes, no look at the data, one graph on a GPU."""
+    together = side_by_side(samples, policy.rules.tokens)
+    hidden, cache = _prefill(policy, problems, samples, together)
+    last = policy.rules.tokens - 1
+    for step in range(last + 1):
+        thought[:, step], logprobs[:, step] = choose(policy, hidden, sampling, noise[:, step])
+        if step < last:
+            hidden = policy.thinker.extend(thought[:, step], cache)
+    thought[:, -1] = policy.end
+
+
+def _sample_together(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
+                     noise: Tensor, thought: Tensor, logprobs: Tensor) -> None:
+    """Rows end when they choose end-of-thought; ended ones run on unheard until all have."""
+    end, count = policy.end, policy.rules.tokens
+    hidden, cache = _prefill(policy, problems, samples, together=True)
+    going = torch.ones(len(thought), dtype=torch.bool, device=thought.device)
+    for step in range(count):
+        token, logprob = choose(policy, hidden, sampling, noise[:, step])
+        thought[:, step], logprobs[:, step] = token.where(going, problems.pad), logprob * going
+        going = going & (token != end)
+        if step == count - 1 or not going.any():
+            break
+        hidden = policy.thinker.extend(token, cache)
+    thought[:, count].masked_fill_(going, end)
+
+
+def _sample_leaving(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
+                   noise: Tensor, thought: Tensor, logprobs: Tensor) -> None:
+    """Rows end when they choose end-of-thought, and leave the batch."""
+    end, count = policy.end, policy.rules.tokens
+    hidden, cache = _prefill(policy, problems, samples, together=False)
+    rows = torch.arange(len(thought), device=thought.device)
+    for step in range(count):
+        token, logprob = choose(policy, hidden, sampling, noise[rows, step])
+        thought[rows, step], logprobs[rows, step] = token, logprob
+        going = (token != end).nonzero()[:, 0]
+        if len(going) < len(rows):
+            rows, token, cache = rows[going], token[going], cache.select(going)
+        if len(rows) == 0:
+            return
+        if step < count - 1:
+            hidden = policy.thinker.extend(token, cache)
+    thought[rows, count] = end
+
+
+class Source:
+    """Where a round's thoughts come from: `collect` makes them, `observe` hears how they scored.
+
+    The thinker learns from them as the strategy says.
+    """
+
+    def collect(self, policy: Policy, problems: Problems, step: int,
+                generator: torch.Generator | None = None) -> Rollouts:
+        raise NotImplementedError
+
+    def observe(self, policy: Policy, rollouts: Rollouts, scores: Scores) -> None:
+        """Called after each micro-batch with its scores."""
+
+    def sampling(self, step: int) -> Sampling:
+        """The distribution that thoughts are scored under at this step."""
+        return Sampling()
+
+    def settled(self) -> bool:
+        """Whether it has found what it was looking for, so that training may cool down."""
+        return False
+
+    def metrics(self) -> dict[str, float]:
+        """Numbers of its own for the log."""
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        """What it must remember across an interruption: tensors and plain values."""
+        return {}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take back what `state` gave."""
+
+
+class Sampler(Source):
+    """Thoughts are sampled from the thinker."""
+
+    def __init__(self, config: SamplerConfig) -> None:
+        self.config = config
+        self.temperature = parse_schedule(config.temperature)
+        self.epsilon = parse_schedule(config.epsilon)
+
+    def sampling(self, step: int) -> Sampling:
+        return Sampling(self.temperature(step), self.config.top_k, self.config.top_p,
+                        self.epsilon(step))
+
+    def collect(self, policy: Policy, problems: Problems, step: int,
+                generator: torch.Generator | None = None) -> Rollouts:
+        samples = self.config.samples if policy.rules.tokens else 1
+        return sample(policy, problems, samples, self.sampling(step), generator)
+
+
+class Gold(Source):
+    """The task's hand-made thoughts."""
+
+    def collect(self, policy: Policy, problems: Problems, step: int,
+                generator: torch.Generator | None = None) -> Rollouts:
+        if policy.rules.tokens == 0:
+            return sample(policy, problems, 1, Sampling())
+        thought = problems.thought
+        assert thought is not None, "the configuration check lets no such run begin"
+        room = policy.rules.tokens + 1 - thought.shape[1]
+        return given(problems, torch.nn.functional.pad(thought, (0, room), value=problems.pad))

@@ -1,0 +1,1 @@
+"""Thoughts that are found by search instead of only sampled."""

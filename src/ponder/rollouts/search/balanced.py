@@ -1,0 +1,221 @@
+"""Balanced self-labelling: the thinker chooses the language it finds easy.
+
+Every answer has a code, its assigned thought. A table keeps, for each answer and position, a mean
+of log p(token | question, the code so far) over questions with that answer. Now and then the
+answers that share a prefix are dealt out to the tokens in equal parts, each to a token it is likely
+to get (self-labelling by optimal transport: Asano et al. 2020; here labels are thoughts and groups
+are prefixes). This is an E-step; learning the codes by likelihood is the M-step. Positions begin
+one after another; a code that follows what the thinker finds easy is learnt at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ponder.config.rollouts import BalancedConfig, SearchConfig
+from ponder.core.types import Problems, Rollouts, Scores
+from ponder.models.policies.question import Policy
+from ponder.rollouts.sampler import Source, given
+from ponder.rollouts.search.assignment import assign
+from ponder.tasks.base import Task
+
+COUNTERS = ("active", "frozen", "calm", "still", "last", "begun", "restarts", "settled_at")
+BOOK = ("codes", "total", "count", "known", "stay", "change", "took_off")
+
+
+class Balanced(Source):
+    """Codes of all answers, and the rule that starts, freezes and settles positions.
+
+    A position k starts when k - 1 is nearly learnt and its labels are nearly still; its labels are
+    frozen when they are quite still. The language has settled when all positions are learnt well.
+    A first token that resists (`first_known`) is a poor foundation: the thinker starts anew.
+    """
+
+    def __init__(self, config: SearchConfig, task: Task, tokens: int, device: torch.device) -> None:
+        assert task.labels is not None, "chosen only for tasks that number their answers"
+        self.config, self.task = config.balanced, task
+        self.book = Codebook(task.labels, tokens, task.vocabulary.thoughts, config.balanced, device)
+        self.active = self.frozen = self.calm = self.still = 0
+        self.last = self.begun = self.restarts = 0
+        self.settled_at: int | None = None
+
+    @torch.no_grad()
+    def collect(self, policy: Policy, problems: Problems, step: int,
+                generator: torch.Generator | None = None) -> Rollouts:
+        """The assigned code of each problem's answer, as far as positions have begun."""
+        begins = self.active == 0
+        if not begins and step - self.last >= self.config.every:
+            self.last = step
+            self._reassign(step)
+            if begins := self._resists(step):
+                self._restart(policy, step)
+            else:
+                begins = self._due(step)
+        if begins:
+            self._begin(policy, problems, generator)
+        return given(problems, self._thoughts(policy, problems))
+
+    def _thoughts(self, policy: Policy, problems: Problems) -> Tensor:
+        """(P, active + 1): codes as tokens, with end-of-thought."""
+        assert problems.label is not None
+        tokens = policy.vocabulary.first_thought + self.book.codes[problems.label, :self.active]
+        return torch.nn.functional.pad(tokens, (0, 1), value=policy.vocabulary.end)
+
+    def observe(self, policy: Policy, rollouts: Rollouts, scores: Scores) -> None:
+        """Note what the thinker finds likely, and how well it knows the codes."""
+        label = rollouts.problems.label
+        assert label is not None
+        with torch.no_grad():
+            logprobs = scores.distribution[..., -self.book.words:].detach().float()
+            self.book.note(label, logprobs, self.frozen)
+
+    def settled(self) -> bool:
+        return self.settled_at is not None
+
+    def metrics(self) -> dict[str, float]:
+        book, k = self.book, max(self.active - 1, 0)
+        return {"language/positions": self.active, "language/frozen": self.frozen,
+                "language/restarts": self.restarts, "language/change": book.change[k],
+                "language/known": float(book.known[k]),
+                "language/codes": float(len(book.codes[:, :self.active].unique(dim=0)))}
+
+    def state(self) -> dict[str, Any]:
+        own = {name: getattr(self, name) for name in COUNTERS}
+        return {**own, "book": {name: getattr(self.book, name) for name in BOOK}}
+
+    def load(self, state: dict[str, Any]) -> None:
+        for name in COUNTERS:
+            setattr(self, name, state[name])
+        for name in BOOK:
+            setattr(self.book, name, state["book"][name])
+
+    # --- the rule -------------------------------------------------------------------------------
+
+    def _begin(self, policy: Policy, problems: Problems,
+               generator: torch.Generator | None) -> None:
+        """Start a position with the labels an untrained thinker happens to prefer."""
+        k, self.active, self.calm = self.active, self.active + 1, 0
+        batches = -(-self.config.measure * self.book.answers // len(problems))
+        for _ in range(batches):
+            drawn = self.task.sample(len(problems), generator or torch.default_generator)
+            drawn = drawn.to(problems.question.device)
+            logits = policy.decisions(drawn, self._thoughts(policy, drawn), 1)
+            logprobs = logits[..., -self.book.words:].float().log_softmax(-1)
+            assert drawn.label is not None
+            self.book.add(drawn.label, logprobs, k)
+        self.book.reassign(k, stay=0.0)
+
+    def _resists(self, step: int) -> bool:
+        return (self.active == 1 and float(self.book.known[0]) < self.config.first_known
+                and step - self.begun >= self.config.patience)
+
+    def _restart(self, policy: Policy, step: int) -> None:
+        """Other weights and an empty codebook."""
+        policy.thinker.reset()
+        answers, tokens = self.book.codes.shape
+        self.book = Codebook(answers, tokens, self.book.words, self.config,
+                             self.book.codes.device)
+        self.active = self.frozen = self.calm = self.still = 0
+        self.begun, self.restarts = step, self.restarts + 1
+
+    def _reassign(self, step: int) -> None:
+        for k in range(self.frozen, self.active):
+            self.book.reassign(k)
+            self.book.regulate(k, step)
+        self.book.forget()
+
+    def _due(self, step: int) -> bool:
+        """Freeze, settle; True when the next position must begin."""
+        config, book, last = self.config, self.book, self.active - 1
+        positions = len(book.change)
+        known = book.known.tolist()
+        if self.frozen < self.active:
+            quiet = (book.change[self.frozen] <= config.frozen_change
+                     and known[self.frozen] >= config.frozen_known)
+            self.still = self.still + 1 if quiet else 0
+            if self.still >= 2:
+                self.frozen, self.still = self.frozen + 1, 0
+        wanted = max(config.next_known, config.first_known if last == 0 else 0.0)
+        nearly = book.change[last] <= config.next_change and known[last] >= wanted
+        self.calm = self.calm + 1 if nearly else 0
+        if self.active < positions:
+            return self.calm >= 2
+        if self.settled_at is None and self.calm and min(known) >= config.settled_known:
+            self.settled_at = step
+        if self.settled_at is not None and step - self.settled_at >= config.freeze_after:
+            self.frozen = positions
+        return False
+
+
+class Codebook:
+    """The code (K tokens) of each of N answers, and the table that they are dealt from.
+
+    codes (N, K); total (N, K, V) and count (N, K, 1) make the running means; stay, change and known
+    are for each position: the bonus for staying, the share of labels that moved at the last
+    assignment, and the running accuracy of the thinker on its token.
+    """
+
+    def __init__(self, answers: int, tokens: int, words: int, config: BalancedConfig,
+                 device: torch.device) -> None:
+        self.answers, self.words, self.config = answers, words, config
+        self.codes = torch.zeros(answers, tokens, dtype=torch.long, device=device)
+        self.total = torch.zeros(answers, tokens, words, device=device)
+        self.count = torch.zeros(answers, tokens, 1, device=device)
+        self.known = torch.zeros(tokens, device=device)
+        self.stay = [config.bonus] * tokens
+        self.change = [1.0] * tokens
+        self.took_off: list[int | None] = [None] * tokens
+
+    def note(self, label: Tensor, logprobs: Tensor, frozen: int) -> None:
+        """Add a training batch: logprobs (B, active, V) of answers label (B,)."""
+        active = logprobs.shape[1]
+        right = logprobs.argmax(-1) == self.codes[label, :active]
+        self.known[:active].lerp_(right.float().mean(0), 0.1)
+        self.add(label, logprobs, frozen)
+
+    def add(self, label: Tensor, logprobs: Tensor, start: int) -> None:
+        """Add log-probabilities (B, active, V) of positions `start` and later to the table."""
+        active = logprobs.shape[1]
+        if start >= active:
+            return
+        self.total[:, start:active].index_add_(0, label, logprobs[:, start:])
+        ones = torch.ones(len(label), active - start, 1, device=label.device)
+        self.count[:, start:active].index_add_(0, label, ones)
+
+    def prefix(self, k: int) -> Tensor:
+        """(N,): number of the first k tokens of each code."""
+        powers = self.words ** torch.arange(k, device=self.codes.device)
+        return (self.codes[:, :k] * powers).sum(1)
+
+    def reassign(self, k: int, stay: float | None = None) -> None:
+        """Deal token k out anew; what was known of later tokens held for another prefix."""
+        table = self.total[:, k] / self.count[:, k].clamp_min(1e-6)
+        bonus = self.stay[k] if stay is None else stay
+        new = assign(table, self.prefix(k), self.codes[:, k], bonus)
+        moved = new != self.codes[:, k]
+        self.codes[:, k] = new
+        self.total[moved, k + 1:] = 0
+        self.count[moved, k + 1:] = 0
+        self.change[k] = float(moved.float().mean())
+
+    def regulate(self, k: int, step: int) -> None:
+        """A thermostat: labels may change at a rate in proportion to the error, ever less of it.
+
+        Without a bonus labels churn for ever and nothing is learnt; with too much of one the first
+        labels stay, however hard they are.
+        """
+        known = float(self.known[k])
+        if self.took_off[k] is None and known > 0.5:
+            self.took_off[k] = step
+        age = step - (self.took_off[k] or step)
+        aim = self.config.change * (1 - known) * 0.5 ** (age / self.config.half_life)
+        factor = 1.3 if self.change[k] > aim else 1 / 1.3
+        self.stay[k] = min(3.0, max(1e-3, self.stay[k] * factor))
+
+    def forget(self) -> None:
+        """Old means fade: the thinker has moved on."""
+        self.total *= self.config.decay
+        self.count *= self.config.decay

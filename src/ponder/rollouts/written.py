@@ -1,0 +1,189 @@
+"""Thoughts as text: written a batch of questions at a time, kept, and never written twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from ponder.config.rollouts import SamplerConfig
+from ponder.core.math import GREEDY, Sampling
+from ponder.core.processes import several, together, turn
+from ponder.core.types import Problems, Rollouts
+from ponder.models.policies.question import Policy
+from ponder.models.policies.thinker import TextThinker
+from ponder.rollouts.cache import Store, fingerprint, key_of
+from ponder.rollouts.engines.own import Writer
+from ponder.rollouts.sampler import Sampler
+
+
+@dataclass
+class Batch:
+    """Batch `number` of a round, whose thoughts are there. cached: they were there already."""
+
+    number: int
+    rollouts: Rollouts
+    seed: int
+    cached: bool
+
+
+@dataclass
+class Progress:
+    """How far a round of writing is: `tokens` written in `rows` that have ended, of `total` rows
+    with up to `room` tokens each; `cached` more rows were there already.
+    """
+
+    total: int
+    room: int
+    rows: int = 0
+    tokens: int = 0
+    cached: int = 0
+
+    @property
+    def share(self) -> float:
+        """How much of the work is done, at least."""
+        todo = self.total - self.cached
+        return max(self.rows / todo, self.tokens / (todo * self.room)) if todo else 1.0
+
+
+class Written(Sampler):
+    """Samples text, `batch` questions at a time, at most `at_once` rows side by side.
+
+    A batch is decided by its questions, the weights, the sampler and the seed; one that `store`
+    holds is not written again. So a round that was cut off goes on at the batch it was at.
+    `finished` hears of each batch in turn, `heard` of every token step.
+    """
+
+    def __init__(self, config: SamplerConfig, batch: int, at_once: int, store: Store,
+                 model: str | None) -> None:
+        super().__init__(config)
+        self.batch, self.at_once, self.store, self.model = batch, at_once, store, model
+        self.finished: Callable[[Batch], None] = lambda batch: None
+        self.heard: Callable[[Progress], None] = lambda progress: None
+        self.tokens = 0
+        self.greedy = False
+
+    def sampling(self, step: int) -> Sampling:
+        return GREEDY if self.greedy else super().sampling(step)
+
+    def collect(self, policy: Policy, problems: Problems, step: int,
+                generator: torch.Generator | None = None) -> Rollouts:
+        assert isinstance(policy, TextThinker)
+        seed = int(torch.randint(2**31, (), generator=generator))
+        weights = fingerprint(policy.net, self.model)
+        was_training = policy.training
+        policy.eval()
+        batches = torch.arange(len(problems)).split(self.batch)
+        own = sum(len(rows) for number, rows in enumerate(batches) if turn(number))
+        progress = Progress(own * self.config.samples, policy.rules.tokens)
+        self.heard(progress)
+        parts = []
+        for number, rows in enumerate(batches):
+            part = problems[rows.to(problems.question.device)]
+            if not turn(number):
+                parts.append(self._unwritten(policy, part))
+                continue
+            found, cached = self._batch(policy, part, self.sampling(step), seed + number,
+                                        weights, progress)
+            if not several():
+                self.finished(Batch(number, found, seed + number, cached))
+            parts.append(found)
+        policy.train(was_training)
+        self.tokens = progress.tokens
+        rollouts = self._joined(problems, parts)
+        if several():  # what the others wrote is heard of at the end
+            for number, rows in enumerate(batches):
+                self.finished(Batch(number, rollouts[rows.to(rollouts.thought.device)],
+                                    seed + number, False))
+        return rollouts
+
+    def _joined(self, problems: Problems, parts: list[Rollouts]) -> Rollouts:
+        """The rollouts of all batches, those of other processes among them."""
+        thought = together(torch.cat([part.thought for part in parts]))
+        chosen = thought[:, :-1] != problems.pad
+        return Rollouts(problems, self.config.samples, thought, chosen,
+                        together(torch.cat([part.logprobs for part in parts])), learn=chosen,
+                        answered=together(torch.cat([_answered(part) for part in parts])))
+
+    def _unwritten(self, policy: TextThinker, problems: Problems) -> Rollouts:
+        """Zeros where another process writes."""
+        rows, room = len(problems) * self.config.samples, policy.rules.tokens
+        thought = problems.question.new_zeros(rows, room + 1)
+        logprobs = torch.zeros(rows, room, device=thought.device, dtype=torch.promote_types(
+            torch.float32, policy.net.dtype))
+        return Rollouts(problems, self.config.samples, thought, thought[:, 1:] > 0, logprobs,
+                        learn=thought[:, 1:] > 0,
+                        answered=torch.zeros(rows, 3, device=thought.device))
+
+    def _batch(self, policy: TextThinker, problems: Problems, sampling: Sampling, seed: int,
+               weights: str, progress: Progress) -> tuple[Rollouts, bool]:
+        """The thoughts about some questions, from the store (True) or written now, and judged."""
+        samples, device = self.config.samples, problems.question.device
+        net = policy.net
+        key = key_of(weights=weights, question=_trimmed(problems), samples=samples,
+                     room=policy.rules.tokens, sampling=asdict(sampling), seed=seed,
+                     writable=[net.words, net.barred], precision=_precision(policy), format=3)
+        found = self.store.load(key)
+        cached = found is not None
+        if found is None:
+            found = self._write(policy, problems, sampling, seed, progress)
+            self.store.save(key, found)
+        else:
+            progress.cached += len(found["thought"])
+            self.heard(progress)
+        thought, logprobs = found["thought"].to(device), found["logprobs"].to(device)
+        chosen = thought[:, :-1] != problems.pad
+        return Rollouts(problems, samples, thought, chosen, logprobs, learn=chosen,
+                        answered=self._judged(policy, problems, thought, key)), cached
+
+    def _write(self, policy: TextThinker, problems: Problems, sampling: Sampling, seed: int,
+               progress: Progress) -> dict[str, Tensor]:
+        """Thoughts about some questions, and their log-probabilities."""
+        def heard(tokens: int, rows: int) -> None:
+            progress.tokens += tokens
+            progress.rows += rows
+            self.heard(progress)
+
+        room, samples = policy.rules.tokens, self.config.samples
+        writer = Writer(policy.net, policy.vocabulary.end, samples, room, sampling, self.at_once,
+                        heard)
+        noise = torch.rand(len(problems) * samples, room,
+                           generator=torch.Generator().manual_seed(seed))
+        thought, logprobs = writer.write(problems, noise.to(problems.question.device))
+        return {"thought": thought, "logprobs": logprobs}
+
+    @torch.no_grad()
+    def _judged(self, policy: TextThinker, problems: Problems, thought: Tensor, key: str,
+                ) -> Tensor:
+        """(B, 3): what is said of thoughts that are in the store under a key. Kept beside them, so
+        that an end while they are judged loses none.
+        """
+        sees = [policy.rules.sees_question, policy.rules.sees_thought]
+        key = key_of(thoughts=key, options=problems.options, bridge=problems.bridge,
+                     label=problems.label, mode=policy.mode, sees=sees)
+        found = self.store.load(key)
+        if found is None:
+            found = {"answered": policy.judge_thoughts(problems, thought,
+                                                       self.config.samples).float()}
+            self.store.save(key, found)
+        return found["answered"].to(thought.device)
+
+
+def _precision(policy: TextThinker) -> list[str]:
+    """What weights are kept in, and matrices multiplied in."""
+    device, kept = policy.net.device.type, policy.net.dtype
+    mixed = torch.is_autocast_enabled(device)
+    return [str(kept), str(torch.get_autocast_dtype(device) if mixed else kept)]
+
+
+def _answered(rollouts: Rollouts) -> Tensor:
+    assert rollouts.answered is not None
+    return rollouts.answered
+
+
+def _trimmed(problems: Problems) -> Tensor:
+    """The questions without columns that are padding in all of them."""
+    width = int((problems.question != problems.pad).sum(1).max())
+    return problems.question[:, -width:]

@@ -1,0 +1,248 @@
+"""Multiple-choice questions from a file."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ponder.config.errors import UserError, closest
+from ponder.config.tasks import PREAMBLES, QaTask
+from ponder.core.types import Problem, Problems
+from ponder.tasks.choice import answers, prompts
+from ponder.tasks.choice.questions import HELD_OUT, LETTERS, Question, read_questions
+from ponder.tokenizers.vocabulary import TextVocabulary
+
+UNPARSED = {answers.NONE: -1, answers.SEVERAL: -2}
+
+
+class Encoded(NamedTuple):
+    """Tokens of a question."""
+
+    prompt: array[int]
+    bridge: array[int]
+    options: list[array[int]]
+
+
+class Qa:
+    """Multiple-choice questions, some of which are held out.
+
+    `task.test_data` holds these, and all of `task.data` is trained on; else the rows whose split
+    is test, val or validation; else (no split says so, or one side would be empty) a hash of the
+    id and `task.seed` decides, so that a question in two languages is on one side in both.
+    Training and test questions are numbered in one list, `Problems.index`.
+    """
+
+    labels = None
+
+    def __init__(self, config: QaTask, vocabulary: TextVocabulary) -> None:
+        self.config, self.vocabulary = config, vocabulary
+        preamble = config.preamble
+        self.preamble = PREAMBLES[config.answer] if preamble is None else preamble
+        trained, held_out = self._split()
+        self.shots = self._examples(trained, held_out)
+        train = self._some(trained, config.train_questions)
+        test = self._some(held_out, config.test_questions)
+        self.epoch_size = len(train)
+        self.list = [*train, *test]
+        self._encode = lru_cache(1000)(lambda text: array("l", vocabulary.encode(text)))
+        self._encoded: list[Encoded | None] = [None] * len(self.list)
+        self._test: Problems | None = None
+
+    # --- the task -------------------------------------------------------------------------------
+
+    def sample(self, count: int, generator: torch.Generator) -> Problems:
+        """Up to `count` training questions, none twice; `epoch_size` or more is all of them.
+
+        In a new order where `task.shuffle`, else in that of the file; fewer are a random part.
+        """
+        rows = torch.randperm(self.epoch_size, generator=generator)[:count]
+        return self.encode((rows if self.config.shuffle else rows.sort().values).tolist())
+
+    def examples(self, count: int, generator: torch.Generator) -> Problems:
+        """None: the configuration check refuses `trainer.rehearse` here."""
+        raise NotImplementedError
+
+    def test(self) -> Problems:
+        """Up to `test_questions` held-out questions, the same ones for the same `task.seed`."""
+        if self._test is None:
+            self._test = self.encode(range(self.epoch_size, len(self.list)))
+        return self._test
+
+    def problems(self) -> list[tuple[str, Problem]]:
+        """All questions of the task, in columns that it reads."""
+        width = max(len(question.choices) for question in self.list)
+        return [("train" if i < self.epoch_size else "test", _as_row(question, width))
+                for i, question in enumerate(self.list)]
+
+    def questions(self, problems: Problems) -> list[Question]:
+        """The questions (P) of problems."""
+        assert problems.index is not None
+        return [self.list[i] for i in problems.index.tolist()]
+
+    def hinted(self, problems: Problems) -> Problems:
+        """The same problems with the right answer in their prompts."""
+        tokens = [self._prompt(question, hint=True) for question in self.questions(problems)]
+        return replace(problems, question=_padded(tokens, problems.pad, left=True).to(
+            problems.question.device))
+
+    def judge(self, problems: Problems, texts: list[str]) -> Tensor:
+        """(B,): the option that each text names, -1 where it is none, -2 where several.
+
+        B is P times the number of texts of each problem, which stand next to each other.
+        """
+        questions, found = self.questions(problems), []
+        for i, text in enumerate(texts):
+            letters = questions[i * len(questions) // len(texts)].letters
+            letter, status = answers.parse(text, letters)
+            found.append(UNPARSED[status] if letter is None else letters.index(letter))
+        return torch.tensor(found, dtype=torch.long)
+
+    # --- tokens ---------------------------------------------------------------------------------
+
+    @property
+    def question_length(self) -> int:
+        """Tokens of the longest prompt."""
+        return max(len(self._tokens(i).prompt) for i in range(len(self.list)))
+
+    @property
+    def answer_length(self) -> int:
+        """Tokens of the longest bridge with an option behind it."""
+        return max(len(tokens.bridge) + max(map(len, tokens.options))
+                   for tokens in map(self._tokens, range(len(self.list))))
+
+    def encode(self, index: Sequence[int]) -> Problems:
+        """Problems of the questions with these numbers."""
+        pad, tokens = self.vocabulary.pad, [self._tokens(i) for i in index]
+        right = [self.list[i].answer for i in index]
+        count = max((len(one.options) for one in tokens), default=0)
+        options = [(*one.options, *[array("l")] * (count - len(one.options))) for one in tokens]
+        flat = _padded([option for row in options for option in row], pad)
+        return Problems(
+            question=_padded([one.prompt for one in tokens], pad, left=True),
+            answer=_padded([one.options[i] for one, i in zip(tokens, right, strict=True)], pad),
+            thought=None, pad=pad, label=torch.tensor(right, dtype=torch.long), padded=True,
+            options=flat.view(len(tokens), count, -1),
+            bridge=_padded([one.bridge for one in tokens], pad, left=True),
+            index=torch.tensor(list(index), dtype=torch.long))
+
+    def _tokens(self, i: int) -> Encoded:
+        """Tokens of a question, computed once."""
+        encoded = self._encoded[i]
+        if encoded is None:
+            question, way = self.list[i], self.config.answer
+            encoded = self._encoded[i] = Encoded(
+                self._prompt(question), self._encode(prompts.bridge(question, way)),
+                [self._encode(option) for option in prompts.options(question, way)])
+        return encoded
+
+    def _prompt(self, question: Question, hint: bool = False) -> array[int]:
+        others = [one for one in self.shots if not _same(one, question)]
+        return array("l", self.vocabulary.prompt(prompts.turns(
+            question, self.preamble, others[:self.config.shots], self.config.answer, hint)))
+
+    # --- which questions ------------------------------------------------------------------------
+
+    def data(self) -> list[Question]:
+        """The questions of `task.data`."""
+        return read_questions(Path(self.config.data or ""))
+
+    def _split(self) -> tuple[list[Question], list[Question]]:
+        """Questions to train on, and held-out ones. Raises `UserError` where one side is empty."""
+        config = self.config
+        data = self.data()
+        test = read_questions(Path(config.test_data)) if config.test_data else []
+        subjects = {question.subject for question in [*data, *test]} - {""}
+        for subject in config.subjects:
+            if subject not in subjects:
+                raise UserError(f"task.subjects: found {subject!r}"
+                                f"{closest(subject, sorted(subjects))}; legal: "
+                                f"{', '.join(sorted(subjects)) or 'none, as no row has one'}")
+        data, test = self._of_subjects(data), self._of_subjects(test)
+        if not config.test_data:
+            held_out = [question.split in HELD_OUT for question in data]
+            if len(set(held_out)) < 2:
+                held_out = [self._share(question.id, "split") < config.held_out
+                            for question in data]
+            test = [question for question, out in zip(data, held_out, strict=True) if out]
+            data = [question for question, out in zip(data, held_out, strict=True) if not out]
+        for side, questions in (("train on", data), ("evaluate on", test)):
+            if not questions:
+                raise UserError(f"task.data={config.data or 'null'}: found no question to {side}; "
+                                "legal: more questions or subjects, another task.held_out or "
+                                "task.seed, or task.test_data=<file>")
+        return data, test
+
+    def _of_subjects(self, questions: list[Question]) -> list[Question]:
+        wanted = set(self.config.subjects)
+        return [one for one in questions if not wanted or one.subject in wanted]
+
+    def _share(self, key: str, use: str) -> float:
+        """A number from 0 to 1 for an id, the same in every run with the same `task.seed`."""
+        word = f"{self.config.seed}/{use}/{key}".encode()
+        return int.from_bytes(hashlib.blake2b(word, digest_size=8).digest()) / 2**64
+
+    def _some(self, questions: list[Question], count: int | None) -> list[Question]:
+        """Up to `count` of the questions, in their order; which ones is a matter of their ids."""
+        if count is None or count >= len(questions):
+            return questions
+        order = sorted(range(len(questions)), key=lambda i: self._share(questions[i].id, "some"))
+        return [questions[i] for i in sorted(order[:count])]
+
+    def _examples(self, train: list[Question], test: list[Question]) -> list[Question]:
+        """`task.shots` worked examples and one to spare, none of them held out.
+
+        A question is not an example of itself; then the one to spare takes its place.
+        """
+        config = self.config
+        if not config.shots:
+            return []
+        pool = read_questions(Path(config.shots_data)) if config.shots_data else train
+        out, own = _signs(test), _signs(train)
+        pool.sort(key=lambda one: self._share(one.id, "shots"))
+        chosen: list[Question] = []
+        for one in pool:
+            if not out & _signs([one]) and not any(_same(one, other) for other in chosen):
+                chosen.append(one)
+            if len(chosen) == config.shots + 1:
+                break
+        if len(chosen) < config.shots + bool(own & _signs(chosen[:config.shots])):
+            raise UserError(f"task.shots={config.shots}: found {len(chosen)} worked examples that "
+                            "are not held out, and a question is none of itself; legal: fewer "
+                            "shots, or another task.shots_data")
+        return chosen
+
+
+def _signs(questions: list[Question]) -> set[tuple[str, ...]]:
+    """What tells questions: their words, and ids that are more than a number in a file."""
+    return {(one.question, *one.choices) for one in questions} | {
+        (one.id,) for one in questions if not one.id.isdecimal()}
+
+
+def _same(one: Question, other: Question) -> bool:
+    return bool(_signs([one]) & _signs([other]))
+
+
+def _as_row(question: Question, width: int) -> Problem:
+    cells = dict(zip(LETTERS, question.choices, strict=False))
+    return Problem(question.question, question.letter, question.rationale, {
+        **{letter: cells.get(letter, "") for letter in LETTERS[:width]},
+        "id": question.id, "subject": question.subject, "language": question.language})
+
+
+def _padded(rows: Sequence[Sequence[int]], pad: int, left: bool = False) -> Tensor:
+    """(N, longest): rows of tokens, padded on one side."""
+    width = max(map(len, rows), default=0)
+    full = torch.full((len(rows), width), pad, dtype=torch.long)
+    for i, row in enumerate(rows):
+        if len(row):
+            part = slice(width - len(row), width) if left else slice(len(row))
+            full[i, part] = torch.tensor(row)
+    return full

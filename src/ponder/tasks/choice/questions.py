@@ -1,0 +1,161 @@
+"""Multiple-choice questions, as files and data sets on the hub write them.
+
+Columns, in upper or lower case: `question`; the options, as columns `A`, `B`, ... up to `J`, or as
+one column `choices` that holds a list (in a .csv as JSON); `answer`; and perhaps `id`, `subject`,
+`split`, `language`, `rationale` (or `thought`). Other columns are not looked at. That covers our
+own files, openai/MMMLU (`Question,A,B,C,D,Answer,Subject`) and cais/mmlu (`choices`, `answer` as a
+number).
+
+- Options: 2 to 10. A row may have fewer than others: its last cells are empty.
+- Answer: a letter of an option, or else its text in full. Where options are a list, a number is the
+  place in it, counted from 0; a number that is text ("2") must not be the text of another option.
+- Split: train, dev or auxiliary_train are trained on, test, val and validation are held out.
+- Id: where there is none, subject/split/number, the number counting from 0 the rows of that subject
+  and split: translations of one data set in one order get the same ids. An id may come twice: it
+  says that the question is the same, perhaps in another language.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ponder.config.errors import UserError
+from ponder.config.tasks import QUESTIONS
+from ponder.tasks.tables import Row, read_table
+
+LETTERS = "ABCDEFGHIJ"
+TRAINED, HELD_OUT = ("train", "dev", "auxiliary_train"), ("test", "val", "validation")
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question and its options; answer is the number of the right one."""
+
+    id: str
+    question: str
+    choices: tuple[str, ...]
+    answer: int
+    subject: str = ""
+    language: str = ""
+    split: str = ""
+    rationale: str | None = None
+
+    @property
+    def letters(self) -> str:
+        """A letter for each option."""
+        return LETTERS[:len(self.choices)]
+
+    @property
+    def letter(self) -> str:
+        """The letter of the right option."""
+        return LETTERS[self.answer]
+
+
+def read_questions(path: Path, language: str = "") -> list[Question]:
+    """The questions of a file. Raises `UserError` that names the line of the first defect."""
+    return questions_of(str(path), read_table(path, QUESTIONS), language)
+
+
+def questions_of(source: str, rows: list[Row], language: str = "") -> list[Question]:
+    """The questions that rows hold. language is that of rows without such a column."""
+    names = _columns(source, rows)
+    numbers: Counter[tuple[str, str]] = Counter()
+    questions = []
+    for where, row in rows:
+        cells = {name: row.get(column) for name, column in names.items()}
+        subject, split = _text(cells.get("subject")), _split(where, cells.get("split"))
+        number = numbers[subject, split]
+        numbers[subject, split] += 1
+        own = "/".join(filter(None, (subject, split, str(number))))
+        choices = _choices(where, cells)
+        question = _text(cells["question"])
+        if not question:
+            raise UserError(f"{where}: found no question; legal: text")
+        questions.append(Question(
+            _text(cells.get("id")) or own, question, choices, _answer(where, cells, choices),
+            subject, _text(cells.get("language")) or language, split,
+            _text(cells.get("rationale", cells.get("thought"))) or None))
+    return questions
+
+
+def _columns(source: str, rows: list[Row]) -> dict[str, str]:
+    """Lower-case name of each column -> its name in the rows. Raises `UserError` if one lacks."""
+    found = list(dict.fromkeys(str(column) for _, row in rows for column in row))
+    names: dict[str, str] = {}
+    for column in found:
+        name = column.strip().lower()
+        if name in names:
+            raise UserError(f"{source}: found columns {names[name]} and {column}; legal: one of "
+                            "them")
+        names[name] = column
+    needed = ["question", *([] if "choices" in names else ["a", "b"]), "answer"]
+    missing = [name.upper() if len(name) == 1 else name for name in needed if name not in names]
+    if missing:
+        raise UserError(f"{source}: found columns {', '.join(found)[:200]}, but not "
+                        f"{', '.join(missing)}; legal: question, A, B, ... (or choices), answer")
+    return names
+
+
+def _text(cell: Any) -> str:
+    return "" if cell is None else str(cell).strip()
+
+
+def _split(where: str, cell: Any) -> str:
+    split = _text(cell).lower()
+    if split and split not in (*TRAINED, *HELD_OUT):
+        raise UserError(f"{where}: found split {_short(cell)}; legal: "
+                        f"{', '.join((*TRAINED, *HELD_OUT))}")
+    return split
+
+
+def _choices(where: str, cells: dict[str, Any]) -> tuple[str, ...]:
+    """The options of a row without the empty ones at its end."""
+    cell = cells.get("choices")
+    if "choices" in cells:
+        with contextlib.suppress(ValueError):
+            cell = json.loads(cell) if isinstance(cell, str) else cell
+        if not isinstance(cell, list):
+            raise UserError(f"{where}: found choices {_short(cell)}; legal: a list")
+        choices = [_text(choice) for choice in cell]
+    else:
+        choices = [_text(cells.get(letter.lower())) for letter in LETTERS]
+    while choices and not choices[-1]:
+        choices.pop()
+    if "" in choices:
+        letter = LETTERS[choices.index("")]
+        raise UserError(f"{where}: found no option {letter}, but options behind it; legal: "
+                        "options one after the other")
+    if not 2 <= len(choices) <= len(LETTERS):
+        raise UserError(f"{where}: found {len(choices)} options; legal: 2 to {len(LETTERS)}")
+    return tuple(choices)
+
+
+def _answer(where: str, cells: dict[str, Any], choices: tuple[str, ...]) -> int:
+    """The number of the right option. Raises `UserError` where none, or more than one, is meant."""
+    cell, count = cells["answer"], len(choices)
+    listed, text = "choices" in cells, _text(cell)
+    if listed and isinstance(cell, int) and not isinstance(cell, bool):
+        found = {cell} & set(range(count))
+    elif len(text) == 1 and text.isascii() and text.isalpha():
+        found = {LETTERS.find(text.upper())} & set(range(count))
+    else:
+        found = {i for i, choice in enumerate(choices) if choice == text and text}
+        if listed and text.isascii() and text.isdecimal() and int(text) < count:
+            found.add(int(text))
+    if len(found) != 1:
+        numbers = f", 0 to {count - 1}" if listed else ""
+        many = f", which may be {' or '.join(LETTERS[i] for i in sorted(found))}" if found else ""
+        raise UserError(f"{where}: found answer {_short(cell)}{many}; legal: A to "
+                        f"{LETTERS[count - 1]}{numbers}, or the text of an option")
+    return found.pop()
+
+
+def _short(cell: Any) -> str:
+    """A cell as it is shown in a line."""
+    text = repr(cell)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,1 @@
+"""Running text: passages to predict, prompts to continue."""

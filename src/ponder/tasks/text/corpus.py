@@ -1,0 +1,123 @@
+"""Texts that are continued: a problem is a prompt, and nothing is asked behind what follows it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ponder.config.errors import UserError
+from ponder.config.texts import CorpusTask
+from ponder.core.types import Problem, Problems
+from ponder.tasks.text.packed import Ids, Packed, packed
+from ponder.tokenizers.pieces import UNKNOWN, Characters, HfPieces, PieceVocabulary, load_pieces
+from ponder.tokenizers.vocabulary import TextVocabulary
+
+
+class Corpus:
+    """Prompts (P, Q) without an answer: passages of a text, held-out ones for evaluations, or one
+    prompt again and again, which is the only passage of a text that is just as long.
+
+    `start`: a checkpoint whose pieces texts are cut into.
+    """
+
+    labels = None
+    epoch_size = None
+    answer_length = 0
+    vocabulary: Any  # of pieces, or of a tokenizer
+
+    def __init__(self, config: CorpusTask, thoughts: int, start: str | None = None) -> None:
+        """Raises `UserError` where the text cannot be read, or is shorter than a prompt."""
+        pieces = None if start is None else load_pieces(Path(start))
+        text = None if config.data is None else packed(config, pieces, thoughts)
+        known = pieces if text is None else text.vocabulary.pieces
+        assert known is not None, "the configuration check lets no such run begin"
+        self.vocabulary = PieceVocabulary(known, thoughts)
+        if config.wanted and isinstance(known, Characters) and not set(config.wanted) & {
+                *known.names}:
+            raise UserError(f"task.wanted={config.wanted}: found no character that the model can "
+                            f"write; legal: {''.join(known.names).replace(UNKNOWN, '')!r}")
+        self._take(config, text)
+
+    def _take(self, config: CorpusTask, text: Packed | None) -> None:
+        """Prompts out of a text, or the one of the configuration."""
+        self.config, self.question_length = config, config.length
+        if config.prompt is not None or text is None:
+            ids = self._only(config.prompt or "")
+            self.sides, self.question_length = (ids, ids), len(ids)
+        else:
+            self.sides = text.train, text.test
+        for side, ids in zip(("train", "test"), self.sides, strict=True):
+            if len(ids) < self.question_length:
+                raise UserError(f"task.length={config.length}: found {len(ids)} {side} tokens in "
+                                f"{config.data}; legal: as many as there are, or more text, or "
+                                "another task.held_out")
+
+    def _only(self, prompt: str) -> Ids:
+        """(Q,): a prompt, as packed ids; of none, end-of-text, behind which texts begin."""
+        words = self.vocabulary
+        ids = words.encode(prompt) or [words.end_of_text]
+        return np.array(self._spelt(prompt, ids, words.decode(ids)))
+
+    @staticmethod
+    def _spelt(prompt: str, ids: list[int], said: str) -> list[int]:
+        """The tokens of a prompt. Raises `UserError` where they say something else."""
+        if said != prompt:
+            raise UserError(f"task.prompt={prompt}: found {said!r}, cut into the tokens of the "
+                            "model; legal: a text of characters that it knows")
+        return ids
+
+    def _tokens(self, packed: Tensor) -> Tensor:
+        """What packed ids are in the vocabulary."""
+        return packed
+
+    def sample(self, count: int, generator: torch.Generator) -> Problems:
+        """`count` prompts that begin anywhere in the training text."""
+        last = len(self.sides[0]) - self.question_length + 1
+        return self._prompts(0, torch.randint(last, (count,), generator=generator).numpy())
+
+    def test(self) -> Problems:
+        """Held-out prompts, with even gaps; where there are too few, some come again."""
+        room, count = len(self.sides[1]) // self.question_length, self.config.test_passages
+        return self._prompts(1, np.arange(count) * room // count * self.question_length)
+
+    def _prompts(self, side: int, places: np.ndarray) -> Problems:
+        rows = self.sides[side][places[:, None] + np.arange(self.question_length)]
+        tokens = self._tokens(torch.from_numpy(rows.astype(np.int64)))
+        return Problems(tokens, tokens[:, :0], None, self.vocabulary.pad)
+
+    def problems(self) -> list[tuple[str, Problem]]:
+        """The held-out prompts, and as many to learn from, as text."""
+        test = self.test()
+        train = self.sample(len(test), torch.Generator().manual_seed(self.config.seed))
+        return [(split, Problem(self.vocabulary.text(question), ""))
+                for split, part in (("train", train), ("test", test))
+                for question in part.question.tolist()]
+
+    def hinted(self, problems: Problems) -> Problems:
+        return replace(problems)
+
+    def examples(self, count: int, generator: torch.Generator) -> Problems:
+        return self.sample(count, generator)
+
+
+class ModelCorpus(Corpus):
+    """The same in the tokens of a Hugging Face model, without its chat template."""
+
+    def __init__(self, config: CorpusTask, vocabulary: TextVocabulary) -> None:
+        self.vocabulary: TextVocabulary = vocabulary
+        pieces = HfPieces(vocabulary.tokenizer)
+        self._take(config, None if config.data is None else packed(config, pieces, 0))
+
+    def _only(self, prompt: str) -> Ids:
+        """(Q,): a prompt with what the tokenizer puts in front of a text."""
+        ids = self.vocabulary.opening(prompt)
+        said = self.vocabulary.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        return 2 + np.array(self._spelt(prompt, ids, said[max(len(said) - len(prompt), 0):]))
+
+    def _tokens(self, packed: Tensor) -> Tensor:
+        return self.vocabulary.unpacked(packed)

@@ -1,0 +1,1 @@
+"""Small tasks on which thoughts can be watched."""

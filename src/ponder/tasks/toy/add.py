@@ -1,0 +1,230 @@
+"""Sums of digit strings, the toy task on which thoughts can be watched: `31+84=` -> `15`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ponder.config.errors import UserError
+from ponder.config.tasks import AddTask
+from ponder.core.types import Problem, Problems
+from ponder.tasks.numbers import digits_of, in_share
+from ponder.tasks.tables import read_table, require
+from ponder.tokenizers.spelling import place
+from ponder.tokenizers.vocabulary import Vocabulary
+
+ENUMERABLE = 2_000_000
+LABELLED = 20_000
+TRIES = 1000
+
+
+class Add:
+    """Sums of `terms` numbers below `max`, modulo `max` or plain.
+
+    A question is its zero-padded digits, `+` between the numbers and `=` at the end. Questions
+    that differ only in the order of their numbers are always on the same side of the split.
+    """
+
+    epoch_size = None
+
+    def __init__(self, config: AddTask, thoughts: int) -> None:
+        self.config = config
+        self.largest = config.max - 1 if config.modular else config.terms * (config.max - 1)
+        numbers = [f"#{n}" for n in range(self.largest + 1)] if config.answer == "number" else []
+        self.vocabulary = Vocabulary((*"0123456789", "+", "=", *numbers), thoughts)
+        self.width = len(str(config.max - 1))
+        self.answer_width = len(str(self.largest))
+        self.labels = self.largest + 1 if self.largest < LABELLED else None
+        self.question_length = config.terms * (self.width + 1)
+        self.answer_length = 1 if config.answer == "number" else self.answer_width
+        self.table = self._read(Path(config.data)) if config.data else None
+        if self.table is None:
+            self._draw(1, held_out=False, generator=self._seeded())  # something is left to learn
+        self._test: Problems | None = None
+
+    def sample(self, count: int, generator: torch.Generator) -> Problems:
+        """`count` training problems, drawn uniformly with replacement."""
+        if self.table is not None:
+            numbers, answers = self.table["train"]
+            rows = torch.randint(len(numbers), (count,), generator=generator)
+            return self.encode(numbers[rows], answers[rows])
+        return self.encode(self._draw(count, held_out=False, generator=generator))
+
+    def test(self) -> Problems:
+        """Up to `test_questions` held-out problems, the same ones for the same `task.seed`."""
+        if self._test is None:
+            if self.table is not None:
+                numbers, answers = self.table["test"]
+                rows = self._some(len(numbers))
+                self._test = self.encode(numbers[rows], answers[rows])
+            else:
+                self._test = self.encode(self._test_numbers())
+        return self._test
+
+    def problems(self) -> list[tuple[str, Problem]]:
+        """Those of `task.data`, or all where they are few, or as many of each split as of test."""
+        parts = self.table
+        if parts is None:
+            numbers = self._all() if self._few() else torch.cat([
+                self._draw(self.config.test_questions, held_out=False, generator=self._seeded()),
+                self._test_numbers()]).unique(dim=0)
+            parts = _split(numbers, self._sums(numbers), self.held_out(numbers))
+        return [(split, problem) for split, (numbers, answers) in parts.items()
+                for problem in self._as_text(numbers, answers)]
+
+    def _as_text(self, numbers: Tensor, answers: Tensor) -> list[Problem]:
+        gold = self._gold(numbers, answers)
+        thoughts = [None] * len(numbers) if gold is None else [
+            self.vocabulary.text(row) for row in gold[:, :-1].tolist()]
+        return [Problem("+".join(map(str, terms)) + "=", str(answer), thought)
+                for terms, answer, thought in zip(numbers.tolist(), answers.tolist(), thoughts,
+                                                  strict=True)]
+
+    # --- the split ------------------------------------------------------------------------------
+
+    def held_out(self, numbers: Tensor) -> Tensor:
+        """True (N,) for questions (N, terms) that are never trained on.
+
+        A hash of the sorted numbers (or, if systematic, of their sorted unit digits) decides, so
+        that the split needs no memory and is the same for every run with the same `task.seed`.
+        """
+        keys = (numbers % 10 if self.config.split == "systematic" else numbers).sort(1).values
+        return in_share(keys, self.config.held_out, self.config.seed)
+
+    def _seeded(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self.config.seed)
+
+    def _draw(self, count: int, held_out: bool, generator: torch.Generator) -> Tensor:
+        """(count, terms): questions of one side of the split, drawn with replacement.
+
+        Fewer where a side is so small that `TRIES` times as many draws bring no more of it. Raises
+        `UserError` where it is empty.
+        """
+        kept = torch.empty(0, self.config.terms, dtype=torch.long)
+        for _ in range(TRIES):
+            numbers = torch.randint(self.config.max, (2 * count, self.config.terms),
+                                    generator=generator)
+            kept = torch.cat([kept, numbers[self.held_out(numbers) == held_out]])
+            if len(kept) >= count:
+                break
+        if len(kept) == 0:
+            raise UserError(f"task.held_out={self.config.held_out}: found that it holds out "
+                            f"{'no question' if held_out else 'every question'} of this task; "
+                            f"legal: a {'larger' if held_out else 'smaller'} share, or another "
+                            "task.seed")
+        return kept[:count]
+
+    def _test_numbers(self) -> Tensor:
+        numbers = self._all() if self._few() else torch.empty(0, self.config.terms).long()
+        numbers = numbers[self.held_out(numbers)]
+        if len(numbers) == 0:
+            count = 2 * self.config.test_questions
+            numbers = self._draw(count, held_out=True, generator=self._seeded()).unique(dim=0)
+        return numbers[self._some(len(numbers))]
+
+    def _some(self, count: int) -> Tensor:
+        """Up to `test_questions` of so many rows, the same ones for the same `task.seed`."""
+        return torch.randperm(count, generator=self._seeded())[:self.config.test_questions]
+
+    def _few(self) -> bool:
+        """Whether all questions can be listed."""
+        return self.config.max ** self.config.terms <= ENUMERABLE
+
+    def _all(self) -> Tensor:
+        ranges = [torch.arange(self.config.max)] * self.config.terms
+        return torch.cartesian_prod(*ranges).view(-1, self.config.terms)
+
+    # --- tokens ---------------------------------------------------------------------------------
+
+    def encode(self, numbers: Tensor, answers: Tensor | None = None) -> Problems:
+        """Problems of numbers (N, terms); answers (N,) are their sums unless given."""
+        if answers is None:
+            answers = self._sums(numbers)
+        if self.config.answer == "number":
+            answer = 1 + 12 + answers[:, None]
+        else:
+            answer = 1 + self._ordered(answers)
+        return Problems(self._question(numbers), answer, self._gold(numbers, answers),
+                        self.vocabulary.pad, label=answers if self.labels else None,
+                        features=self._features(answers))
+
+    def _sums(self, numbers: Tensor) -> Tensor:
+        total = numbers.sum(1)
+        return total % self.config.max if self.config.modular else total
+
+    def _question(self, numbers: Tensor) -> Tensor:
+        digits = digits_of(numbers, self.width)
+        plus = torch.full((*numbers.shape, 1), 10)
+        question = torch.cat([digits, plus], 2).flatten(1)
+        question[:, -1] = 11
+        return 1 + question
+
+    def _gold(self, numbers: Tensor, answers: Tensor) -> Tensor | None:
+        """(N, K + 1): the hand-made thought and end-of-thought."""
+        if self.config.gold == "none" or self.vocabulary.thoughts < 10:
+            return None
+        digits = self._ordered(answers)
+        if self.config.gold == "scratchpad":
+            steps = self._scratchpad(numbers)
+            reduced = self.config.modular and 10**self.width != self.config.max
+            digits = torch.cat([steps, digits], 1) if reduced else steps
+        end = torch.full((len(answers), 1), self.vocabulary.end)
+        return torch.cat([self.vocabulary.first_thought + digits, end], 1)
+
+    def _scratchpad(self, numbers: Tensor) -> Tensor:
+        """(N, 2 * width): digit and carry of every column, units first."""
+        steps, carry = [], torch.zeros(len(numbers), dtype=torch.long)
+        for column in digits_of(numbers, self.width).flip(2).unbind(2):
+            total = column.sum(1) + carry
+            carry = total // 10
+            steps += [total % 10, carry]
+        return torch.stack(steps, 1)
+
+    def _ordered(self, answers: Tensor) -> Tensor:
+        digits = digits_of(answers, self.answer_width)
+        return digits if self.config.order == "most" else digits.flip(1)
+
+    def _features(self, answers: Tensor) -> dict[str, Tensor]:
+        return {place(i): answers // 10**i % 10 for i in range(self.answer_width)}
+
+    # --- files ----------------------------------------------------------------------------------
+
+    def _read(self, path: Path) -> dict[str, tuple[Tensor, Tensor]]:
+        """(numbers, answers) of the splits train and test of a .csv or .parquet file."""
+        rows = read_table(path)
+        require(path, rows, ("question", "answer"))
+        found = [self._row(where, row) for where, row in rows]
+        numbers = torch.tensor([numbers for numbers, _, _ in found])
+        answers = torch.tensor([answer for _, answer, _ in found])
+        test = self.held_out(numbers)
+        if "split" in rows[0][1]:
+            test = torch.tensor([split == "test" for _, _, split in found])
+        for name, part in (("train", ~test), ("test", test)):
+            if not part.any():
+                raise UserError(f"{path}: found no {name} problems; legal: a column split with "
+                                "train and test in it, or another task.held_out")
+        return _split(numbers, answers, test)
+
+    def _row(self, where: str, row: dict[str, Any]) -> tuple[list[int], int, str]:
+        """Numbers, answer and split of one row. Raises `UserError` that names the line."""
+        question, answer = str(row["question"]).strip(), str(row["answer"]).strip()
+        terms = [term.strip() for term in question.removesuffix("=").split("+")]
+        split = str(row.get("split", "train"))
+        limit = self.config.max
+        if len(terms) != self.config.terms or not all(
+                word.isdecimal() and word.isascii() for word in [*terms, answer]):
+            raise UserError(f"{where}: found question {question!r} and answer {answer!r}; legal: "
+                            f"{self.config.terms} whole numbers joined by +, and a whole number")
+        if any(int(term) >= limit for term in terms) or int(answer) > self.largest:
+            raise UserError(f"{where}: found question {question!r} and answer {answer!r}; legal: "
+                            f"numbers below task.max={limit}, answers up to {self.largest}")
+        if split not in ("train", "test"):
+            raise UserError(f"{where}: found split {split!r}; legal: train, test")
+        return [int(term) for term in terms], int(answer), split
+
+
+def _split(numbers: Tensor, answers: Tensor, test: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    return {"train": (numbers[~test], answers[~test]), "test": (numbers[test], answers[test])}

@@ -1,0 +1,173 @@
+"""Sums of two numbers of equal length, in columns: what short ones teach may serve long ones.
+
+    180___:32___+85___=  <t11><t8></think>  081
+
+is 23 + 58: every field has a fixed width and begins with the units, so that what belongs to a
+column lies at the same distance from it, for every column and every length. The field in front is
+a hint: the answer, or nothing. The thought is a scratchpad: the sum of every column and of what
+came from the one before, units first. The answer is the digits that the scratchpad says, the most
+significant first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ponder.config.errors import UserError
+from ponder.config.tasks import AdditionTask
+from ponder.core.types import Problem, Problems
+from ponder.tasks.numbers import digits_of, in_share
+from ponder.tokenizers.vocabulary import Vocabulary
+
+PLUS, EQUALS, COLON, BLANK = 10, 11, 12, 13  # after the ten digits
+SUMS = 20  # 9 + 9 and what is carried over: 0 to 19
+TRIES = 1000
+
+
+class Addition:
+    """Sums of two numbers of 1 to `digits` digits; lengths are equally frequent.
+
+    A question begins later by a random number of blanks, as many as it has fewer digits than the
+    longest at most: no column is known by its place. Questions that differ only in the order of
+    their numbers are always on the same side of the split.
+    """
+
+    def __init__(self, config: AdditionTask, thoughts: int) -> None:
+        self.config = config
+        self.epoch_size: int | None = config.epoch_size
+        self.labels: int | None = None
+        self.vocabulary = Vocabulary((*"0123456789", "+", "=", ":", "_"), thoughts)
+        self.answer_length = config.digits + 1
+        self.shift = config.digits - 1
+        self.question_length = self.shift + 3 * (config.digits + 1) + 1
+        self._test = self._draw(self._equal(config.test_questions), True, self._seeded()).unique(
+            dim=0)
+        self._worked = self._draw(self._equal(config.worked, config.worked_digits), False,
+                                  self._seeded())
+
+    def sample(self, count: int, generator: torch.Generator) -> Problems:
+        """`count` training problems of random lengths."""
+        lengths = torch.randint(1, self.config.digits + 1, (count,), generator=generator)
+        return self.encode(self._draw(lengths, False, generator), generator)
+
+    def test(self) -> Problems:
+        """Up to `test_questions` held-out problems, as many of each length where there are so many.
+
+        The same ones for the same `task.seed`; each length is a group.
+        """
+        problems = self.encode(self._test, self._seeded())
+        lengths = lengths_of(self._test)
+        problems.groups = {f"{n}_digits": lengths == n for n in range(1, self.config.digits + 1)}
+        return problems
+
+    def examples(self, count: int, generator: torch.Generator) -> Problems:
+        """`count` draws from the `worked` short sums whose scratchpads are given."""
+        rows = torch.randint(len(self._worked), (count,), generator=generator)
+        return self.encode(self._worked[rows], generator)
+
+    def hinted(self, problems: Problems) -> Problems:
+        """The same problems with the answer in the field in front."""
+        answer = problems.answer
+        last = (answer != problems.pad).sum(1, keepdim=True) - 1
+        hint = _mirrored(answer, last, 1 + BLANK)
+        start = self.shift
+        question = problems.question.clone()
+        question[:, start:start + hint.shape[1]] = hint
+        return replace(problems, question=question)
+
+    def problems(self) -> list[tuple[str, Problem]]:
+        """The worked examples and the held-out questions."""
+        parts = {"train": self._worked, "test": self._test}
+        return [(split, problem) for split, numbers in parts.items()
+                for problem in self._as_text(numbers)]
+
+    def _as_text(self, numbers: Tensor) -> list[Problem]:
+        gold = self._gold(numbers)
+        thoughts = [None] * len(numbers) if gold is None else [
+            self.vocabulary.text(row).removesuffix("</think>") for row in gold.tolist()]
+        return [Problem(f"{a}+{b}=", str(a + b), thought)
+                for (a, b), thought in zip(numbers.tolist(), thoughts, strict=True)]
+
+    # --- questions ------------------------------------------------------------------------------
+
+    def held_out(self, numbers: Tensor) -> Tensor:
+        """True (N,) for questions (N, 2) that are never trained on."""
+        return in_share(numbers.sort(1).values, self.config.held_out, self.config.seed)
+
+    def _seeded(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self.config.seed)
+
+    def _equal(self, count: int, longest: int | None = None) -> Tensor:
+        """(count,): lengths in turn."""
+        return torch.arange(count) % (longest or self.config.digits) + 1
+
+    def _draw(self, lengths: Tensor, held_out: bool, generator: torch.Generator) -> Tensor:
+        """(N, 2): pairs of numbers of these lengths (N,), all of one side of the split.
+
+        Raises `UserError` where that has none of some length.
+        """
+        smallest = 10 ** (lengths - 1) * (lengths > 1)
+        numbers = torch.zeros(len(lengths), 2, dtype=torch.long)
+        wrong = torch.ones(len(lengths), dtype=torch.bool)
+        for _ in range(TRIES):
+            share = torch.rand(int(wrong.sum()), 2, generator=generator, dtype=torch.float64)
+            low, high = smallest[wrong, None], 10 ** lengths[wrong, None]
+            numbers[wrong] = low + (share * (high - low)).long()
+            wrong = self.held_out(numbers) != held_out
+            if not wrong.any():
+                return numbers
+        raise UserError(f"task.held_out={self.config.held_out}: found no "
+                        f"{'held-out' if held_out else 'training'} question of "
+                        f"{int(lengths[wrong][0])} digits; legal: another share or task.seed")
+
+    # --- tokens ---------------------------------------------------------------------------------
+
+    def encode(self, numbers: Tensor, generator: torch.Generator) -> Problems:
+        """Problems of numbers (N, 2), each shifted by a random number of blanks."""
+        width, lengths = self.config.digits, lengths_of(numbers)
+        room = torch.rand(len(numbers), generator=generator) * (width + 1 - lengths)
+        front = (1 + BLANK) * (torch.arange(self.shift) >= self.shift - room.long()[:, None])
+        hint, digits = _filled(BLANK, numbers, self.answer_length), digits_of(numbers, width)
+        used = torch.arange(width) < lengths[:, None, None]
+        first, second = (1 + digits.flip(2).where(used, BLANK)).unbind(1)
+        question = [front, hint, _filled(COLON, numbers), first, _filled(PLUS, numbers), second,
+                    _filled(EQUALS, numbers)]
+        return Problems(torch.cat(question, 1), self._answer(numbers), self._gold(numbers),
+                        self.vocabulary.pad, padded=self.shift > 0)
+
+    def _answer(self, numbers: Tensor) -> Tensor:
+        """(N, D + 1): one digit more than the numbers have, most significant first, padded."""
+        digits = 1 + digits_of(numbers.sum(1), self.answer_length).flip(1)
+        return _mirrored(digits, lengths_of(numbers)[:, None], self.vocabulary.pad)
+
+    def _gold(self, numbers: Tensor) -> Tensor | None:
+        """(N, D + 1): sums of the columns, units first, and end-of-thought."""
+        if self.vocabulary.thoughts < SUMS:
+            return None
+        thought = torch.full((len(numbers), self.config.digits + 1), self.vocabulary.pad)
+        lengths, carry = lengths_of(numbers), torch.zeros(len(numbers), dtype=torch.long)
+        columns = digits_of(numbers, self.config.digits).flip(2).sum(1)
+        for place, column in enumerate(columns.unbind(1)):
+            total = column + carry
+            carry = total // 10
+            thought[:, place] = (self.vocabulary.first_thought + total) * (place < lengths)
+        return thought.scatter(1, lengths[:, None], self.vocabulary.end)
+
+
+def lengths_of(numbers: Tensor) -> Tensor:
+    """(N,): digits of the first of the numbers (N, 2), which have equally many."""
+    powers = 10 ** torch.arange(1, 18)
+    return 1 + (numbers[:, :1] >= powers).sum(1)
+
+
+def _filled(word: int, numbers: Tensor, width: int = 1) -> Tensor:
+    return torch.full((len(numbers), width), 1 + word)
+
+
+def _mirrored(row: Tensor, last: Tensor, rest: int) -> Tensor:
+    """Columns `last` (N, 1) to 0 of rows (N, C), from left to right; `rest` behind them."""
+    place = torch.arange(row.shape[1], device=row.device)
+    return row.gather(1, (last - place).clamp_min(0)).where(place <= last, rest)

@@ -1,0 +1,1 @@
+"""Vocabularies, and how text becomes tokens."""

@@ -1,0 +1,194 @@
+"""Ways to cut text into pieces (characters, a trie, a tokenizer of Hugging Face), and the
+vocabulary of thoughts behind them.
+
+A piece is a number from 0; in the vocabulary padding and end-of-text come before them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Protocol
+
+from ponder.config.errors import UserError, brief
+from ponder.tokenizers.spelling import END_OF_TEXT, TORN
+from ponder.tokenizers.trie import Trie
+from ponder.tokenizers.vocabulary import Vocabulary, plain_words
+
+FILE = "tokens.json"  # in a checkpoint: how its text is cut
+UNKNOWN = "\ufffd"
+
+
+class Pieces(Protocol):
+    """What text is cut into. names (n,) are the pieces as words, all different."""
+
+    names: tuple[str, ...]
+
+    def encode(self, text: str) -> list[int]: ...
+    def decode(self, pieces: Sequence[int]) -> str: ...
+    def state(self) -> dict[str, Any]:
+        """Plain values that `load_pieces` makes it of again."""
+        ...
+
+
+class Characters:
+    """A piece is a character; one that was not learnt is the piece U+FFFD."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = tuple(dict.fromkeys([*names, UNKNOWN]))
+        self._number = {name: number for number, name in enumerate(self.names)}
+
+    @classmethod
+    def learn(cls, text: str) -> Characters:
+        return cls(sorted(set(text)))
+
+    def encode(self, text: str) -> list[int]:
+        unknown = self._number[UNKNOWN]
+        return [self._number.get(character, unknown) for character in text]
+
+    def decode(self, pieces: Sequence[int]) -> str:
+        return "".join([self.names[piece] for piece in pieces])
+
+    def state(self) -> dict[str, Any]:
+        return {"kind": "chars", "characters": "".join(self.names)}
+
+
+class TriePieces:
+    """A piece is a string of bytes, learnt from a corpus; the longest one that fits is taken."""
+
+    def __init__(self, trie: Trie) -> None:
+        self.trie = trie
+        names = [token.decode("utf-8", "backslashreplace") for token in trie.tokens]
+        first = {name: number for number, name in reversed(list(enumerate(names)))}
+        self.names = tuple(name if first[name] == number else f"{name}#{number}"
+                           for number, name in enumerate(names))
+
+    def encode(self, text: str) -> list[int]:
+        return self.trie.encode(text)
+
+    def decode(self, pieces: Sequence[int]) -> str:
+        try:
+            return self.trie.decode(pieces)
+        except UnicodeDecodeError:  # sampled bytes need not be a text
+            return self.trie.decode(pieces, "replace")
+
+    def state(self) -> dict[str, Any]:
+        return {"kind": "trie", "tokens": [token.decode("latin-1") for token in self.trie.tokens]}
+
+
+class HfPieces:
+    """A piece is a token of a tokenizer of Hugging Face; thought tokens are none."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.names = tuple(tokenizer.convert_ids_to_tokens(range(plain_words(tokenizer))))
+
+    @classmethod
+    def load(cls, name: str) -> HfPieces:
+        """Raises `UserError` where there is no such tokenizer."""
+        from transformers import AutoTokenizer
+
+        try:
+            return cls(AutoTokenizer.from_pretrained(name))
+        except Exception as error:  # the network, the hub, the disk: each has errors of its own
+            reason = brief(error)
+            raise UserError(f"task.tokenizer={name}: cannot be loaded ({reason}); legal: a name on "
+                            "the hub, or a directory with a tokenizer") from None
+
+    def encode(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False, verbose=False)
+
+    def decode(self, pieces: Sequence[int]) -> str:
+        return self.tokenizer.decode(list(pieces), clean_up_tokenization_spaces=False)
+
+    def state(self) -> dict[str, Any]:
+        """With a hash of how it cuts, as a tokenizer of the same name may cut otherwise, and one of
+        another name alike.
+        """
+        inner = getattr(self.tokenizer, "backend_tokenizer", None)
+        said: dict[str, Any] = {"names": self.names}
+        if inner is not None:
+            said = json.loads(inner.to_str())
+        said |= {"truncation": None, "padding": None}  # which every call sets anew
+        if "added_tokens" in said:
+            said["added_tokens"] = [word for word in said["added_tokens"]
+                                    if word["id"] < len(self.names)]
+        return {"kind": "hf", "name": self.tokenizer.name_or_path,
+                "sha256": hashlib.sha256(json.dumps(said).encode()).hexdigest()}
+
+
+class PieceVocabulary(Vocabulary):
+    """Token ids: 0 padding, 1 end-of-text, then the pieces, then `</think>` and the thoughts."""
+
+    pieces: Pieces
+
+    def __init__(self, pieces: Pieces, thoughts: int) -> None:
+        super().__init__((END_OF_TEXT, *pieces.names), thoughts)
+        object.__setattr__(self, "pieces", pieces)
+
+    @property
+    def end_of_text(self) -> int:
+        """Id of what stands behind every document."""
+        return 1
+
+    def encode(self, text: str) -> list[int]:
+        """Text as token ids, none added."""
+        return [2 + piece for piece in self.pieces.encode(text)]
+
+    def written(self, stops: bool, thoughts: bool) -> slice:
+        """Ids that may continue a text: the pieces; before them end-of-text, where a text ends by
+        itself; behind them `</think>` and the thoughts, where these may stand among the words.
+        """
+        return slice(self.end_of_text + (not stops), len(self) if thoughts else self.end)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of the pieces among some tokens, without everything else."""
+        return self.pieces.decode([token - 2 for token in tokens if 1 < token < self.end])
+
+    def begun(self, tokens: Sequence[int]) -> str:
+        """The same, without a character at the end of which not all pieces are there yet."""
+        text = self.decode(tokens)
+        return text if isinstance(self.pieces, Characters) else text.rstrip(TORN)
+
+    def text(self, tokens: list[int]) -> str:
+        """Tokens as text, without padding; pieces become text together, as a character may be
+        several of them.
+        """
+        words, said = self.words, []
+        for ordinary, run in groupby(tokens, lambda token: 1 < token < self.end):
+            if ordinary:
+                said.append(self.pieces.decode([token - 2 for token in run]))
+            else:
+                said += [words[token] for token in run if token != self.pad]
+        return "".join(said)
+
+
+def identity(pieces: Pieces) -> dict[str, Any]:
+    """What is the same for pieces that cut text alike, whatever they are called."""
+    return {key: value for key, value in pieces.state().items() if key != "name"}
+
+
+def load_pieces(directory: Path, key: str = "model.name") -> Pieces:
+    """Those that a checkpoint of a model of text was saved with. Raises `UserError`."""
+    path = directory / FILE
+    try:
+        return pieces_of(json.loads(path.read_text()))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = brief(error)
+        raise UserError(f"{key}={directory}: cannot be read ({reason}); legal: a checkpoint of a "
+                        f"model of text, with its {FILE}") from None
+
+
+def pieces_of(state: dict[str, Any]) -> Pieces:
+    """The pieces that once gave this state. Raises KeyError or ValueError for anything else."""
+    if state["kind"] == "chars":
+        return Characters(state["characters"])
+    if state["kind"] == "trie":
+        return TriePieces(Trie([token.encode("latin-1") for token in state["tokens"]]))
+    pieces = HfPieces.load(state["name"])
+    if pieces.state()["sha256"] != state.get("sha256", pieces.state()["sha256"]):
+        raise ValueError(f"the tokenizer {state['name']} cuts otherwise than it did")
+    return pieces

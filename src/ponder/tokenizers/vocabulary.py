@@ -1,0 +1,172 @@
+"""The vocabulary: ordinary tokens, special ones, and thoughts appended behind them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ponder.tokenizers.spelling import END, PAD, TORN
+
+_TAG = re.compile(r"<t(\d+)>")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Token ids: 0 padding, then the ordinary words, then `</think>` and the thought tokens.
+
+    End-of-thought and the thoughts lie next to each other, so the tokens that a thinker may sample
+    are one slice of the output layer: `allowed(stops)`.
+    """
+
+    ordinary: tuple[str, ...]
+    thoughts: int
+
+    @property
+    def words(self) -> list[str]:
+        """Every token as text, in the order of its id."""
+        return [PAD, *self.ordinary, END, *(f"<t{i}>" for i in range(self.thoughts))]
+
+    @property
+    def pad(self) -> int:
+        return 0
+
+    @property
+    def end(self) -> int:
+        """Id of end-of-thought."""
+        return len(self.ordinary) + 1
+
+    @property
+    def first_thought(self) -> int:
+        return self.end + 1
+
+    def __len__(self) -> int:
+        return len(self.ordinary) + 2 + self.thoughts
+
+    def allowed(self, stops: bool) -> slice:
+        """Ids a thinker may sample: the thoughts, and end-of-thought if it stops by itself."""
+        return slice(self.end if stops else self.first_thought, len(self))
+
+    def text(self, tokens: list[int]) -> str:
+        """Tokens as text, without padding."""
+        words = self.words
+        return "".join(words[token] for token in tokens if token != self.pad)
+
+
+def plain_words(tokenizer: Any) -> int:
+    """How many words of a tokenizer of Hugging Face are no thought tokens; these are the last."""
+    return tokenizer.get_added_vocab().get("<t0>", len(tokenizer))
+
+
+class TextVocabulary:
+    """The words of a Hugging Face tokenizer: a thinker writes text, and ends it by end-of-sequence.
+
+    Padding is a number behind all words, so that no text holds it. chat says whether prompts go
+    through the tokenizer's chat template, where it has one. Thought tokens `<t0>`, `<t1>`, ... are
+    the last words, behind `plain` ones; where there are any, closes says whether the first of them
+    ends a thought.
+    """
+
+    def __init__(self, tokenizer: Any, chat: bool = True, closes: bool = False) -> None:
+        self.tokenizer = tokenizer
+        self.end: int = tokenizer.eos_token_id
+        self.pad: int = len(tokenizer)
+        self.chat = chat and tokenizer.chat_template is not None
+        self.plain = plain_words(tokenizer)
+        self.closes = closes and self.thoughts > 0
+
+    def __len__(self) -> int:
+        return len(self.tokenizer)
+
+    @property
+    def end_of_text(self) -> int:
+        """Id of what stands behind every document."""
+        return self.tokenizer.eos_token_id
+
+    @property
+    def thoughts(self) -> int:
+        """How many thought tokens there are, an end of thoughts among them."""
+        return len(self) - self.plain
+
+    @cached_property
+    def sizes(self) -> Tensor:
+        """(V + 1,): bytes of text that each token stands for, and 0 for padding."""
+        words = self.tokenizer.batch_decode([[token] for token in range(len(self))])
+        return torch.tensor([*(len(word.encode()) for word in words), 0])
+
+    def allowed(self, stops: bool) -> slice:
+        """Ids a thinker may write: all of them."""
+        return slice(0, len(self))
+
+    def encode(self, text: str) -> list[int]:
+        """Text as tokens, none added."""
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def prompt(self, turns: list[tuple[str, str]]) -> list[int]:
+        """Tokens of a dialogue of (role, text) turns up to where the assistant writes.
+
+        Without a chat template the texts stand below each other.
+        """
+        if self.chat:
+            messages = [{"role": role, "content": text} for role, text in turns]
+            return list(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True,
+                                                           tokenize=True, return_dict=False))
+        text = "\n".join(text for _, text in turns) + "\n"
+        start = self.tokenizer.bos_token_id
+        return ([start] if start not in (None, self.end) else []) + self.encode(text)
+
+    def opening(self, text: str) -> list[int]:
+        """A text from its beginning, with what the tokenizer puts in front of it; of none what
+        texts stand behind.
+        """
+        start = self.tokenizer.bos_token_id
+        beginning = self.end_of_text if start is None else start
+        return list(self.tokenizer(text)["input_ids"]) or [beginning]
+
+    def unpacked(self, ids: Tensor) -> Tensor:
+        """What ids of a packed text are here: there a piece is 2 more, and 1 ends a document."""
+        return (ids - 2).where(ids != 1, self.end_of_text)
+
+    def text(self, tokens: list[int]) -> str:
+        """Tokens as text, without padding and special tokens."""
+        said = self.tokenizer.decode([token for token in tokens if token != self.pad],
+                                     skip_special_tokens=True)
+        return _TAG.sub(self._renumbered, said) if self.closes else said
+
+    @staticmethod
+    def _renumbered(tag: re.Match[str]) -> str:
+        """A thought token as everywhere: numbers begin behind the end of thoughts."""
+        number = int(tag.group(1))
+        return f"<t{number - 1}>" if number else END
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of the ordinary words among some tokens, without everything else."""
+        return self.tokenizer.decode([token for token in tokens if token < self.plain],
+                                     skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    def begun(self, tokens: Sequence[int]) -> str:
+        """The same, without a character at the end of which not all tokens are there yet."""
+        return self.decode(tokens).rstrip(TORN)
+
+
+class ThinkingVocabulary(TextVocabulary):
+    """Of a model that thinks between its words: a thought ends by end-of-thought, and is made of
+    thought tokens alone.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        super().__init__(tokenizer, chat=False, closes=True)
+        self.end = self.plain
+
+    @property
+    def first_thought(self) -> int:
+        return self.end + 1
+
+    def allowed(self, stops: bool) -> slice:
+        """Ids a thought may be made of, as of `Vocabulary`."""
+        return slice(self.end if stops else self.first_thought, len(self))

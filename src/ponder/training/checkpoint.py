@@ -1,0 +1,229 @@
+"""Checkpoints: directories that open in plain `transformers`, written whole or not at all.
+
+The thinker lies at the top (config.json, model.safetensors, tokenizer), a separate answerer in
+`answerer/`, and the resolved configuration in ponder.json.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ponder.config.errors import UserError, brief
+from ponder.core.sharding import full_weights, shards_of
+from ponder.models.gpt2.model import Shape, Transformer
+from ponder.models.huggingface.model import TextModel
+from ponder.models.huggingface.pretrained import restore_text_model, save_text_model
+from ponder.models.policies.question import Policy
+from ponder.tokenizers.pieces import FILE, PieceVocabulary
+from ponder.tokenizers.spelling import END, PAD
+from ponder.tokenizers.vocabulary import Vocabulary
+
+
+def save(policy: Policy, directory: Path, config: dict[str, Any],
+         state: dict[str, Any] | None = None, about: dict[str, Any] | None = None,
+         weights: dict[str, Tensor] | None = None) -> None:
+    """Write a checkpoint directory so that a crash at any moment leaves a whole one.
+
+    weights are `saved_weights`, which several processes ask for together before one of them saves.
+
+    All goes to a temporary name and is synced; the old directory of that name steps aside, the new
+    one takes its place. state is what training needs to go on, about what the manifest says beside
+    the hash of every file. Raises `UserError` where the disk takes no more; what was saved before
+    stays as it is.
+    """
+    temporary = directory.with_name(f".{directory.name}.tmp")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        _write_models(policy, temporary, saved_weights(policy) if weights is None else weights)
+        _write(temporary, config, state, about or {"step": 0, "epoch": 0})
+    except (OSError, RuntimeError, SafetensorError) as error:  # each library has its own
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise UserError(f"{directory}: cannot be written ({_short(error)}); legal: a disk with "
+                        "room; what was saved before is whole") from None
+    aside = directory.with_name(f".{directory.name}.old")
+    if directory.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+        directory.rename(aside)
+    temporary.rename(directory)
+    _sync(directory.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def saved_weights(policy: Policy) -> dict[str, Tensor]:
+    """What `save` needs of a policy's weights, whole; of several processes all must ask."""
+    adapted = isinstance(policy.thinker, TextModel) and policy.thinker.adapted
+    trained = {name for name, weight in policy.named_parameters() if weight.requires_grad}
+    return full_weights(policy, lambda name: not adapted or name in trained)
+
+
+def _write(temporary: Path, config: dict[str, Any], state: dict[str, Any] | None,
+           about: dict[str, Any]) -> None:
+    """The other files of a checkpoint, and wait until all are on the disk."""
+    write_json(temporary / "ponder.json", {"config": config})
+    if state is not None:
+        torch.save(state, temporary / "state.pt")
+    files = {str(path.relative_to(temporary)): file_sha256(path)
+             for path in sorted(temporary.rglob("*")) if path.is_file()}
+    write_json(temporary / "manifest.json", {**about, "files": files})
+    for path in (*temporary.rglob("*"), temporary):
+        _sync(path)
+
+
+def _write_models(policy: Policy, directory: Path, weights: dict[str, Tensor]) -> None:
+    def of(prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): value for name, value in weights.items()
+                if name.startswith(prefix)}
+
+    if isinstance(policy.thinker, TextModel):
+        save_text_model(policy.thinker, directory, policy.vocabulary,  # type: ignore[arg-type]
+                        of("thinker.model."))
+    else:
+        save_pretrained(policy.thinker, directory, policy.vocabulary, of("thinker."))
+    if policy.answerer is not policy.thinker:
+        save_pretrained(policy.answerer, directory / "answerer", policy.vocabulary, of("answerer."))
+    for name in policy.attached:
+        save_file({key: value.detach().contiguous().cpu() for key, value in of(f"{name}.").items()},
+                  directory / f"{name}.safetensors")
+
+
+def load_attached(policy: Policy, directory: Path) -> None:
+    """The modules that a checkpoint of such a policy keeps beside its networks, where it does.
+    Raises `UserError` for a file that holds no such module.
+    """
+    for name, module in policy.attached.items():
+        path = directory / f"{name}.safetensors"
+        try:
+            if path.is_file():
+                module.load_state_dict(load_file(path))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise UserError(f"{path}: cannot be read ({_short(error)}); legal: that of the "
+                            "checkpoint") from None
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file or directory is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save_pretrained(model: Transformer, directory: Path, vocabulary: Vocabulary,
+                    weights: dict[str, Tensor] | None = None) -> None:
+    """config.json, model.safetensors and a word tokenizer, as `transformers` reads them; weights
+    are the model's own where no others are given.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    shape = model.shape
+    write_json(directory / "config.json", {
+        "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2",
+        "vocab_size": shape.vocabulary, "n_positions": shape.positions, "n_embd": shape.d_model,
+        "n_layer": shape.layers, "n_head": shape.heads, "activation_function": "gelu_new",
+        "embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0, "layer_norm_epsilon": 1e-5,
+        "tie_word_embeddings": shape.tied, "pad_token_id": vocabulary.pad,
+        "bos_token_id": vocabulary.end, "eos_token_id": vocabulary.end,
+        "ponder_sinusoidal": shape.sinusoidal})
+    known = model.state_dict() if weights is None else weights
+    save_file({name: value.detach().contiguous().cpu() for name, value in known.items()},
+              directory / "model.safetensors", metadata={"format": "pt"})
+    if isinstance(vocabulary, PieceVocabulary):
+        write_json(directory / FILE, vocabulary.pieces.state())
+    _save_tokenizer(directory, vocabulary)
+
+
+def _save_tokenizer(directory: Path, vocabulary: Vocabulary) -> None:
+    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+
+    words = vocabulary.words
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)},
+                                           unk_token=PAD))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")  # type: ignore[assignment]
+    tokenizer.add_special_tokens([AddedToken(word, normalized=False)
+                                  for word in words if word.startswith(("<", "#"))])
+    tokenizer.save(str(directory / "tokenizer.json"))
+    write_json(directory / "tokenizer_config.json", {
+        "tokenizer_class": "PreTrainedTokenizerFast", "pad_token": PAD, "eos_token": END,
+        "unk_token": PAD, "clean_up_tokenization_spaces": False})
+
+
+def restore(policy: Policy, directory: Path) -> None:
+    """Give a policy the weights of its own earlier checkpoint."""
+    if isinstance(policy.thinker, TextModel):
+        restore_text_model(policy.thinker, directory)
+        return
+    nets = {directory: policy.thinker, directory / "answerer": policy.answerer}
+    for path, net in nets.items():
+        if path == directory or net is not policy.thinker:
+            weights = load_file(path / "model.safetensors")
+            net.load_state_dict(shards_of(net, weights))
+
+
+def load_model(directory: Path, key: str = "model.name") -> Transformer:
+    """The transformer of a checkpoint directory, which `key` named.
+
+    Raises `UserError` where it cannot be one.
+    """
+    try:
+        config = json.loads((directory / "config.json").read_text())
+        weights = load_file(directory / "model.safetensors")
+    except Exception as error:  # safetensors raises a class of its own for damaged files
+        raise UserError(f"{key}={directory}: cannot be read ({_short(error)}); legal: a "
+                        "directory with config.json and model.safetensors, both intact") from None
+    if not isinstance(config, dict) or config.get("model_type") != "gpt2":
+        raise UserError(f"{key}={directory}: found a config.json of another architecture; "
+                        "legal: model_type gpt2")
+    try:
+        model = Transformer(Shape(
+            config["vocab_size"], config["n_positions"], config["n_embd"], config["n_layer"],
+            config["n_head"], bool(config.get("ponder_sinusoidal")),
+            bool(config.get("tie_word_embeddings", True))))
+        model.load_state_dict(weights)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{key}={directory}: weights do not fit its config.json "
+                        f"({_short(error)}); legal: the two of one checkpoint") from None
+    if model.shape.sinusoidal:
+        model.wpe.weight.requires_grad_(False)
+    return model
+
+
+def _short(error: Exception) -> str:
+    return brief(error)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON to a temporary file, then rename: readers see all of it or nothing."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+def weights_sha256(model: nn.Module, weights: dict[str, Tensor] | None = None) -> str:
+    """Hash of all weights, by name: equal exactly where every bit of every tensor is equal.
+
+    Of a policy: those of its thinker and its answerer, without what they are compared with.
+    weights as in `save`.
+    """
+    digest, passing = hashlib.sha256(), ("frozen.", "critic.", "reference.")
+    for name, value in sorted((model.state_dict() if weights is None else weights).items()):
+        if isinstance(model, Policy) and (name.startswith(passing) or ".reference" in name):
+            continue
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,92 @@
+"""Which code a run is of: its commit and its differences from it, and copies that nobody edits.
+
+A copy lies in the directory of a sweep from the moment the sweep is sent, so that a job that starts
+hours later runs what was there then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import uuid
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+PARTS = ("run.py", "src/ponder", "src/hydra_plugins", "conf")  # what a run is made of
+DIFF = "git.diff"  # in a run directory and in a copy: `commit <hash>`, then the differences
+
+
+def note(directory: Path) -> None:
+    """Write the commit and the differences into the directory of a run; nothing where there is no
+    repository.
+    """
+    said = differences()
+    if said is not None:
+        (directory / DIFF).write_text(said, encoding="utf-8")
+
+
+def revision() -> str | None:
+    """The commit, with + where the code differs from it; None outside a repository."""
+    said = differences()
+    if said is None:
+        return None
+    first, _, rest = said.partition("\n")
+    return first.removeprefix("commit ") + ("+" if rest else "")
+
+
+@cache
+def differences() -> str | None:
+    """`commit <hash>` and the differences of the code from it, new files among them, as
+    `git apply` takes them; of a copy, those that it was made with. None outside a repository.
+    """
+    if (ROOT / DIFF).is_file():
+        return (ROOT / DIFF).read_text("utf-8")
+    try:
+        commit = _git("rev-parse", "HEAD").strip()
+        changed = _git("diff", "--binary", "HEAD", "--", *PARTS)
+        new = _git("ls-files", "-z", "--others", "--exclude-standard", "--", *PARTS)
+        for name in filter(None, new.split("\0")):
+            changed += _git("diff", "--binary", "--no-index", "--", os.devnull, name, right=(0, 1))
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return f"commit {commit}\n{changed}"
+
+
+def _git(*words: str, right: tuple[int, ...] = (0,)) -> str:
+    done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True,
+                          errors="replace", timeout=60)
+    if done.returncode not in right:
+        raise subprocess.CalledProcessError(done.returncode, "git")
+    return done.stdout
+
+
+def freeze(folder: Path) -> Path:
+    """A copy of the code in `folder`, under a name made from its content: made once."""
+    digest = hashlib.sha256((differences() or "").encode())
+    for name in _files():
+        digest.update(name.encode() + b"\0" + (ROOT / name).read_bytes())
+    copy = folder / digest.hexdigest()[:12]
+    if copy.is_dir():
+        return copy
+    making = folder / f".{uuid.uuid4().hex}"
+    for name in _files():
+        (making / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, making / name)
+    note(making)
+    try:
+        making.rename(copy)
+    except OSError:  # another sweep has made it meanwhile
+        shutil.rmtree(making)
+    return copy
+
+
+def _files() -> Iterator[str]:
+    """The files of the code, below the root, in order."""
+    for part in PARTS:
+        found = [ROOT / part] if (ROOT / part).is_file() else sorted((ROOT / part).rglob("*"))
+        yield from (str(path.relative_to(ROOT)) for path in found if path.is_file()
+                    and "__pycache__" not in path.parts)

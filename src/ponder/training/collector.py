@@ -1,0 +1,157 @@
+"""One round: questions, thoughts, rewards, credit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from ponder.config.running import TrainerConfig
+from ponder.config.strategies import Sft
+from ponder.core.credit import flat_groups, some_tokens
+from ponder.core.math import products
+from ponder.core.processes import largest_share, several, share
+from ponder.core.sharding import gathered
+from ponder.core.types import Problems, Rollouts
+from ponder.models.policies.question import Policy
+from ponder.rewards.answers import Reward
+from ponder.rollouts.sampler import Gold, Source, given
+from ponder.strategies.base import Strategy
+from ponder.strategies.star import SFT
+from ponder.tasks.base import Task
+from ponder.training.progress import Stopped
+
+
+@dataclass
+class Collector:
+    """Collects the rollouts of a round. noted are its numbers for the log, each 0-dim; single the
+    one batch of questions of `trainer.single_batch`.
+    """
+
+    config: TrainerConfig
+    task: Task
+    source: Source
+    reward: Reward
+    policy: Policy
+    strategy: Strategy
+    tokens_per_rollout: int
+    generator: torch.Generator
+    noted: dict[str, Tensor] = field(default_factory=dict)
+    single: Problems | None = None
+
+    def collect(self, step: int) -> tuple[Rollouts, int]:
+        """(rollouts with credit, how many were sampled): think about the questions of a round,
+        reward the thoughts, give credit. An end while it lasts leaves everything as it was, so that
+        the same round can be collected later.
+        """
+        random, single = self.generator.get_state(), self.single
+        try:
+            with gathered(self.policy):
+                return self._collect(step)
+        except Stopped:
+            self.generator.set_state(random)
+            self.single = single
+            raise
+
+    def _collect(self, step: int) -> tuple[Rollouts, int]:
+        config, policy = self.config, self.policy
+        with products(self.config.dtype, self._device):
+            rollouts = self.rewarded(self.source.collect(policy, self._questions(), step,
+                                                         self.generator))
+            count = len(rollouts)
+            if config.rationalise:
+                rollouts = self._rationalised(rollouts, step)
+        rollouts = self.credited(rollouts, step)
+        rollouts.learn = some_tokens(rollouts.learn, self.tokens_per_rollout, self.generator)
+        if self.task.epoch_size is not None:
+            rollouts = rollouts.useful(self.strategy.rows_alone)
+        return (rollouts.joined(self._rehearsed()) if config.rehearse else rollouts), count
+
+    def _rehearsed(self) -> Rollouts:
+        """Worked examples, to be learnt as they are; half of them with a hint where questions may
+        get one.
+        """
+        problems = self.task.examples(self.config.rehearse, self.generator).to(self._device)
+        if self.config.rationalise:
+            question = self.task.hinted(problems).question
+            question[::2] = problems.question[::2]
+            problems = replace(problems, question=question)
+        return SFT(Sft()).credit(Gold().collect(self.policy, problems, 0))
+
+    def credited(self, rollouts: Rollouts, step: int) -> Rollouts:
+        """Note what critic and reference say of rewarded rollouts, and give credit."""
+        with products(self.config.dtype, self._device):
+            rollouts = self.policy.annotate(rollouts, self.source.sampling(step))
+        rollouts = self.strategy.credit(rollouts, step)
+        self.noted |= self.policy.remarks(rollouts)
+        return rollouts
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.policy.parameters()).device
+
+    def _questions(self) -> Problems:
+        """Those of a round: of a data set all, else `gen_batch_size`, else those of one step."""
+        if self.single is not None:
+            return self.single
+        config = self.config
+        count = config.gen_batch_size or config.per_step
+        if self.task.epoch_size is not None and not config.single_batch:
+            count = self.task.epoch_size
+        problems = self.task.sample(count, self.generator).to(self._device)
+        if config.single_batch:
+            self.single = problems
+        return problems
+
+    def rewarded(self, rollouts: Rollouts) -> Rollouts:
+        """With their rewards, where the strategy asks for any."""
+        if self.strategy.needs_reward(rollouts.group):
+            rollouts = self.reward(self.policy, rollouts)
+            flat = flat_groups(rollouts.total_reward, rollouts.group)
+            self.noted = {"reward": rollouts.total_reward.mean(),
+                          "flat_groups": flat.float().mean()}
+        return rollouts
+
+    def _rationalised(self, rollouts: Rollouts, step: int) -> Rollouts:
+        """Groups without a right answer think again with the answer as a hint, and forget the hint
+        (STaR's rationalisation): those thoughts are given, none of their tokens was chosen.
+        """
+        failed = (~_right(rollouts)).nonzero()[:, 0]
+        self.noted["failed"] = (~_right(rollouts)).float().mean()
+        if len(failed) == 0:
+            return rollouts
+        problems = rollouts.problems[failed]
+        found = self.source.collect(self.policy, self.task.hinted(problems), step, self.generator)
+        again = self.reward(self.policy, given(problems, found.thought, rollouts.samples))
+        self.noted["rationalised"] = _right(again).float().mean()
+        return rollouts.with_groups(failed, again)
+
+
+def _right(rollouts: Rollouts) -> Tensor:
+    """(P,): whether a group has a right answer."""
+    return (rollouts.parts["exact_match"].view(-1, rollouts.samples) > 0).any(1)
+
+
+def minibatches(rollouts: Rollouts, config: TrainerConfig, generator: torch.Generator,
+                ) -> Iterator[list[Rollouts]]:
+    """The optimizer steps of a round, each a list of micro-batches of whole groups: those of this
+    process, as many as every other has.
+    """
+    count, size = len(rollouts.problems), config.train_batch_size
+    per_step = config.per_step
+    for _ in range(config.internal_epochs):
+        whole = 0 < count <= size  # one micro-batch, in any order
+        if whole and not several():
+            yield [rollouts]
+            continue
+        order = torch.arange(count) if whole else torch.randperm(count, generator=generator)
+        order = order.to(rollouts.thought.device)
+        for start in range(0, count, per_step):
+            groups = order[start:start + per_step]
+            part = share(len(groups))
+            own = groups[part.start:part.stop].split(size) if part else ()
+            missing = -(-largest_share(len(groups)) // size) - len(own)
+            yield [*(rollouts[some] for some in own),
+                   *[replace(rollouts[groups[:1]], idle=True)] * missing]

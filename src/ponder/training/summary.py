@@ -1,0 +1,45 @@
+"""What a run says of itself when it is done."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ponder.config.spine import Config, config_hash
+from ponder.evaluation.question import Evaluation
+from ponder.models.policies.question import Policy
+from ponder.training import checkpoint
+from ponder.training.code_snapshot import revision
+
+
+def summarise(config: Config, directory: Path, policy: Policy, found: Evaluation,
+              weights: dict[str, Tensor] | None = None) -> dict[str, Any]:
+    """The stable keys of summary.json that every action shares."""
+    return {"accuracy": found.metrics.get("accuracy"), "necessity": found.necessity,
+            "metrics": found.metrics, "seed": config.seed,
+            "run_name": "/".join(directory.parts[-2:]), "git_revision": revision(),
+            "config_hash": config_hash(config),
+            "weights_sha256": checkpoint.weights_sha256(policy, weights), "status": "done"}
+
+
+def verdict(found: Evaluation) -> str:
+    """How much the answers need the thoughts, in one line, and the accuracy with its standard error
+    in another; of running text the loss, too.
+    """
+    told = found.metrics
+    if "accuracy" not in told:
+        return "not evaluated"
+    lines = [f"accuracy {told['accuracy']:.4f}"]
+    if "accuracy_stderr" in told:
+        lines[0] += f" ± {told['accuracy_stderr']:.4f}"
+    if "val/bits_per_byte" in told:
+        lines[0] = (f"held-out loss {told['val/loss']:.4f} nats a token, "
+                    f"{told['val/bits_per_byte']:.4f} bits per byte, {lines[0]}")
+    if found.necessity:
+        table = "  ".join(f"{name} {value:.3f}" for name, value in found.necessity.items()
+                          if not math.isnan(value))
+        lines.insert(0, f"accuracy with thoughts {table}")
+    return "\n".join(lines)

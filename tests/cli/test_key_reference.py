@@ -1,0 +1,23 @@
+"""docs/config.md says what the code says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ponder.cli.key_reference import page
+from ponder.config.checker import leaves
+from ponder.config.spine import SCHEMAS, AnswererConfig, ThinkerConfig
+
+PAGE = Path(__file__).parents[2] / "docs" / "config.md"
+
+
+def test_the_page_is_up_to_date() -> None:
+    assert PAGE.read_text() == page() + "\n", \
+        "run: python -m ponder.cli.key_reference > docs/config.md"
+
+
+def test_every_key_has_a_sentence() -> None:
+    for schema in (ThinkerConfig, AnswererConfig, *(s for g in SCHEMAS.values()
+                                                    for s in g.values())):
+        for key, _, about in leaves(schema()):
+            assert about.get("doc"), key

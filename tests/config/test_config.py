@@ -1,0 +1,258 @@
+"""Every choice composes, every name is declared once, and nonsense is refused before torch."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from ponder.cli.shorthand import DEFAULT_VARIANTS, rewrite
+from ponder.config.checker import check_leaf, leaves
+from ponder.config.errors import UserError
+from ponder.config.resolve import read
+from ponder.config.rollouts import SearchConfig
+from ponder.config.spine import (
+    CONF,
+    GROUPS,
+    REWARDS,
+    SCHEMAS,
+    VARIANTS,
+    Config,
+    config_hash,
+    register,
+    variants,
+)
+from ponder.rewards.answers import REWARDS as REWARD_FUNCTIONS
+from ponder.rollouts.search.registry import SEARCHES
+from ponder.strategies.registry import STRATEGIES
+from ponder.tasks.base import TASKS
+
+SUBSETS = [subset for size in range(7) for subset in itertools.combinations(VARIANTS, size)]
+FILES = sorted(path.relative_to(CONF) for path in CONF.glob("*/*.yaml"))
+Compose = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def composed() -> Iterator[Compose]:
+    """Words of a command line -> the composed node, not yet checked."""
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield lambda *words: compose("config", overrides=rewrite(list(words), CONF))
+
+
+# --- variants -----------------------------------------------------------------------------------
+
+
+def test_there_are_64_subsets_of_which_33_make_sense() -> None:
+    legal = [subset for subset in SUBSETS if not subset or "think" in subset]
+    assert (len(SUBSETS), len(legal)) == (64, 33)
+
+
+@pytest.mark.parametrize("subset", [
+    pytest.param(subset, id="+".join(subset), marks=[] if len(subset) < 3 else pytest.mark.slow)
+    for subset in SUBSETS])
+def test_every_subset_composes_and_only_sense_is_let_through(subset: tuple[str, ...],
+                                                             composed: Compose) -> None:
+    node = composed(f"variant=[{','.join(subset)}]")
+    if not subset or "think" in subset:
+        config = read(node)
+        assert variants(config) == list(subset)
+        assert config.thinker.tokens == (2 if subset else 0)
+    else:
+        with pytest.raises(UserError) as error:
+            read(node)
+        flags = ",".join(subset)
+        assert str(error.value) == (f"variant=[{flags}]: found thinker.tokens=0; legal: together "
+                                    f"with think, as in variant=[think,{flags}]")
+
+
+def test_each_flag_patches_its_key_and_no_other(composed: Compose) -> None:
+    """The differences to `variant=[think]`, or of think to the plain baseline."""
+    def flat(node: Any) -> dict[str, Any]:
+        return dict(_flat(OmegaConf.to_container(node, resolve=True)))
+
+    think, plain = flat(composed("variant=[think]")), flat(composed("variant=[]"))
+    assert _changes(plain, think) == {"thinker.tokens": 2}
+    expected = {"fixed": {"thinker.stops": False}, "blind": {"answerer.sees": ["thought"]},
+                "super": {"answerer.learns_from": "gold"},
+                "clean": {"reward.gold_thought": 1.0, "reward.log_likelihood": None}}
+    for flag, changes in expected.items():
+        assert _changes(think, flat(composed(f"variant=[think,{flag}]"))) == changes
+    search = _changes(think, flat(composed("variant=[think,search]")))
+    assert {key.split(".")[0] for key in search} == {"rollout", "strategy"}
+    assert (search["rollout.kind"], search["strategy.name"]) == ("search", "star")
+
+
+def _changes(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    return {key: new.get(key) for key in sorted({*old, *new}) if old.get(key) != new.get(key)}
+
+
+def _flat(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in content.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def test_no_two_variant_files_patch_the_same_key() -> None:
+    patched: dict[str, str] = {}
+    files = sorted((CONF / "variant").glob("*.yaml"))
+    assert sorted(file.stem for file in files) == sorted(VARIANTS)
+    for file in files:
+        content = yaml.safe_load(file.read_text())
+        groups = [key for entry in content.pop("defaults", []) for key in entry]
+        assert all(key.startswith("override /") for key in groups)
+        keys = [*groups, *(key for key, _ in _flat(content))]
+        assert keys
+        for key in keys:
+            assert patched.setdefault(key, file.stem) == file.stem
+    assert len(patched) == 7  # search patches two groups, every other variant one key
+
+
+def test_the_default_run(composed: Compose) -> None:
+    config = read(composed())
+    assert variants(config) == DEFAULT_VARIANTS
+    assert (config.task.name, config.task.max, config.action) == ("add", 100, "train")
+    assert yaml.safe_load((CONF / "config.yaml").read_text())["defaults"].count(
+        {"variant": DEFAULT_VARIANTS}) == 1
+
+
+def test_a_typed_choice_outranks_the_variant_that_patches_it(composed: Compose) -> None:
+    config = read(composed("strategy=grpo", "rollout.samples=4"))
+    assert (config.strategy.name, config.rollout.kind) == ("grpo", "search")
+    config = read(composed("think=true", "clean=true", "reward=softmax"))
+    assert config.reward == {"softmax": 1.0}
+
+
+def test_a_name_says_what_its_flags_say(composed: Compose) -> None:
+    assert (composed("experiment=add_think_fixed_blind_super_clean")
+            == composed("variant=[think,fixed,blind,super,clean]", "task=add"))
+    assert composed("experiment=add_normal") == composed("think=false")
+
+
+def test_thoughts_are_as_long_as_the_gold_thought(composed: Compose) -> None:
+    for words, tokens in [(["task.max=1000"], 3), (["task.max=1001"], 4),
+                          (["task.modular=false"], 3), (["task.gold=scratchpad"], 4)]:
+        config = read(composed("think=true", *words))
+        assert (config.task.thought_length, config.thinker.tokens) == (tokens, tokens)
+    assert read(composed("think=true", "thinker.tokens=7")).thinker.tokens == 7
+
+
+# --- files --------------------------------------------------------------------------------------
+
+
+NEEDS = {"model=hf": ["model.name=gpt2"], "task=qa": ["task.data=questions.csv"],
+         "task=text": ["task.data=text.txt", "variant=[]"],
+         "task=corpus": ["task.data=text.txt", "variant=[think]", "rollout=sample",
+                         "strategy=ppo", "reward=whitespace"],
+         "experiment=ppo_corpus": ["task.data=text.txt", "task.wanted=e"],
+         "experiment=rollout_think": ["task.data=text.txt", "model.ref_name=normal"],
+         "experiment=normal": ["task.data=text.txt"],
+         "experiment=normal_long": ["task.data=text.txt"],
+         "experiment=normal_smollm2": ["task.data=text.txt"],
+         "experiment=supervised_rollout_smollm2": ["task.data=text.txt"],
+         "experiment=ppo_smollm2": ["task.data=text.txt", "task.wanted=e"],
+         "experiment=rollout_smollm2": ["task.data=text.txt"],
+         "experiment=supervised_rollout_think": ["task.data=text.txt"],
+         **{f"experiment={name}_smollm2": ["task.data=questions.csv", "task.test_data=null"]
+            for name in ("star", "dpo", "sft")}}
+
+
+@pytest.mark.parametrize("word", [
+    *(f"{file.parts[0]}={file.stem}" for file in FILES
+      if file.parts[0] not in ("reward", "variant")),
+    f"reward=[{','.join(file.stem for file in FILES if file.parts[0] == 'reward')}]",
+    f"variant=[{','.join(file.stem for file in FILES if file.parts[0] == 'variant')}]",
+])
+def test_every_file_composes(word: str, composed: Compose, tmp_path: Path,
+                             monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("questions.csv").touch()
+    Path("text.txt").touch()
+    Path("normal").mkdir()
+    Path("normal/config.json").touch()
+    node = composed(word, *NEEDS.get(word, []))
+    config = OmegaConf.to_object(node)
+    assert isinstance(config, Config)
+    if word.startswith("reward"):
+        assert set(config.reward) == set(REWARDS)
+    elif not word.startswith(("rollout", "strategy")):
+        assert read(node) == config
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_every_file_begins_with_its_sentence_of_help(file: Path) -> None:
+    lines = (CONF / file).read_text().splitlines()
+    if file.parts[0] in ("variant", "experiment") or "@package" in lines[0]:
+        assert lines.pop(0) == "# @package _global_"
+    assert lines[0].startswith("# ") and lines[0].endswith(".") and len(lines[0]) <= 100
+
+
+def test_choices_are_those_of_the_schemas() -> None:
+    def names(group: str) -> set[str]:
+        return {file.stem for file in FILES if file.parts[0] == group}
+
+    assert names("reward") == set(REWARDS) == set(REWARD_FUNCTIONS)
+    presets = {"rloo"}  # keys of GRPO
+    assert names("strategy") - presets == set(SCHEMAS["strategy"]) == set(STRATEGIES)
+    assert names("rollout") == set(SCHEMAS["rollout"])
+    assert set(SCHEMAS["task"]) == set(TASKS) == {
+        yaml.safe_load((CONF / "task" / f"{name}.yaml").read_text())["defaults"][0]
+        .removeprefix("schema/").removesuffix("@_here_") for name in names("task")}
+    methods = next(item.metadata["legal"] for item in fields(SearchConfig) if item.name == "method")
+    assert set(methods) == {"auto", *SEARCHES}
+
+
+def test_a_schema_says_its_own_name() -> None:
+    for group, key in GROUPS:
+        for name, schema in SCHEMAS[group].items():
+            assert getattr(schema(), key) == name
+
+
+def test_each_reward_file_gives_a_weight_to_its_reward() -> None:
+    for name in REWARDS:
+        content = yaml.safe_load((CONF / "reward" / f"{name}.yaml").read_text())
+        assert list(content) == [name] and isinstance(content[name], float)
+
+
+def test_rewards_can_be_combined_and_weighted(composed: Compose) -> None:
+    config = read(composed("think=true", "reward=[log_likelihood,repetition]",
+                           "reward.repetition=-0.5", "reward.length=-0.25"))
+    assert config.reward == {"log_likelihood": 1.0, "repetition": -0.5, "length": -0.25}
+
+
+def test_every_key_has_its_sentence_of_help_and_a_default_within_its_limits() -> None:
+    schemas = [Config, *(schema for group in SCHEMAS.values() for schema in group.values())]
+    for schema in schemas:
+        for key, value, about in leaves(schema()):
+            assert about.get("doc"), key
+            if not isinstance(value, str) or "${" not in value:
+                check_leaf(key, value, about)
+
+
+# --- the hash -----------------------------------------------------------------------------------
+
+
+def test_equal_hashes_mean_equal_results(composed: Compose) -> None:
+    def changed(key: str, value: Any) -> str:
+        node = composed_once.copy()
+        OmegaConf.update(node, key, value)
+        return config_hash(OmegaConf.to_object(node))
+
+    composed_once = composed()
+    base = config_hash(read(composed_once))
+    assert len(base) == 16
+    for key, value in (("run_type", "other"), ("logger.kind", "wandb"), ("out", "x.csv"),
+                       ("action", "evaluate"), ("runs", ["a"])):
+        assert changed(key, value) == base
+    for key, value in (("seed", 1), ("task.max", 101), ("trainer.lr", 0.001), ("task.seed", 1),
+                       ("rollout.samples", 9), ("answerer.sees", ["question", "thought"])):
+        assert changed(key, value) != base

@@ -1,0 +1,243 @@
+"""Texts that are written with a thought behind every place, beside all places computed at once."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+
+import pytest
+import torch
+from test_next_token import SENTENCE, network, thinker
+from torch import Tensor
+
+from ponder.config.generation import GenerateConfig
+from ponder.core.math import GREEDY, Sampling
+from ponder.core.types import Problems
+from ponder.generation.beams import Search, beam_search
+from ponder.generation.draws import collected, draws
+from ponder.generation.muser import Muser
+from ponder.generation.position_contexts import PlaceWindow
+from ponder.generation.spelled import spelt, thoughts
+from ponder.generation.talk import Talk
+from ponder.models.policies.positions import PassageThinker
+from ponder.models.policies.question import Rules
+from ponder.rollouts.positions import think_behind
+from ponder.tokenizers.pieces import PieceVocabulary, TriePieces
+from ponder.tokenizers.trie import Trie
+from support.small import generator
+
+KINDS = pytest.mark.parametrize(("stops", "mixes"), [(False, True), (True, True), (True, False)])
+GREEDILY = GenerateConfig(temperature=0.0, tokens=12)
+
+
+def muser(stops: bool = True, mixes: bool = True, ahead: int = 1) -> Muser:
+    """24 positions, of which a thought of three and its end leave 20."""
+    policy = thinker(stops, ahead, mixes).requires_grad_(False)
+    if policy.mixer is not None:
+        torch.nn.init.normal_(policy.mixer.out.weight)
+        torch.nn.init.zeros_(policy.mixer.out.bias)
+    return _speaking(policy)
+
+
+def _speaking(policy: PassageThinker) -> Muser:
+    vocabulary = policy.vocabulary
+    assert isinstance(vocabulary, PieceVocabulary)
+    ends = (vocabulary.end_of_text,)
+    return Muser(PlaceWindow(policy, vocabulary.written(True, False), ends), vocabulary)
+
+
+def policy_of(speaker: Muser) -> PassageThinker:
+    assert isinstance(speaker.window, PlaceWindow)
+    return speaker.window.policy
+
+
+def parted(speaker: Muser, tokens: list[int]) -> tuple[Tensor, list[int]]:
+    """What was told as thoughts (N, K + 1) and the N words that they stand in front of."""
+    rows, words, begun = [], [], list[int]()
+    for token in tokens:
+        if speaker.apart(token):
+            begun.append(token)
+            continue
+        rows.append([*begun, *[0] * (4 - len(begun))])
+        words.append(token)
+        begun = []
+    assert not begun
+    return torch.tensor(rows), words
+
+
+def foreseen(speaker: Muser, prompt: list[int], words: list[int], thought: Tensor) -> Tensor:
+    """log p (N,) of words behind a prompt and given thoughts (N, K + 1), all places at once: by the
+    definition of `foresight`, among the words that may come.
+    """
+    policy, problems = policy_of(speaker), passage(prompt, words)
+    found = policy.foresight(problems, thought, len(words), *policy.read(problems))[0, :, 0]
+    return found[:, 1:].log_softmax(-1).gather(1, torch.tensor(words)[:, None] - 1)[:, 0]
+
+
+def passage(prompt: list[int], words: list[int]) -> Problems:
+    """A text as a passage, with the places that words stand behind."""
+    line = torch.tensor([[*prompt, *words]])
+    places = torch.arange(len(prompt) - 1, line.shape[1] - 1)[None]
+    return Problems(line[:, :-1], line[:, 1:], None, 0, places=places)
+
+
+# --- samples ------------------------------------------------------------------------------------
+
+
+@KINDS
+def test_a_word_is_as_likely_as_it_is_foreseen_behind_its_thought(stops: bool, mixes: bool) -> None:
+    speaker = muser(stops, mixes)
+    prompt = speaker.prompt("abca")
+    config = GenerateConfig(samples=6, tokens=12, temperature=1.3)
+    texts, lengths = speaker.sample(prompt, config, generator()), set()
+    for text in texts:
+        thought, words = parted(speaker, text.tokens)
+        lengths |= {len(row[row > 0]) for row in thought}
+        expected = foreseen(speaker, prompt, words, thought)
+        assert text.logprob == pytest.approx(float(expected.sum()), abs=1e-8)
+        assert speaker.counted(text.tokens) == words and text.ended == (words[-1] == 1)
+    assert lengths == ({1, 2, 3, 4} if stops else {4}) and len({text.logprob for text in texts}) > 1
+    streamed = list(speaker.stream(prompt, config, generator()))
+    assert [token for token, _ in streamed] == texts[0].tokens  # company changes nothing
+    thought, words = parted(speaker, texts[0].tokens)
+    each = [logprob for token, logprob in streamed if not speaker.apart(token)]
+    assert each == pytest.approx(foreseen(speaker, prompt, words, thought).tolist(), abs=1e-8)
+    assert all(logprob == 0 for token, logprob in streamed if speaker.apart(token))
+
+
+@KINDS
+def test_greedy_thoughts_are_those_of_all_places_at_once(stops: bool, mixes: bool) -> None:
+    speaker = muser(stops, mixes)
+    prompt = speaker.prompt("dabe")
+    text, = speaker.sample(prompt, GREEDILY, generator())
+    thought, words = parted(speaker, text.tokens)
+    problems = passage(prompt, words)
+    assert torch.equal(think_behind(policy_of(speaker), problems, 1, GREEDY).thought, thought)
+    for number, word in enumerate(words):
+        others = [float(foreseen(speaker, prompt, [*words[:number], other],
+                                 thought[:number + 1])[-1]) for other in range(1, 8)]
+        assert others[word - 1] == max(others)
+
+
+def test_company_and_ended_texts_change_no_thought() -> None:
+    window, sampling = muser().window, Sampling()
+    assert isinstance(window, PlaceWindow)
+    window.ends = (1, 2)  # of seven words: texts end soon
+    window.prepare(sampling, 7, seed=3)
+    many = collected(draws(window, [3, 4], sampling, 7, 12, generator(2)), 7, window.ends)
+    thought = [window.thoughts(text.tokens, number) for number, text in enumerate(many)]
+    for number, text in enumerate(many):
+        random = generator(2)
+        torch.rand(number, 12, generator=random)
+        window.prepare(sampling, 1, seed=3 + number)
+        alone, = collected(draws(window, [3, 4], sampling, 1, 12, random), 1, window.ends)
+        assert (alone.tokens, window.thoughts(alone.tokens)) == (text.tokens, thought[number])
+    assert len({len(text.tokens) for text in many}) > 2
+
+
+def test_more_tokens_ahead_change_nothing() -> None:
+    one, three = muser(), muser(ahead=3)
+    policy_of(three).load_state_dict(policy_of(one).state_dict())
+    config = GenerateConfig(tokens=8)
+    assert [list(one.stream([2, 3], config, generator()))] == [
+        list(three.stream([2, 3], config, generator()))]
+
+
+def test_thoughts_are_drawn_as_likely_as_they_are() -> None:
+    """Chi-square of 4,000 first tokens, against 5 standard deviations; by top_k the likeliest."""
+    speaker, count = muser(), 4000
+    policy, prompt = policy_of(speaker), speaker.prompt("abc")
+    state = policy.thinker(torch.tensor([prompt]))[0][0, -1]
+    allowed, share = policy.allowed, 1 / 0.8
+    p = (policy.thinker.logits(state, allowed) * share).softmax(-1)
+    config = GenerateConfig(samples=count, tokens=1, temperature=0.8)
+    often = Counter(text.tokens[0] for text in speaker.sample(prompt, config, generator()))
+    square = sum((often[allowed.start + number] - count * float(one))**2 / (count * float(one))
+                 for number, one in enumerate(p))
+    freedom = len(p) - 1
+    assert sum(often.values()) == count and square < freedom + 5 * (2 * freedom)**0.5
+    likeliest = speaker.sample(prompt, GenerateConfig(samples=9, tokens=5, top_k=1), generator())
+    greedy, = speaker.sample(prompt, GenerateConfig(tokens=5, temperature=0.0), generator())
+    assert {tuple(text.tokens) for text in likeliest} == {tuple(greedy.tokens)}
+
+
+# --- beams --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_beams_find_the_likeliest_words_behind_likeliest_thoughts(alpha: float) -> None:
+    """Against every text of up to three words, each computed from nothing, thoughts and all."""
+    speaker = muser()
+    policy, prompt, best = policy_of(speaker), speaker.prompt("ab"), []
+    for length in (1, 2, 3):
+        for words in itertools.product(range(1, 8), repeat=length):
+            if 1 in words[:-1] or (length < 3 and words[-1] != 1):
+                continue
+            thought = think_behind(policy, passage(prompt, [*words]), 1, GREEDY).thought
+            logprob = float(foreseen(speaker, prompt, [*words], thought).sum())
+            told = [token for row, word in zip(thought.tolist(), words, strict=True)
+                    for token in (*filter(None, row), word)]
+            best.append((logprob / length**alpha, logprob, told))
+    best.sort(key=lambda one: -one[0])
+    speaker.sample(prompt, GenerateConfig(samples=3, tokens=2), generator())  # changes nothing
+    config = GenerateConfig(beams=300, samples=300, tokens=3, length_penalty=alpha)
+    found = speaker.search(prompt, config)
+    assert len(found) == len(best) == 1 + 6 + 6 * 6 * 7
+    search = Search(300, alpha)
+    assert len(beam_search(speaker.window, prompt, search, 3)) == len(found)  # begun anew
+    for text, (score, logprob, told) in zip(found[:20], best, strict=False):
+        assert text.tokens == told
+        assert (text.score, text.logprob) == (pytest.approx(score), pytest.approx(logprob))
+
+
+# --- what is kept and what is not -----------------------------------------------------------------
+
+
+def test_no_token_of_a_text_is_read_twice() -> None:
+    speaker = muser(stops=False)
+    window, prompt = speaker.window, speaker.prompt("abcab")
+    speaker.window.ends = ()
+    speaker.sample(prompt, GenerateConfig(samples=3, tokens=6), generator())
+    assert window.read == 5 + 3 * 5
+    before = window.read
+    speaker.sample([*prompt, 3, 4], GenerateConfig(tokens=1), generator())
+    assert window.read - before <= 2
+
+
+@pytest.mark.parametrize("chunk", [3, 128])
+def test_a_text_slides_on_before_its_thoughts_lack_positions(
+        chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ponder.generation.contexts.CHUNK", chunk)
+    speaker = muser()
+    speaker.window.ends = ()
+    assert speaker.limit == 20
+    held = speaker.prompt("abc")
+    config = GenerateConfig(tokens=50)
+    streamed = list(speaker.stream(held, config, generator()))
+    thought, words = parted(speaker, [token for token, _ in streamed])
+    each = [logprob for token, logprob in streamed if not speaker.apart(token)]
+    for number, word in enumerate(words):
+        if len(held) > 20:
+            held = held[-10:]
+        expected = foreseen(speaker, held, [word], thought[number:number + 1])
+        assert each[number] == pytest.approx(float(expected), abs=1e-8)
+        held = [*held, word]
+    assert speaker.window.slid == 3
+
+
+def test_thoughts_are_forgotten_in_a_talk_and_told_apart_in_a_text() -> None:
+    """Signs of several bytes stay whole, whatever is thought between the bytes."""
+    vocabulary = PieceVocabulary(TriePieces(Trie.learn(SENTENCE * 5, 260)), 4)
+    policy = PassageThinker(network(len(vocabulary), 60), vocabulary, Rules(3, True), 1, True)
+    speaker = _speaking(policy.double().requires_grad_(False))
+    words, end = vocabulary.encode("é<b, 日"), vocabulary.end
+    told = [token for number, word in enumerate(words)
+            for token in (end + 1 + number % 4, end, word)]
+    parts = spelt(speaker.spelling([2]), told)
+    assert "".join(part.text for part in parts if part.kind == "ordinary") == "é<b, 日"
+    assert thoughts(parts) == " ".join(f"<t{number % 4}>" for number in range(len(words)))
+    assert [part.text for part in parts[:2]] == ["<t0>", "</think>"]
+    talk = Talk(speaker, 30)
+    prompt = talk.hear("the")
+    talk.said([*told, end + 1])  # stopped within a thought
+    assert talk.hear("cat") == [*prompt, *words, *vocabulary.encode("\ncat\n")]

@@ -1,0 +1,311 @@
+"""What checkpoints say: tokens into text, talks into prompts, thoughts and answers of a task."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import example, given, settings
+from hypothesis import strategies as some
+from omegaconf import OmegaConf
+
+from ponder.cli.shorthand import rewrite
+from ponder.config.errors import UserError
+from ponder.config.generation import GenerateConfig
+from ponder.config.tasks import AdditionTask
+from ponder.core.types import Problems
+from ponder.generation.contexts import OwnWindow, TextWindow
+from ponder.generation.page import Page
+from ponder.generation.ponderer import Ponderer
+from ponder.generation.speakers import Foreigner, Narrator, Speaker, ends_of
+from ponder.generation.spelled import Part, Spelt, spelt
+from ponder.generation.talk import Talk
+from ponder.models.gpt2.model import Init, Shape, Transformer
+from ponder.models.huggingface.model import TextModel
+from ponder.rollouts.sampler import given as thoughts_given
+from ponder.rollouts.sampler import greedy
+from ponder.tasks.toy.addition import Addition
+from ponder.tasks.toy.typed import typed
+from ponder.tokenizers.pieces import Characters, PieceVocabulary
+from support.questions import CHAT, WORDS, language_model, vocabulary
+from support.small import generator, make_policy, make_task
+
+GREEDILY = GenerateConfig(temperature=0.0)
+NO_GENERATOR = torch.Generator()
+
+
+# --- words of the command line ------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(some.text(some.characters(codec="utf-8", exclude_characters="\0"), max_size=20))
+def test_a_prompt_comes_through_as_it_was_typed(text: str) -> None:
+    check_quoted(text)
+
+
+@pytest.mark.parametrize("text", ["31+84=", "", "null", "[a,b]", "a,b", "${seed}", "\\${x}", "\\",
+                                  'he said "hi"\\', "it's", "\\\\${a:${b}}", "linear(1,2,3)",
+                                  "-m", "--help", "a\nb", "think=true"])
+def test_signs_in_a_prompt_mean_nothing(text: str) -> None:
+    check_quoted(text)
+
+
+def check_quoted(text: str) -> None:
+    word, = rewrite([f"prompt={text}"], Path())
+    value = OverridesParser.create().parse_override(word).value()
+    assert OmegaConf.create({"prompt": value, "seed": 5}).prompt == text
+
+
+# --- tokens into text ---------------------------------------------------------------------------
+
+
+def test_a_character_of_several_tokens_waits_until_it_is_whole() -> None:
+    tokens = WORDS.encode("aé日b")
+    spelling = Spelt(WORDS.text)
+    said = [spelling.add(token) for token in tokens]
+    assert said == [[("a", "ordinary")], [], [("é", "ordinary")], [], [], [("日", "ordinary")],
+                    [("b", "ordinary")]]
+    assert spelling.end() == []
+
+
+@settings(deadline=None, max_examples=1000)
+@given(some.lists(some.one_of(some.integers(2, 257), some.sampled_from(WORDS.encode("é日🙂"))),
+                  max_size=40))
+@example([96, 96, 96, 96, 158, 96, 96])
+def test_token_by_token_the_text_is_that_of_all_tokens(tokens: list[int]) -> None:
+    """Also where the bytes are no text."""
+    said = "".join(part.text for part in spelt(Spelt(WORDS.text), tokens))
+    whole = WORDS.text(tokens)
+    if "\ufffd" not in whole:
+        assert said == whole
+    assert said.replace("\ufffd", "") == whole.replace("\ufffd", "")
+
+
+def test_tags_are_told_from_words() -> None:
+    def kinds(text: str, thinking: bool = False) -> list[Part]:
+        return spelt(Spelt(lambda tokens: "".join(map(chr, tokens)), thinking), map(ord, text))
+
+    def joined(parts: list[Part]) -> list[tuple[str, str]]:
+        return [("".join(part.text for part in group), kind) for kind, group in
+                itertools.groupby(parts, lambda part: part.kind)]
+
+    assert joined(kinds("<t3><t10></think>15")) == [
+        ("<t3><t10>", "thought"), ("</think>", "special"), ("15", "ordinary")]
+    assert joined(kinds("<think>so a<b</think>15<")) == [
+        ("<think>", "special"), ("so a<b", "thought"), ("</think>", "special"), ("15<", "ordinary")]
+    assert joined(kinds("so</think>1", thinking=True))[0] == ("so", "thought")
+    assert joined(kinds("1 < 2 <b> <end>")) == [("1 < 2 <b> ", "ordinary"), ("<end>", "special")]
+
+
+@pytest.mark.parametrize("mode, shown", [
+    ("plain", "31=<t3></think>15\n"), ("hidden", "31=15\n"),
+    ("colour", "\x1b[34m31=\x1b[0m\x1b[36m<t3>\x1b[0m\x1b[35m</think>\x1b[0m15\n")])
+def test_thoughts_in_colour_plain_or_hidden(mode: str, shown: str, monkeypatch: pytest.MonkeyPatch,
+                                            capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    page = Page(mode)
+    page.coloured = mode == "colour"
+    page.prompt("31=")
+    page.parts([Part("<t3>", "thought"), Part("</think>", "special"), Part("15", "ordinary")])
+    page.close()
+    page.close()
+    assert capsys.readouterr().out == shown
+
+
+def test_a_model_does_not_steer_the_terminal(monkeypatch: pytest.MonkeyPatch,
+                                             capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    Page("colour").write("a\x1b[2Jb\n\tc")
+    assert capsys.readouterr().out == "a\ufffd[2Jb\n\tc"
+
+
+# --- thinkers of a task -------------------------------------------------------------------------
+
+
+def ponderer(thoughts: int = 4, **changes) -> tuple[Ponderer, Problems]:
+    task = make_task(thoughts, answer="digits", max=100)
+    policy = make_policy(task, **{"tokens": 3, **changes}).requires_grad_(False).double()
+    problems = task.encode(torch.tensor([[31, 84], [7, 99]]))
+    return Ponderer(policy, lambda text: typed(task, text)), problems
+
+
+WAYS = [{}, {"stops": False}, {"sees": ("thought",)}, {"sees": ("question",)}, {"shared": True},
+        {"tokens": 0}]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_greedy_text_is_the_policys_thought_and_answer(way: dict) -> None:
+    speaker, problems = ponderer(**way)
+    policy = speaker.policy
+    rollouts = greedy(policy, problems)
+    answers = policy.reply(problems, rollouts.thought)
+    filled = replace(problems, answer=answers)
+    logprob = rollouts.logprobs.sum(1) + policy.answer(filled, rollouts.thought)[0]
+    for row, text in enumerate(("31+84=", "07+99=")):
+        prompt = speaker.prompt(text)
+        assert prompt == problems.question[row].tolist()
+        found, = speaker.sample(prompt, GREEDILY, NO_GENERATOR)
+        thought = rollouts.thought[row]
+        assert found.tokens == [*thought[thought != 0].tolist(), *answers[row].tolist()]
+        assert found.logprob == pytest.approx(float(logprob[row]))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_wide_beams_find_the_likeliest_thought_and_answer(way: dict) -> None:
+    """Against every thought and every answer; padding is no answer, though it has a probability."""
+    speaker, problems = ponderer(2, **{"tokens": 2, **way})
+    policy, one = speaker.policy, problems[:1]
+    end, pad, tokens = policy.vocabulary.end, 0, policy.rules.tokens
+    words = range(end + 1, end + 3)
+    thoughts = [thought for length in range(0 if policy.rules.stops else tokens, tokens + 1)
+                for thought in itertools.product(words, repeat=length)]
+    rows = torch.tensor([[*thought, end, *[pad] * (tokens - len(thought))] for thought in thoughts])
+    answers = torch.cartesian_prod(torch.arange(1, end), torch.arange(1, end))
+    many = one[torch.zeros(len(rows), dtype=torch.long)]
+    thought_p = policy.think(thoughts_given(many, rows), _plain())[0].sum(1)
+    best = []
+    for row, first in zip(rows, thought_p, strict=True):
+        asked = replace(one[torch.zeros(len(answers), dtype=torch.long)], answer=answers)
+        total = first + policy.answer(asked, row.expand(len(answers), -1))[0]
+        best += [(float(p), [*row[row != pad].tolist(), *answer])
+                 for p, answer in zip(total, answers.tolist(), strict=True)]
+    best.sort(key=lambda pair: -pair[0])
+    config = GenerateConfig(beams=200, samples=5, length_penalty=0.0)
+    found = speaker.search(speaker.prompt("31+84="), config)
+    assert len(found) == min(200, len(rows) * end**2)
+    found = [text for text in found if pad not in text.tokens]
+    for text, (logprob, expected) in zip(found[:5], best, strict=False):
+        assert text.tokens == expected
+        assert text.logprob == text.score == pytest.approx(logprob)
+
+
+def _plain():
+    from ponder.core.math import Sampling
+
+    return Sampling()
+
+
+@pytest.mark.slow
+def test_sampled_thoughts_are_as_likely_as_they_say() -> None:
+    speaker, _ = ponderer(tokens=1, stops=True)
+    prompt, count = speaker.prompt("31+84="), 3000
+    texts = speaker.sample(prompt, GenerateConfig(samples=count), generator())
+    end = speaker.policy.vocabulary.end
+    share = sum(text.tokens[0] == end for text in texts) / count
+    p = float(speaker.thinker.begin(prompt)[0, end].exp()) if speaker._think() else 0
+    assert abs(share - p) < 5 * math.sqrt(p * (1 - p) / count)
+
+
+def test_the_question_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    speaker, _ = ponderer(shared=True, stops=False)
+    config = GenerateConfig(samples=4)
+    speaker.sample(speaker.prompt("31+84="), config, generator())
+    # 6 of the question; of each text 3 + 1 of the thought and 1 of the answer; the question's last
+    # token again where a text begins anew behind it
+    assert speaker.thinker.read <= 6 + 4 * 5 + 3
+
+
+def test_questions_are_typed_as_they_are_written() -> None:
+    task = make_task(10, max=100)
+    assert typed(task, " 3 + 84 ") == typed(task, "03+84=")
+    for text, said in (("3+4+5", "2 whole numbers"), ("100+1=", "found 100; legal: numbers below"),
+                       ("a", "found no question"), ("", "found no question")):
+        with pytest.raises(UserError, match=said):
+            typed(task, text)
+    sums = Addition(AdditionTask(seed=0, digits=3), 20)
+    tokens, count = typed(sums, "23+58=")
+    assert sums.vocabulary.text(tokens).endswith("___:32_+85_=") and count == 3
+    with pytest.raises(UserError, match="different lengths"):
+        typed(sums, "2+58=")
+
+
+# --- language models ----------------------------------------------------------------------------
+
+
+def narrator(positions: int = 16) -> Narrator:
+    words = PieceVocabulary(Characters.learn("abc \n"), 2)
+    net = Transformer(Shape(len(words), positions, 8, 1, 2), Init(*[0.4] * 5))
+    window = OwnWindow(net.requires_grad_(False), words.written(True, False), (words.end_of_text,))
+    return Narrator(window, words)
+
+
+def test_a_narrator_says_no_special_words_but_the_end() -> None:
+    speaker = narrator()
+    config = GenerateConfig(samples=200, tokens=30)
+    texts = speaker.sample(speaker.prompt("ab"), config, generator())
+    said = {token for text in texts for token in text.tokens}
+    assert said == set(range(1, speaker.vocabulary.end))
+    assert speaker.slid
+    assert speaker.prompt("") == [1]
+    with pytest.raises(UserError, match=r"prompt: found 'x', which the model has never read; leg"):
+        speaker.prompt("abxc")
+    with pytest.raises(UserError, match="found 17 tokens; legal: at most 16, the positions"):
+        speaker.prompt("a" * 17)
+
+
+def foreigner(template: str | None) -> Foreigner:
+    model = language_model("gpt2")
+    model.generation_config.eos_token_id = [WORDS.end, 77]
+    net, words = TextModel(model, len(WORDS)), vocabulary(template)
+    return Foreigner(TextWindow(net, ends_of(net, words)), words)
+
+
+def test_a_foreigner_uses_its_template_and_ends() -> None:
+    plain, chatty = foreigner(None), foreigner(CHAT)
+    assert (plain.turns, chatty.turns) == (False, True)
+    assert plain.decode(plain.prompt("hi")) == "hi" and plain.prompt("") == [WORDS.end]
+    assert chatty.decode(chatty.prompt("hi")) == "[user]hi[assistant]"
+    assert plain.ends == tuple(sorted({WORDS.end, 77}))
+
+
+# --- talks --------------------------------------------------------------------------------------
+
+
+def test_a_talk_in_turns_and_one_in_a_text() -> None:
+    chatty = Talk(foreigner(CHAT), 50)
+    assert _heard(chatty, "hi") == "[user]hi[assistant]"
+    chatty.said(WORDS.encode("you"))
+    assert _heard(chatty, "so") == "[user]hi[assistant]you[user]so[assistant]"
+    chatty.reset()
+    assert _heard(chatty, "so") == "[user]so[assistant]"
+    plain = Talk(foreigner(None), 50)
+    assert _heard(plain, "hi") == "hi\n"
+    plain.said(WORDS.encode("you"))
+    assert _heard(plain, "so") == "hi\nyou\nso\n"
+    plain.said(WORDS.encode("me\n"))
+    assert _heard(plain, "a") == "hi\nyou\nso\nme\na\n" and not plain.forgot
+
+
+def _heard(talk: Talk, line: str) -> str:
+    return talk.speaker.decode(talk.hear(line))
+
+
+def test_a_long_talk_loses_its_beginning() -> None:
+    talk = Talk(narrator(16), 100)  # 8 of 16 positions are for the reply
+    assert _heard(talk, "abc") == "abc\n"
+    talk.said(talk.speaker.encode("cba"))  # type: ignore[attr-defined]
+    assert _heard(talk, "a") == "\na\n"[-4:].rjust(4, "a") and talk.forgot
+    turns = Talk(foreigner(CHAT), 500)  # 256 of 512
+    for number in range(40):
+        prompt = turns.hear(f"line {number}")
+        assert len(prompt) <= 256
+        turns.said(WORDS.encode("yes"))
+    assert _heard(turns, "end").startswith("[user]line ") and turns.turns[0] != ("user", "line 0")
+    before = list(turns.turns)
+    with pytest.raises(UserError, match=r"prompt: found 5\d\d tokens; legal: at most 512"):
+        turns.hear("x" * 500)
+    assert turns.turns == before
+
+
+def test_a_thinker_has_no_memory() -> None:
+    speaker, problems = ponderer()
+    talk = Talk(speaker, 10)
+    assert isinstance(speaker, Speaker) and not speaker.talks
+    assert talk.hear("31+84=") == problems.question[0].tolist()
+    talk.said([1])
+    assert talk.hear("31+84=") == problems.question[0].tolist()

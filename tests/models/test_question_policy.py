@@ -1,0 +1,221 @@
+"""The invariants rollouts and training rest on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ponder.config.rollouts import SamplerConfig
+from ponder.core.math import Sampling, left_justify
+from ponder.models.gpt2 import prefix
+from ponder.rollouts import sampler as rollout_module
+from ponder.rollouts.sampler import given, greedy, sample
+from ponder.rollouts.search.exhaustive import EveryThought
+from support.players import padded_left
+from support.small import generator, make_policy, make_task
+
+SAMPLINGS = [Sampling(), Sampling(0.7), Sampling(1.3, top_k=4), Sampling(0.9, top_p=0.7),
+             Sampling(1.0, epsilon=0.3), Sampling(0.8, top_k=6, top_p=0.9, epsilon=0.1)]
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("stops", [True, False])
+def test_sampled_logprobs_equal_recomputed_ones(sampling: Sampling, stops: bool) -> None:
+    task = make_task()
+    policy = make_policy(task, tokens=4, stops=stops)
+    problems = task.sample(6, generator())
+    rollouts = sample(policy, problems, 5, sampling, generator())
+    again, _, _ = policy.think(rollouts, sampling)
+    assert torch.allclose(again, rollouts.logprobs, atol=1e-5)
+    assert rollouts.logprobs.abs().sum() > 1
+
+
+@pytest.mark.parametrize("sees", [("question", "thought"), ("thought",)])
+@pytest.mark.parametrize("stops", [True, False])
+def test_left_padding_changes_nothing(sees: tuple[str, ...], stops: bool) -> None:
+    task = make_task(answer="digits")
+    policy = make_policy(task, stops=stops, sees=sees)
+    problems = task.sample(6, generator())
+    rollouts = sample(policy, problems, 4, Sampling(), generator())
+    wide = replace(rollouts, problems=padded_left(problems, 3))
+    for samples in (4, 1):
+        rows = rollouts if samples == 4 else _single(rollouts)
+        padded = wide if samples == 4 else _single(wide)
+        assert torch.allclose(policy.think(rows, Sampling())[0],
+                              policy.think(padded, Sampling())[0], atol=1e-5)
+        assert torch.allclose(policy.answer(rows.problems, rows.thought, samples)[0],
+                              policy.answer(padded.problems, padded.thought, samples)[0],
+                              atol=1e-5)
+
+
+def test_left_padding_changes_no_sample() -> None:
+    task = make_task()
+    policy = make_policy(task)
+    problems = task.sample(6, generator())
+    plain = sample(policy, problems, 4, Sampling(), generator(3))
+    padded = sample(policy, padded_left(problems, 3), 4, Sampling(), generator(3))
+    assert torch.equal(plain.thought, padded.thought)
+    assert torch.allclose(plain.logprobs, padded.logprobs, atol=1e-5)
+
+
+def test_right_padding_of_thoughts_changes_nothing() -> None:
+    task = make_task(answer="digits")
+    policy = make_policy(task, tokens=3)
+    wider = make_policy(task, tokens=3)
+    wider.load_state_dict(policy.state_dict())
+    problems = task.sample(6, generator())
+    rollouts = sample(policy, problems, 4, Sampling(), generator())
+    thought = torch.nn.functional.pad(rollouts.thought, (0, 2), value=problems.pad)
+    wide = given(problems, thought, 4)
+    assert torch.allclose(policy.think(rollouts, Sampling())[0],
+                          wider.think(wide, Sampling())[0][:, :3], atol=1e-5)
+    assert torch.allclose(policy.answer(problems, rollouts.thought, 4)[0],
+                          wider.answer(problems, thought, 4)[0], atol=1e-5)
+
+
+def _single(rollouts):
+    """The same rows as groups of one: every question repeated instead of shared."""
+    rows = torch.arange(len(rollouts.problems)).repeat_interleave(rollouts.samples)
+    return replace(rollouts, problems=rollouts.problems[rows], samples=1)
+
+
+@pytest.mark.parametrize("sees", [("question", "thought"), ("thought",)])
+@pytest.mark.parametrize("stops", [True, False])
+@pytest.mark.parametrize("shared", [True, False])
+def test_grouped_gradient_equals_plain_one(sees: tuple[str, ...], stops: bool,
+                                           shared: bool) -> None:
+    task = make_task(answer="digits")
+    policy = make_policy(task, stops=stops, sees=sees, shared=shared)
+    problems = task.sample(5, generator())
+    rollouts = sample(policy, problems, 6, Sampling(), generator())
+    credit = torch.randn(rollouts.logprobs.shape)
+    gradients = []
+    for rows in (rollouts, _single(rollouts)):
+        policy.zero_grad()
+        scores = policy.score(rows, Sampling())
+        ((credit * scores.logprobs).sum() + scores.answer.sum() + scores.entropy.sum()).backward()
+        gradients.append({name: p.grad.clone() for name, p in policy.named_parameters()
+                          if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, value in gradients[0].items():
+        assert torch.allclose(value, gradients[1][name], atol=1e-5 * float(value.abs().max() + 1))
+
+
+@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize("stops", [True, False])
+def test_samples_side_by_side_equal_samples_behind_a_repeated_past(
+        padded: bool, stops: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = make_task(answer="digits")
+    policy = make_policy(task, tokens=4, stops=stops)
+    problems = task.sample(5, generator())
+    problems = padded_left(problems, 2) if padded else problems
+    found = []
+    for columns in (prefix.SIDE_BY_SIDE, 0):
+        monkeypatch.setattr(prefix, "SIDE_BY_SIDE", columns)
+        monkeypatch.setattr(rollout_module, "SIDE_BY_SIDE", columns)
+        rollouts = sample(policy, problems, 6, Sampling(), generator(1))
+        policy.zero_grad()
+        scores = policy.score(rollouts, Sampling())
+        (scores.logprobs.square().sum() + scores.answer.sum()).backward()
+        found.append((rollouts.thought, rollouts.logprobs, scores.logprobs, scores.answer,
+                      *(p.grad.clone() for p in policy.parameters() if p.grad is not None)))
+    assert torch.equal(found[0][0], found[1][0])
+    for together, apart in zip(*found, strict=True):
+        assert torch.allclose(together, apart, atol=1e-5 * float(apart.detach().abs().max() + 1))
+
+
+def test_blind_answerer_cannot_see_the_question() -> None:
+    task = make_task()
+    policy = make_policy(task, sees=("thought",))
+    problems = task.sample(6, generator())
+    other = replace(problems, question=problems.question.flip(0))
+    thought = greedy(policy, problems).thought
+    assert torch.equal(policy.answer(problems, thought)[0], policy.answer(other, thought)[0])
+    seeing = make_policy(task)
+    assert not torch.allclose(seeing.answer(problems, thought)[0], seeing.answer(other, thought)[0])
+
+
+def test_blind_positions_restart_at_zero() -> None:
+    task = make_task()
+    policy = make_policy(task, sees=("thought",), stops=False)
+    problems = task.sample(4, generator())
+    thought = sample(policy, problems, 1, Sampling(), generator()).thought
+    hidden, _ = policy.answerer(thought)
+    words = policy.answerer.logits(hidden[:, -1:], slice(0, task.vocabulary.end))
+    assert torch.allclose(policy.answer_logits(problems, thought, 1), words, atol=1e-6)
+
+
+def test_fixed_thoughts_have_exactly_their_length() -> None:
+    task = make_task()
+    policy = make_policy(task, tokens=3, stops=False)
+    rollouts = sample(policy, task.sample(20, generator()), 4, Sampling(), generator())
+    assert (rollouts.lengths == 3).all()
+    assert (rollouts.thought[:, -1] == task.vocabulary.end).all()
+    assert (rollouts.thought[:, :-1] >= task.vocabulary.first_thought).all()
+
+
+def test_stopping_thoughts_end_once_and_are_padded_behind() -> None:
+    task = make_task()
+    policy = make_policy(task, tokens=5)
+    rollouts = sample(policy, task.sample(50, generator()), 4, Sampling(), generator())
+    thought, end = rollouts.thought, task.vocabulary.end
+    assert ((thought == end).sum(1) == 1).all()
+    behind = (thought == end).cumsum(1) - (thought == end).long() > 0
+    assert (thought[behind] == task.vocabulary.pad).all()
+    assert len(rollouts.lengths.unique()) > 2
+    forced = rollouts.lengths == 5
+    assert forced.any()
+    assert (rollouts.chosen.sum(1) == torch.where(forced, 5, rollouts.lengths + 1)).all()
+
+
+def test_greedy_reply_is_right_exactly_where_teacher_forcing_says_so() -> None:
+    task = make_task(answer="digits", max=10)
+    policy = make_policy(task)
+    problems = task.test()
+    thought = greedy(policy, problems).thought
+    problems.answer[::2] = policy.reply(problems, thought)[::2]
+    reply = policy.reply(problems, thought)
+    right = policy.answer(problems, thought)[1]
+    assert torch.equal((reply == problems.answer).all(1), right)
+    assert right.any() and not right.all()
+
+
+def test_frozen_judge_moves_only_when_refreshed() -> None:
+    task = make_task()
+    policy = make_policy(task, shared=True, frozen=True)
+    problems = task.sample(4, generator())
+    thought = greedy(policy, problems).thought
+    before = policy.answer(problems, thought, net=policy.judge)[0]
+    with torch.no_grad():
+        policy.answerer.wte.weight.mul_(2)
+    assert torch.equal(policy.answer(problems, thought, net=policy.judge)[0], before)
+    policy.refresh()
+    assert not torch.allclose(policy.answer(problems, thought, net=policy.judge)[0], before)
+
+
+def test_left_justify() -> None:
+    rows = torch.tensor([[5, 0, 0, 7], [0, 1, 2, 0]])
+    assert left_justify(rows, 0).tolist() == [[5, 7, 0, 0], [1, 2, 0, 0]]
+
+
+@pytest.mark.parametrize("stops", [True, False])
+@pytest.mark.parametrize("tokens", [1, 3])
+def test_thoughts_that_begin_alike_score_as_if_each_stood_alone(tokens: int, stops: bool) -> None:
+    task = make_task(thoughts=3)
+    policy = make_policy(task, tokens=tokens, stops=stops, dtype=torch.float64)
+    census = EveryThought(SamplerConfig()).collect(policy, task.sample(4, generator()), 0)
+    alone = replace(census, alike=False)
+    assert census.alike
+    parts = census[torch.tensor([2, 0])]
+    assert torch.allclose(policy.think(parts, Sampling())[0],
+                          policy.think(replace(parts, alike=False), Sampling())[0], atol=1e-12)
+    for rollouts in (census, alone):
+        policy.zero_grad()
+        logprobs, spread, _ = policy.think(rollouts, Sampling())
+        (logprobs * (1 + spread)).sum().backward()
+        rollouts.parts["gradient"] = torch.cat([p.grad.flatten() for p in
+                                                policy.thinker.parameters() if p.grad is not None])
+        assert torch.allclose(logprobs.sum(1).exp().view(4, -1).sum(1), torch.ones(4).double())
+    assert torch.allclose(census.parts["gradient"], alone.parts["gradient"], atol=1e-10)

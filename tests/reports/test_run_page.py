@@ -1,0 +1,213 @@
+"""The report: everything in one page, nothing from outside, and plotly draws in a real browser."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from plotly.offline import get_plotlyjs
+
+from ponder.config.spine import Config
+from ponder.reports.figures import coloured, maps, shares, thin
+from ponder.reports.run_page import SECTIONS, Run, chance, digits, in_force, last_rows, write_report
+
+SUMMARY: dict[str, Any] = {
+    "accuracy": 0.5, "metrics": {"accuracy_stderr": 0.25}, "steps": 40, "seconds": 12.4,
+    "necessity": {"own": 0.5, "shuffled": 0.1, "random": 0.1, "constant": 0.1, "dropped": 0.0},
+    "rollouts_per_second": 2048.0, "seed": 3, "run_name": "train/now",
+    "git_revision": "0123456789abcdef+", "weights_sha256": "fedcba9876543210"}
+CONFIG: dict[str, Any] = {
+    "task": {"name": "add", "max": 100, "modular": True, "answer": "number", "order": "most"},
+    "thinker": {"tokens": 2, "vocabulary": 10, "stops": False},
+    "answerer": {"sees": ["thought"], "learns_from": "own"},
+    "reward": {"exact_match": 1.0}, "rollout": {"kind": "sample"},
+    "out": "<script>alert(1)</script>"}
+
+
+def make_run(directory: Path, thoughts: bool = True) -> Path:
+    """40 steps, two evaluations; the thought is the answer, tens first, and 3 of 4 are right."""
+    with (directory / "metrics.jsonl").open("w") as file:
+        for step in range(1, 41):
+            print(json.dumps({"step": step, "loss": 4 / step, "answer_loss": 3 / step,
+                              "reward": math.nan if step == 5 else -1 / step, "lr": 0.001,
+                              "thought_entropy": 2.0, "grad_norm": math.inf}), file=file)
+            if step % 20 == 0:
+                print(json.dumps({
+                    "step": step, "accuracy": step / 80, "meaning/t1/units": 0.1,
+                    "meaning/t1/tens": 2.0, "meaning/t2/units": 2.1, "meaning/t2/tens": 0.2,
+                }), file=file)
+        file.write('{"step": 41, "lo')  # the process was killed here
+    for step in (9, 40):
+        (directory / f"val_{step}").mkdir()
+        with (directory / f"val_{step}" / "generated.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["id", "question", "thought", "answer", "gold", "correct"])
+            for i in range(step if step == 9 else 100):
+                thought = f"<t{i // 10}><t{i % 10}></think>" if thoughts else "</think>"
+                writer.writerow([i, f"{i:02d}+00=", thought, f"#{i}", f"#{i}", int(i % 4 > 0)])
+    return directory
+
+
+def written(directory: Path, summary: dict[str, Any] = SUMMARY,
+            config: dict[str, Any] = CONFIG) -> str:
+    """The page without plotly.js, which must be in it at most once."""
+    write_report(directory, summary, config)
+    content = (directory / "report.html").read_text(encoding="utf-8")
+    assert content.count(get_plotlyjs()) == ("plotly-graph-div" in content)
+    content = content.replace(get_plotlyjs(), "")
+    assert "could not be drawn" not in content
+    assert all(f'<section id="{name}">' in content for name in SECTIONS)
+    return content
+
+
+def figures_in(content: str, section: str) -> int:
+    return content.split(f'<section id="{section}">')[1].split("</section>")[0].count(
+        'class="plotly-graph-div"')
+
+
+def test_a_report_tells_the_run(tmp_path: Path) -> None:
+    content = written(make_run(tmp_path))
+    assert ("Accuracy 50.0% ± 25.0% on 100 held-out questions, 40 steps, 12 s of training, "
+            "2,048 rollouts/s.") in content
+    assert "variants <code>think,fixed,blind</code>" in content
+    assert "code <code>0123456789ab+</code>" in content
+    assert r"chance, 1\u002f100" in content and "entropy of a digit" in content
+    assert {name: figures_in(content, name) for name in SECTIONS} == {
+        "result": 0, "training": 5, "necessity": 1, "language": 4, "meaning": 2, "rollouts": 0,
+        "details": 0}
+    rollouts = content.split('<section id="rollouts">')[1].split("</section>")[0]
+    assert (rollouts.count("✗"), rollouts.count("✓")) == (8, 12)
+    assert '<span class="cyan">&lt;t0&gt;&lt;t4&gt;</span><span class="magenta">' in rollouts
+    assert "<td>40</td>" in content and "max: 100" in content
+
+
+def test_a_report_loads_nothing_from_outside(tmp_path: Path) -> None:
+    content = written(make_run(tmp_path))
+    assert not re.search(r"(src|href)=|https?://|@import|url\(|<link", content)
+    assert "default-src 'none'" in content and "form-action 'none'" in content
+    assert content.count('"showSendToCloud": false') == content.count("Plotly.newPlot(")
+
+
+def test_text_is_escaped(tmp_path: Path) -> None:
+    directory = make_run(tmp_path)
+    (directory / "val_40" / "generated.csv").write_text(
+        "id,question,thought,answer,gold,correct\n"
+        "0,<img src=x>,<t1></think>,</script><b>,</script><i>,1\n")
+    content = written(directory, {**SUMMARY, "run_name": "</title><b>"})
+    assert "&lt;script&gt;alert(1)" in content and "<script>alert" not in content
+    assert "<img" not in content and "<b>" not in content and "<i>" not in content
+
+
+def test_a_run_without_thoughts(tmp_path: Path) -> None:
+    content = written(make_run(tmp_path, thoughts=False))
+    assert "This run has no thoughts to map." in content
+    assert figures_in(content, "necessity") == figures_in(content, "language") == 0
+
+
+@pytest.mark.parametrize("text", [None, "", "not json\n[1]\n7\n", '{"loss": 1}\n{"step": null}\n'])
+def test_a_run_that_left_nothing(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "metrics.jsonl").write_text(text)
+    content = written(tmp_path, {}, {})
+    assert "Accuracy unknown." in content and "Plotly.newPlot(" not in content
+    assert "holds no finite number" in content and "no necessity table" in content
+    assert content.count("no readable val_&lt;step&gt;/generated.csv") == 2
+
+
+def test_missing_columns_and_strange_values(tmp_path: Path) -> None:
+    directory = make_run(tmp_path)
+    (directory / "val_40" / "generated.csv").write_text("id,thought\n0,<t1>,more,cells\n1\n")
+    summary = {**SUMMARY, "accuracy": math.nan, "necessity": {"own": math.nan}, "metrics": None}
+    content = written(directory, summary, {**CONFIG, "task": None, "odd": tmp_path})
+    assert "Accuracy unknown on 2 held-out questions" in content
+    (directory / "val_40" / "generated.csv").write_text("")
+    assert written(directory) and last_rows(directory) == []
+
+
+def test_an_error_in_a_section_is_said_in_its_place(tmp_path: Path) -> None:
+    write_report(make_run(tmp_path), {**SUMMARY, "necessity": 7}, CONFIG)
+    content = (tmp_path / "report.html").read_text()
+    assert "This section could not be drawn: AttributeError" in content
+    assert figures_in(content, "training") == 5
+
+
+def test_many_answers_have_no_map_of_their_own(tmp_path: Path) -> None:
+    directory = make_run(tmp_path)
+    with (directory / "val_40" / "generated.csv").open("w") as file:
+        file.write("thought,gold,correct\n")
+        file.writelines(f"<t{i % 7}><t1><t2></think>,{i:03d},1\n" for i in range(1000))
+    content = written(directory)
+    assert "The 1,000 answers are too many" in content
+    assert figures_in(content, "language") == 3
+
+
+def test_digits_are_read_units_first() -> None:
+    def run(*golds: str, **task: object) -> Run:
+        return Run({}, {"task": task}, [], [{"gold": gold} for gold in golds])
+
+    assert digits(run("#7", "#82")) == {"units": ["7", "2"], "tens": ["0", "8"]}
+    assert digits(run("28", answer="digits", order="least")) == {"units": ["2"], "tens": ["8"]}
+    assert digits(run("#7", "B")) == {}
+    assert chance(run("#7", max=97, modular=True)) == ("chance, 1/97", 1 / 97)
+    assert chance(run("#7", "#82", max=97, modular=False)) == ("chance, 1/2", 0.5)
+
+
+def test_shares_are_conditional() -> None:
+    assert shares(["a", "a", "b", None], ["7", "8", "8", "8"]) == {
+        "a": {"7": 1.0, "8": 0.5}, "b": {"8": 0.5}}
+
+
+def test_maps_keep_the_most_used_tokens() -> None:
+    tokens: list[str | None] = [f"<t{i}>" for i in range(50) for _ in range(i + 1)]
+    drawn = maps("Title", tokens, {"units": ["0"] * len(tokens)})
+    assert "(the 40 most used of 50 tokens)" in drawn
+    assert '"y":["t10","t11",' in drawn and '"t9"' not in drawn
+
+
+def test_thin_keeps_both_ends() -> None:
+    steps, values = thin(([float(i) for i in range(10_001)], [float(-i) for i in range(10_001)]))
+    assert len(steps) == len(values) == 2000
+    assert (steps[0], steps[-1], values[-1]) == (0, 10_000, -10_000)
+    assert thin(([1.0], [2.0])) == ([1.0], [2.0])
+
+
+def test_long_texts_are_cut() -> None:
+    assert coloured("x" * 1000) == f'<code><span class="blue">{"x" * 400}</span>…</code>'
+
+
+def test_variants_are_read_back() -> None:
+    from dataclasses import asdict
+
+    assert in_force({**asdict(Config()), "rollout": {"kind": "search"}}) == "search"
+    assert in_force({**CONFIG, "reward": {"gold_thought": 1.0}}) == "think,fixed,blind,clean"
+    assert in_force({}) == "unknown"
+
+
+@pytest.mark.slow
+def test_plotly_draws_in_a_browser(tmp_path: Path) -> None:
+    names = ("chromium", "chromium-browser", "google-chrome")
+    browser = next(filter(None, map(shutil.which, names)), None)
+    if browser is None:
+        pytest.skip(f"none of {', '.join(names)} is installed")
+    content = written(make_run(tmp_path))
+    done = subprocess.run(
+        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
+         "--no-first-run", "--disable-background-networking", "--disable-component-update",
+         "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr",
+         f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=20000",
+         "--dump-dom", (tmp_path / "report.html").as_uri()],
+        capture_output=True, text=True, timeout=120, check=True)
+    drawn = done.stdout.replace(get_plotlyjs(), "")
+    assert [line for line in done.stderr.splitlines() if ":CONSOLE" in line] == []
+    wanted = content.count("Plotly.newPlot(")
+    assert len(re.findall(r'class="[^"]*js-plotly-plot', drawn)) == wanted == 12
+    assert len(re.findall(r'class="hm"', drawn)) == 6  # two places and all answers, twice
+    assert len(re.findall(r'class="trace scatter', drawn)) == 14  # 7 curves, 1 level, 2 x 3
+    assert len(re.findall(r'class="point"', drawn)) >= 5

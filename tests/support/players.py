@@ -1,0 +1,103 @@
+"""Trainers of every strategy, small and in double precision, for the tests of the loop."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ponder.config.rollouts import SamplerConfig
+from ponder.config.running import TrainerConfig
+from ponder.config.strategies import Dpo, Exact, Grpo, Ppo, Reinforce, Star
+from ponder.core.types import Problems, Rollouts
+from ponder.models.policies.question import Policy
+from ponder.models.value_head import Critic
+from ponder.rewards.answers import Reward
+from ponder.rollouts.sampler import Sampler
+from ponder.rollouts.search.exhaustive import EveryThought
+from ponder.strategies.base import Strategy
+from ponder.strategies.dpo import DPO
+from ponder.strategies.exact import Exact as ExactStrategy
+from ponder.strategies.grpo import GRPO
+from ponder.strategies.ppo import PPO
+from ponder.strategies.reinforce import REINFORCE
+from ponder.strategies.star import STaR
+from ponder.training.learner import Learner
+from ponder.training.trainer import Trainer
+from support.small import generator, make_policy, make_task
+
+STRATEGIES: dict[str, Callable[[], Strategy]] = {
+    "reinforce": lambda: REINFORCE(Reinforce()),
+    "reinforce, sequences": lambda: REINFORCE(Reinforce(normalise="sequences", discount=0.9)),
+    "grpo": lambda: GRPO(Grpo()),
+    "grpo, kl": lambda: GRPO(Grpo(kl=0.1, clip_high=0.3, normalise="constant")),
+    "grpo, kl in the reward": lambda: GRPO(Grpo(kl=0.1, kl_place="reward", kl_estimator="k1",
+                                                skip_flat=True)),
+    "rloo": lambda: GRPO(Grpo(baseline="leave_one_out", scale="none", ratio="sequence",
+                              normalise="sequences")),
+    "ppo": lambda: PPO(Ppo(value="separate")),
+    "ppo, shared": lambda: PPO(Ppo(value="shared", whiten="group")),
+    "ppo, mean": lambda: PPO(Ppo(value="separate", value_reads="mean", kl=0.1)),
+    "dpo": lambda: DPO(Dpo(likelihood=0.2, smoothing=0.1)),
+    "star": lambda: STaR(Star()),
+    "exact": lambda: ExactStrategy(Exact()),
+}
+
+
+class Parity(Reward):
+    """A thought is right if its first token is even; tokens are worth what their numbers say."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+
+    def __call__(self, policy: Policy, rollouts: Rollouts) -> Rollouts:
+        first = rollouts.thought[:, 0]
+        rollouts.parts = {"exact_match": (first % 2 == 0).double()}
+        rollouts.reward = (first % 2 == 0).double() + rollouts.thought.double().sin().sum(1) / 4
+        rollouts.token_reward = rollouts.thought[:, :-1].double().cos() / 4
+        return rollouts
+
+
+def outfit(policy: Policy, config: object) -> Policy:
+    """Give a policy the critic and the reference that a strategy's configuration asks for."""
+    torch.manual_seed(7)
+    net = policy.thinker
+    kind = getattr(config, "value", "none")
+    if kind != "none":
+        policy.critic = Critic(net.shape.d_model, config.value_reads,  # type: ignore[attr-defined]
+                               copy.deepcopy(net) if kind == "separate" else None).double()
+        torch.nn.init.normal_(policy.critic.head.weight)
+    policy.reference = copy.deepcopy(net).requires_grad_(False)
+    for weight in policy.reference.parameters():
+        weight.mul_(0.8)
+    return policy
+
+
+def trainer_of(name: str, gold: bool = False, stops: bool = True, samples: int = 4,
+               **changes) -> Trainer:
+    """A loop of one strategy with 2 thought tokens of 3 on sums below 10."""
+    torch.manual_seed(0)
+    strategy = STRATEGIES[name]()
+    task = make_task(thoughts=3 if name == "exact" else 10, max=10, answer="digits", gold="digits")
+    policy = make_policy(task, tokens=2, stops=stops, dtype=torch.float64)
+    policy = outfit(policy, getattr(strategy, "config", None))
+    config = replace(TrainerConfig(max_steps=3, train_batch_size=16, warmup=1), **changes)
+    source = (EveryThought if name == "exact" else Sampler)(SamplerConfig(samples=samples))
+    learner = Learner(config, policy, strategy, lambda step: 0.1, gold, torch.device("cpu"))
+    return Trainer(config, task, source, Parity(), learner, 100, 0, generator())
+
+
+def gradients(trainer: Trainer, batch: list[Rollouts]) -> dict[str, Tensor]:
+    """The gradient of one optimizer step from some micro-batches, taken at a learning rate of 0."""
+    trainer.learner.step(batch, 0, 0.0, trainer.source.sampling(0), trainer.source.observe)
+    return {name: p.grad.clone() for name, p in trainer.policy.named_parameters()
+            if p.grad is not None}
+
+
+def padded_left(problems: Problems, columns: int) -> Problems:
+    """The same questions with more padding before them."""
+    question = torch.nn.functional.pad(problems.question, (columns, 0), value=problems.pad)
+    return replace(problems, question=question, padded=True)

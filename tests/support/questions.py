@@ -1,0 +1,73 @@
+"""Small questions, tokenizers and language models that the tests of text share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ponder.config.tasks import QaTask
+from ponder.models.huggingface.pretrained import quiet
+from ponder.tasks.choice.qa import Qa
+from ponder.tokenizers.vocabulary import TextVocabulary
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+CHAT = ("{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]{% endif %}")
+
+def vocabulary(template: str | None = None) -> TextVocabulary:
+    """Every byte is a token; the ids 0 and 1 are padding and the end."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = {word: i for i, word in enumerate(["<pad>", "<end>", *letters])}
+    inner = Tokenizer(models.BPE(vocab=words, merges=[]))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>",
+                                        eos_token="<end>")
+    tokenizer.chat_template = template
+    return TextVocabulary(tokenizer)
+
+
+WORDS = vocabulary()
+
+
+def file_of(path: Path, count: int = 10, split: str = "", subjects: int = 1) -> Path:
+    """`count` questions: "Question i?" with the options "one" and "three", i even: one is right."""
+    path.write_text("id,subject,split,question,A,B,answer\n" + "".join(
+        f"s{i % subjects}/{i},s{i % subjects},{split},Question {i}?,one,three,{'AB'[i % 2]}\n"
+        for i in range(count)))
+    return path
+
+
+def task(path: Path, words: TextVocabulary = WORDS, **changes) -> Qa:
+    return Qa(replace(QaTask(data=str(path), seed=0), **changes), words)
+
+
+def language_model(kind: str = "llama", seed: int = 0) -> Any:
+    """A small random model over the words above, in double precision."""
+    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    common = {"vocab_size": len(WORDS), "eos_token_id": WORDS.end, "bos_token_id": WORDS.end,
+              "pad_token_id": None}
+    if kind == "gpt2":
+        net = GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=512,
+                                         initializer_range=0.3, attn_pdrop=0.0, embd_pdrop=0.0,
+                                         resid_pdrop=0.0, **common))
+    else:
+        net = LlamaForCausalLM(LlamaConfig(
+            hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=2, max_position_embeddings=512, initializer_range=0.3, **common))
+    return net.double().eval()
+
+
+def save_language_model(directory: Path, kind: str = "llama", seed: int = 0) -> Path:
+    """A directory as users have it, in single precision."""
+    quiet()
+    language_model(kind, seed).float().save_pretrained(directory)
+    WORDS.tokenizer.save_pretrained(directory)
+    return directory

@@ -1,0 +1,36 @@
+"""Small tasks and policies, seeded generators, and the type of the `door` fixture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from ponder.config.tasks import AddTask
+from ponder.models.gpt2.layers import Shape
+from ponder.models.gpt2.model import Init, Transformer
+from ponder.models.policies.question import Policy, Rules
+from ponder.tasks.toy.add import Add
+
+
+def make_task(thoughts: int = 10, **changes) -> Add:
+    return Add(replace(AddTask(seed=0, thought_length=2), **changes), thoughts)
+
+
+def make_policy(task: Add, tokens: int = 3, stops: bool = True, sees: tuple[str, ...] = (
+        "question", "thought"), shared: bool = False, frozen: bool = False,
+        dtype: torch.dtype = torch.float32) -> Policy:
+    positions = task.question_length + tokens + 1 + task.answer_length + 4  # room to pad
+    shape = Shape(len(task.vocabulary), positions, 16, 2, 2)
+    rules = Rules(tokens, stops, "question" in sees, "thought" in sees)
+    init = Init(*[0.3] * 5)
+    nets = [Transformer(shape, init), None if shared else Transformer(shape, init)]
+    return Policy(nets[0], nets[1], task.vocabulary, rules, frozen).to(dtype)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+Door = Callable[..., tuple[int, str, str]]

@@ -1,0 +1,280 @@
+"""Whole runs of language models through the door, on questions of a few words."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+import ponder.rollouts.written
+import ponder.training.learner
+import ponder.training.session
+from ponder.core.metrics import known
+from ponder.training.build import text as build_text
+from ponder.training.console import Plain
+from ponder.training.rollout_log import Scribe
+from support.questions import file_of, save_language_model
+from support.small import Door
+
+TINY = ["task=qa", "variant=[think]", "rollout=sample", "reward=exact_match", "trainer=text",
+        "model=hf", "model.name=model",
+        "task.data=questions.csv", "task.test_questions=4", "task.answer=letter",
+        "thinker.tokens=4", "rollout.samples=3", "trainer.lr=1e-3", "trainer.gen_batch_size=8",
+        "hydra.run.dir=run"]
+
+
+@pytest.fixture
+def run(door: Door, monkeypatch: pytest.MonkeyPatch) -> Door:
+    """The door, with a model and 24 questions in the folder, and a cache of its own."""
+    monkeypatch.setattr(build_text, "CACHE", Path("cache"))
+    save_language_model(Path("model"))
+    file_of(Path("questions.csv"), 24)
+    return lambda *words: door(*TINY, *(
+        [] if any(word.startswith("strategy=") for word in words)
+        else ["strategy=star", "strategy.keep=correct"]), *words)
+
+
+def lines(path: str = "run") -> list[dict]:
+    return [json.loads(line) for line in (Path(path) / "metrics.jsonl").read_text().splitlines()]
+
+
+def summary(path: str = "run") -> dict:
+    return json.loads((Path(path) / "summary.json").read_text())
+
+
+def table(path: str, run: str = "run") -> list[dict[str, str]]:
+    with (Path(run) / path).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+STRATEGIES = ["star", "dpo", "grpo", "reinforce", "ppo", "ppo strategy.value=shared", "rloo",
+              "dpo model.lora_r=4", "grpo strategy.kl=0.1 model.lora_r=4", "sft"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("answer", ["letter", "cloze", "generated"])
+def test_every_strategy_learns_from_texts(strategy: str, answer: str, run: Door) -> None:
+    code, _, err = run(f"task.answer={answer}", *f"strategy={strategy}".split())
+    assert (code, err) == (0, "")
+    assert summary()["status"] == "done"
+
+
+def test_star_leaves_what_users_have_scripts_for(run: Door) -> None:
+    code, out, err = run("trainer.max_epochs=2", "trainer.skip_first_validation_loop=false",
+                         "trainer.val_samples=1")
+    assert (code, err) == (0, "") and "accuracy" in out
+    rows = table("train_0/generated.csv")
+    assert len(rows) == 20 * 3 and {"id", "question", "rationale", "answer", "gold", "reward",
+                                    "logprob", "seed"} <= set(rows[0])
+    assert len(table("train_1/generated.csv")) == 60 and len(table("val_0/generated.csv")) == 4
+    last = summary()["steps"]
+    assert "step 0  accuracy" in out and f"step {last}/{last}  " in out  # nothing is known at first
+    assert (Path("run") / f"val_{last}" / "eval_model_checkpoint" / "model.safetensors").is_file()
+    assert (Path("run") / "checkpoint_2" / "config.json").is_file()
+    right = sum(row["correct"] == "1" for row in rows)
+    assert summary()["steps"] >= -(-right // 16)  # those alone are learnt, 4 x 4 a step
+    assert sum(line["step"] <= -(-right // 16) for line in lines() if "loss" in line) == \
+        max(line["step"] for line in lines() if line.get("epoch") == 0 and "loss" in line)
+    first = lines()[1]
+    assert first["reward"] == pytest.approx(right / 60, abs=1e-6)
+
+
+def test_zero_epochs_validate_only(run: Door) -> None:
+    assert run("trainer.max_epochs=0", "trainer.val_samples=4", "task.answer=generated")[0] == 0
+    assert {"pass@4", "majority@4", "text/unparsable", "chance"} <= set(lines()[0])
+    assert all(known(name) for name in lines()[0])
+    assert summary()["steps"] == 0 and summary()["accuracy"] is not None
+    assert not list(Path("run").glob("train_*"))
+
+
+def test_zero_internal_epochs_write_only(run: Door) -> None:
+    code, _, err = run("trainer.internal_epochs=0", "trainer.do_eval=false")
+    assert (code, err) == (0, "")
+    assert summary()["steps"] == 0 and summary()["accuracy"] is None
+    assert len(table("train_0/generated.csv")) == 60
+
+
+@pytest.mark.slow
+def test_a_second_run_writes_nothing(run: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run()[0] == 0
+    before = summary()["weights_sha256"]
+    monkeypatch.setattr("ponder.rollouts.written.Writer", None)
+    code, _, err = run("resume=never")
+    assert (code, err) == (0, "") and summary()["weights_sha256"] == before
+
+
+@pytest.mark.parametrize("changed", ["answers of the file", "variant=[think,blind]"])
+def test_texts_of_the_cache_are_judged_as_they_are_asked_about_now(
+        changed: str, run: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["trainer.max_epochs=0", "trainer.val_samples=3"]
+    assert run(*words)[0] == 0
+    if "=" in changed:
+        words.append(changed)
+    else:
+        rows = Path("questions.csv").read_text().splitlines()
+        Path("questions.csv").write_text("\n".join(
+            [rows[0], *(row.translate(str.maketrans("AB", "BA")) for row in rows[1:])]))
+    with monkeypatch.context() as patch:
+        patch.setattr("ponder.rollouts.written.Writer", None)
+        assert run(*words, "hydra.run.dir=now")[0] == 0
+    shutil.rmtree("cache")
+    assert run(*words, "hydra.run.dir=fresh")[0] == 0
+    now, fresh, before = (
+        [row["correct"] if "=" not in changed else row["answer"] for row in table(
+            "val_0/generated.csv", name)] for name in ("now", "fresh", "run"))
+    assert lines("now") == lines("fresh") and now == fresh != before
+
+
+@pytest.mark.parametrize("strategy", ["star", pytest.param("dpo", marks=pytest.mark.slow)])
+def test_rollouts_come_out_of_files(strategy: str, run: Door) -> None:
+    assert run("trainer.internal_epochs=0", "trainer.do_eval=false")[0] == 0
+    Path("run/train_0/generated.csv").rename("train.csv")
+    code, _, err = run("resume=never", "trainer.preload_data_for_training=train.csv",
+                       f"strategy={strategy}")
+    assert (code, err) == (0, "")
+    assert not Path("run/train_0/generated.csv").exists() and summary()["steps"] > 0
+    Path("short.csv").write_text("question,text\nQuestion 1?,one\n")
+    code, _, err = run("resume=never", "trainer.preload_data_for_training=short.csv")
+    assert code == 2 and err == (
+        "error: trainer.preload_data_for_training=short.csv: found no question of the task with 3 "
+        "rollouts (at most 1 a question); legal: a generated.csv of these questions, or fewer "
+        "rollout.samples\n")
+
+
+@pytest.mark.slow
+def test_a_small_model_is_taught_by_another(run: Door) -> None:
+    """Distillation: what a larger model wrote, in its own tokens, becomes likelier to a smaller."""
+    save_language_model(Path("small"), "gpt2")
+    assert run("trainer.internal_epochs=0", "trainer.do_eval=false")[0] == 0
+    rows = table("train_0/generated.csv")
+    with Path("teacher.csv").open("w", newline="") as file:  # tokens of another model say nothing
+        writer = csv.DictWriter(file, ["id", "rationale"], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    code, _, err = run("model.name=small", "strategy=sft", "trainer.max_epochs=1",
+                       "trainer.internal_epochs=8", "trainer.preload_data_for_training=teacher.csv",
+                       "resume=never")
+    assert (code, err) == (0, "")
+    losses = [line["thinker_loss"] for line in lines() if "loss" in line]
+    assert losses[-1] < losses[0] - 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [[], pytest.param(
+    ["trainer.preload_data_for_training=train.csv"], marks=pytest.mark.slow)])
+def test_a_run_cut_off_anywhere_ends_with_the_same_adapter(
+        more: list[str], run: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    if more:
+        assert run("trainer.internal_epochs=0", "trainer.do_eval=false")[0] == 0
+        Path("run/train_0/generated.csv").rename("train.csv")
+        shutil.rmtree("run")
+    words = [*more, "model.lora_r=4", "trainer.max_epochs=2", "trainer.save_every_n_steps=2",
+             "strategy.keep=best", "trainer.train_gradient_accumulation_steps=1"]
+    assert run(*words, "hydra.run.dir=whole")[0] == 0
+    expected = summary("whole")
+    assert expected["steps"] > 4
+    shutil.rmtree("cache")
+
+    def cut_off(target: object, name: str, number: int) -> None:
+        """The call with this number ends the run."""
+        before, calls = getattr(target, name), []
+
+        def call(*arguments, **options):
+            calls.append(1)
+            if len(calls) == number:
+                raise KeyboardInterrupt
+            return before(*arguments, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(target, name, call)
+            assert run(*words)[0] == 130
+
+    cut_off(ponder.rollouts.written.Store, "save", 2)  # in the middle of writing
+    if not more:  # else writing was that of the second round
+        cut_off(ponder.training.learner.Learner, "step", 3)  # in the middle of a round
+    assert run(*words)[0] == 0
+    assert summary()["weights_sha256"] == expected["weights_sha256"]
+    assert [line["step"] for line in lines()] == [line["step"] for line in lines("whole")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("words", "doing", "number"), [
+    *[("model.lora_r=4 strategy.keep=best", "writing", number) for number in (3, 14, 26, 40)],
+    *[("model.lora_r=4 strategy.keep=best", "reading", number) for number in (1, 3, 5, 8)],
+    *[("trainer.single_batch=true", *where) for where in (("writing", 8), ("reading", 5))],
+    *[("strategy=dpo trainer.preload_data_for_val=val.csv", "reading", number)
+      for number in (1, 3, 6, 12)]])
+def test_an_end_is_heeded_while_texts_are_written_or_read(
+        words: str, doing: str, number: int, run: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C at a token or a judgement, in a round or an evaluation: that is the last one, and
+    nothing is lost.
+    """
+    if "val.csv" in words:
+        assert run("trainer.internal_epochs=0", "trainer.do_eval=false")[0] == 0
+        shutil.move("run/train_0/generated.csv", "val.csv")
+        shutil.rmtree("run")
+    more = [*words.split(), "trainer.max_epochs=2", "trainer.skip_first_validation_loop=false"]
+    assert run(*more, "hydra.run.dir=whole")[0] == 0
+    shutil.rmtree("cache")
+    before, calls = getattr(Scribe, doing), []
+
+    def heard(self: Scribe, *how_far) -> None:
+        calls.append(1)
+        if len(calls) == number:
+            signal.raise_signal(signal.SIGINT)
+        before(self, *how_far)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Scribe, doing, heard)
+        assert run(*more)[0] == 130
+    assert number <= len(calls) <= number + (doing == "reading")  # of a whole one it hears at once
+    assert run(*more)[0] == 0
+    assert summary()["weights_sha256"] == summary("whole")["weights_sha256"]
+    assert [(line["step"], line.get("accuracy")) for line in lines()] == [
+        (line["step"], line.get("accuracy")) for line in lines("whole")]
+
+
+def test_an_evaluation_shows_how_far_it_is(run: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[tuple[str, bool]] = []
+    monkeypatch.setattr(Plain, "busy", lambda console, line, over: shown.append((line, over)))
+    code, out, err = run("action=evaluate")
+    assert (code, err) == (0, "") and out.count("\n") == 2 and "nan" not in out
+    assert any(line.startswith("writing 4/4 texts") and over for line, over in shown)
+    assert any(line.startswith("judging 8/8 texts") and over for line, over in shown)
+
+
+def test_a_hint_is_forgotten(run: Door) -> None:
+    code, _, err = run("trainer.rationalise=true", "rollout.samples=1")
+    assert (code, err) == (0, "")
+    failed = sum(row["correct"] == "0" for row in table("train_0/generated.csv"))
+    assert failed and len(table("train_0/rationalised.csv")) == failed
+    assert lines()[0]["failed"] == pytest.approx(failed / 20)
+
+
+@pytest.mark.slow
+def test_one_batch_is_learnt_by_heart(run: Door) -> None:
+    code, _, err = run("trainer.single_batch=true", "trainer.max_epochs=6",
+                       "trainer.gen_batch_size=4", "trainer.val_every_n_epochs=100",
+                       "strategy.keep=best", "reward=log_likelihood", "trainer.lr=1e-2")
+    assert (code, err) == (0, "")
+    assert lines()[-2]["answer_loss"] < 0.5 * lines()[0]["answer_loss"]
+    assert torch.isfinite(torch.tensor(lines()[-2]["loss"]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", ["model.lora_r=4", ""])
+def test_activations_computed_again_change_nothing(words: str, run: Door) -> None:
+    for name, again in (("kept", "false"), ("again", "true")):
+        code, _, err = run("strategy=dpo", *words.split(), f"model.checkpointing={again}",
+                           f"hydra.run.dir={name}")
+        assert (code, err) == (0, "")
+    plain, again = lines("kept"), lines("again")
+    assert [line["step"] for line in plain] == [line["step"] for line in again]
+    for one, other in zip(plain, again, strict=True):
+        assert one.get("loss") == pytest.approx(other.get("loss"), abs=1e-5)
