@@ -16,9 +16,9 @@ import pandas as pd
 import pytest
 
 import ponder.cli.actions
-from ponder.cli import job
 from ponder.cli import main as cli
 from ponder.cli.help import choices, help_text
+from ponder.config import resolve
 from ponder.config.errors import UserError
 from ponder.config.spine import CONF, VARIANTS, Config
 from ponder.training import resume
@@ -272,7 +272,7 @@ def test_a_damaged_configuration_gets_one_line(content: str, tmp_path: Path) -> 
     path = tmp_path / "ponder.json"
     path.write_text(content)
     with pytest.raises(UserError) as error:
-        job._of_checkpoint(path)
+        resolve._of_checkpoint(path)
     line = str(error.value)
     assert line.startswith(f"{path}: cannot be read (") and "\n" not in line
     assert line.endswith("; legal: the ponder.json of a checkpoint of this version")
