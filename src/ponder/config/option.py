@@ -1,14 +1,14 @@
-"""How a configuration key says its default, its sentence of help and its legal values."""
+"""How a key of the configuration states its default, its sentence of help and its legal values."""
 
 from __future__ import annotations
 
-from dataclasses import field
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, dataclass_transform
 
 
 def option(default: Any, doc: str, *, legal: tuple = (), low: float | None = None,
            high: float | None = None) -> Any:
-    """A dataclass field that knows its sentence of help and its legal values."""
+    """A dataclass field with a sentence of help and legal values (a list of words, or bounds)."""
     metadata = {"doc": doc, "legal": legal, "low": low, "high": high}
     if isinstance(default, list | dict):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -20,3 +20,23 @@ def schedule(default: float | str, doc: str, *, low: float | None = None,
     """A field that takes a number or a schedule such as `linear(0.5, 0, 1000)`."""
     return field(default=default,
                  metadata={"doc": doc, "schedule": True, "low": low, "high": high})
+
+
+@dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(option, schedule))
+class WithOptions:
+    """A class whose `option` fields are keys of the configuration and arguments: `GRPO(clip=0.1)`.
+
+    The registering decorator adds `Keys`, the dataclass of the keys alone, which Hydra composes.
+    """
+
+    Keys: ClassVar[type]
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        dataclass(eq=False, kw_only=True, repr=False)(cls)
+
+    @classmethod
+    def of(cls, keys: Any) -> Any:
+        """An object with the values of a `Keys`; the key that names the class is left out."""
+        known = vars(cls)["__dataclass_fields__"]
+        return cls(**{name: value for name, value in vars(keys).items() if name in known})

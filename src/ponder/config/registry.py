@@ -1,0 +1,291 @@
+"""Everything that has a name on the command line, registered where it is written.
+
+A class or function with one of the decorators below is known by its name to the command line,
+`--help`, docs/config.md, the checks and the reports, wherever its file is: in one of the rooms
+that are listed in `ROOMS`, in a module named by `plugins=[module]`, or in an installed package
+with an entry point in the group `ponder.plugins`. Such a file is imported before the command line
+is read, so it imports nothing heavy at its top (see `ponder.core.lazy_imports`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import inspect
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import MISSING, Field, dataclass, field, make_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ponder.config.errors import UserError, brief, closest
+from ponder.config.option import option
+
+SOURCE = Path(__file__).resolve().parents[1]
+ROOMS = ("tasks", "strategies", "rewards", "rollouts", "training")
+REGISTERS = re.compile(r"^@(task|reward|strategy|search|engine|tracker)\b", re.MULTILINE)
+PLUGINS = "PONDER_PLUGINS"  # names of plugin modules for the processes that this one starts
+ENTRY_POINTS = "ponder.plugins"
+# What a task offers and others require, in the words that a refusal uses.
+ABILITIES = {
+    "answers": "questions with a right answer",
+    "text": "a text to continue",
+    "positions": "thoughts at the positions of a text",
+    "options": "answer options",
+    "labels": "numbered answers",
+    "gold_thoughts": "gold thoughts",
+    "hints": "hints",
+    "worked_examples": "worked examples",
+    "easier": "easier questions",
+    "own_network": "a GPT-2 of our own",
+    "hf_model": "a Hugging Face model",
+}
+Target = TypeVar("Target", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered class or function.
+
+    keys: the dataclass of its keys, None where it has none. about: the first line of its docstring.
+    weight: of a reward that is chosen by name. requires, offers: words of `ABILITIES`.
+    """
+
+    group: str
+    name: str
+    target: Any
+    module: str
+    about: str
+    keys: type | None = None
+    requires: frozenset[str] = frozenset()
+    offers: frozenset[str] = frozenset()
+    weight: float = 1.0
+
+
+class Registry:
+    """The entries of one group by name. Reading it imports the modules that register first."""
+
+    def __init__(self, group: str) -> None:
+        self.group = group
+        self._entries: dict[str, Entry] = {}
+
+    def add(self, entry: Entry) -> None:
+        """Raises `UserError` for a name that another module has taken."""
+        known = self._entries.get(entry.name)
+        if known is not None and known.module != entry.module:
+            raise UserError(f"{self.group}={entry.name}: found it in {entry.module} and in "
+                            f"{known.module}; legal: one name for each {self.group}")
+        self._entries[entry.name] = entry
+
+    def __getitem__(self, name: str) -> Entry:
+        """Raises `UserError` that lists the legal names."""
+        found = self.get(name)
+        if found is None:
+            names = self.names()
+            raise UserError(f"{self.group}={name}: found {name!r}{closest(str(name), names)}; "
+                            f"legal: {', '.join(names)}")
+        return found
+
+    def get(self, name: str) -> Entry | None:
+        discover()
+        return self._entries.get(name)
+
+    def names(self) -> list[str]:
+        """Every legal name, sorted."""
+        discover()
+        return sorted(self._entries)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter([self[name] for name in self.names()])
+
+    def __contains__(self, name: object) -> bool:
+        return self.get(str(name)) is not None
+
+
+TASKS, REWARDS, STRATEGIES = Registry("task"), Registry("reward"), Registry("strategy")
+SEARCHES, ENGINES, TRACKERS = Registry("search"), Registry("engine"), Registry("tracker")
+
+
+# --- the decorators -------------------------------------------------------------------------------
+
+def task(name: str, *, keys: type | None = None) -> Callable[[Target], Target]:
+    """Register a task. Its keys are its `option` fields, or those of the dataclass `keys`."""
+    return _registering(TASKS, name, keys)
+
+
+def strategy(name: str, *, keys: type | None = None) -> Callable[[Target], Target]:
+    """Register a strategy. Its keys are its `option` fields."""
+    return _registering(STRATEGIES, name, keys)
+
+
+def search(name: str, *, keys: type | None = None) -> Callable[[Target], Target]:
+    """Register a search (`rollout.method=<name>`), built with its keys `rollout.<name>.*`."""
+    return _registering(SEARCHES, name, keys)
+
+
+def engine(name: str, *, keys: type | None = None) -> Callable[[Target], Target]:
+    """Register an engine that writes rollouts."""
+    return _registering(ENGINES, name, keys)
+
+
+def tracker(name: str, *, keys: type | None = None) -> Callable[[Target], Target]:
+    """Register a tracker that mirrors metrics (`logger.kind=<name>`)."""
+    return _registering(TRACKERS, name, keys)
+
+
+def reward(function: Any = None, *, name: str | None = None, weight: float = 1.0,
+           requires: Iterable[str] = ()) -> Any:
+    """Register a reward under the name of its function; `weight` is that of `reward=<name>`."""
+    def put(target: Any) -> Any:
+        called = name or target.__name__
+        _add(REWARDS, called, target, None, weight, frozenset(requires))
+        return target
+
+    return put if function is None else put(function)
+
+
+def _registering(registry: Registry, name: str, keys: type | None) -> Callable[[Target], Target]:
+    def put(target: Target) -> Target:
+        _add(registry, name, target, keys or keys_of(target, registry.group, name))
+        return target
+
+    return put
+
+
+def _add(registry: Registry, name: str, target: Any, keys: type | None, weight: float = 1.0,
+         requires: frozenset[str] = frozenset()) -> None:
+    requires |= frozenset(getattr(target, "requires", ()))
+    offers = frozenset(getattr(target, "offers", ()))
+    unknown = sorted((requires | offers) - {*ABILITIES})
+    if unknown:
+        raise UserError(f"{registry.group}={name}: found requires or offers {unknown[0]!r}"
+                        f"{closest(unknown[0], [*ABILITIES])}; legal: {', '.join(ABILITIES)}")
+    registry.add(Entry(registry.group, name, target, target.__module__, first_line(target), keys,
+                       requires, offers, weight))
+
+
+def first_line(target: Any) -> str:
+    """The first line of its own docstring, without the end of a sentence."""
+    return (inspect.cleandoc(vars(target).get("__doc__") or target.__doc__ or "")
+            .partition("\n")[0].rstrip("."))
+
+
+# --- keys of a class ------------------------------------------------------------------------------
+
+def keys_of(target: Any, group: str, name: str) -> type | None:
+    """The dataclass of the `option` fields of a class and its bases, also as `target.Keys`.
+
+    It has the key that names the class (`name`), and the class's contradictions, whose `self` is
+    then the keys. None for a function or a class without options, except where a name is needed.
+    """
+    if not isinstance(target, type):
+        return None
+    found = _options(target)
+    if not found and group not in ("task", "strategy"):
+        return None
+    named = []
+    if group in ("task", "strategy"):
+        about = f"name of the {group}"
+        named = [("name", str, option(name, about, legal=(name,)))]
+    made = make_dataclass("Keys", [*named, *((key, kind, _fresh(item))
+                                             for key, (kind, item) in found.items())],
+                          namespace={"contradictions": _contradictions(target)})
+    made.__module__, made.__qualname__ = target.__module__, f"{target.__qualname__}.Keys"
+    made.__doc__ = first_line(target) + "."
+    target.Keys = made  # pickled as `<class>.Keys`
+    return made
+
+
+def _options(target: type) -> dict[str, tuple[Any, Field]]:
+    """key -> (type, field) of every `option`, those of bases first."""
+    found: dict[str, tuple[Any, Field]] = {}
+    for part in reversed(target.__mro__):
+        known = vars(part).get("__dataclass_fields__", {})
+        for key, kind in vars(part).get("__annotations__", {}).items():
+            item = known.get(key, vars(part).get(key))
+            if isinstance(item, Field) and "doc" in item.metadata:
+                found[key] = (_evaluated(kind, part), item)
+    return found
+
+
+def _evaluated(kind: Any, part: type) -> Any:
+    """A type as written in the class's module."""
+    return eval(kind, vars(sys.modules[part.__module__])) if isinstance(kind, str) else kind
+
+
+def _fresh(item: Field) -> Any:
+    """A field of its own for another dataclass."""
+    if item.default is not MISSING:
+        return field(default=item.default, metadata=item.metadata)
+    return field(default_factory=item.default_factory, metadata=item.metadata)  # type: ignore[arg-type]
+
+
+def _contradictions(target: type) -> Callable[..., Iterator[str]]:
+    own = [vars(part)["contradictions"] for part in reversed(target.__mro__)
+           if "contradictions" in vars(part)]
+
+    def contradictions(self: Any, config: Any = None) -> Iterator[str]:
+        """Each combination of legal values that means nothing, as the line that says why."""
+        for function in own:
+            yield from lines_of(function, self, config)
+
+    return contradictions
+
+
+def lines_of(function: Callable[..., Iterator[str]], keys: Any, config: Any) -> Iterator[str]:
+    """The lines of a `contradictions(self)` or `contradictions(self, config)`."""
+    whole = len(inspect.signature(function).parameters) > 1
+    yield from function(keys, config) if whole else function(keys)
+
+
+# --- discovery ------------------------------------------------------------------------------------
+
+_discovered: set[str] = set()
+
+
+def discover(plugins: Iterable[str] = ()) -> None:
+    """Import every module that registers something, and plugins; each is imported once.
+
+    Processes that this one starts import the same plugins. Raises `UserError` for a plugin that
+    cannot be imported.
+    """
+    inherited = [name for name in os.environ.get(PLUGINS, "").split(",") if name]
+    names = list(dict.fromkeys([*inherited, *plugins]))
+    if "ponder" not in _discovered:
+        _discovered.add("ponder")
+        for module in _own_modules():
+            importlib.import_module(module)
+        for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+            _plugin(point.value.partition(":")[0])
+    for name in names:
+        if name not in _discovered:
+            _plugin(name)
+            _discovered.add(name)
+    if names:
+        os.environ[PLUGINS] = ",".join(names)
+
+
+def _own_modules() -> Iterator[str]:
+    """Names of the modules of this package that use one of the decorators."""
+    for room in ROOMS:
+        for path in sorted((SOURCE / room).rglob("*.py")):
+            if REGISTERS.search(path.read_text(encoding="utf-8")):
+                yield ".".join(("ponder", *path.relative_to(SOURCE).with_suffix("").parts))
+
+
+def _plugin(name: str) -> None:
+    """Import a module by name, from the current directory too."""
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        importlib.import_module(name)
+    except UserError:
+        raise
+    except Exception as error:
+        reason = brief(error)
+        raise UserError(f"plugins=[{name}]: cannot be imported ({type(error).__name__}: {reason}); "
+                        "legal: names of modules that Python finds from the current directory"
+                        ) from None
