@@ -19,7 +19,7 @@ from ponder.config.running import TrainerConfig
 from ponder.config.schedule import parse_schedule
 from ponder.config.strategies import Grpo
 from ponder.config.tasks import AddTask
-from ponder.core import sharding
+from ponder.core import distributed
 from ponder.core.math import Sampling
 from ponder.core.types import Rollouts, Scores
 from ponder.models.gpt2.model import Shape, Transformer
@@ -73,7 +73,7 @@ def build_trainer(work: Work, device: str = "cpu", dtype: str = "float32",
     shape = Shape(len(task.vocabulary), POSITIONS, work.d_model, work.layers, work.heads)
     policy = Policy(Transformer(shape), None, task.vocabulary, Rules(work.tokens, work.stops))
     if shard:
-        sharding.shard(policy.thinker, policy.thinker.blocks, torch.device(device))
+        distributed.shard(policy.thinker, policy.thinker.blocks, torch.device(device))
     config = TrainerConfig(train_batch_size=work.questions, lr=1e-3, warmup=0, lr_decay="constant",
                            device=device, dtype=dtype)
     kind = Learner if work.answerer else ThinkerOnly

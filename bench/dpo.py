@@ -25,8 +25,8 @@ from paths import ROOT, fill
 from ponder.config.players import HfConfig
 from ponder.config.running import TrainerConfig
 from ponder.config.strategies import Dpo
+from ponder.core.distributed import keep_freed_memory
 from ponder.core.math import Sampling
-from ponder.core.processes import keep_memory
 from ponder.core.types import Problems, Rollouts
 from ponder.models.huggingface.pretrained import load_text_model, load_vocabulary
 from ponder.models.policies.choice import TextPolicy
@@ -83,7 +83,7 @@ def batches(policy: TextPolicy, steps: int, device: torch.device) -> list[Rollou
 def ours(policy: TextPolicy, steps: int, device: torch.device) -> tuple[list[float], list[float]]:
     """(seconds, loss) of every step."""
     if device.type == "cpu":
-        keep_memory()
+        keep_freed_memory()
     config = TrainerConfig(lr=RATE, beta2=0.999, weight_decay=0.0)
     strategy = DPO(Dpo(beta=BETA))
     learner = Learner(config, policy, strategy, lambda step: 0.0, False, device)

@@ -21,7 +21,7 @@ from paths import ROOT, fill
 from ponder.config.players import HfConfig
 from ponder.config.rollouts import SamplerConfig
 from ponder.config.tasks import QaTask
-from ponder.core.processes import keep_memory
+from ponder.core.distributed import keep_freed_memory
 from ponder.core.types import Problems
 from ponder.models.huggingface.pretrained import load_text_model, load_vocabulary
 from ponder.models.policies.choice import TextPolicy
@@ -92,7 +92,7 @@ def main() -> None:
     plain = AutoModelForCausalLM.from_pretrained(
         resolve(chosen.model), dtype=getattr(torch, chosen.dtype)).eval().to(chosen.device)
     if chosen.device == "cpu":
-        keep_memory()  # for both
+        keep_freed_memory()  # for both
     rates: dict[str, list[float]] = {}
 
     def note(name: str, tokens: int, seconds: float) -> None:

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from common import Work, build_trainer, table
-from ponder.core.processes import give_memory_back
+from ponder.core.distributed import return_freed_memory
 from ponder.training.collector import minibatches
 from ponder.training.trainer import Trainer
 
@@ -55,7 +55,7 @@ def step(trainer: Trainer) -> None:
 def measure(work: Work, steps: int, shard: bool) -> Found:
     """What a process holds, its peak, and the median seconds of a step after the first."""
     torch.set_num_threads(1)
-    give_memory_back()
+    return_freed_memory()
     before = status("VmRSS")
     trainer = build_trainer(work, shard=shard)
     step(trainer)

@@ -74,7 +74,7 @@ def test_config_loads_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
 def test_rooms_are_small(file: Path) -> None:
-    assert len(file.read_text().splitlines()) <= 250
+    assert len(file.read_text().splitlines()) <= 400
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or 0) - node.lineno + 1

@@ -13,8 +13,8 @@ from ponder.core.math import (
     distribution,
     draw,
     entropy,
+    matmul_dtype,
     mutual_information,
-    products,
     row_codes,
     sinkhorn,
 )
@@ -104,5 +104,5 @@ def test_auto_multiplies_in_bfloat16_where_there_are_units_for_it(
     matrix = torch.eye(2)
     for dtype, found in (("auto", expected), ("float32", torch.float32),
                          ("bfloat16", torch.bfloat16)):
-        with products(dtype, CPU):
+        with matmul_dtype(dtype, CPU):
             assert (matrix @ matrix).dtype == found

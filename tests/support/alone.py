@@ -5,9 +5,9 @@ import faulthandler
 from pathlib import Path
 
 from ponder.cli.main import main
-from ponder.core import processes
+from ponder.core import distributed
 
-_end = processes.end
+_end = distributed.destroy_process_group
 
 
 def end() -> None:
@@ -18,5 +18,5 @@ def end() -> None:
 
 if __name__ == "__main__":
     faulthandler.enable()
-    processes.end = end
+    distributed.destroy_process_group = end
     raise SystemExit(main())

@@ -12,7 +12,7 @@ import torch
 
 from ponder.config.errors import ERROR, UserError, brief
 from ponder.config.spine import Config
-from ponder.core import processes
+from ponder.core import distributed
 from ponder.models.policies.choice import TextPolicy
 from ponder.reports.run_page import write_report
 from ponder.rollouts.pairs import texts_of
@@ -40,21 +40,21 @@ def run(config: Config, directory: Path) -> float | None:
     actions = {"train": train, "evaluate": evaluate_checkpoint, "problems": problems,
                "export": export}
     try:
-        processes.begin(config.trainer.device)
-        directory = processes.agreed(directory)
+        distributed.init_process_group(config.trainer.device)
+        directory = distributed.broadcast(directory)
         accuracy = actions[config.action](config, directory)
-        processes.meet()
+        distributed.barrier()
         return accuracy
     except Exception as error:
-        if not (processes.announced() and processes.lost(error)):
-            if not (processes.leads() or isinstance(error, UserError)):  # the job's is elsewhere
+        if not (distributed.is_distributed_launch() and distributed.is_connection_error(error)):
+            if not (distributed.is_main_process() or isinstance(error, UserError)):
                 (directory / ERROR).write_text("".join(traceback.format_exception(error)))
             raise
         time.sleep(PATIENCE)
         reason = brief(error, 160)
         raise SystemExit(f"error: another process of this run is not there ({reason})") from None
     finally:
-        processes.end()
+        distributed.destroy_process_group()
 
 
 def train(config: Config, directory: Path) -> float | None:
@@ -88,7 +88,7 @@ def evaluate_checkpoint(config: Config, directory: Path) -> float:
         found = evaluate()
     finally:
         console.close()
-    if not processes.leads():
+    if not distributed.is_main_process():
         return found.metrics["accuracy"]
     log = Log(directory, build_mirror(config.logger, directory, asdict(config)))
     log.write(config.step, found.metrics)
@@ -131,7 +131,7 @@ def export(config: Config, directory: Path) -> None:
 
 
 def _write(config: Config, what: str, write: Callable[[Path], None]) -> None:
-    if not processes.leads():
+    if not distributed.is_main_process():
         return
     path = Path(config.out or "")
     try:

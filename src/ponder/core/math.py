@@ -40,14 +40,14 @@ def has_bfloat16(device: torch.device) -> bool:
     return bool(known.get("amx_bf16") or wide)
 
 
-def in_bfloat16(dtype: str, device: torch.device) -> bool:
-    """Whether matrices are multiplied in bfloat16, where `trainer.dtype` is this."""
+def uses_bfloat16(dtype: str, device: torch.device) -> bool:
+    """Whether matrix products run in bfloat16 when `trainer.dtype` is `dtype`."""
     return dtype == "bfloat16" or (dtype == "auto" and has_bfloat16(device))
 
 
-def products(dtype: str, device: torch.device) -> torch.autocast:
-    """Where matrices are multiplied in `trainer.dtype`."""
-    return torch.autocast(device.type, torch.bfloat16, in_bfloat16(dtype, device))
+def matmul_dtype(dtype: str, device: torch.device) -> torch.autocast:
+    """A context in which matrix products run in `trainer.dtype`."""
+    return torch.autocast(device.type, torch.bfloat16, uses_bfloat16(dtype, device))
 
 
 def distribution(logits: Tensor, sampling: Sampling, keep: Tensor | None = None) -> Tensor:

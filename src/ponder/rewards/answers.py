@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ponder.config.texts import CorpusTask
-from ponder.core.processes import several, share, together
+from ponder.core.distributed import is_distributed, local_range, merge_parts
 from ponder.core.types import Rollouts
 from ponder.models.policies.question import Policy
 from ponder.rewards.continuations import WRITTEN
@@ -37,20 +37,20 @@ class Judged:
         r = self.rollouts
         if r.answered is not None:
             return r.answered[:, 0], r.answered[:, 1] > 0
-        if not several():
+        if not is_distributed():
             return self.policy.answer(r.problems, r.thought, r.samples, self.policy.judge)
         return self._shared()
 
     def _shared(self) -> tuple[Tensor, Tensor]:
         """The same, of which each process computes its share."""
-        r, part = self.rollouts, share(len(self.rollouts.problems))
+        r, part = self.rollouts, local_range(len(self.rollouts.problems))
         found = torch.zeros(len(r), 2, dtype=torch.float64, device=r.thought.device)
         rows = slice(part.start * r.samples, part.stop * r.samples)
         if part:
             logprob, right = self.policy.answer(r.problems[slice(part.start, part.stop)],
                                                 r.thought[rows], r.samples, self.policy.judge)
             found[rows] = torch.stack([logprob.double(), right.double()], 1)
-        found = together(found)
+        found = merge_parts(found)
         return found[:, 0].to(r.logprobs.dtype), found[:, 1] > 0
 
     @property

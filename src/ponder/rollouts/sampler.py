@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ponder.config.rollouts import SamplerConfig
 from ponder.config.schedule import parse_schedule
+from ponder.core.distributed import is_distributed, local_range, merge_parts
 from ponder.core.math import GREEDY, Sampling, at_least_float32, distribution, draw
-from ponder.core.processes import several, share, together
 from ponder.core.types import Problems, Rollouts, Scores
 from ponder.models.gpt2.model import repeat_past
 from ponder.models.gpt2.prefix import SIDE_BY_SIDE, side_by_side
@@ -49,13 +49,13 @@ def in_shares(problems: int, thought: Tensor, logprobs: Tensor,
     """Thoughts (B, K + 1) and log-probabilities (B, K), which `fill` writes for some problems and
     their rows. Of several processes each writes its share, and all have the whole.
     """
-    each, part = len(thought) // max(problems, 1), share(problems)
+    each, part = len(thought) // max(problems, 1), local_range(problems)
     own = slice(part.start * each, part.stop * each)
     if part:
         fill(slice(part.start, part.stop), own)
-    if several():
+    if is_distributed():
         thought[:own.start] = thought[own.stop:] = 0
-        thought, logprobs = together(thought), together(logprobs)
+        thought, logprobs = merge_parts(thought), merge_parts(logprobs)
     return thought, logprobs
 
 

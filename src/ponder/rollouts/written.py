@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ponder.config.rollouts import SamplerConfig
+from ponder.core.distributed import is_distributed, is_local, merge_parts
 from ponder.core.math import GREEDY, Sampling
-from ponder.core.processes import several, together, turn
 from ponder.core.types import Problems, Rollouts
 from ponder.models.policies.question import Policy
 from ponder.models.policies.thinker import TextThinker
@@ -76,24 +76,24 @@ class Written(Sampler):
         was_training = policy.training
         policy.eval()
         batches = torch.arange(len(problems)).split(self.batch)
-        own = sum(len(rows) for number, rows in enumerate(batches) if turn(number))
+        own = sum(len(rows) for number, rows in enumerate(batches) if is_local(number))
         progress = Progress(own * self.config.samples, policy.rules.tokens)
         self.heard(progress)
         parts = []
         for number, rows in enumerate(batches):
             part = problems[rows.to(problems.question.device)]
-            if not turn(number):
+            if not is_local(number):
                 parts.append(self._unwritten(policy, part))
                 continue
             found, cached = self._batch(policy, part, self.sampling(step), seed + number,
                                         weights, progress)
-            if not several():
+            if not is_distributed():
                 self.finished(Batch(number, found, seed + number, cached))
             parts.append(found)
         policy.train(was_training)
         self.tokens = progress.tokens
         rollouts = self._joined(problems, parts)
-        if several():  # what the others wrote is heard of at the end
+        if is_distributed():  # what the others wrote is heard of at the end
             for number, rows in enumerate(batches):
                 self.finished(Batch(number, rollouts[rows.to(rollouts.thought.device)],
                                     seed + number, False))
@@ -101,11 +101,11 @@ class Written(Sampler):
 
     def _joined(self, problems: Problems, parts: list[Rollouts]) -> Rollouts:
         """The rollouts of all batches, those of other processes among them."""
-        thought = together(torch.cat([part.thought for part in parts]))
+        thought = merge_parts(torch.cat([part.thought for part in parts]))
         chosen = thought[:, :-1] != problems.pad
         return Rollouts(problems, self.config.samples, thought, chosen,
-                        together(torch.cat([part.logprobs for part in parts])), learn=chosen,
-                        answered=together(torch.cat([_answered(part) for part in parts])))
+                        merge_parts(torch.cat([part.logprobs for part in parts])), learn=chosen,
+                        answered=merge_parts(torch.cat([_answered(part) for part in parts])))
 
     def _unwritten(self, policy: TextThinker, problems: Problems) -> Rollouts:
         """Zeros where another process writes."""

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ponder.config.errors import UserError, brief
-from ponder.core.sharding import full_weights, shards_of
+from ponder.core.distributed import full_state_dict, shard_state_dict
 from ponder.models.gpt2.model import Shape, Transformer
 from ponder.models.huggingface.model import TextModel
 from ponder.models.huggingface.pretrained import restore_text_model, save_text_model
@@ -63,7 +63,7 @@ def saved_weights(policy: Policy) -> dict[str, Tensor]:
     """What `save` needs of a policy's weights, whole; of several processes all must ask."""
     adapted = isinstance(policy.thinker, TextModel) and policy.thinker.adapted
     trained = {name for name, weight in policy.named_parameters() if weight.requires_grad}
-    return full_weights(policy, lambda name: not adapted or name in trained)
+    return full_state_dict(policy, lambda name: not adapted or name in trained)
 
 
 def _write(temporary: Path, config: dict[str, Any], state: dict[str, Any] | None,
@@ -171,7 +171,7 @@ def restore(policy: Policy, directory: Path) -> None:
     for path, net in nets.items():
         if path == directory or net is not policy.thinker:
             weights = load_file(path / "model.safetensors")
-            net.load_state_dict(shards_of(net, weights))
+            net.load_state_dict(shard_state_dict(net, weights))
 
 
 def load_model(directory: Path, key: str = "model.name") -> Transformer:

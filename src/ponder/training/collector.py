@@ -11,9 +11,13 @@ from torch import Tensor
 from ponder.config.running import TrainerConfig
 from ponder.config.strategies import Sft
 from ponder.core.credit import flat_groups, some_tokens
-from ponder.core.math import products
-from ponder.core.processes import largest_share, several, share
-from ponder.core.sharding import gathered
+from ponder.core.distributed import (
+    full_parameters,
+    is_distributed,
+    largest_local_count,
+    local_range,
+)
+from ponder.core.math import matmul_dtype
 from ponder.core.types import Problems, Rollouts
 from ponder.models.policies.question import Policy
 from ponder.rewards.answers import Reward
@@ -48,7 +52,7 @@ class Collector:
         """
         random, single = self.generator.get_state(), self.single
         try:
-            with gathered(self.policy):
+            with full_parameters(self.policy):
                 return self._collect(step)
         except Stopped:
             self.generator.set_state(random)
@@ -57,7 +61,7 @@ class Collector:
 
     def _collect(self, step: int) -> tuple[Rollouts, int]:
         config, policy = self.config, self.policy
-        with products(self.config.dtype, self._device):
+        with matmul_dtype(self.config.dtype, self._device):
             rollouts = self.rewarded(self.source.collect(policy, self._questions(), step,
                                                          self.generator))
             count = len(rollouts)
@@ -82,7 +86,7 @@ class Collector:
 
     def credited(self, rollouts: Rollouts, step: int) -> Rollouts:
         """Note what critic and reference say of rewarded rollouts, and give credit."""
-        with products(self.config.dtype, self._device):
+        with matmul_dtype(self.config.dtype, self._device):
             rollouts = self.policy.annotate(rollouts, self.source.sampling(step))
         rollouts = self.strategy.credit(rollouts, step)
         self.noted |= self.policy.remarks(rollouts)
@@ -143,15 +147,15 @@ def minibatches(rollouts: Rollouts, config: TrainerConfig, generator: torch.Gene
     per_step = config.per_step
     for _ in range(config.internal_epochs):
         whole = 0 < count <= size  # one micro-batch, in any order
-        if whole and not several():
+        if whole and not is_distributed():
             yield [rollouts]
             continue
         order = torch.arange(count) if whole else torch.randperm(count, generator=generator)
         order = order.to(rollouts.thought.device)
         for start in range(0, count, per_step):
             groups = order[start:start + per_step]
-            part = share(len(groups))
+            part = local_range(len(groups))
             own = groups[part.start:part.stop].split(size) if part else ()
-            missing = -(-largest_share(len(groups)) // size) - len(own)
+            missing = -(-largest_local_count(len(groups)) // size) - len(own)
             yield [*(rollouts[some] for some in own),
                    *[replace(rollouts[groups[:1]], idle=True)] * missing]

@@ -11,8 +11,8 @@ from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from ponder.core.distributed import is_main_process
 from ponder.core.metrics import pace
-from ponder.core.processes import leads
 from ponder.tokenizers.spelling import COLOURS, pieces
 
 SHOWN = (("loss", "loss", "{:.3f}".format), ("val/loss", "held-out loss", "{:.3f}".format),
@@ -126,7 +126,7 @@ def build_console(total: int | None) -> Plain:
     """The live display on a terminal, plain lines elsewhere, nothing from a process that follows
     another. total: of steps; None: there are none.
     """
-    if not leads():
+    if not is_main_process():
         return Silent()
     console = Console()
     return Rich(total, console) if console.is_terminal and sys.stdout.isatty() else Plain()

@@ -12,16 +12,17 @@ from torch import Tensor, nn
 
 from ponder.config.running import TrainerConfig
 from ponder.config.schedule import Schedule
-from ponder.core.math import Sampling, products
-from ponder.core.processes import everywhere, sum_gradients
-from ponder.core.sharding import (
-    full,
-    full_weights,
+from ponder.core.distributed import (
+    all_reduce_sum,
+    full_norm,
+    full_root_parameters,
+    full_state_dict,
+    full_tensors,
     is_sharded,
-    norm_of,
-    opened,
-    shards_of,
+    shard_state_dict,
+    sum_gradients,
 )
+from ponder.core.math import Sampling, matmul_dtype
 from ponder.core.types import Rollouts, Scores
 from ponder.models.policies.question import Policy
 from ponder.strategies.base import Losses, Strategy
@@ -89,7 +90,7 @@ class Learner:
         seen: list[tuple[Rollouts, Scores]] = []
         self._learning(True)
         for micro in batch:
-            with opened(self.policy):
+            with full_root_parameters(self.policy):
                 scores, parts = self.learn(micro, sampling, whole, step)
             seen.append((micro, scores))
             for name, value in parts.items():
@@ -97,7 +98,7 @@ class Learner:
         self._learning(False)
         if not is_sharded(self.policy):  # else they were summed as they came
             sum_gradients(self.policy.parameters())
-        losses = {name: everywhere(value) for name, value in losses.items()}
+        losses = {name: all_reduce_sum(value) for name, value in losses.items()}
         losses["grad_norm"] = self.clip()
         sound = torch.isfinite(losses["loss"] + losses["grad_norm"])
         losses["skipped"] = (~sound).float()
@@ -114,7 +115,7 @@ class Learner:
     def learn(self, micro: Rollouts, sampling: Sampling, whole: Denominators, step: int,
               ) -> tuple[Scores, Losses]:
         """Add a micro-batch's gradients to those there are."""
-        with products(self.config.dtype, self.device):
+        with matmul_dtype(self.config.dtype, self.device):
             scores = self.score(micro, sampling)
             parts = self.losses(scores, micro, whole, step)
         parts["loss"].backward()
@@ -126,11 +127,11 @@ class Learner:
         whole = self.denominators(batch)
         losses: Losses = {}
         for micro in batch:
-            with products(self.config.dtype, self.device):
+            with matmul_dtype(self.config.dtype, self.device):
                 parts = self.losses(self.score(micro, sampling), micro, whole, step)
             for name, value in parts.items():
                 losses[name] = losses.get(name, torch.zeros_like(value)) + value
-        return {name: everywhere(value) for name, value in losses.items()}
+        return {name: all_reduce_sum(value) for name, value in losses.items()}
 
     def score(self, micro: Rollouts, sampling: Sampling) -> Scores:
         gold = micro.problems.thought if self.learns_from_gold else None
@@ -141,7 +142,7 @@ class Learner:
         def total(values: list[Tensor]) -> Tensor:
             live = [value if not micro.idle else 0 * value
                     for micro, value in zip(batch, values, strict=True)]
-            return everywhere(torch.stack(live).sum()).clamp_min(1)
+            return all_reduce_sum(torch.stack(live).sum()).clamp_min(1)
 
         if self.learns_from_gold:
             rows = [torch.tensor(len(micro.problems), device=self.device) for micro in batch]
@@ -172,22 +173,22 @@ class Learner:
     def clip(self) -> Tensor:
         """Clip each player's gradient by itself; the norm over all (0-dim)."""
         limit = self.config.grad_clip or math.inf
-        norms = [norm_of(nn.utils.clip_grad_norm_(player, limit)) for player in self.players]
+        norms = [full_norm(nn.utils.clip_grad_norm_(player, limit)) for player in self.players]
         return torch.stack(norms).square().sum().sqrt()
 
     def state(self) -> dict[str, Any]:
         """Optimizer, strategy, and those networks that a checkpoint does not hold as models; of
         several processes with shards the leading one's holds it all, and all must ask.
         """
-        extras = full_weights(self.policy,
-                              lambda name: not name.startswith(("thinker.", "answerer.")))
-        return {"optimizer": full(self.optimizer.state_dict()), "strategy": self.strategy.state(),
-                "extras": extras}
+        extras = full_state_dict(
+            self.policy, lambda name: not name.startswith(("thinker.", "answerer.")))
+        return {"optimizer": full_tensors(self.optimizer.state_dict()),
+                "strategy": self.strategy.state(), "extras": extras}
 
     def load(self, state: dict[str, Any]) -> None:
         restore(self.optimizer, state["optimizer"])
         self.strategy.load(state["strategy"])
-        self.policy.load_state_dict(shards_of(self.policy, state["extras"]), strict=False)
+        self.policy.load_state_dict(shard_state_dict(self.policy, state["extras"]), strict=False)
 
 
 def _weight(rollouts: Rollouts) -> Tensor:

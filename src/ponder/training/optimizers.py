@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ponder.config.running import TrainerConfig
-from ponder.core.sharding import shard_like
+from ponder.core.distributed import shard_like
 
 OUTSIDE = ("wte", "wpe", "embed", "lm_head", "critic", "mixer")  # no matrices between states
 

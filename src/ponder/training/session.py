@@ -14,9 +14,17 @@ import torch
 
 from ponder.config.errors import UserError
 from ponder.config.spine import Config
-from ponder.core.math import has_bfloat16, in_bfloat16
-from ponder.core.processes import agreed, anywhere, everyones, leads, own, several
-from ponder.core.sharding import full_weights, gathered
+from ponder.core.distributed import (
+    all_gather,
+    any_process,
+    barrier,
+    full_parameters,
+    full_state_dict,
+    is_distributed,
+    is_main_process,
+    local_item,
+)
+from ponder.core.math import has_bfloat16, uses_bfloat16
 from ponder.core.types import Rollouts
 from ponder.evaluation.choice import rows_of
 from ponder.evaluation.question import Evaluation
@@ -43,7 +51,7 @@ SHOWN_ROLLOUTS = 5
 
 def loudest(signals: Signals) -> int | None:
     """The signal that counts, of those that the processes have caught: the same in each."""
-    return next((number for number in ORDER if anywhere(signals.caught == number)), None)
+    return next((number for number in ORDER if any_process(signals.caught == number)), None)
 
 
 class Session:
@@ -51,7 +59,7 @@ class Session:
 
     def __init__(self, config: Config, directory: Path) -> None:
         self.config, self.directory = config, directory
-        self.held = hold(directory) if leads() else None
+        self.held = hold(directory) if is_main_process() else None
         self.stopped: Callable[[], bool] = lambda: False
         self.device = builders.build_device(config)
         self.task: Task = builders.build_task(config)
@@ -77,7 +85,7 @@ class Session:
             self.watch.advice = ""
         parameters = sum(p.numel() for p in self.policy.parameters() if p.requires_grad)
         kind = {"text": "passages", "corpus": "prompts"}.get(config.task.name, "questions")
-        half = ", in bfloat16" if in_bfloat16(config.trainer.dtype, self.device) else ""
+        half = ", in bfloat16" if uses_bfloat16(config.trainer.dtype, self.device) else ""
         self.console.note(f"{directory}: {parameters:,} parameters, {len(self.test)} held-out "
                           f"{kind}, on {self.device}{half}")
         if half and not has_bfloat16(self.device):
@@ -88,7 +96,7 @@ class Session:
 
     def _open_log(self, length: int) -> Log:
         """The run's log; of processes that follow one that nobody reads."""
-        if not leads():
+        if not is_main_process():
             return Log(Path(tempfile.mkdtemp()), Nowhere())
         config, directory = self.config, self.directory
         mirror = build_mirror(config.logger, directory, asdict(config), self.trainer.progress.step)
@@ -104,7 +112,7 @@ class Session:
 
     def _pause(self) -> None:
         """Writing and reading end where an end was asked for: what is whole is in the cache."""
-        if not several() and self.stopped():  # several only stop where all are
+        if not is_distributed() and self.stopped():  # several only stop where all are
             raise Stopped
 
     @property
@@ -118,15 +126,15 @@ class Session:
 
     def _begin(self, note: Callable[[str], None]) -> int:
         """Clear the directory or go on with its run, as `resume` says; the length of its log."""
-        if self.config.resume == "never" and leads():
+        if self.config.resume == "never" and is_main_process():
             resume.clear(self.directory)
-        agreed(None)
+        barrier()
         saved = resume.newest(self.directory, note)
         length = 0 if saved is None else self._go_on(saved, note)
-        agreed(None)
-        if leads():
+        barrier()
+        if is_main_process():
             resume.remember_words(self.directory)
-        if leads() and self.done is None:  # a longer run goes on: what is there is no end
+        if is_main_process() and self.done is None:  # a longer run goes on: what is there is no end
             (self.directory / "summary.json").unlink(missing_ok=True)
         return length
 
@@ -137,9 +145,9 @@ class Session:
         state = saved.state(self.device)
         self.trainer.load(state["trainer"])
         random = state["random"]  # of older versions one for all
-        torch.set_rng_state(own(random).cpu() if isinstance(random, list) else random.cpu())
+        torch.set_rng_state(local_item(random).cpu() if isinstance(random, list) else random.cpu())
         if state["random_cuda"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state(own(state["random_cuda"]).cpu())
+            torch.cuda.set_rng_state(local_item(state["random_cuda"]).cpu())
         note(f"going on from step {saved.step} ({saved.path})")
         return state["log_length"]
 
@@ -159,7 +167,7 @@ class Session:
 
     def heed(self, signals: Signals) -> None:
         """Stop at these."""
-        self.stopped = lambda: anywhere(signals.caught is not None)
+        self.stopped = lambda: any_process(signals.caught is not None)
 
     def log_metrics(self, progress: Progress, metrics: Metrics) -> None:
         self.log.write(progress.step, metrics)
@@ -172,14 +180,14 @@ class Session:
         losses = {} if self.val is None else self.trainer.appraise(replace(self.val))
         if trainer.keep_evaluated:
             weights = checkpoint.saved_weights(self.policy)
-            if leads():
+            if is_main_process():
                 checkpoint.save(self.policy, self.directory / name / "eval_model_checkpoint",
                                 asdict(self.config), weights=weights)
         if not trainer.do_acc_eval:
             if losses:
                 self.log_metrics(progress, losses)
             return None
-        with gathered(self.policy):
+        with full_parameters(self.policy):
             self.found = self.evaluate()
         self.log_metrics(progress, {"epoch": progress.epoch, **losses, **self.found.metrics})
         self.log.table(name, self.found.rows)
@@ -191,10 +199,10 @@ class Session:
     def save(self, progress: Progress) -> None:
         weights = checkpoint.saved_weights(self.policy)
         state = {"trainer": self.trainer.state(), "log_length": self.log.sync(),
-                 "random": everyones(torch.get_rng_state()),
-                 "random_cuda": everyones(torch.cuda.get_rng_state()) if torch.cuda.is_available()
+                 "random": all_gather(torch.get_rng_state()),
+                 "random_cuda": all_gather(torch.cuda.get_rng_state()) if torch.cuda.is_available()
                  else []}
-        if not leads():
+        if not is_main_process():
             return
         epoch = progress.epoch + (self.trainer.round is not None)  # the one that has begun
         checkpoint.save(self.policy, self.directory / f"checkpoint_{epoch}", asdict(self.config),
@@ -227,11 +235,11 @@ class Session:
                ) -> float | None:
         """Evaluate, report, and write `summary.json` last: the accuracy."""
         progress, trainer = self.trainer.progress, self.config.trainer
-        with gathered(self.policy):
+        with full_parameters(self.policy):
             found = self.found or (self.evaluate() if trainer.do_eval and trainer.do_acc_eval
                                    else Evaluation({}, {}, []))
-        weights = full_weights(self.policy)
-        if not leads():
+        weights = full_state_dict(self.policy)
+        if not is_main_process():
             return found.metrics.get("accuracy")
         summary = {**summarise(self.config, self.directory, self.policy, found, weights),
                    "steps": progress.step, "seconds": progress.seconds,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ponder.config.running import TrainerConfig
-from ponder.core.sharding import gathered
+from ponder.core.distributed import full_parameters
 from ponder.core.types import Problems, Rollouts
 from ponder.models.policies.question import Policy
 from ponder.rewards.answers import Reward
@@ -198,7 +198,7 @@ class Trainer:
     def appraise(self, rollouts: Rollouts) -> Metrics:
         """The losses of rollouts from which nothing is learnt."""
         noted, step = self.collector.noted, self.progress.step
-        with gathered(self.policy):
+        with full_parameters(self.policy):
             rollouts = self.collector.credited(self.collector.rewarded(rollouts), step)
             self.collector.noted = noted
             numbers = torch.arange(len(rollouts.problems), device=self.device)

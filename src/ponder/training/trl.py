@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ponder.config.errors import UserError
 from ponder.core.lazy_imports import library
-from ponder.core.math import in_bfloat16
+from ponder.core.math import uses_bfloat16
 from ponder.core.types import Rollouts
 from ponder.models.huggingface.attention import NAME
 from ponder.models.policies.choice import TextPolicy
@@ -86,7 +86,7 @@ class TrlTrainer(Trainer):
         return {"output_dir": folder, "learning_rate": config.lr, "logging_steps": 1,
                 "gradient_accumulation_steps": steps, "gradient_checkpointing": False,
                 "max_grad_norm": config.grad_clip or math.inf, "report_to": [],
-                "bf16": in_bfloat16(config.dtype, self.device),
+                "bf16": uses_bfloat16(config.dtype, self.device),
                 "use_cpu": self.device.type == "cpu", "save_strategy": "no", "disable_tqdm": True,
                 "seed": int(torch.randint(2**31, (), generator=self.generator)),
                 "dataloader_pin_memory": self.device.type == "cuda"}

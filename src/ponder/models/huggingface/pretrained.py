@@ -18,8 +18,8 @@ from torch import Tensor
 
 from ponder.config.errors import UserError, brief
 from ponder.config.players import HfConfig
+from ponder.core.distributed import shard_like, shard_state_dict
 from ponder.core.lazy_imports import library
-from ponder.core.sharding import shard_like, shards_of
 from ponder.models.huggingface.model import TextModel
 from ponder.models.huggingface.parity import distance, limit
 from ponder.tokenizers.vocabulary import TextVocabulary
@@ -175,7 +175,7 @@ def restore_text_model(net: TextModel, directory: Path) -> None:
     weights = {}
     for file in sorted(directory.glob("model*.safetensors")):
         weights.update(load_file(file))
-    net.network.load_state_dict(shards_of(net.network, weights), strict=False)
+    net.network.load_state_dict(shard_state_dict(net.network, weights), strict=False)
     net.network.tie_weights()  # type: ignore[operator]
 
 

@@ -9,7 +9,7 @@ import torch
 
 from ponder.config.rollouts import SamplerConfig
 from ponder.config.spine import Config, writes
-from ponder.core.math import products
+from ponder.core.math import matmul_dtype
 from ponder.core.types import Problems
 from ponder.evaluation.continuation import Writer, evaluate_corpus
 from ponder.evaluation.question import Evaluation
@@ -60,7 +60,7 @@ def corpus_evaluation(config: Config, policy: Writer, task: Corpus, test: Proble
     dtype = config.trainer.dtype if isinstance(task, ModelCorpus) else "float32"
 
     def evaluation() -> Evaluation:
-        with products(dtype, test.question.device):
+        with matmul_dtype(dtype, test.question.device):
             return evaluate_corpus(policy, test, source, reward, config.task.enough, config.seed)
 
     return evaluation

@@ -10,8 +10,7 @@ import torch
 
 from ponder.config.errors import UserError
 from ponder.config.spine import Config
-from ponder.core.processes import several
-from ponder.core.sharding import shard
+from ponder.core.distributed import is_distributed, shard
 from ponder.models.gpt2.model import Init, Shape, Transformer
 from ponder.models.gpt2.resize import widened
 from ponder.models.huggingface.model import TextModel
@@ -27,7 +26,7 @@ from ponder.training.checkpoint import load_model
 
 def place(config: Config, policy: Policy, device: torch.device) -> Policy:
     """The policy on its device; of several processes each has a share, if that is asked for."""
-    if config.trainer.data_parallel == "replicate" or not several():
+    if config.trainer.data_parallel == "replicate" or not is_distributed():
         return policy.to(device)
     critic = policy.critic
     nets = [policy.thinker, policy.answerer, policy.frozen, policy.reference,

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from ponder.config.errors import UserError
 from ponder.config.spine import Config
-from ponder.core.math import products
+from ponder.core.math import matmul_dtype
 from ponder.core.types import Problems
 from ponder.evaluation.next_token import evaluate_reading
 from ponder.evaluation.question import Evaluation
@@ -160,7 +160,7 @@ def reading_evaluation(config: Config, policy: Reader | TextReader, task: Text, 
     dtype = config.trainer.dtype if isinstance(policy.thinker, TextModel) else "float32"
 
     def evaluation() -> Evaluation:
-        with products(dtype, test.question.device):
+        with matmul_dtype(dtype, test.question.device):
             return evaluate_reading(policy, test, task.text.bytes_per_token, config.seed)
 
     return evaluation

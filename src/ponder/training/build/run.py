@@ -12,8 +12,12 @@ from ponder.config.errors import UserError
 from ponder.config.schedule import parse_schedule
 from ponder.config.spine import Config
 from ponder.config.strategies import Sft
-from ponder.core.processes import give_memory_back, keep_memory, several
-from ponder.core.sharding import is_sharded
+from ponder.core.distributed import (
+    is_distributed,
+    is_sharded,
+    keep_freed_memory,
+    return_freed_memory,
+)
 from ponder.core.types import Problems, Rollouts
 from ponder.evaluation.latent import evaluate_latent
 from ponder.evaluation.question import Evaluation, evaluate
@@ -122,7 +126,7 @@ def build_source(config: Config, task: Task, device: torch.device) -> Source:
     if config.rollout.kind == "search":
         method = choose(config, task.labels)
         if method == "balanced":
-            if several():
+            if is_distributed():
                 raise UserError("rollout.method=balanced: found several processes; legal: one, or "
                                 "another method")
             return Balanced(config.rollout, task, config.thinker.tokens, device)
@@ -208,9 +212,9 @@ def use_threads(config: Config, policy: torch.nn.Module) -> None:
     if config.trainer.threads or small:
         torch.set_num_threads(config.trainer.threads or 1)
     if is_sharded(policy):
-        give_memory_back()
+        return_freed_memory()
     elif not small:
-        keep_memory()
+        keep_freed_memory()
 
 
 def build_device(config: Config) -> torch.device:

@@ -10,7 +10,7 @@ from pathlib import Path
 from ponder.config.errors import UserError
 from ponder.config.players import HfConfig
 from ponder.config.spine import Config, writes
-from ponder.core.math import products
+from ponder.core.math import matmul_dtype
 from ponder.core.types import Problems, Rollouts
 from ponder.evaluation.choice import evaluate_text
 from ponder.evaluation.question import Evaluation
@@ -152,7 +152,7 @@ def build_text_evaluation(config: Config, policy: TextPolicy, task: Qa, test: Pr
     writer.finished = lambda batch: None  # the whole table is written at the end
 
     def evaluation() -> Evaluation:
-        with products(config.trainer.dtype, policy.net.device):
+        with matmul_dtype(config.trainer.dtype, policy.net.device):
             return evaluate_text(policy, task, test, writer, config.seed)
 
     return evaluation

@@ -194,9 +194,10 @@ def test_each_process_goes_on_with_its_own_random_numbers(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_a_process_that_waits_for_another_in_vain_ends(tmp_path: Path) -> None:
-    wait = ("import sys; from datetime import timedelta; from ponder import cli, processes\n"
-            "processes.MEETING = timedelta(seconds=1)\n"
-            "sys.exit(cli.main(sys.argv[1:]))")
+    wait = ("import sys; from datetime import timedelta\n"
+            "from ponder.cli.main import main; from ponder.core import distributed\n"
+            "distributed.RENDEZVOUS_TIMEOUT = timedelta(seconds=1)\n"
+            "sys.exit(main(sys.argv[1:]))")
     done = subprocess.run([sys.executable, "-c", wait, *TINY, f"hydra.run.dir={tmp_path}/run"],
                           text=True, capture_output=True, timeout=100, check=False, cwd=tmp_path,
                           env={**os.environ, "RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0",
