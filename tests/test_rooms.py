@@ -93,3 +93,19 @@ def test_the_reader_of_imports_sees_every_kind(tmp_path: Path,
                     "def h():\n    from ponder.config.spine import Config\n")
     assert part_of(file) == "tasks"
     assert parts_imported(file) == {"core", "training", "models", "tasks", "rollouts", "config"}
+
+
+def test_no_test_imports_another_test() -> None:
+    """What tests share is in tests/support."""
+    for file in sorted(Path(__file__).parent.rglob("*.py")):
+        for name in imported_names(file):
+            assert not name.split(".")[-1].startswith("test_"), f"{file} imports {name}"
+
+
+def imported_names(file: Path) -> Iterator[str]:
+    """The modules that a file imports, absolutely."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""

@@ -14,7 +14,6 @@ import pytest
 import torch
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from test_legacy import KEPT, SINGLE_BATCH, VALIDATION, composed, today, words_of
 
 from ponder.cli.errors import refuse_words
 from ponder.cli.launchers import launched
@@ -22,6 +21,7 @@ from ponder.cli.legacy import MODEL
 from ponder.cli.shorthand import rewrite
 from ponder.config.resolve import read
 from ponder.config.spine import CONF, Config
+from support.commands import KEPT, SINGLE_BATCH, VALIDATION, composed, today, words_of
 from support.small import Door
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_launch import broken
 
 from support.slurm import cluster, made_room, queued, sent, slurm
 from support.sweeps import (
     Sweep,
     alone,
+    broken,
     curve,
     files,
     lines,

@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-from test_launch import broken
 
 from ponder.sweeps.record import Job, read
 from ponder.sweeps.state import states
@@ -18,7 +17,18 @@ from ponder.sweeps.table import table
 from ponder.training import code_snapshot as snapshot
 from support.pace import pace
 from support.slurm import cluster, made_room, sent, slurm
-from support.sweeps import ROOT, Sweep, alone, clean, lines, steps, summaries, until, weights
+from support.sweeps import (
+    ROOT,
+    Sweep,
+    alone,
+    broken,
+    clean,
+    lines,
+    steps,
+    summaries,
+    until,
+    weights,
+)
 
 LONG = ["trainer.max_steps=1200", "seed=3"]
 HELD = "+hydra.launcher.additional_parameters.hold=true"

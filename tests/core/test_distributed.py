@@ -19,8 +19,8 @@ from torch import Tensor
 from ponder.core.types import Rollouts
 from support.players import STRATEGIES, gradients, trainer_of
 from support.questions import file_of, save_language_model
+from support.runs import run_processes
 
-RUN = str(Path(__file__).parents[1] / "support" / "alone.py")
 Found = dict[str, tuple[float, dict[str, Tensor]]]
 
 
@@ -66,19 +66,6 @@ TINY = ["task.max=20", "task.answer=digits", "task.gold=digits", "think=true",
         "trainer.train_gradient_accumulation_steps=2", "trainer.max_steps=20",
         "trainer.log_every_n_steps=1", "trainer.val_every_n_steps=10", "trainer.device=cpu",
         "trainer.threads=1"]
-
-
-def through(folder: Path, count: int, *words: str) -> tuple[list[dict], dict]:
-    """The log and the summary of a run of so many processes."""
-    launch = [sys.executable, RUN] if count == 1 else [
-        sys.executable, "-m", "torch.distributed.run", "--standalone",
-        f"--nproc-per-node={count}", RUN]
-    folder.parent.mkdir(exist_ok=True)
-    done = subprocess.run([*launch, *words, f"hydra.run.dir={folder}"], text=True,
-                          capture_output=True, timeout=300, check=False, cwd=folder.parent)
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr[:6000]}\n...\n{done.stderr[-1000:]}"
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return lines, json.loads((folder / "summary.json").read_text())
 
 
 def files(folder: Path) -> list[str]:
@@ -133,10 +120,10 @@ SHARD = "trainer.data_parallel=shard"
 def test_a_run_of_two_processes_is_that_of_one(strategy: str, tmp_path: Path) -> None:
     """Whether each has all weights or a share."""
     words = [*TINY, *f"strategy={strategy}".split()]
-    alone, summary = through(tmp_path / "alone", 1, *words)
+    alone, summary = run_processes(tmp_path / "alone", 1, *words)
     assert sum("loss" in line for line in alone) == 20
     for way in ("replicate", "shard"):
-        both, second = through(tmp_path / way, 2, *words, f"trainer.data_parallel={way}")
+        both, second = run_processes(tmp_path / way, 2, *words, f"trainer.data_parallel={way}")
         same_curves(alone, both, 1e-5)
         assert second["accuracy"] == summary["accuracy"] and second["status"] == "done"
         assert files(tmp_path / "alone") == files(tmp_path / way)
@@ -153,8 +140,8 @@ def test_a_run_of_two_processes_is_that_of_one(strategy: str, tmp_path: Path) ->
 def test_an_uneven_step_of_three_processes(words: str, tmp_path: Path) -> None:
     """Two questions a step: one process has nothing to do."""
     more = [*TINY, *words.split(), "trainer.train_batch_size=1"]
-    alone, _ = through(tmp_path / "alone", 1, *more)
-    three, _ = through(tmp_path / "three", 3, *more)
+    alone, _ = run_processes(tmp_path / "alone", 1, *more)
+    three, _ = run_processes(tmp_path / "three", 3, *more)
     assert [line.get("loss") for line in three] == pytest.approx(
         [line.get("loss") for line in alone], abs=1e-5)
 
@@ -162,10 +149,10 @@ def test_an_uneven_step_of_three_processes(words: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_shares_go_on_from_a_checkpoint_and_one_process_from_theirs(tmp_path: Path) -> None:
     words = [*TINY, "strategy=ppo", "trainer.lr_decay=constant"]
-    alone, _ = through(tmp_path / "alone", 1, *words)
-    through(tmp_path / "shared", 2, *words, SHARD, "trainer.max_steps=6")
-    through(tmp_path / "shared", 2, *words, SHARD, "trainer.max_steps=14")
-    mixed, _ = through(tmp_path / "shared", 1, *words)
+    alone, _ = run_processes(tmp_path / "alone", 1, *words)
+    run_processes(tmp_path / "shared", 2, *words, SHARD, "trainer.max_steps=6")
+    run_processes(tmp_path / "shared", 2, *words, SHARD, "trainer.max_steps=14")
+    mixed, _ = run_processes(tmp_path / "shared", 1, *words)
     same_curves([line for line in alone if "loss" in line],
                 [line for line in mixed if "loss" in line], 1e-4)
     same_checkpoint(last(tmp_path / "alone"), last(tmp_path / "shared"))
@@ -184,10 +171,10 @@ def test_each_process_goes_on_with_its_own_random_numbers(tmp_path: Path) -> Non
              "trainer.train_batch_size=3", "trainer.train_gradient_accumulation_steps=1",
              "trainer.log_every_n_steps=1", "trainer.save_every_n_steps=4", "trainer.lr=1e-3",
              "trainer.device=cpu", "trainer.max_steps=8"]
-    whole, summary = through(tmp_path / "run", 2, *words)
+    whole, summary = run_processes(tmp_path / "run", 2, *words)
     shutil.rmtree(last(tmp_path / "run"))
     (tmp_path / "run/summary.json").unlink()
-    again, found = through(tmp_path / "run", 2, *words)
+    again, found = run_processes(tmp_path / "run", 2, *words)
     assert [line.get("loss") for line in again] == [line.get("loss") for line in whole]
     assert found["weights_sha256"] == summary["weights_sha256"]
 
@@ -225,8 +212,8 @@ def test_texts_of_two_processes_with_shares(words: str, tmp_path: Path) -> None:
     save_language_model(tmp_path / "model")
     file_of(tmp_path / "questions.csv", 24)
     more = [*TEXT, *words.split()]
-    alone, _ = through(tmp_path / "one" / "run", 1, *more)
-    both, _ = through(tmp_path / "two" / "run", 2, *more, SHARD)
+    alone, _ = run_processes(tmp_path / "one" / "run", 1, *more)
+    both, _ = run_processes(tmp_path / "two" / "run", 2, *more, SHARD)
     assert sum("loss" in line for line in alone) > 1
     same_curves(alone, both, 1e-4)
     assert files(tmp_path / "one" / "run") == files(tmp_path / "two" / "run")

@@ -7,7 +7,6 @@ from collections import Counter
 
 import pytest
 import torch
-from test_next_token import SENTENCE, network, thinker
 from torch import Tensor
 
 from ponder.config.generation import GenerateConfig
@@ -25,6 +24,7 @@ from ponder.rollouts.positions import think_behind
 from ponder.tokenizers.pieces import PieceVocabulary, TriePieces
 from ponder.tokenizers.trie import Trie
 from support.small import generator
+from support.texts import SENTENCE, network, thinker
 
 KINDS = pytest.mark.parametrize(("stops", "mixes"), [(False, True), (True, True), (True, False)])
 GREEDILY = GenerateConfig(temperature=0.0, tokens=12)

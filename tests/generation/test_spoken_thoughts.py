@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_latent_policy import BLIND, SEEING, make_flowing
 
 from ponder.config.generation import GenerateConfig
 from ponder.core.math import Sampling
@@ -18,6 +17,7 @@ from ponder.models.policies.latent import Continuous, Gumbel
 from ponder.rollouts.latent import unsaid, vectors
 from ponder.tasks.toy.add import Add
 from ponder.tasks.toy.typed import typed
+from support.latent import BLIND, SEEING, make_flowing
 from support.small import generator, make_task
 
 GREEDILY = GenerateConfig(temperature=0.0)

@@ -19,30 +19,16 @@ from ponder.core.math import Sampling, straight_through
 from ponder.core.metrics import known
 from ponder.core.types import Rollouts
 from ponder.evaluation.latent import dimensions, evaluate_latent, replacements
-from ponder.models.gpt2.model import Init, Shape, Transformer
-from ponder.models.policies.latent import Continuous, Flowing, Gumbel
-from ponder.models.policies.question import Rules
+from ponder.models.policies.latent import Continuous, Flowing
 from ponder.rewards.answers import Reward
 from ponder.rollouts.latent import Unsaid, unsaid
 from ponder.strategies.pathwise import Pathwise
 from ponder.tasks.toy.add import Add
 from ponder.training.learner import Learner
 from ponder.training.trainer import Trainer
+from support.latent import BLIND, KINDS, SEEING, make_flowing
 from support.players import gradients, padded_left
 from support.small import Door, generator, make_task
-
-KINDS = {"continuous": Continuous, "gumbel": Gumbel}
-BLIND, SEEING = ("thought",), ("question", "thought")
-
-
-def make_flowing(task: Add, kind: str = "continuous", tokens: int = 3,
-                 sees: tuple[str, ...] = BLIND, shared: bool = False) -> Flowing:
-    """A policy of two small networks, or one, in double precision."""
-    positions = task.question_length + tokens + 1 + task.answer_length + 4
-    shape, init = Shape(len(task.vocabulary), positions, 16, 2, 2), Init(*[0.3] * 5)
-    nets = [Transformer(shape, init), None if shared else Transformer(shape, init)]
-    rules = Rules(tokens, False, "question" in sees)
-    return KINDS[kind](nets[0], nets[1], task.vocabulary, rules).double()
 
 
 def begun(policy: Flowing, task: Add, count: int = 5, samples: int = 1) -> Rollouts:

@@ -23,7 +23,7 @@ from ponder.config.texts import TextTask
 from ponder.core.math import GREEDY, Sampling, correlation
 from ponder.core.types import Problems
 from ponder.models.gpt2.branches import branch
-from ponder.models.gpt2.model import Init, Shape, Transformer
+from ponder.models.gpt2.model import Shape, Transformer
 from ponder.models.gpt2.resize import widened
 from ponder.models.policies.next_token import Reader
 from ponder.models.policies.positions import PassageThinker
@@ -37,8 +37,7 @@ from ponder.tokenizers.pieces import Characters, PieceVocabulary, TriePieces, pi
 from ponder.tokenizers.trie import Trie
 from ponder.training.learner import Learner
 from support.questions import WORDS
-
-SENTENCE = "the cat sat on the mat and the rat sat on the cat. "
+from support.texts import SENTENCE, network, thinker
 
 
 @pytest.fixture(autouse=True)
@@ -236,11 +235,6 @@ def test_unknown_characters_and_special_words() -> None:
 # --- models ---------------------------------------------------------------------------------------
 
 
-def network(words: int = 12, positions: int = 24) -> Transformer:
-    torch.manual_seed(0)
-    return Transformer(Shape(words, positions, 16, 2, 4), Init(0.3, 0.3, 0.5, 0.3)).double()
-
-
 def test_a_branch_is_the_passage_up_to_its_place_and_itself() -> None:
     """Beside every branch computed alone, one plain sequence each; in one go and in two."""
     net = network()
@@ -285,12 +279,6 @@ def test_a_wider_network_says_the_same_of_what_it_knew() -> None:
         assert wider.shape.vocabulary == 15 and wider.shape.positions == 20
         assert torch.equal(wider.logits(wider(tokens)[0], slice(0, 12)),
                            net.logits(net(tokens)[0]))
-
-
-def thinker(stops: bool, ahead: int, mixes: bool) -> PassageThinker:
-    vocabulary = PieceVocabulary(Characters("abcde"), 4)
-    policy = PassageThinker(network(len(vocabulary)), vocabulary, Rules(3, stops), ahead, mixes)
-    return policy.double()
 
 
 def passages(policy: PassageThinker, count: int = 3, length: int = 9) -> Problems:

@@ -133,7 +133,7 @@ def test_a_prompt_that_its_tokens_do_not_say_is_refused() -> None:
 # --- what is likely -----------------------------------------------------------------------------
 
 @torch.no_grad()
-def plainly(model: Any, rollouts: Rollouts, barred: int | None = None) -> Tensor:
+def load_plain(model: Any, rollouts: Rollouts, barred: int | None = None) -> Tensor:
     """(B, K, V): log-probabilities before each token of a row, one plain pass for each; 0 behind
     its end.
     """
@@ -162,7 +162,7 @@ def test_continuations_are_as_likely_as_transformers_finds_them(
     assert (rollouts.lengths == 6).all() != stops
     model = plain_of(kind, WORDS)
     model.load_state_dict(policy.net.model.state_dict())
-    full = plainly(model, rollouts, None if stops else WORDS.end)
+    full = load_plain(model, rollouts, None if stops else WORDS.end)
     expected = full.gather(2, rollouts.thought[:, :-1, None].clamp_max(len(WORDS) - 1))[..., 0]
     expected = expected * rollouts.mask[:, :-1]
     assert torch.allclose(rollouts.logprobs.double(), expected, atol=1e-6)
@@ -240,8 +240,8 @@ def test_distances_are_those_of_whole_distributions(lora: int, stops: bool,
     rollouts = continued(policy, prompts(), tmp_path, 1)
     barred = policy.net.barred
     with policy.net.attending("eager"):
-        own = plainly(policy.net.model, rollouts, barred)
-    other = plainly(language_model("llama", seed=0 if lora else 1), rollouts, barred)
+        own = load_plain(policy.net.model, rollouts, barred)
+    other = load_plain(language_model("llama", seed=0 if lora else 1), rollouts, barred)
     kl = (own.exp() * (own - other).nan_to_num(0)).sum(-1) * rollouts.mask[:, :-1]
     found = policy.distances(rollouts)
     assert torch.allclose(found["kl"], kl.sum(1), atol=1e-6) and (kl.sum(1) > 1e-3).all()

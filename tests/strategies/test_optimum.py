@@ -6,43 +6,21 @@ and a value head that foresees what is still to come.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from ponder.config.strategies import Grpo, Ppo, Reinforce
+from optimum import BETA, Census, Table, author, corpus, every_text, trainer_of
+from ponder.config.strategies import Ppo
 from ponder.core.math import Sampling
 from ponder.core.types import Rollouts
 from ponder.rollouts.sampler import sample
-from ponder.strategies.base import Strategy
-from ponder.strategies.grpo import GRPO
 from ponder.strategies.ppo import PPO
-from ponder.strategies.reinforce import REINFORCE
-from ponder.training.progress import Hooks
 from ponder.training.trainer import Trainer
+from support.optimum import STRATEGIES, UNWHITENED, fit
 from support.small import generator
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
-from optimum import BETA, Census, Table, author, corpus, every_text, trainer_of
-
-LEASH = {"kl": BETA, "kl_place": "reward", "kl_estimator": "k1", "entropy": 0.0}
-PLAIN = {**LEASH, "whiten": "none"}  # at the optimum nothing has an advantage, but whitened noise
-STRATEGIES: dict[str, Callable[[], Strategy]] = {
-    "ppo, shared": lambda: PPO(Ppo(value="shared", **PLAIN)),
-    "ppo, separate": lambda: PPO(Ppo(value="separate", **PLAIN)),
-    "grpo": lambda: GRPO(Grpo(scale="none", **LEASH)),
-    "rloo": lambda: GRPO(Grpo(baseline="leave_one_out", scale="none", ratio="sequence",
-                              normalise="sequences", **LEASH)),
-    "reinforce": lambda: REINFORCE(Reinforce(kl=BETA)),
-}
-
-
-def fit(trainer: Trainer) -> Census:
-    trainer.fit(Hooks(lambda *_: None, lambda _: 0.0, lambda _: None))
-    return Census.of(trainer)
 
 
 def works(census: Census) -> bool:
@@ -132,7 +110,7 @@ def stale_logprobs(trainer: Trainer) -> Trainer:
 
 def other_strategy(**changes) -> Callable[[Trainer], Trainer]:
     def wrong(trainer: Trainer) -> Trainer:
-        strategy = PPO(Ppo(value="shared", **{**PLAIN, **changes}))
+        strategy = PPO(Ppo(value="shared", **{**UNWHITENED, **changes}))
         trainer.learner.strategy = trainer.collector.strategy = strategy
         return trainer
     return wrong

@@ -71,3 +71,17 @@ def save_language_model(directory: Path, kind: str = "llama", seed: int = 0) -> 
     language_model(kind, seed).float().save_pretrained(directory)
     WORDS.tokenizer.save_pretrained(directory)
     return directory
+
+
+def load_plain(path: Path) -> tuple[Any, Any]:
+    """Load a checkpoint with transformers and peft alone: (model, tokenizer)."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    if not (path / "adapter_config.json").is_file():
+        return AutoModelForCausalLM.from_pretrained(path).eval(), tokenizer
+    model = AutoModelForCausalLM.from_pretrained("model")
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(len(tokenizer))
+    return PeftModel.from_pretrained(model, path).eval(), tokenizer

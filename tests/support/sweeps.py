@@ -120,3 +120,15 @@ def alone(*words: str) -> Path:
                     f"hydra.run.dir={directory}"], check=True, capture_output=True,
                    timeout=TIMEOUT, env=clean())
     return directory
+
+
+def broken(folder: Path, where: str) -> Path:
+    """A directory for PYTHONPATH that spoils runs whose configuration `node` is such."""
+    path = folder / "spoilt"
+    path.mkdir(exist_ok=True)
+    (path / "sitecustomize.py").write_text(
+        "import ponder.cli.job\n"
+        "def fail(node, before=ponder.config.resolve.read):\n"
+        f"    return 1 / 0 if {where} else before(node)\n"
+        "ponder.config.resolve.read = fail\n")
+    return path

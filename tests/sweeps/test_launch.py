@@ -24,7 +24,18 @@ from ponder.config.errors import JobFailed, UserError
 from ponder.sweeps.ranks import aside, port
 from ponder.training.signals import GivenUp, Signals, guard
 from support.small import Door
-from support.sweeps import Sweep, alone, curve, lines, steps, summaries, task_of, until, weights
+from support.sweeps import (
+    Sweep,
+    alone,
+    broken,
+    curve,
+    lines,
+    steps,
+    summaries,
+    task_of,
+    until,
+    weights,
+)
 
 HERE = "; legal: -m in front, or no word about a launcher, to run here"
 
@@ -339,15 +350,3 @@ def test_a_task_that_follows_writes_nothing_into_the_directory(tmp_path: Path) -
 def test_jobs_meet_in_different_places() -> None:
     assert len({port(number) for number in range(7, 7 + 12_000)}) == 12_000
     assert {port(number) for number in range(50_000)} == set(range(20_000, 32_000))
-
-
-def broken(folder: Path, where: str) -> Path:
-    """A directory for PYTHONPATH that spoils runs whose configuration `node` is such."""
-    path = folder / "spoilt"
-    path.mkdir(exist_ok=True)
-    (path / "sitecustomize.py").write_text(
-        "import ponder.cli.job\n"
-        "def fail(node, before=ponder.config.resolve.read):\n"
-        f"    return 1 / 0 if {where} else before(node)\n"
-        "ponder.config.resolve.read = fail\n")
-    return path

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from test_processes import through
 
 from ponder.cli.shorthand import rewrite
 from ponder.config.errors import UserError
@@ -27,9 +26,10 @@ from ponder.models.policies.question import Rules
 from ponder.rollouts.sampler import sample
 from ponder.tasks.text.corpus import Corpus
 from ponder.tokenizers.pieces import Characters, PieceVocabulary
+from support.runs import lines, run_processes, summary
 from support.small import Door, generator
+from support.texts import TEXT
 
-TEXT = "the cat sat on the mat. a dog ran to the sea. " * 40
 WORDS = PieceVocabulary(Characters("ab"), 3)  # pad, end, a, b, the unknown, </think>, <t0> ... <t2>
 
 
@@ -183,14 +183,6 @@ def run(door: Door) -> Door:
         *SMALL, *words)}.values())  # each key as said last
 
 
-def lines(path: str = "run") -> list[dict]:
-    return [json.loads(line) for line in (Path(path) / "metrics.jsonl").read_text().splitlines()]
-
-
-def summary(path: str = "run") -> dict:
-    return json.loads((Path(path) / "summary.json").read_text())
-
-
 @pytest.mark.parametrize(("words", "said"), [
     (["reward=words", "task.words=[none.txt]"], "task.words=[none.txt]: found no words in it"),
     (["task.wanted=Q"], "task.wanted=Q: found no character that the model can write; legal: "),
@@ -273,7 +265,7 @@ def test_two_processes_write_and_learn_what_one_does(run: Door) -> None:
     words = [*(word for word in SMALL if "run.dir" not in word), *PPO, "trainer.device=cpu",
              f"model.name={here}/normal/checkpoint_2", f"task.data={here}/text.txt"]
     said = list({word.partition("=")[0]: word for word in words}.values())
-    (one, last), (two, other) = (through(here / name / "run", count, *said)
+    (one, last), (two, other) = (run_processes(here / name / "run", count, *said)
                                  for name, count in (("alone", 1), ("both", 2)))
     assert [line["step"] for line in one] == [line["step"] for line in two]
     for first, second in zip(one, two, strict=True):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -16,7 +15,7 @@ from ponder.models.huggingface.pretrained import load_text_model, load_vocabular
 from ponder.rollouts.engines.own import Writer
 from ponder.tokenizers.vocabulary import TextVocabulary
 from ponder.training.build import text as build_text
-from support.questions import file_of, save_language_model
+from support.questions import file_of, load_plain, save_language_model
 from support.small import Door
 
 pytestmark = pytest.mark.slow
@@ -39,20 +38,6 @@ def run(door: Door, monkeypatch: pytest.MonkeyPatch) -> Door:
     return lambda *words: door(*RUN, *words)
 
 
-def plainly(path: Path) -> tuple[Any, Any]:
-    """(model, tokenizer) as anybody opens them."""
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    if not (path / "adapter_config.json").is_file():
-        return AutoModelForCausalLM.from_pretrained(path).eval(), tokenizer
-    model = AutoModelForCausalLM.from_pretrained("model")
-    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-        model.resize_token_embeddings(len(tokenizer))
-    return PeftModel.from_pretrained(model, path).eval(), tokenizer
-
-
 def ours(path: Path, prompt: list[int]) -> list[int]:
     """What our own writer says, greedily."""
     config = HfConfig(name=str(path))
@@ -69,13 +54,13 @@ def test_plain_libraries_say_the_same(kind: str, run: Door) -> None:
     code, _, err = run("model.name=model", *KINDS[kind])
     assert (code, err) == (0, "")
     path = Path("run/checkpoint_1")
-    model, tokenizer = plainly(path)
+    model, tokenizer = load_plain(path)
     prompt = TextVocabulary(tokenizer).prompt([("user", "Question 1?")])
     found = model.generate(input_ids=torch.tensor([prompt]), do_sample=False, max_new_tokens=ROOM,
                            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
                            pad_token_id=tokenizer.pad_token_id)
     assert ours(path, prompt) == found[0, len(prompt):].tolist()
-    untrained, _ = plainly(Path("model"))
+    untrained, _ = load_plain(Path("model"))
     before = untrained.generate(input_ids=torch.tensor([prompt]), do_sample=False,
                                 max_new_tokens=ROOM, pad_token_id=tokenizer.pad_token_id)
     assert before.tolist() != found.tolist()  # training has changed what it says
@@ -85,7 +70,7 @@ def test_plain_libraries_say_the_same(kind: str, run: Door) -> None:
 def test_thought_tokens_are_trained_and_come_back(kind: str, run: Door) -> None:
     code, _, err = run("model.name=model", *KINDS[kind])
     assert (code, err) == (0, "")
-    model, tokenizer = plainly(Path("run/checkpoint_1"))
+    model, tokenizer = load_plain(Path("run/checkpoint_1"))
     assert [tokenizer.convert_tokens_to_ids(f"<t{i}>") for i in range(4)] == [
         *range(len(tokenizer) - 3, len(tokenizer)), None]
     assert tokenizer.encode("x<t1>", add_special_tokens=False)[-1] == len(tokenizer) - 2
@@ -108,7 +93,7 @@ def test_thought_tokens_are_trained_and_come_back(kind: str, run: Door) -> None:
         new_ids = list(range(len(tokenizer) - 3, len(tokenizer)))
         assert list(said["trainable_token_indices"].values()) == [new_ids, new_ids]
         # apart from the base, whose own words stay
-        base, _ = plainly(Path("model"))
+        base, _ = load_plain(Path("model"))
         size = Path("run/checkpoint_1/adapter_model.safetensors").stat().st_size
         assert size < Path("model/model.safetensors").stat().st_size
         assert torch.equal(model.get_input_embeddings()(torch.arange(9)),

@@ -18,15 +18,13 @@ from pathlib import Path
 import pytest
 import torch
 
+import kill
 from ponder.rewards import answers as rewards
 from ponder.training.checkpoint import save
 from ponder.training.resume import newest
 from ponder.training.run_lock import hold
 from ponder.training.signals import Signals
 from support.small import Door
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
-import kill
 
 SMALL = ["experiment=add_think_fixed", "task.max=10", "model.d_model=8", "model.layers=1",
          "task.test_questions=20", "trainer.train_batch_size=4", "trainer.threads=1",

@@ -5,16 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from test_checkpoints_text import plainly
-from test_corpus import TEXT, lines, summary
-from test_optimum import STRATEGIES, fit
-from test_processes import through
 
+from optimum import LETTERS, SAMPLES, TOKENS, Census, trainer_of, value_of
 from ponder.config.rollouts import SamplerConfig
 from ponder.config.texts import CorpusTask
 from ponder.core.metrics import known
@@ -26,11 +22,11 @@ from ponder.rollouts.cache import Store
 from ponder.rollouts.written import Written
 from ponder.tasks.text.corpus import ModelCorpus
 from ponder.tokenizers.vocabulary import TextVocabulary
-from support.questions import WORDS, save_language_model
+from support.optimum import STRATEGIES, fit
+from support.questions import WORDS, load_plain, save_language_model
+from support.runs import lines, run_processes, summary
 from support.small import Door
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
-from optimum import LETTERS, SAMPLES, TOKENS, Census, trainer_of, value_of
+from support.texts import TEXT
 
 PPO, THINK = ["experiment=ppo_corpus"], ["experiment=rollout_think", "model.ref_name=small"]
 FREE = ["task=corpus", "variant=[think,fixed]", "rollout=sample", "reward=wanted",
@@ -149,13 +145,13 @@ def test_plain_libraries_and_generate_go_on_alike(words: str, run: Door, door: D
     more = [*PPO, "variant=[think]", "trainer.lr=3e-2", "trainer.warmup=0", *words.split()]
     code, _, err = run(*more)
     assert (code, err) == (0, "")
-    model, tokenizer = plainly(newest())
+    model, tokenizer = load_plain(newest())
     count = 4 if "vocabulary" in words else 11 if "both" in words else 0
     assert len(tokenizer) == len(WORDS) + count
     prompt = torch.tensor([tokenizer.encode("the cat")])
     found, before = (net.generate(input_ids=prompt, do_sample=False, max_new_tokens=12,
                                   attention_mask=torch.ones_like(prompt), pad_token_id=0)
-                     for net in (model, plainly(Path("model"))[0]))
+                     for net in (model, load_plain(Path("model"))[0]))
     code, out, err = door("action=generate", f"model.name={newest()}", "prompt=the cat",
                           "generate.tokens=12", "generate.temperature=0")
     assert code == 0, err
@@ -176,7 +172,7 @@ def test_two_processes_write_and_learn_what_one_does(run: Door) -> None:
     words = [*(word for word in SMALL if "run.dir" not in word), *PPO, "trainer.device=cpu",
              "model.rows_at_once=8", f"model.name={here}/model", f"task.data={here}/text.txt"]
     said = list({word.partition("=")[0]: word for word in words}.values())
-    (one, last), (two, other) = (through(here / name / "run", count, *said)
+    (one, last), (two, other) = (run_processes(here / name / "run", count, *said)
                                  for name, count in (("alone", 1), ("both", 2)))
     assert [line["step"] for line in one] == [line["step"] for line in two]
     for first, second in zip(one, two, strict=True):
