@@ -24,6 +24,7 @@ from ponder.training.checkpoint import save
 from ponder.training.resume import newest
 from ponder.training.run_lock import hold
 from ponder.training.signals import Signals
+from support.runs import config_of
 from support.small import Door
 
 SMALL = ["experiment=add_think_fixed", "task.max=10", "model.d_model=8", "model.layers=1",
@@ -177,12 +178,10 @@ def test_the_newest_and_the_best_checkpoints_are_kept(door: Door) -> None:
 def test_a_save_that_is_cut_anywhere_leaves_a_whole_checkpoint(
         door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every call to the file system inside a save fails once, as if the power had gone."""
-    from test_runs import composed
-
     from ponder.training import checkpoint
     from ponder.training.build.run import build_policy, build_task
 
-    config = composed("variant=[think,fixed]", "task.max=10", "model.d_model=8")
+    config = config_of("variant=[think,fixed]", "task.max=10", "model.d_model=8")
     policy = build_policy(config, build_task(config))
     target, calls = Path("checkpoint_1").resolve(), 0
     save(policy, target, {}, {"x": 1}, {"step": 1, "epoch": 1})

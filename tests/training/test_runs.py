@@ -14,26 +14,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
 from ponder.config.checker import check
 from ponder.config.errors import UserError
-from ponder.config.spine import CONF, VARIANTS, Config, register, variants
+from ponder.config.spine import VARIANTS, Config, variants
 from ponder.training.build import run as builders
 from ponder.training.progress import Hooks
+from support.runs import config_of
 
-SMALL = ["trainer.max_steps=2", "trainer.train_batch_size=4", "task.max=10", "model.d_model=8",
-         "model.layers=1", "model.heads=2", "thinker.vocabulary=10"]
 RUN = Path(__file__).parents[2] / "run.py"
-
-
-def composed(*overrides: str) -> Config:
-    register()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = OmegaConf.to_object(compose("config", [*SMALL, *overrides]))
-    assert isinstance(config, Config)
-    return config
 
 
 def two_steps(config: Config) -> float:
@@ -58,7 +47,7 @@ SUBSETS = [pytest.param(subset, id="_".join(subset), marks=[] if size < 3 else p
 
 @pytest.mark.parametrize("subset", SUBSETS)
 def test_every_variant_subset_runs_two_steps_or_says_why_not(subset: tuple[str, ...]) -> None:
-    config = composed(f"variant=[{','.join(subset)}]")
+    config = config_of(f"variant=[{','.join(subset)}]")
     if "think" in subset or not subset:
         assert set(variants(config)) == set(subset)
         two_steps(config)
@@ -70,14 +59,14 @@ def test_every_variant_subset_runs_two_steps_or_says_why_not(subset: tuple[str, 
 @pytest.mark.parametrize("strategy", ["reinforce", "grpo", "star", "sft"])
 @pytest.mark.parametrize("stops", ["", "fixed,"])
 def test_every_strategy_runs(strategy: str, stops: str) -> None:
-    two_steps(composed(f"variant=[think,{stops}blind]", f"strategy={strategy}"))
+    two_steps(config_of(f"variant=[think,{stops}blind]", f"strategy={strategy}"))
 
 
 @pytest.mark.parametrize("method", ["balanced", "exhaustive", "beam", "tree"])
 @pytest.mark.parametrize("stops", ["", pytest.param("fixed,", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("blind", ["", "blind,"])
 def test_every_search_runs(method: str, stops: str, blind: str) -> None:
-    two_steps(composed(f"variant=[think,{stops}{blind}search]", f"rollout.method={method}",
+    two_steps(config_of(f"variant=[think,{stops}{blind}search]", f"rollout.method={method}",
                        "rollout.samples=2", "thinker.tokens=2", "rollout.tree.simulations=6",
                        "rollout.tree.value=model"))
 
@@ -94,7 +83,7 @@ def test_every_search_runs(method: str, stops: str, blind: str) -> None:
     "trainer.train_gradient_accumulation_steps=2", "task.max=100000", "trainer.lr_decay=cosine"])
 def test_every_option_runs(override: str) -> None:
     extra = ["task.answer=digits", "thinker.tokens=2"] if "100000" in override else []
-    two_steps(composed("variant=[think]", *extra, override))
+    two_steps(config_of("variant=[think]", *extra, override))
 
 
 def run(directory: Path, *arguments: str, timeout: int = 120) -> subprocess.CompletedProcess[str]:
