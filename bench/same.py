@@ -6,7 +6,9 @@ COMMIT is exported into a temporary directory (a directory is taken as it is). E
 bench/same_cases.py runs in both trees with the same interpreter, one thread and one seed, in
 directories of its own. Compared are `weights_sha256`, accuracy and necessity of every
 summary.json, and every number of metrics.jsonl that is no time or rate. Exit code 1 if anything
-differs. Each command runs in a forked child of this process, which has loaded the libraries, but
+differs. With --keep, what the old tree has done in that directory is not done again.
+
+Each command runs in a forked child of this process, which has loaded the libraries, but
 not `ponder`: so that fifty short runs do not load torch a hundred times.
 """
 
@@ -89,9 +91,9 @@ def preload() -> None:
 
 
 def run(tree: Path, line: str, folder: Path) -> int:
-    """The exit code of `run.py` of a tree with the words of a line, in a child and a folder.
+    """The exit code of `run.py` of a tree with the words of a line, in a child process.
 
-    What it says is appended to output.txt there.
+    It runs in `folder`; what it says is appended to output.txt there.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -137,27 +139,44 @@ def fill(line: str, folder: Path) -> str:
     return line
 
 
-def run_case(case: Case, trees: tuple[Path, Path], inputs: Path, folder: Path,
-             steps: int | None) -> tuple[Path, Path, list[str]]:
-    """Run a case in both trees: its two directories, and a line for each command that failed."""
-    old, new = folder / case.name / "old", folder / case.name / "new"
-    shutil.copytree(inputs, old)
-    failed: list[str] = []
+@dataclass
+class Runner:
+    """Runs cases in both trees, below one folder."""
 
-    def each(lines: list[str], tree: Path, where: Path) -> None:
+    old: Path
+    new: Path
+    commit: str
+    inputs: Path
+    folder: Path
+    steps: int | None
+
+    def case(self, case: Case) -> tuple[Path, Path, list[str]]:
+        """The directories of a case in both trees, and a line for each command that failed."""
+        folder, lines = self.folder / case.name, case.commands(self.steps)
+        begun, old, new = folder / "begun", folder / "old", folder / "new"
+        done = folder / "old.json"
+        told = {"commit": self.commit, "lines": lines, "opened": case.opened}
+        failed: list[str] = []
+        if not done.is_file() or json.loads(done.read_text()) != told:
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(self.inputs, begun)
+            failed = self.run(lines[:case.opened], self.old, begun)
+            shutil.copytree(begun, old)
+            failed = failed or self.run(lines[case.opened:], self.old, old)
+            if not failed:
+                done.write_text(json.dumps(told))
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.copytree(begun, new)
+        return old, new, failed + self.run(lines[case.opened:], self.new, new)
+
+    @staticmethod
+    def run(lines: list[str], tree: Path, where: Path) -> list[str]:
+        """Run lines until one fails; a line about that."""
         for line in lines:
             if code := run(tree, fill(line, where), where):
-                last = (where / "output.txt").read_text().strip().splitlines()[-1]
-                failed.append(f"{where.name}: exit code {code}: {last[:160]}")
-                return
-
-    lines = case.commands(steps)
-    each(lines[:case.opened], trees[0], old)
-    shutil.copytree(old, new)
-    for tree, where in zip(trees, (old, new), strict=True):
-        if not failed or (where is new and not case.opened):
-            each(lines[case.opened:], tree, where)
-    return old, new, failed
+                said = (where / "output.txt").read_text().strip().splitlines()[-1]
+                return [f"{where.name}: exit code {code}: {said[:300]}"]
+        return []
 
 
 def pairs(old: object, new: object, name: str) -> Iterator[tuple[str, object, object]]:
@@ -239,7 +258,8 @@ def parse(words: list[str] | None) -> argparse.Namespace:
                         help="cases whose names begin with one of these")
     parser.add_argument("--steps", type=int, help="optimizer steps of every run")
     parser.add_argument("--new", type=Path, default=ROOT, help="the new tree (default: this one)")
-    parser.add_argument("--keep", type=Path, help="leave the runs in this directory")
+    parser.add_argument("--keep", type=Path, 
+                        help="leave the runs here, and reuse those of the old tree")
     parser.add_argument("--list", action="store_true", help="list the cases and stop")
     return parser.parse_args(words)
 
@@ -254,17 +274,17 @@ def main(words: list[str] | None = None) -> int:
                       TOKENIZERS_PARALLELISM="false")
     console = Console(width=None if sys.stdout.isatty() else 150)
     with tempfile.TemporaryDirectory(prefix="same_") as temporary:
-        folder = options.keep or Path(temporary)
+        folder = options.keep.resolve() if options.keep else Path(temporary, "runs")
         inputs = Path(temporary, "inputs")
         inputs.mkdir()
-        trees = export(options.commit, Path(temporary, "commit")), options.new.resolve()
+        old = export(options.commit, Path(temporary, "commit"))
         preload()
         make_inputs(inputs)
+        runner = Runner(old, options.new.resolve(), options.commit, inputs, folder, options.steps)
         results = {}
         for number, case in enumerate(cases, 1):
             began = time.monotonic()
-            shutil.rmtree(folder / case.name, ignore_errors=True)
-            old, new, failed = run_case(case, trees, inputs, folder, options.steps)
+            old, new, failed = runner.case(case)
             found = compare(old, new, case)
             found.wrong[:0] = failed
             results[case.name] = found, time.monotonic() - began

@@ -60,8 +60,9 @@ def case(name: str, *lines: str, opened: int = 0, files: tuple[str, ...] = ()) -
 
 CASES = [
     case("default", "trainer.max_steps=40 trainer.val_every_n_steps=20"),
-    case("invent_digits", "experiment=invent_digits trainer.max_steps=300 task.test_questions=300 "
-         "trainer.log_every_n_steps=10 trainer.val_every_n_steps=150"),
+    case("invent_digits", "experiment=invent_digits trainer.max_steps=300 "
+         "trainer.train_batch_size=64 task.test_questions=300 trainer.log_every_n_steps=10 "
+         "trainer.val_every_n_steps=150"),
     # strategies
     case("normal", f"variant=[] {ADD}"),
     *(case(name, f"variant=[think,fixed] strategy={words} {ADD}") for name, words in {
