@@ -20,7 +20,7 @@ from ponder.cli import main as cli
 from ponder.cli.help import choices, help_text
 from ponder.config import resolve
 from ponder.config.errors import UserError
-from ponder.config.spine import CONF, VARIANTS, Config
+from ponder.config.spine import CONF, VARIANTS, Config, program
 from ponder.training import resume
 from support.small import Door
 
@@ -434,3 +434,17 @@ def test_help_into_a_closed_pipe_is_quiet() -> None:
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait(timeout=30) == 0
+
+
+@pytest.mark.parametrize(("typed", "shown"), [
+    ("run.py", "python run.py"), ("../lab/run.py", "python ../lab/run.py"),
+    ("/env/bin/ponder", "ponder"), ("/env/site-packages/ponder/__main__.py", "python -m ponder"),
+    ("/env/site-packages/submitit/core/_submit.py", "python run.py"), ("", "python run.py")])
+def test_users_are_shown_the_command_that_they_typed(typed: str, shown: str,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [typed])
+    assert program() == shown
+
+
+def test_the_version_is_that_of_ponder(door: Door) -> None:
+    assert door("--version") == (0, f"ponder {ponder.__version__}\n", "")

@@ -24,6 +24,7 @@ from dataclasses import fields
 
 from ponder.config.errors import UserError
 from ponder.config.running import TrainerConfig
+from ponder.config.spine import program
 from ponder.config.tasks import split_name
 
 MODEL = "unsloth/Llama-3.1-8B-Instruct"
@@ -73,7 +74,7 @@ def modern(arguments: list[str]) -> tuple[list[str], list[str]]:
         _stay(words, notes)
     words = {**_unsaid(words), **words}
     line = [*options, *(f"{key}={value}" for key, value in words.items())]
-    return line, [*notes, f"old spelling; today: python run.py {shlex.join(line)}"]
+    return line, [*notes, f"old spelling; today: {program()} {shlex.join(line)}"]
 
 
 def _key(word: str) -> str:

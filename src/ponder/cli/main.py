@@ -10,6 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import ponder
 from ponder.cli.errors import explain, refuse_words
 from ponder.cli.job import job, process
 from ponder.cli.launchers import launched
@@ -31,6 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
             print(help_text(CONF), flush=True)
             return 0
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    if "--version" in arguments:
+        print(f"ponder {ponder.__version__}")
         return 0
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:

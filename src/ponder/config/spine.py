@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from ponder.config.study import StudyConfig
 from ponder.config.tasks import AdditionTask, AddTask, MmluTask, QaTask, gold_length
 from ponder.config.texts import TEXT_REWARDS, CorpusTask, TextTask
 
-CONF = Path(__file__).resolve().parents[3] / "conf"
+PACKAGE = Path(__file__).resolve().parents[1]
+INSTALLED = (PACKAGE / "conf").is_dir()  # a wheel has the files of conf/ inside; else a checkout
+CONF = (PACKAGE if INSTALLED else PACKAGE.parents[1]) / "conf"
 WORDS = "words.json"  # in a run directory: the words that run was begun with
 BEGUN = ".hydra/begun"  # of a run: what Hydra made of them, when it was begun or gone on with
 WANDB_ID = "wandb_id"  # in a run directory: under which wandb knows the run
@@ -69,6 +72,19 @@ class Config:
     strategy: Any = option(None, "how thoughts are learnt")
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
+
+
+def program() -> str:
+    """The command that the user typed to start Ponder: `ponder`, or `python run.py`.
+
+    A job of a sweep, or a notebook, has typed neither: it gets the one that this copy has.
+    """
+    name = Path(sys.argv[0]).name
+    if name == "__main__.py" and Path(sys.argv[0]).parent.name == "ponder":
+        return "python -m ponder"
+    if name == "run.py":
+        return f"python {sys.argv[0]}"
+    return "ponder" if name == "ponder" or INSTALLED else "python run.py"
 
 
 def variants(config: Config) -> list[str]:

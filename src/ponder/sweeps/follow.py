@@ -11,7 +11,7 @@ from typing import Any, Self
 from hydra.core.utils import JobReturn
 
 from ponder.config.errors import JobFailed, UserError
-from ponder.config.spine import Config
+from ponder.config.spine import Config, program
 from ponder.sweeps import plan
 from ponder.sweeps.record import RECORD, read
 from ponder.sweeps.state import ALIVE, LOST, State, ending, states
@@ -23,7 +23,7 @@ ROWS = 1000  # rows of a table that is printed once
 
 def looking(sweep: Path) -> str:
     """The command that shows a sweep."""
-    return f"python run.py action=sweep sweep.dir={sweep}"
+    return f"{program()} action=sweep sweep.dir={sweep}"
 
 
 def of(sweep: Path, directories: Sequence[str]) -> list[State]:

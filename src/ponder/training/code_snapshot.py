@@ -15,7 +15,9 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[3]
+from ponder.config.spine import INSTALLED, PACKAGE
+
+ROOT = PACKAGE.parents[1]
 PARTS = ("run.py", "src/ponder", "src/hydra_plugins", "conf")  # what a run is made of
 DIFF = "git.diff"  # in a run directory and in a copy: `commit <hash>`, then the differences
 
@@ -45,6 +47,8 @@ def differences() -> str | None:
     """
     if (ROOT / DIFF).is_file():
         return (ROOT / DIFF).read_text("utf-8")
+    if INSTALLED:  # a repository around it is somebody else's
+        return None
     try:
         commit = _git("rev-parse", "HEAD").strip()
         changed = _git("diff", "--binary", "HEAD", "--", *PARTS)
@@ -65,17 +69,21 @@ def _git(*words: str, right: tuple[int, ...] = (0,)) -> str:
 
 
 def freeze(folder: Path) -> Path:
-    """A copy of the code in `folder`, under a name made from its content: made once."""
+    """Copy the code into `folder`, under a name made from its content; an equal copy is reused.
+
+    The copy holds `src/` and, of a checkout, `run.py` and `conf/`.
+    """
+    files = list(_files())
     digest = hashlib.sha256((differences() or "").encode())
-    for name in _files():
-        digest.update(name.encode() + b"\0" + (ROOT / name).read_bytes())
+    for path, name in files:
+        digest.update(name.encode() + b"\0" + path.read_bytes())
     copy = folder / digest.hexdigest()[:12]
     if copy.is_dir():
         return copy
     making = folder / f".{uuid.uuid4().hex}"
-    for name in _files():
+    for path, name in files:
         (making / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / name, making / name)
+        shutil.copyfile(path, making / name)
     note(making)
     try:
         making.rename(copy)
@@ -84,9 +92,16 @@ def freeze(folder: Path) -> Path:
     return copy
 
 
-def _files() -> Iterator[str]:
-    """The files of the code, below the root, in order."""
-    for part in PARTS:
-        found = [ROOT / part] if (ROOT / part).is_file() else sorted((ROOT / part).rglob("*"))
-        yield from (str(path.relative_to(ROOT)) for path in found if path.is_file()
-                    and "__pycache__" not in path.parts)
+def _files() -> Iterator[tuple[Path, str]]:
+    """Every file of the code and its place in a copy, in order."""
+    if INSTALLED:  # between packages of others, and without run.py
+        home = PACKAGE.parent
+        found = [*PACKAGE.rglob("*"), *home.glob("hydra_plugins/ponder_*.py")]
+        named = ((path, f"src/{path.relative_to(home)}") for path in sorted(found))
+    else:
+        parts = [ROOT / part for part in PARTS]
+        found = [path for part in parts
+                 for path in ([part] if part.is_file() else sorted(part.rglob("*")))]
+        named = ((path, str(path.relative_to(ROOT))) for path in found)
+    yield from ((path, name) for path, name in named
+                if path.is_file() and "__pycache__" not in path.parts)

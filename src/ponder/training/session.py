@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ponder.config.errors import UserError
-from ponder.config.spine import Config
+from ponder.config.spine import Config, program
 from ponder.core.distributed import (
     all_gather,
     any_process,
@@ -162,7 +162,7 @@ class Session:
         if stopped:
             signals.caught = loudest(signals)
             self.console.note(f"stopped at step {self.trainer.progress.step}; to go on: "
-                              f"python run.py resume={self.directory}")
+                              f"{program()} resume={self.directory}")
         return not stopped
 
     def heed(self, signals: Signals) -> None:
