@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup demo test check cluster results clean
+.PHONY: help setup demo check test test-all cluster results clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,15 +23,20 @@ demo: setup ## Run the main job: two networks invent a language and add with it
 	$(BIN)/python run.py
 	@echo "More: source .venv/bin/activate; python run.py --help"
 
-check: setup ## The fast tier, under two minutes: ruff, pyright, floors, unit tests
+check: setup ## Within a minute: ruff, pyright, the fast unit tests
 	$(BIN)/ruff check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow" --ignore tests/slow --ignore tests/cluster
 
-test: setup ## Everything: ruff, pyright, all tests
+test: setup ## Within twelve minutes: ruff, pyright, all tests but tests/slow and tests/cluster
 	$(BIN)/ruff check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -n 2 --durations 10 --ignore tests/cluster
+	$(BIN)/python -m pytest -n 2 --durations 10 --ignore tests/slow --ignore tests/cluster
+
+test-all: setup ## Everything: ruff, pyright, all tests; a real Slurm for tests/cluster
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/python -m pytest -n 2 --durations 20 --ignore tests/cluster
 	$(BIN)/python -m pytest --durations 5 tests/cluster
 
 cluster: setup ## Start a real Slurm of one machine to try sweeps on (Debian, as root)

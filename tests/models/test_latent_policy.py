@@ -351,14 +351,3 @@ def test_a_run_goes_on_as_if_it_had_never_stopped(words: str, door: Door) -> Non
     assert code == 0 and "going on from step 8" in out
     assert json.loads(Path("run/summary.json").read_text())["weights_sha256"] == whole
     assert Path("run/metrics.jsonl").read_text().count("\n") == logged
-
-
-@pytest.mark.slow
-def test_two_networks_find_continuous_thoughts_without_a_teacher(door: Door) -> None:
-    """Sums below 100, blind: where no sampled thought is learnt without a search (it was 1.000)."""
-    assert door("think=true", "blind=true", "thinker.kind=continuous", "trainer.threads=1",
-                "trainer.max_steps=600", "trainer.cooldown=200", "trainer.weight_decay=0.1",
-                "hydra.run.dir=run")[0] == 0
-    necessity = json.loads(Path("run/summary.json").read_text())["necessity"]
-    assert necessity["own"] > 0.9
-    assert max(necessity[name] for name in ("shuffled", "random", "constant", "dropped")) < 0.05

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 import pickle
 import shutil
 import signal
@@ -24,18 +23,6 @@ from ponder.config.errors import JobFailed, UserError
 from ponder.sweeps.ranks import aside, port
 from ponder.training.signals import GivenUp, Signals, guard
 from support.small import Door
-from support.sweeps import (
-    Sweep,
-    alone,
-    broken,
-    curve,
-    lines,
-    steps,
-    summaries,
-    task_of,
-    until,
-    weights,
-)
 
 HERE = "; legal: -m in front, or no word about a launcher, to run here"
 
@@ -208,130 +195,8 @@ def test_a_forked_helper_neither_saves_nor_stays() -> None:
     assert (done.stdout, done.stderr) == ("-15\n", "")
 
 
-# --- jobs on this machine -----------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_a_sweep_on_this_machine_is_the_same_runs_at_once(tmp_path: Path) -> None:
-    sweep = Sweep(tmp_path, "hydra/launcher=local", "hydra.launcher.cpus_per_task=1",
-                  "seed=0,1", "trainer.max_steps=20", "trainer.lr=0.01")
-    code, _, err = sweep.wait()
-    assert (code, err) == (0, "")
-    plain = Sweep(tmp_path, "seed=0,1", "trainer.max_steps=20", "trainer.lr=0.01", name="plain")
-    assert plain.wait()[0] == 0
-    assert summaries(sweep.directory) == summaries(plain.directory)
-    assert len(set(summaries(plain.directory))) == 2
-
-
-@pytest.mark.slow
-def test_a_signalled_job_saves_goes_on_and_ends_the_same(tmp_path: Path) -> None:
-    """USR2 is what submitit sends before it takes a machine away; TERM may come with it."""
-    words = ["trainer.max_steps=400", "logger=wandb"]
-    clock = "hydra.sweep.subdir=${now:%S}_${hydra.job.num}"  # that of the submission, in each life
-    sweep = Sweep(tmp_path, "hydra/launcher=local", "seed=3", *words, clock)
-    until(lambda: steps(sweep.run(0)) >= 50)
-    task = task_of(sweep)
-    os.kill(task, signal.SIGTERM)
-    os.kill(task, signal.SIGUSR2)
-    code, _, err = sweep.wait()
-    assert (code, err) == (0, ""), err
-    log = sweep.log()
-    assert "going on from step " in log and "Requeued job" in log
-    assert summaries(sweep.directory) == [weights(alone("seed=3", words[0]))]
-    assert lines(sweep.run(0)) == lines(alone("seed=3", words[0]))
-    assert len(list(sweep.run(0).glob("wandb/offline-run-*"))) == 2
-    known = {path.name.rpartition("-")[2] for path in sweep.run(0).glob("wandb/offline-run-*")}
-    assert known == {(sweep.run(0) / "wandb_id").read_text()}
-
-
-@pytest.mark.slow
-def test_a_killed_job_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
-    words = ["trainer.max_steps=400", "trainer.save_every_n_steps=40"]
-    sweep = Sweep(tmp_path, "hydra/launcher=local", "seed=3", *words)
-    until(lambda: steps(sweep.run(0)) >= 90)
-    os.kill(task_of(sweep), signal.SIGKILL)
-    code, out, err = sweep.wait()
-    assert (code, err) == (0, "") and "#0 was killed; it goes on as job " in out
-    assert "going on from step " in sweep.log()
-    assert summaries(sweep.directory) == [weights(alone("seed=3", words[0]))]
-
-
-@pytest.mark.slow
-def test_a_short_time_counts_as_a_timeout_and_too_many_end_the_job(tmp_path: Path) -> None:
-    """submitit takes any USR2 for a timeout in jobs of ten minutes or less."""
-    sweep = Sweep(tmp_path, "hydra/launcher=local", "hydra.launcher.timeout_min=5",
-                  "+hydra.launcher.max_num_timeout=0", "seed=3", "trainer.max_steps=4000")
-    until(lambda: steps(sweep.run(0)) >= 20)
-    os.kill(task_of(sweep), signal.SIGUSR2)
-    code, _, err = sweep.wait()
-    assert code == 1 and err.count("\n") == 1 and "timed-out too many times" in err
-    assert list(sweep.run(0).glob("checkpoint_*"))  # it has saved all the same
-
-
-@pytest.mark.slow
-def test_one_failing_job_does_not_end_the_others(tmp_path: Path) -> None:
-    """Hydra would call it COMPLETED, and say nothing in its files."""
-    sweep = Sweep(tmp_path, "hydra/launcher=local", "seed=1,2,3", "trainer.max_steps=10",
-                  environment={"PYTHONPATH": str(broken(tmp_path, "node.seed == 1"))})
-    code, _, err = sweep.wait()
-    assert code == 1 and err.count("\n") == 1
-    assert err.startswith("error: job 0 (") and "seed=1" in err and "ZeroDivisionError" in err
-    assert "ZeroDivisionError" in (sweep.run(0) / "error.txt").read_text()
-    assert len(summaries(sweep.directory)) == 2
-
-
 # --- several tasks a job --------------------------------------------------------------------------
 
-TWO = ["hydra/launcher=local", "hydra.launcher.tasks_per_node=2", "seed=3"]
-
-
-@pytest.mark.slow
-def test_a_job_of_two_tasks_saves_goes_on_and_ends_the_same(tmp_path: Path) -> None:
-    """The signal reaches the second task only: the first one puts the job back."""
-    words = [*TWO, "trainer.max_steps=150"]
-    sweep, plain = Sweep(tmp_path, *words), Sweep(tmp_path, *words, name="plain")
-    until(lambda: steps(sweep.run(0)) >= 30)
-    os.kill(task_of(sweep, 1), signal.SIGUSR2)
-    code, _, err = sweep.wait()
-    assert (code, err) == (0, ""), err
-    assert "Requeued job" in sweep.log() and sweep.log().count("going on from step ") == 1
-    assert "error: " not in sweep.log()
-    assert plain.wait()[0] == 0
-    assert curve(sweep.run(0)) == pytest.approx(curve(plain.run(0)), abs=1e-5)
-    assert lines(sweep.run(0)) == lines(plain.run(0))
-    assert summaries(sweep.directory) == summaries(plain.directory)
-
-
-@pytest.mark.slow
-def test_a_killed_task_ends_its_job_which_goes_on(tmp_path: Path) -> None:
-    sweep = Sweep(tmp_path, *TWO, "trainer.max_steps=150", "trainer.save_every_n_steps=20")
-    until(lambda: steps(sweep.run(0)) >= 50)
-    os.kill(task_of(sweep, 1), signal.SIGKILL)
-    code, out, err = sweep.wait()
-    assert (code, err) == (0, "") and "#0 was killed; it goes on as job " in out
-    assert "going on from step " in sweep.log()
-    assert "error: another process of this run is not there" in sweep.log()
-    assert lines(sweep.run(0))[-1] == 150 and not (sweep.run(0) / "error.txt").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_task_that_fails_says_why_for_all(rank: int, tmp_path: Path) -> None:
-    path = tmp_path / "spoilt"
-    path.mkdir()
-    (path / "sitecustomize.py").write_text(
-        "import os, ponder.config.checker\n"
-        "def spoil(config, before=ponder.config.checker.check):\n"
-        "    from ponder.training.learner import Learner\n"
-        f"    if os.environ.get('RANK') == '{rank}':\n"
-        "        Learner.denominators = lambda *words: 1 / 0\n"
-        "    before(config)\n"
-        "ponder.config.checker.check = spoil\n")
-    sweep = Sweep(tmp_path, *TWO, environment={"PYTHONPATH": str(path)})
-    code, out, err = sweep.wait()
-    assert code == 1 and err.count("\n") == 1 and "killed" not in out
-    assert err.startswith("error: job 0 (") and "ZeroDivisionError: division by zero" in err
-    assert "1 / 0" in (sweep.run(0) / "error.txt").read_text()
 
 
 def test_a_task_that_follows_writes_nothing_into_the_directory(tmp_path: Path) -> None:

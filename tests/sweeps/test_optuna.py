@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,7 +21,7 @@ from ponder.sweeps import state as state_module
 from ponder.sweeps.space import read_space
 from ponder.sweeps.study import Study
 from support.small import Door
-from support.sweeps import SMALL, Sweep, clean, steps, until
+from support.sweeps import SMALL, clean
 
 needs_optuna = pytest.mark.skipif(importlib.util.find_spec("optuna") is None,
                                   reason="optuna is not installed: pip install -e .[optuna]")
@@ -271,26 +269,6 @@ def test_a_trial_that_was_cut_off_before_it_was_known_does_not_count(tmp_path: P
 
 
 # --- real runs ----------------------------------------------------------------------------------
-
-
-@needs_optuna
-@pytest.mark.slow
-def test_a_study_on_this_machine_outlives_its_driver(tmp_path: Path) -> None:
-    """Killed, while two runs work: the next one waits for them."""
-    words = ["hydra/sweeper=optuna", "hydra/launcher=local", "hydra.launcher.cpus_per_task=1",
-             "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=2", LR, "trainer.max_steps=1500"]
-    sweep = Sweep(tmp_path, *words)
-    until(lambda: min(steps(sweep.run(0)), steps(sweep.run(1))) >= 5)
-    os.kill(sweep.process.pid, signal.SIGKILL)
-    sweep.process.wait()
-    again = Sweep(tmp_path, *words)
-    code, out, err = again.wait()
-    assert (code, err) == (0, ""), err
-    assert "0 of 2 trials are done" in out and "best of 2 trials (0 failed): #" in out
-    assert "2 more go on already: " in out
-    for number in range(2):
-        assert len(list(sweep.directory.glob(f"*_{number}"))) == 1
-        assert steps(sweep.run(number)) >= 1500 and (sweep.run(number) / "summary.json").is_file()
 
 
 @needs_optuna

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +21,8 @@ from ponder.sweeps.record import Job, lives, process, read, write
 from ponder.sweeps.state import State, states
 from ponder.sweeps.table import counted
 from ponder.training import code_snapshot as snapshot
-from support.pace import pace
 from support.small import Door
-from support.sweeps import Sweep, clean, summaries, until
+from support.sweeps import clean
 
 SWEEP = ["-m", "hydra.sweep.dir=sweep"]
 Calls = list[tuple[Config, Path]]
@@ -360,27 +357,3 @@ def test_no_repository_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     snapshot.note(tmp_path)
     assert not list(tmp_path.iterdir())
     snapshot.differences.cache_clear()
-
-
-# --- processes ----------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_the_end_of_a_sweep_leaves_its_jobs_and_the_same_sweep_goes_on(tmp_path: Path) -> None:
-    """Its driver is killed; one job of two had room to run, and runs on."""
-    words = ["hydra/launcher=local", f"hydra.launcher.cpus_per_task={os.cpu_count()}", "seed=1,2",
-             "trainer.max_steps=1500"]
-    sweep = Sweep(tmp_path, *words)
-    until(lambda: sweep.run(0).is_dir() and (sweep.run(0) / "metrics.jsonl").is_file())
-    sweep.process.kill()
-    sweep.process.wait()
-    assert [state.name for state in states(sweep.directory, read(sweep.directory))] == [
-        "running", "vanished"]
-    again = Sweep(tmp_path, *words)
-    code, out, err = again.wait()
-    assert (code, err) == (0, "") and "1 jobs for local" in out and "1 more go on already" in out
-    assert len(summaries(sweep.directory)) == 2
-    started = time.monotonic()
-    code, out, _ = Sweep(tmp_path, *words).wait()
-    assert code == 0 and "2 more are done already" in out
-    assert time.monotonic() - started < 10 * pace()

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
-import random
-import resource
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +13,6 @@ from pathlib import Path
 import pytest
 import torch
 
-import kill
 from ponder.rewards import answers as rewards
 from ponder.training.checkpoint import save
 from ponder.training.resume import newest
@@ -216,28 +210,6 @@ def test_a_save_that_is_cut_anywhere_leaves_a_whole_checkpoint(
     assert cuts > 10
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("room", [300_000, 8_000])
-def test_a_full_disk_gets_one_line_and_spoils_nothing(room: int, tmp_path: Path) -> None:
-    """No file may grow beyond some bytes: too few for the weights, or for metrics.jsonl."""
-    words = [sys.executable, str(kill.ROOT / "run.py"), *SMALL, "trainer.max_steps=40"]
-    run = functools.partial(subprocess.run, cwd=tmp_path, capture_output=True, text=True)
-    assert run([*words, "trainer.max_steps=4"]).returncode == 0
-    before = newest(tmp_path / "run", pytest.fail)
-    big = ["model.d_model=64", "hydra.run.dir=big"] if room > 8_000 else [
-        "trainer.save_every_n_steps=0"]
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
-
-    done = run([*words, *big], preexec_fn=limit)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    place = "big/checkpoint_4" if room > 8_000 else "run/metrics.jsonl"
-    assert done.stderr.startswith(f"error: {place}: cannot be written (")
-    assert newest(tmp_path / "run", pytest.fail) == before
-    assert not list(tmp_path.glob("*/.checkpoint_*"))
-
-
 # --- guards --------------------------------------------------------------------------------------
 
 def test_a_step_that_is_not_finite_is_skipped_kept_and_ends_the_run(
@@ -276,19 +248,6 @@ def test_the_first_signal_is_noted_and_the_second_acts(number: signal.Signals) -
                 signal.raise_signal(number)
     finally:
         signal.signal(number, before)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("strategy", kill.STRATEGIES)
-def test_killed_anywhere_a_run_ends_with_the_same_weights(strategy: str, tmp_path: Path) -> None:
-    """SIGKILL at random moments, at least five times a strategy."""
-    length = kill.undisturbed(strategy, tmp_path / "whole")
-    luck, kills, number = random.Random(strategy), 0, 0
-    while kills < 5:
-        number += 1
-        outcome = kill.trial(strategy, tmp_path / str(number), tmp_path / "whole", length, luck)
-        assert outcome.held, outcome
-        kills += outcome.kills
 
 
 def test_a_directory_where_a_run_goes_on_is_refused(door: Door) -> None:

@@ -44,7 +44,6 @@ def jobs(line: str) -> Iterator[list[str]]:
     yield from BasicSweeper.split_arguments(overrides, None)[0]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("line", LINES or [pytest.param("", marks=pytest.mark.skip(
     reason=f"{COMMANDS.name} is not here"))])
 def test_every_line_composes_and_is_sound(line: str) -> None:
@@ -133,7 +132,6 @@ def _table(path: Path, head: list[str], rows: list[list[Any]]) -> None:
         csv.writer(file).writerows([head, *rows])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("line", LINES or [DEFAULT, *KEPT])
 def test_every_line_runs(line: str, tiny: Path, door: Door,
                          monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +167,6 @@ def learns(words: list[str]) -> bool:
     return not {"trainer.max_epochs=0", "trainer.interal_epochs=0"} & set(words)
 
 
-@pytest.mark.slow
 def test_what_such_a_run_leaves_can_be_validated(tiny: Path, door: Door) -> None:
     """With what the checkpoint was trained with, under what is typed."""
     furnish(SINGLE_BATCH, tiny)

@@ -15,7 +15,6 @@ from support.questions import file_of, save_language_model
 from support.small import Door
 
 pytest.importorskip("trl", reason="trl is not installed (pip install '.[peers]')")
-pytestmark = pytest.mark.slow
 PAIRS = 20
 TINY = ["task=qa", "variant=[think]", "rollout=sample", "reward=exact_match", "trainer=text",
         "model=hf", "model.name=model", "task.data=questions.csv", "task.test_questions=4",

@@ -30,7 +30,6 @@ from ponder.training.learner import Learner
 from support.small import generator, make_task
 
 trl = pytest.importorskip("trl", reason="trl is not installed (pip install '.[peers]')")
-pytestmark = pytest.mark.slow
 PAIRS, TOKENS = 8, 4
 
 
