@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 COMMON = "seed=0 trainer.threads=1 trainer.log_every_n_steps=1"
-ADD = ("rollout=sample task.test_questions=200 trainer.train_batch_size=16 "
-       "trainer.max_steps=20 trainer.val_every_n_steps=10")
+ADD = ("rollout=sample task.test_questions=100 trainer.train_batch_size=16 "
+       "trainer.max_steps=12 trainer.val_every_n_steps=6")
 SMALL_TEXT = ("task.data=text.txt task.length=16 task.test_passages=10 trainer.max_steps=12 "
               "trainer.val_every_n_steps=6 trainer.train_batch_size=4")
 NORMAL = (f"experiment=normal {SMALL_TEXT} model.d_model=32 model.layers=2 model.heads=2 "
@@ -59,10 +59,7 @@ def case(name: str, *lines: str, opened: int = 0, files: tuple[str, ...] = ()) -
 
 
 CASES = [
-    case("default", "trainer.max_steps=40 trainer.val_every_n_steps=20"),
-    case("invent_digits", "experiment=invent_digits trainer.max_steps=300 "
-         "trainer.train_batch_size=64 task.test_questions=300 trainer.log_every_n_steps=10 "
-         "trainer.val_every_n_steps=150"),
+    case("default", "trainer.max_steps=15 trainer.val_every_n_steps=10"),
     # strategies
     case("normal", f"variant=[] {ADD}"),
     *(case(name, f"variant=[think,fixed] strategy={words} {ADD}") for name, words in {
@@ -121,17 +118,17 @@ CASES = [
     case("corpus_llama", "experiment=ppo_smollm2 model=hf model.name=model task.wanted=e "
          f"{CONTINUED}"),
     # runs that stop and go on; what the old tree began, the new one goes on with
-    case("resume", f"variant=[think,blind] {ADD} trainer.lr_decay=constant trainer.max_steps=9",
-         f"variant=[think,blind] {ADD} trainer.lr_decay=constant trainer.max_steps=20"),
+    case("resume", f"variant=[think,blind] {ADD} trainer.lr_decay=constant trainer.max_steps=5",
+         f"variant=[think,blind] {ADD} trainer.lr_decay=constant trainer.max_steps=12"),
     case("resume_ppo", f"strategy=ppo variant=[think] {ADD} trainer.lr_decay=constant "
-         "trainer.max_steps=9", f"strategy=ppo variant=[think] {ADD} trainer.lr_decay=constant "
-         "trainer.max_steps=20"),
+         "trainer.max_steps=5", f"strategy=ppo variant=[think] {ADD} trainer.lr_decay=constant "
+         "trainer.max_steps=12"),
     case("opened_resume", f"strategy=ppo variant=[think] {ADD} trainer.lr_decay=constant "
-         "trainer.max_steps=9", f"strategy=ppo variant=[think] {ADD} trainer.lr_decay=constant "
-         "trainer.max_steps=20", opened=1),
+         "trainer.max_steps=5", f"strategy=ppo variant=[think] {ADD} trainer.lr_decay=constant "
+         "trainer.max_steps=12", opened=1),
     case("opened_search", f"variant=[think,fixed,blind,search] {ADD} rollout=search "
-         "trainer.lr_decay=constant trainer.max_steps=9", f"variant=[think,fixed,blind,search] "
-         f"{ADD} rollout=search trainer.lr_decay=constant trainer.max_steps=20", opened=1),
+         "trainer.lr_decay=constant trainer.max_steps=5", f"variant=[think,fixed,blind,search] "
+         f"{ADD} rollout=search trainer.lr_decay=constant trainer.max_steps=12", opened=1),
     case("opened_evaluate", f"variant=[think] {ADD}",
          "action=evaluate model.name={run} hydra.run.dir=again", opened=1),
     case("opened_generate", NORMAL, "action=generate model.name={normal} prompt=the "
@@ -140,6 +137,10 @@ CASES = [
          "model.lora_r=4", "action=evaluate model.name={run} hydra.run.dir=again", opened=1),
     case("opened_compare", f"variant=[think] {ADD}",
          "action=compare runs=[run] out=table.csv", opened=1, files=("table.csv",)),
+    # the longest
+    case("invent_digits", "experiment=invent_digits trainer.max_steps=300 "
+         "trainer.train_batch_size=64 task.test_questions=300 trainer.log_every_n_steps=10 "
+         "trainer.val_every_n_steps=150"),
 ]
 
 
