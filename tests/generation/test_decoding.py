@@ -22,7 +22,7 @@ from ponder.generation.contexts import OwnWindow, TextWindow, Window
 from ponder.generation.draws import collected, draws
 from ponder.generation.language import Text
 from ponder.models.gpt2.model import Init, Shape, Transformer
-from ponder.models.huggingface.model import TextModel
+from ponder.models.huggingface.model import Model
 from ponder.tokenizers.vocabulary import Vocabulary
 from ponder.training.checkpoint import save_pretrained
 from support.questions import language_model
@@ -208,7 +208,7 @@ def test_beam_search_with_several_end_tokens(kind: str) -> None:
         torch.tensor([prompt]), attention_mask=torch.ones(1, 3), num_beams=4, do_sample=False,
         num_return_sequences=4, max_new_tokens=15, eos_token_id=ends, pad_token_id=0,
         return_dict_in_generate=True, output_scores=True)
-    net = TextModel(model)
+    net = Model(model)
     found = beam_search(TextWindow(net, tuple(ends)), prompt, Search(4), 15)
     for text, row, score in zip(found, theirs.sequences, theirs.sequences_scores, strict=True):
         assert row[3:3 + len(text.tokens)].tolist() == text.tokens
@@ -284,7 +284,7 @@ def windows() -> list[tuple[Window, Any]]:
     net, model = own(1, positions=24), language_model("gpt2")
     model.config.max_position_embeddings = 24
     model.config.n_positions = 24
-    text = TextModel(model)
+    text = Model(model)
     return [(OwnWindow(net, slice(2, 20), ()), lambda tokens: _padded(net, tokens)),
             (TextWindow(text, ()), lambda tokens: text.logits(
                 text.read(torch.tensor([tokens]), keep=False)[0][0, -1]).log_softmax(-1))]

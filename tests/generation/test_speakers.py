@@ -26,7 +26,7 @@ from ponder.generation.speakers import Foreigner, Narrator, Speaker, ends_of
 from ponder.generation.spelled import Part, Spelt, spelt
 from ponder.generation.talk import Talk
 from ponder.models.gpt2.model import Init, Shape, Transformer
-from ponder.models.huggingface.model import TextModel
+from ponder.models.huggingface.model import Model
 from ponder.rollouts.sampler import given as thoughts_given
 from ponder.rollouts.sampler import greedy
 from ponder.tasks.toy.addition import Addition
@@ -251,7 +251,7 @@ def test_a_narrator_says_no_special_words_but_the_end() -> None:
 def foreigner(template: str | None) -> Foreigner:
     model = language_model("gpt2")
     model.generation_config.eos_token_id = [WORDS.end, 77]
-    net, words = TextModel(model, len(WORDS)), vocabulary(template)
+    net, words = Model(model, len(WORDS)), vocabulary(template)
     return Foreigner(TextWindow(net, ends_of(net, words)), words)
 
 

@@ -14,13 +14,13 @@ from ponder.config.players import HfConfig
 from ponder.config.rollouts import SamplerConfig
 from ponder.core.math import GREEDY, Sampling
 from ponder.core.types import Problems, Rollouts
-from ponder.models.huggingface.model import TextModel
+from ponder.models.huggingface.attention import Buffer
+from ponder.models.huggingface.model import Model
 from ponder.models.huggingface.pretrained import (
     load_text_model,
     restore_text_model,
     save_text_model,
 )
-from ponder.models.huggingface.segments import Buffer
 from ponder.models.policies.choice import TextPolicy
 from ponder.models.policies.question import Rules
 from ponder.rollouts.cache import Store
@@ -47,7 +47,7 @@ def qa_of(tmp_path: Path, **changes) -> Qa:
 
 
 def policy_of(qa: Qa, tokens: int = 6, kind: str = "llama", sees: bool = True) -> TextPolicy:
-    net = TextModel(language_model(kind), len(WORDS))
+    net = Model(language_model(kind), len(WORDS))
     return TextPolicy(net, WORDS, Rules(tokens, True, sees), qa.config.answer)
 
 
@@ -73,7 +73,7 @@ def real(tokens: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_behind_shared_segments_read_as_if_each_stood_alone(kind: str) -> None:
-    model, net = language_model(kind), TextModel(language_model(kind))
+    model, net = language_model(kind), Model(language_model(kind))
     first = torch.randint(2, 200, (2, 5))
     shown = torch.tensor([[False, False, True, True, True], [True] * 5])
     second, some = torch.randint(2, 200, (6, 4)), torch.ones(6, 4, dtype=torch.bool)
@@ -92,7 +92,7 @@ def test_rows_behind_shared_segments_read_as_if_each_stood_alone(kind: str) -> N
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_tokens_written_one_by_one_read_as_if_read_at_once(kind: str) -> None:
-    model, net = language_model(kind), TextModel(language_model(kind))
+    model, net = language_model(kind), Model(language_model(kind))
     question, mask = torch.randint(2, 200, (2, 4)), torch.ones(2, 4, dtype=torch.bool)
     mask[0, :2] = False
     tokens = torch.randint(2, 200, (4, 3))
@@ -158,7 +158,7 @@ def test_judging_says_how_far_it_is(tmp_path: Path, capsys: pytest.CaptureFixtur
     found = written(policy, problems, 2)
     heard: list[tuple[str, int, int]] = []
     policy.heard = lambda *how_far: heard.append(how_far)
-    monkeypatch.setattr("ponder.models.policies.thinker.read_at_once", lambda device: 1)
+    monkeypatch.setattr("ponder.models.backbone.tokens_at_once", lambda device: 1)
     policy.answer(problems, found.thought, 2)
     assert heard == [("judging", rows, 8) for rows in (0, 2, 4, 6, 8)]
     console.last -= 11  # seconds since a line was printed
@@ -241,7 +241,7 @@ def test_generated_answers_are_read_out_of_the_text(tmp_path: Path) -> None:
 # --- adapters and checkpoints -------------------------------------------------------------------
 
 
-def changed(net: TextModel) -> TextModel:
+def changed(net: Model) -> Model:
     """The model after some training: every weight that may move has moved."""
     with torch.no_grad():
         for weight in net.parameters():

@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from ponder.config.errors import UserError
-from ponder.models.huggingface.model import TextModel
+from ponder.models.huggingface.model import Model
 from ponder.models.huggingface.parity import distance, limit
 from support.questions import WORDS
 from support.small import Door
@@ -44,7 +44,7 @@ def of_family(name: str, changes: dict[str, Any]) -> Any:
 
 @pytest.mark.parametrize("name", SERVED)
 def test_a_family_is_read_as_transformers_reads_it(name: str) -> None:
-    net = TextModel(of_family(name, SERVED[name]), len(WORDS))
+    net = Model(of_family(name, SERVED[name]), len(WORDS))
     assert distance(net) < 1e-5
     tokens = torch.arange(10).view(1, 10)
     with net.attending("eager"):
@@ -54,7 +54,7 @@ def test_a_family_is_read_as_transformers_reads_it(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*SERVED, *REFUSED])
 def test_in_half_precision_only_rounding_is_forgiven(name: str) -> None:
-    net = TextModel(of_family(name, {**SERVED, **REFUSED}[name]).bfloat16(), len(WORDS))
+    net = Model(of_family(name, {**SERVED, **REFUSED}[name]).bfloat16(), len(WORDS))
     apart, most = distance(net), limit(net)
     assert apart < most / 2 if name in SERVED else apart > 2 * most
 
@@ -70,7 +70,7 @@ def test_a_family_that_cannot_be_served_is_refused(name: str, door: Door) -> Non
 
 
 def test_a_text_behind_its_sliding_window_is_refused() -> None:
-    net = TextModel(of_family("Mistral", {"sliding_window": 6}), len(WORDS))
+    net = Model(of_family("Mistral", {"sliding_window": 6}), len(WORDS))
     first, segment = net.read(torch.arange(4).view(1, 4))
     assert first.shape == (1, 4, 32)
     net.read(torch.arange(2).view(1, 2), past=[segment])

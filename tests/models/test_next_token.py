@@ -22,9 +22,7 @@ from ponder.config.strategies import Sft
 from ponder.config.texts import TextTask
 from ponder.core.math import GREEDY, Sampling, correlation
 from ponder.core.types import Problems
-from ponder.models.gpt2.branches import branch
-from ponder.models.gpt2.model import Shape, Transformer
-from ponder.models.gpt2.resize import widened
+from ponder.models.gpt2.model import Shape, Transformer, resized
 from ponder.models.policies.next_token import Reader
 from ponder.models.policies.positions import PassageThinker
 from ponder.models.policies.question import Rules
@@ -241,10 +239,10 @@ def test_a_branch_is_the_passage_up_to_its_place_and_itself() -> None:
     passages = torch.randint(12, (2, 7))
     at = torch.tensor([[0, 3, 3, 6], [1, 2, 5, 5]])
     rows = torch.randint(12, (2, 4, 3))
-    past = net(passages)[1]
-    hidden, _ = branch(net, rows, past, at)
-    first, own = branch(net, rows[:, :, :1], past, at)
-    rest, _ = branch(net, rows[:, :, 1:], past, at, own)
+    _, past = net.read(passages)
+    hidden, _ = net.branch(rows, past, at)
+    first, own = net.branch(rows[:, :, :1], past, at)
+    rest, _ = net.branch(rows[:, :, 1:], past, at, own)
     assert torch.allclose(torch.cat([first, rest], 2), hidden, atol=1e-12)
     for passage in range(2):
         for number in range(4):
@@ -274,7 +272,7 @@ def test_a_wider_network_says_the_same_of_what_it_knew() -> None:
     for tied in (True, False):
         torch.manual_seed(1)
         net = Transformer(Shape(12, 8, 16, 2, 4, tied=tied))
-        wider = widened(net, 15, 20)
+        wider = resized(net, 15, 20)
         tokens = torch.randint(12, (3, 8))
         assert wider.shape.vocabulary == 15 and wider.shape.positions == 20
         assert torch.equal(wider.logits(wider(tokens)[0], slice(0, 12)),

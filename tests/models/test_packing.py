@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ponder.models.huggingface.model import TextModel
-from ponder.models.huggingface.packing import packed, real_tokens, unpacked
+from ponder.models.huggingface.attention import packed, real_tokens, unpacked
+from ponder.models.huggingface.model import Model
 from support.questions import language_model
 
 KINDS = ("llama", "gpt2")
@@ -45,7 +45,7 @@ def test_what_is_packed_comes_back() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_long_rows_behind_two_segments_read_as_if_each_stood_alone(kind: str) -> None:
     """2 questions, 6 rows, 12 rows: states and gradients."""
-    model, net = language_model(kind), TextModel(language_model(kind))
+    model, net = language_model(kind), Model(language_model(kind))
     parts = [rows(2, 5, 1), rows(6, WIDE, 2), rows(12, WIDE, 3)]
     past, states = [], []
     for tokens, mask in parts:
@@ -69,7 +69,7 @@ def test_long_rows_behind_two_segments_read_as_if_each_stood_alone(kind: str) ->
 
 
 def test_gaps_are_not_computed() -> None:
-    net = TextModel(language_model())
+    net = Model(language_model())
     counts: list[int] = []
     layer = net.blocks[0].mlp
     layer.register_forward_hook(lambda module, given, found: counts.append(found[..., 0].numel()))
@@ -88,7 +88,7 @@ GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
 def test_both_ways_to_attend_say_the_same(width: int, device: str, dtype: torch.dtype,
                                           apart: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that are short for one way are read by the other, too."""
-    net = TextModel(language_model().to(device, dtype))
+    net = Model(language_model().to(device, dtype))
     first, second = ([x.to(device) for x in rows(*shape)] for shape in ((2, 5), (6, width)))
     found = []
     for long in (True, False):

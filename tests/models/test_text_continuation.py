@@ -18,7 +18,7 @@ from ponder.config.rollouts import SamplerConfig
 from ponder.config.texts import CorpusTask
 from ponder.core.math import Sampling
 from ponder.core.types import Problems, Rollouts
-from ponder.models.huggingface.model import TextModel
+from ponder.models.huggingface.model import Model
 from ponder.models.policies.question import Rules
 from ponder.models.policies.text_continuation import TextAuthor
 from ponder.rewards.answers import Reward
@@ -57,7 +57,7 @@ def plain_of(kind: str, words: TextVocabulary) -> Any:
 
 def author_of(kind: str = "llama", stops: bool = True, tokens: int = 6,
               words: TextVocabulary = WORDS, leashed: bool = False) -> TextAuthor:
-    net = TextModel(plain_of(kind, words), len(words))
+    net = Model(plain_of(kind, words), len(words))
     net.barred = None if stops else words.end
     return TextAuthor(net, words, Rules(tokens, stops, writes="text"), leashed=leashed)
 
@@ -235,7 +235,7 @@ def test_distances_are_those_of_whole_distributions(lora: int, stops: bool,
             if "lora_B" in name:
                 torch.nn.init.normal_(weight, std=0.05)
     else:
-        policy.reference = TextModel(language_model("llama", seed=1), len(WORDS))
+        policy.reference = Model(language_model("llama", seed=1), len(WORDS))
         policy.reference.barred = policy.net.barred
     rollouts = continued(policy, prompts(), tmp_path, 1)
     barred = policy.net.barred

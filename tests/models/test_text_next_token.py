@@ -12,7 +12,7 @@ import torch
 import ponder.tasks.text.packed as packing
 from ponder.config.texts import TextTask
 from ponder.core.math import Sampling
-from ponder.models.huggingface.model import TextModel
+from ponder.models.huggingface.model import Model
 from ponder.models.policies.question import Rules
 from ponder.models.policies.text_next_token import TextReader
 from ponder.rollouts.sampler import Gold
@@ -58,7 +58,7 @@ def split_at(row: list[int], sign: int) -> list[list[int]]:
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_loss_and_gradient_are_those_of_transformers(kind: str, task: ModelText) -> None:
     net, plain = language_model(kind), language_model(kind)
-    policy = TextReader(TextModel(net, len(WORDS)), WORDS, Rules(0, False))
+    policy = TextReader(Model(net, len(WORDS)), WORDS, Rules(0, False))
     passages = task.test()
     rollouts = Gold().collect(policy, passages, 0)
     ours = -policy.score(rollouts, Sampling()).answer.mean()

@@ -17,7 +17,7 @@ from ponder.core.math import GREEDY, Sampling
 from ponder.core.types import Problems
 from ponder.generation.muser import ForeignMuser
 from ponder.generation.position_contexts import TextPlaceWindow
-from ponder.models.huggingface.model import TextModel
+from ponder.models.huggingface.model import Model
 from ponder.models.policies.question import Rules
 from ponder.models.policies.text_next_token import TextReader
 from ponder.models.policies.text_positions import TextPassageThinker
@@ -41,10 +41,10 @@ def words() -> ThinkingVocabulary:
     return ThinkingVocabulary(tokenizer)
 
 
-def network(kind: str, adapted: bool = False) -> TextModel:
+def network(kind: str, adapted: bool = False) -> Model:
     net = language_model(kind)
     net.resize_token_embeddings(len(WORDS) + THOUGHTS + 1, mean_resizing=False)
-    model = TextModel(net.double(), len(WORDS) + THOUGHTS + 1)
+    model = Model(net.double(), len(WORDS) + THOUGHTS + 1)
     if adapted:
         from ponder.config.players import HfConfig
         model.adapt(HfConfig(lora_r=4, thought_tokens=THOUGHTS + 1))
@@ -167,7 +167,7 @@ def test_gradients_are_those_of_plain_sequences() -> None:
 
 def test_hard_places_are_those_of_the_reference() -> None:
     policy = thinker("llama", False)
-    policy.norm = TextReader(TextModel(language_model("gpt2"), len(WORDS)), WORDS, Rules(0, False))
+    policy.norm = TextReader(Model(language_model("gpt2"), len(WORDS)), WORDS, Rules(0, False))
     problems = passages(policy, 3)
     sampler = PlaceSampler(SamplerConfig(samples=2), "hardest", 2)
     found = sampler.places(policy, problems, generator())

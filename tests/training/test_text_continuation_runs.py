@@ -14,7 +14,7 @@ from optimum import LETTERS, SAMPLES, TOKENS, Census, trainer_of, value_of
 from ponder.config.rollouts import SamplerConfig
 from ponder.config.texts import CorpusTask
 from ponder.core.metrics import known
-from ponder.models.huggingface.model import TextModel
+from ponder.models.huggingface.model import Model
 from ponder.models.policies.question import Rules
 from ponder.models.policies.text_continuation import TextAuthor
 from ponder.models.value_head import Critic
@@ -252,9 +252,9 @@ def scribbler(words: TextVocabulary, value: str, stops: bool) -> TextAuthor:
     that is it."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    def net() -> TextModel:
+    def net() -> Model:
         torch.manual_seed(11)
-        found = TextModel(GPT2LMHeadModel(GPT2Config(
+        found = Model(GPT2LMHeadModel(GPT2Config(
             vocab_size=len(words), n_embd=32, n_layer=1, n_head=2, n_positions=TOKENS + 2,
             initializer_range=0.3, attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0,
             bos_token_id=0, eos_token_id=0)), len(words))

@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ponder.core.math import at_least_float32
+from ponder.models.backbone import Segment
 from ponder.models.gpt2.model import Cache, Transformer
-from ponder.models.huggingface.model import TextModel
-from ponder.models.huggingface.segments import Buffer, Segment
+from ponder.models.huggingface.attention import Buffer
+from ponder.models.huggingface.model import Model
 
 CHUNK = 128  # tokens for which room is made at once
 ENDLESS = 2**31  # positions of a model that names no number of them
@@ -140,7 +141,7 @@ class OwnWindow(Window):
 class TextWindow(Window):
     """A model of Hugging Face: a prompt's keys and values exist once for all texts behind it."""
 
-    def __init__(self, net: TextModel, ends: tuple[int, ...]) -> None:
+    def __init__(self, net: Model, ends: tuple[int, ...]) -> None:
         config: Any = net.network.config
         super().__init__(ends, getattr(config, "max_position_embeddings", None) or ENDLESS,
                          net.device)

@@ -16,7 +16,7 @@ from ponder.generation.contexts import OwnWindow, TextWindow, Window
 from ponder.generation.draws import Step, collected, draws
 from ponder.generation.language import Text
 from ponder.generation.spelled import OPEN, Spelt
-from ponder.models.huggingface.model import TextModel
+from ponder.models.huggingface.model import Model
 from ponder.tokenizers.pieces import UNKNOWN, Characters, PieceVocabulary
 from ponder.tokenizers.vocabulary import TextVocabulary
 
@@ -190,7 +190,7 @@ class Foreigner(Continuer):
         return self.vocabulary.text(tokens)
 
 
-def ends_of(net: TextModel, vocabulary: TextVocabulary) -> tuple[int, ...]:
+def ends_of(net: Model, vocabulary: TextVocabulary) -> tuple[int, ...]:
     """The tokens that end a text of a model of Hugging Face."""
     settings: Any = getattr(net.network, "generation_config", None)
     named = getattr(settings, "eos_token_id", None)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ponder.core.math import at_least_float32
-from ponder.models.gpt2.model import Transformer
+from ponder.models.backbone import Backbone
 
 
 class Critic(nn.Module):
@@ -17,7 +17,7 @@ class Critic(nn.Module):
     take away what it should only steady. It begins at 0.
     """
 
-    def __init__(self, width: int, reads: str, trunk: Transformer | None = None) -> None:
+    def __init__(self, width: int, reads: str, trunk: Backbone | None = None) -> None:
         super().__init__()
         self.reads = reads
         self.trunk = trunk
@@ -29,9 +29,9 @@ class Critic(nn.Module):
         """(..., D) -> (...)"""
         return at_least_float32(self.head(hidden))[..., 0]
 
-    def of_question(self, net: Transformer, question: Tensor, mask: Tensor | None) -> Tensor:
+    def of_question(self, net: Backbone, question: Tensor, mask: Tensor | None) -> Tensor:
         """(P,): one value of each question (P, Q), padding on the left."""
-        hidden = net(question, mask=mask, last=1 if self.reads == "last" else None)[0]
+        hidden = net.read(question, mask, keep=False, last=1 if self.reads == "last" else None)[0]
         if self.reads == "last":
             return self(hidden[:, -1])
         real = torch.ones_like(question, dtype=hidden.dtype) if mask is None else mask.to(

@@ -11,7 +11,7 @@ from torch import Tensor
 from ponder.config.rollouts import SamplerConfig
 from ponder.core.math import Sampling
 from ponder.core.types import Problems, Rollouts
-from ponder.models.gpt2.model import Past
+from ponder.models.backbone import Segment
 from ponder.models.policies.positions import PassageThinker
 from ponder.models.policies.question import Policy
 from ponder.rollouts.sampler import Sampler, choose, in_shares, uniform
@@ -84,7 +84,7 @@ def _write(policy: PassageThinker, problems: Problems, samples: int, sampling: S
     for some, part in _blocks(len(at), at.shape[1], thought.device):
         ends = int(at[some, part].max()) + 1 if thought.device.type == "cpu" else hidden.shape[1]
         block = rows[some, part].flatten()
-        written, spoken = _write_block(policy, hidden[some], policy.some(past, some, ends),
+        written, spoken = _write_block(policy, hidden[some], past.first(some, ends),
                                        at[some, part], sampling, numbers[block])
         thought[block], logprobs[block] = written, spoken
 
@@ -98,7 +98,7 @@ def _blocks(passages: int, branches: int, device: torch.device) -> Iterator[tupl
             yield slice(start, start + rows), slice(first, first + columns)
 
 
-def _write_block(policy: PassageThinker, hidden: Tensor, past: Past, at: Tensor,
+def _write_block(policy: PassageThinker, hidden: Tensor, past: Segment, at: Tensor,
                  sampling: Sampling, numbers: Tensor) -> tuple[Tensor, Tensor]:
     """Thoughts (B, K + 1) behind places (P, M) and their log-probabilities (B, K). A branch that
     has ended runs on unheard.

@@ -13,8 +13,8 @@ from ponder.config.schedule import parse_schedule
 from ponder.core.distributed import is_distributed, local_range, merge_parts
 from ponder.core.math import GREEDY, Sampling, at_least_float32, distribution, draw
 from ponder.core.types import Problems, Rollouts, Scores
-from ponder.models.gpt2.model import repeat_past
-from ponder.models.gpt2.prefix import SIDE_BY_SIDE, side_by_side
+from ponder.models.backbone import Decoder
+from ponder.models.gpt2.sharing import SIDE_BY_SIDE, side_by_side
 from ponder.models.policies.question import Policy
 
 
@@ -96,31 +96,27 @@ def choose(policy: Policy, hidden: Tensor, sampling: Sampling,
     return token + policy.allowed.start, full.gather(-1, token[:, None])[:, 0]
 
 
-def _prefill(policy: Policy, problems: Problems, samples: int, together: bool):
-    """Hidden state (B, D) at the end of each question, and a cache with room for the thoughts.
+def _prefill(policy: Policy, problems: Problems, samples: int, together: bool,
+             ) -> tuple[Tensor, Decoder]:
+    """Hidden state (B, D) at the end of each question, and a decoder with room for the thoughts.
 
-    The samples of a question share its row of the cache, or have one each, so that they may leave.
+    The samples of a question share it, or have a copy each, so that they may leave.
     """
-    mask = problems.mask
-    hidden, past = policy.thinker(problems.question, mask=mask, last=1)
-    room, branches = policy.rules.tokens - 1, samples if together else 1
-    if samples > branches:
-        past = repeat_past(past, samples)
-        mask = None if mask is None else mask.repeat_interleave(samples, 0)
-    cache = policy.thinker.cache(past, room, branches, mask)
-    return hidden[:, 0].repeat_interleave(samples, 0), cache
+    hidden, segment = policy.thinker.read(problems.question, problems.mask, last=1)
+    decoder = policy.thinker.decoder(segment, samples, policy.rules.tokens - 1, not together)
+    return hidden[:, 0].repeat_interleave(samples, 0), decoder
 
 
 def _sample_fixed(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
                   noise: Tensor, thought: Tensor, logprobs: Tensor) -> None:
     """Exactly K tokens a row: static shapes, no look at the data, one graph on a GPU."""
     together = side_by_side(samples, policy.rules.tokens)
-    hidden, cache = _prefill(policy, problems, samples, together)
+    hidden, decoder = _prefill(policy, problems, samples, together)
     last = policy.rules.tokens - 1
     for step in range(last + 1):
         thought[:, step], logprobs[:, step] = choose(policy, hidden, sampling, noise[:, step])
         if step < last:
-            hidden = policy.thinker.extend(thought[:, step], cache)
+            hidden = decoder.step(thought[:, step])
     thought[:, -1] = policy.end
 
 
@@ -128,7 +124,7 @@ def _sample_together(policy: Policy, problems: Problems, samples: int, sampling:
                      noise: Tensor, thought: Tensor, logprobs: Tensor) -> None:
     """Rows end when they choose end-of-thought; ended ones run on unheard until all have."""
     end, count = policy.end, policy.rules.tokens
-    hidden, cache = _prefill(policy, problems, samples, together=True)
+    hidden, decoder = _prefill(policy, problems, samples, together=True)
     going = torch.ones(len(thought), dtype=torch.bool, device=thought.device)
     for step in range(count):
         token, logprob = choose(policy, hidden, sampling, noise[:, step])
@@ -136,7 +132,7 @@ def _sample_together(policy: Policy, problems: Problems, samples: int, sampling:
         going = going & (token != end)
         if step == count - 1 or not going.any():
             break
-        hidden = policy.thinker.extend(token, cache)
+        hidden = decoder.step(token)
     thought[:, count].masked_fill_(going, end)
 
 
@@ -144,18 +140,18 @@ def _sample_leaving(policy: Policy, problems: Problems, samples: int, sampling: 
                    noise: Tensor, thought: Tensor, logprobs: Tensor) -> None:
     """Rows end when they choose end-of-thought, and leave the batch."""
     end, count = policy.end, policy.rules.tokens
-    hidden, cache = _prefill(policy, problems, samples, together=False)
+    hidden, decoder = _prefill(policy, problems, samples, together=False)
     rows = torch.arange(len(thought), device=thought.device)
     for step in range(count):
         token, logprob = choose(policy, hidden, sampling, noise[rows, step])
         thought[rows, step], logprobs[rows, step] = token, logprob
         going = (token != end).nonzero()[:, 0]
         if len(going) < len(rows):
-            rows, token, cache = rows[going], token[going], cache.select(going)
+            rows, token, decoder = rows[going], token[going], decoder.select(going)
         if len(rows) == 0:
             return
         if step < count - 1:
-            hidden = policy.thinker.extend(token, cache)
+            hidden = decoder.step(token)
     thought[rows, count] = end
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ponder.config.errors import UserError, brief
 from ponder.core.distributed import full_state_dict, shard_state_dict
 from ponder.models.gpt2.model import Shape, Transformer
-from ponder.models.huggingface.model import TextModel
+from ponder.models.huggingface.model import Model
 from ponder.models.huggingface.pretrained import restore_text_model, save_text_model
 from ponder.models.policies.question import Policy
 from ponder.tokenizers.pieces import FILE, PieceVocabulary
@@ -61,7 +61,7 @@ def save(policy: Policy, directory: Path, config: dict[str, Any],
 
 def saved_weights(policy: Policy) -> dict[str, Tensor]:
     """What `save` needs of a policy's weights, whole; of several processes all must ask."""
-    adapted = isinstance(policy.thinker, TextModel) and policy.thinker.adapted
+    adapted = isinstance(policy.thinker, Model) and policy.thinker.adapted
     trained = {name for name, weight in policy.named_parameters() if weight.requires_grad}
     return full_state_dict(policy, lambda name: not adapted or name in trained)
 
@@ -84,7 +84,7 @@ def _write_models(policy: Policy, directory: Path, weights: dict[str, Tensor]) -
         return {name.removeprefix(prefix): value for name, value in weights.items()
                 if name.startswith(prefix)}
 
-    if isinstance(policy.thinker, TextModel):
+    if isinstance(policy.thinker, Model):
         save_text_model(policy.thinker, directory, policy.vocabulary,  # type: ignore[arg-type]
                         of("thinker.model."))
     else:
@@ -164,7 +164,7 @@ def _save_tokenizer(directory: Path, vocabulary: Vocabulary) -> None:
 
 def restore(policy: Policy, directory: Path) -> None:
     """Give a policy the weights of its own earlier checkpoint."""
-    if isinstance(policy.thinker, TextModel):
+    if isinstance(policy.thinker, Model):
         restore_text_model(policy.thinker, directory)
         return
     nets = {directory: policy.thinker, directory / "answerer": policy.answerer}

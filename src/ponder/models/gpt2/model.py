@@ -1,20 +1,24 @@
-"""GPT-2 (Radford et al. 2019), small and exact, with a key/value past that gradients flow through.
+"""GPT-2 (Radford et al. 2019), small and exact: a `Backbone` whose keys and values have gradients.
 
-Two verbs: `forward` takes any number of tokens behind a differentiable past, `extend` adds one
-token to each continuation in a preallocated cache. What was left out: dropout and every option
+Two methods do the work: `forward` takes any number of tokens behind a differentiable past, `extend`
+adds one token to each row of a preallocated cache. What was left out: dropout and every option
 GPT-2 does not have. Weights have the names and layouts of `transformers.GPT2LMHeadModel`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ponder.core.types import Problems
+from ponder.models.backbone import Backbone, Segment
 from ponder.models.gpt2.layers import Block, Shape, attention_bias, whole_lanes
+from ponder.models.gpt2.sharing import attend_branches, repeated_mask, side_by_side, unweave, weave
 
 Past = list[Tensor]  # keys and values (B, S, 2 D) of each layer
 
@@ -23,8 +27,8 @@ Past = list[Tensor]  # keys and values (B, S, 2 D) of each layer
 class Init:
     """Standard deviations of the initial weights, by kind.
 
-    GPT-2's are 0.02 throughout. Tiny models that must make something of nothing want more: their
-    first, random preferences are what a language grows from.
+    GPT-2's are 0.02 throughout. Tiny models that invent a language from nothing need larger ones:
+    their first, random preferences are what it grows from.
     """
 
     matrices: float = 0.02
@@ -36,31 +40,61 @@ class Init:
 
 @dataclass
 class Cache:
-    """Room for the keys and values of R rows: kv is a list of L tensors (R, S, 2 D).
+    """Room for the keys and values of R rows, a `Decoder`: kv is a list of L tensors (R, S, 2 D).
 
     A row holds `branches` continuations side by side, as in `Transformer.forward`. length says how
     many columns are filled, position how many tokens each continuation has; bias (1 or R, branches,
     S) is -inf where a continuation may not look, None where it may look everywhere; offset (R, 1)
-    is subtracted from the position in a left-padded row.
+    is subtracted from the position in a left-padded row. begun is how many columns were read before
+    the first step.
     """
 
+    net: Transformer
     kv: Past
     length: int
     position: int
     branches: int = 1
     bias: Tensor | None = None
     offset: Tensor | None = None
+    begun: int = 0
+
+    @property
+    def written(self) -> int:
+        return (self.length - self.begun) // self.branches
+
+    @property
+    def room(self) -> int:
+        return (self.kv[0].shape[1] - self.begun) // self.branches
+
+    def step(self, tokens: Tensor) -> Tensor:
+        return self.net.extend(tokens, self)
 
     def select(self, rows: Tensor) -> Cache:
-        """The cache of some rows (r,), when others have finished."""
+        """The cache of some rows (r,), when others have finished. Only with one branch a row."""
         def take(value: Tensor | None) -> Tensor | None:
             return value if value is None or len(value) == 1 else value[rows]
 
         return replace(self, kv=[kv[rows] for kv in self.kv], bias=take(self.bias),
                        offset=take(self.offset))
 
+    def grow(self, more: int) -> Cache:
+        """Only with one branch a row, and without padding."""
+        wider = self.net.cache([kv[:, :self.length] for kv in self.kv], self.room - self.written
+                               + more)
+        return replace(wider, begun=self.begun)
 
-class Transformer(nn.Module):
+    def segment(self, rows: Tensor) -> Segment:
+        """Only with one branch a row, and without padding."""
+        kv = {layer: (kv[rows, :self.length],) for layer, kv in enumerate(self.kv)}
+        mask = torch.ones(len(rows), self.length, dtype=torch.bool, device=rows.device)
+        return Segment(mask, torch.full_like(rows, self.length), kv, False)
+
+    def rewind(self, written: int) -> None:
+        back = self.written - written
+        self.length, self.position = self.length - back * self.branches, self.position - back
+
+
+class Transformer(Backbone):
     """Decoder-only language model; hidden states out, logits on demand."""
 
     def __init__(self, shape: Shape, init: Init | None = None) -> None:
@@ -95,6 +129,8 @@ class Transformer(nn.Module):
             self.wpe.weight.requires_grad_(False).copy_(
                 sinusoids(self.shape.positions, self.shape.d_model))
 
+    # --- what it is -----------------------------------------------------------------------------
+
     @property
     def wte(self) -> nn.Embedding:
         return self.transformer["wte"]  # type: ignore[return-value]
@@ -108,12 +144,40 @@ class Transformer(nn.Module):
         """Output matrix (vocabulary, D)."""
         return self.wte.weight if self.shape.tied else self.lm_head.weight
 
-    def logits(self, hidden: Tensor, vocabulary: slice = slice(None)) -> Tensor:
-        """(..., D) -> (..., V): only the logits of a slice of the vocabulary."""
-        return F.linear(hidden, self.head[vocabulary])
+    @property
+    def width(self) -> int:
+        return self.shape.d_model
+
+    @property
+    def positions(self) -> int:
+        return self.shape.positions
+
+    @property
+    def device(self) -> torch.device:
+        return self.wte.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.wte.weight.dtype
+
+    @property
+    def embeddings(self) -> Tensor:
+        return self.wte.weight
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        return list(self.layers)
+
+    @property
+    def layers(self) -> list[Block]:
+        return list(self.transformer["h"])  # type: ignore[arg-type]
+
+    # --- the network ----------------------------------------------------------------------------
+
+    def logits(self, hidden: Tensor, vocabulary: slice | None = None) -> Tensor:
+        return F.linear(hidden, self.head if vocabulary is None else self.head[vocabulary])
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Input embeddings (B, T, D) of tokens (B, T); embeddings stay what they are."""
         return tokens if tokens.is_floating_point() else self.wte(tokens)
 
     def forward(self, tokens: Tensor, past: Past | None = None, mask: Tensor | None = None,
@@ -139,16 +203,12 @@ class Transformer(nn.Module):
         if not (plain and last in (1, columns)):
             bias = attention_bias(mask, before, columns, trunk, branches, x)
         present: Past = []
-        for layer, block in enumerate(self.blocks):
-            wanted = last if layer == len(self.blocks) - 1 else columns
+        for layer, block in enumerate(self.layers):
+            wanted = last if layer == self.shape.layers - 1 else columns
             seen = None if bias is None or (plain and wanted == columns) else bias[:, -wanted:]
             x, kv = block(x, past[layer] if past else None, seen, wanted)
             present.append(kv)
         return self.transformer["ln_f"](x), present
-
-    @property
-    def blocks(self) -> list[Block]:
-        return list(self.transformer["h"])  # type: ignore[arg-type]
 
     def cache(self, past: Past, room: int, branches: int = 1,
               mask: Tensor | None = None) -> Cache:
@@ -170,7 +230,7 @@ class Transformer(nn.Module):
             offset = (~mask).sum(1, keepdim=True)
             bias = kv[0].new_zeros(1, 1, total) if bias is None else bias
             bias = bias.masked_fill(F.pad(~mask, (0, total - length))[:, None], -torch.inf)
-        return Cache(kv, length, length, branches, bias, offset)
+        return Cache(self, kv, length, length, branches, bias, offset, length)
 
     def extend(self, tokens: Tensor, cache: Cache) -> Tensor:
         """Append a token (B,) to each continuation: hidden states (B, D). No gradient.
@@ -186,12 +246,91 @@ class Transformer(nn.Module):
         position = (self.wpe.weight[cache.position] if cache.offset is None
                     else self.wpe(cache.position - cache.offset))
         x = self.wte(tokens.view(-1, cache.branches)) + position
-        for block, kv in zip(self.blocks, cache.kv, strict=True):
+        for block, kv in zip(self.layers, cache.kv, strict=True):
             q, kv[:, at:end] = block.attn.project(block.ln_1(x), cache.branches)
             x = x + block.attn.attend(q, kv[:, :seen], bias)
             x = x + block.mlp(block.ln_2(x))
         cache.length, cache.position = end, cache.position + 1
         return self.transformer["ln_f"](x).flatten(0, 1)
+
+    # --- a backbone -----------------------------------------------------------------------------
+
+    def read(self, tokens: Tensor, mask: Tensor | None = None, prefix: Sequence[Segment] = (),
+             keep: bool = True, last: int | None = None) -> tuple[Tensor, Segment]:
+        rows, columns = tokens.shape[:2]
+        before = [segment.repeat(rows // len(segment.mask)) for segment in prefix]
+        own = mask
+        if own is None:
+            own = torch.ones(rows, columns, dtype=torch.bool, device=tokens.device)
+        if mask is not None or any(segment.padded for segment in before):
+            mask = torch.cat([*(segment.mask for segment in before), own], 1)
+        hidden, present = self(tokens, self._past(before), mask, last)
+        start = sum(segment.mask.shape[1] for segment in before)
+        length = own.sum(1) + (before[-1].length if before else 0)
+        kv = {layer: (kv[:, start:],) for layer, kv in enumerate(present)} if keep else {}
+        return hidden, Segment(own, length, kv, mask is not None)
+
+    def _past(self, segments: Sequence[Segment]) -> Past | None:
+        """Keys and values of segments of as many rows, one behind the other."""
+        if not segments:
+            return None
+        parts = [[segment.kv[layer][0] for segment in segments]
+                 for layer in range(self.shape.layers)]
+        return [part[0] if len(part) == 1 else torch.cat(part, 1) for part in parts]
+
+    def decoder(self, segment: Segment, samples: int, room: int, leaving: bool = False) -> Cache:
+        """The samples of a row share it, side by side, or have one each where they may leave."""
+        branches = 1 if leaving else samples
+        own = segment.repeat(samples // branches)
+        past = self._past([own])
+        assert past is not None
+        return self.cache(past, room, branches, own.mask if own.padded else None)
+
+    def after(self, problems: Problems, rows: Tensor, samples: int, last: int,
+              look: Callable[[Tensor], Tensor] = lambda hidden: hidden,
+              mask: Tensor | None = None) -> Tensor:
+        """Short samples lie behind their question side by side in one sequence; for long ones,
+        which see little of each other, that would waste work, and the question's keys and values
+        are repeated.
+        """
+        question, columns = problems.question, rows.shape[1]
+        tail, end = min(last, columns), int(last > columns)
+        if mask is None and side_by_side(samples, columns):
+            if rows.is_floating_point():
+                question = self.embed(question)
+            tokens = torch.cat([question, weave(rows, samples)], 1)
+            hidden = self(tokens, mask=repeated_mask(problems.mask, samples * columns),
+                          last=tail * samples + end, trunk=question.shape[1], branches=samples)[0]
+            return unweave(look(hidden), samples, end)
+        hidden, past = self(question, mask=problems.mask, last=1)
+        seen = repeated_mask(problems.mask, columns, samples)
+        if mask is not None:
+            known = problems.question != problems.pad
+            seen = torch.cat([known.repeat_interleave(samples, 0), mask], 1)
+        rest = look(self(rows, repeat_past(past, samples), seen, tail)[0])
+        if not end:
+            return rest
+        return torch.cat([look(hidden).repeat_interleave(samples, 0), rest], 1)
+
+    def branch(self, tokens: Tensor, passage: Segment, at: Tensor, own: Segment | None = None,
+               ) -> tuple[Tensor, Segment]:
+        length, before = tokens.shape[2], own.mask.shape[1] if own else 0
+        hidden_places = torch.arange(passage.mask.shape[1], device=at.device) > at[..., None]
+        position = at[..., None] + 1 + before + torch.arange(length, device=at.device)
+        x = self.wte(tokens) + self.wpe(position)
+        present: dict[int, tuple[Tensor, ...]] = {}
+        for layer, block in enumerate(self.layers):
+            q, kv = block.attn.c_attn(block.ln_1(x)).split([x.shape[-1], 2 * x.shape[-1]], -1)
+            if own:
+                kv = torch.cat([own.kv[layer][0].unflatten(0, at.shape), kv], 2)
+            x = x + block.attn.c_proj(attend_branches(block.attn.heads, q, passage.kv[layer][0],
+                                                      kv, hidden_places))
+            x = x + block.mlp(block.ln_2(x))
+            present[layer] = (kv.flatten(0, 1),)
+        mask = torch.ones(at.numel(), before + length, dtype=torch.bool, device=at.device)
+        return self.transformer["ln_f"](x), Segment(
+            mask, at.flatten() + 1 + before + length, present, False)
+
 
 
 def repeat_past(past: Past, samples: int) -> Past:
@@ -220,3 +359,34 @@ def _positions(mask: Tensor | None, before: int, columns: int, trunk: int, branc
     real = mask[:, :before + trunk].long().cumsum(1)
     behind = column[trunk:] - trunk + real[:, -1:]
     return torch.cat([(real[:, before:] - 1).clamp_min(0), behind], 1)
+
+
+@torch.no_grad()
+def resized(net: Transformer, vocabulary: int, positions: int) -> Transformer:
+    """The network with at least so many tokens and positions.
+
+    Its logits of known tokens at known positions stay the same to the last bit. Embeddings of new
+    tokens are drawn from a normal distribution with the mean and deviation of the known ones; a new
+    position is a copy of the last.
+    """
+    shape = replace(net.shape, vocabulary=max(vocabulary, net.shape.vocabulary),
+                    positions=max(positions, net.shape.positions))
+    if shape == net.shape:
+        return net
+    wider = Transformer(shape, net.init)
+    for name, weight in wider.state_dict().items():
+        known = net.state_dict()[name]
+        if weight.shape == known.shape:
+            weight.copy_(known)
+            continue
+        weight[:len(known)] = known
+        if not name.endswith("wpe.weight"):
+            weight[len(known):] = _drawn(known, len(weight) - len(known))
+        elif not shape.sinusoidal:
+            weight[len(known):] = known[-1]
+    return wider
+
+
+def _drawn(known: Tensor, count: int) -> Tensor:
+    """(count, D): drawn from the normal distribution of known rows (n, D), width by width."""
+    return known.mean(0) + known.std(0) * torch.randn(count, known.shape[1], device=known.device)

@@ -4,16 +4,58 @@ have in common is read once. For every model of `transformers` that takes attent
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
 import torch
 from torch import Tensor
 
 from ponder.config.errors import UserError
 from ponder.core.lazy_imports import library
 from ponder.core.math import at_least_float32
-from ponder.models.huggingface.packing import packed, unpacked
-from ponder.models.huggingface.segments import Buffer, Segment
+from ponder.models.backbone import Segment
 
 NAME = "ponder_segments"
+FULL = 0.95  # rows with hardly a gap are read as they are
+
+
+@dataclass
+class Buffer:
+    """Room for the tokens that N rows write one by one: at (N,) is how many each has.
+
+    Keys and values (N, heads, L, D) of each layer come with the first token.
+    """
+
+    room: int
+    at: Tensor
+    kv: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Put keys and values (N, heads, 1, D) behind those of each row; all of them so far."""
+        if layer not in self.kv:
+            shape = (*key.shape[:2], self.room, key.shape[3])
+            self.kv[layer] = key.new_zeros(shape), value.new_zeros(shape)
+        keys, values = self.kv[layer]
+        rows = torch.arange(len(key), device=key.device)
+        keys[rows, :, self.at] = key[:, :, 0]
+        values[rows, :, self.at] = value[:, :, 0]
+        return keys, values
+
+    def select(self, rows: Tensor) -> Buffer:
+        """Some rows (n,) by index."""
+        return Buffer(self.room, self.at[rows],
+                      {layer: (k[rows], v[rows]) for layer, (k, v) in self.kv.items()})
+
+    def join(self, other: Buffer) -> Buffer:
+        """The rows of both; one of them may have nothing written yet."""
+        kv = {}
+        for layer in {*self.kv, *other.kv}:
+            some = (self.kv.get(layer) or other.kv[layer])[0]
+            empty = tuple(some.new_zeros(len(x.at), *some.shape[1:]) for x in (self, other))
+            pairs = [x.kv.get(layer, (none, none)) for x, none in zip((self, other), empty,
+                                                                      strict=True)]
+            kv[layer] = tuple(torch.cat(parts) for parts in zip(*pairs, strict=True))
+        return Buffer(self.room, torch.cat([self.at, other.at]), kv)
 
 
 class Reading:
@@ -29,7 +71,7 @@ class Reading:
     No dataclass: FSDP hands layers copies of these, and what they put into `own` would be lost.
     """
 
-    def __init__(self, past: list[Segment], mask: Tensor, own: Segment | None = None,
+    def __init__(self, past: Sequence[Segment], mask: Tensor, own: Segment | None = None,
                  buffer: Buffer | None = None, seen: int = 0, places: Tensor | None = None,
                  grid: int = 1, whole: bool = False, upto: Tensor | None = None,
                  real: Tensor | None = None) -> None:
@@ -85,25 +127,25 @@ def attend(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor,
     dropout = dropout if module.training else 0.0
     plain = reading.buffer is None and reading.places is None and softcap is None and s_aux is None
     if plain and (not reading.past or _is_long(query, key)):
-        found = _beside(layer, query, key, value, dropout, reading, scaling)
+        found = _side_by_side(layer, query, key, value, dropout, reading, scaling)
     else:
         query = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-        found = _behind(layer, query, key, value, dropout, reading, softcap, s_aux)
+        found = _after_segments(layer, query, key, value, dropout, reading, softcap, s_aux)
     found = found.transpose(1, 2)
     return found if reading.real is None else packed(found, reading.real), None
 
 
 def _is_long(query: Tensor, key: Tensor) -> bool:
     """Whether rows are so long that their scores with a token that they share are more numbers than
-    its keys and values, which `_beside` copies for each row.
+    its keys and values, which `_side_by_side` copies for each row.
     """
     return query.shape[1] * query.shape[2] >= 2 * key.shape[1] * key.shape[3]
 
 
-def _beside(layer: int, query: Tensor, key: Tensor, value: Tensor, dropout: float,
+def _side_by_side(layer: int, query: Tensor, key: Tensor, value: Tensor, dropout: float,
             reading: Reading, scaling: float | None) -> Tensor:
-    """`_behind` by PyTorch's attention, which keeps no scores: every row gets keys and values of
-    its own of what it shares.
+    """`_after_segments` by PyTorch's attention, which keeps no scores: every row gets its own copy
+    of the keys and values that it shares.
     """
     query = query.to(value.dtype)
     if reading.past:
@@ -124,10 +166,10 @@ def _for_rows(held: Tensor, rows: int) -> Tensor:
     return held[:, None].expand(-1, each, *held.shape[1:]).flatten(0, 1)
 
 
-def _behind(layer: int, query: Tensor, key: Tensor, value: Tensor, dropout: float,
+def _after_segments(layer: int, query: Tensor, key: Tensor, value: Tensor, dropout: float,
             reading: Reading, softcap: float | None, s_aux: Tensor | None) -> Tensor:
     """(N, H, T, D): what scaled queries find in the segments before them and in their own row."""
-    pairs = [segment.kv[layer] for segment in reading.past]
+    pairs = [(held[0], held[1]) for held in (segment.kv[layer] for segment in reading.past)]
     scores = [_capped(_spread(query, keys, reading), softcap).masked_fill(
         _hidden(number, query, reading), -torch.inf)
         for number, (keys, _) in enumerate(pairs)]
@@ -212,3 +254,25 @@ def register() -> None:
     library().AttentionInterface.register(NAME, attend)
     library("transformers.masking_utils").AttentionMaskInterface.register(
         NAME, lambda *words, **more: None)
+
+
+# --- rows of different lengths without their gaps -------------------------------------------------
+
+def real_tokens(mask: Tensor) -> Tensor | None:
+    """(M,): where among N x T the real tokens of a mask (N, T) stand; None where packing them
+    would gain nothing.
+    """
+    found = mask.flatten().nonzero()[:, 0]
+    return found if 0 < len(found) < FULL * mask.numel() else None
+
+
+def packed(rows: Tensor, real: Tensor) -> Tensor:
+    """(1, M, ...): the real tokens of rows (N, T, ...)."""
+    return rows.flatten(0, 1)[real][None]
+
+
+def unpacked(tokens: Tensor, real: Tensor, mask: Tensor) -> Tensor:
+    """(N, T, ...): tokens (1, M, ...) where they stand in the rows of a mask (N, T), 0 elsewhere.
+    """
+    rows = tokens.new_zeros(mask.numel(), *tokens.shape[2:])
+    return rows.index_copy(0, real, tokens[0]).unflatten(0, mask.shape)

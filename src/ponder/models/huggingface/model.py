@@ -1,13 +1,15 @@
-"""Causal language models of Hugging Face: whole, or frozen with LoRA adapters on them (peft).
+"""Causal language models of Hugging Face as backbones: whole, or frozen with LoRA adapters (peft).
 
-One verb: `read` takes any number of tokens behind shared segments, with gradients; with a buffer it
-takes the one token that every row writes next.
+Their layers are those of `transformers`; attention is ours (`attention.attend`), so that rows can
+share what is before them.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,34 +17,101 @@ from torch import Tensor, nn
 
 from ponder.config.players import HfConfig
 from ponder.core.lazy_imports import library
-from ponder.core.math import Sampling, at_least_float32, distribution, entropy
-from ponder.models.huggingface.attention import NAME, Reading, register
-from ponder.models.huggingface.chunks import in_parts
-from ponder.models.huggingface.packing import packed, real_tokens, unpacked
-from ponder.models.huggingface.segments import Buffer, Segment
+from ponder.core.types import Problems
+from ponder.models.backbone import Backbone, Segment
+from ponder.models.huggingface.attention import (
+    NAME,
+    Buffer,
+    Reading,
+    packed,
+    real_tokens,
+    register,
+    unpacked,
+)
 
 
-class TextModel(nn.Module):
-    """A `transformers` causal language model; `model` is it, or the PeftModel around it.
+@dataclass
+class Rows:
+    """N rows that grow behind segments, a `Decoder`: `samples` rows behind each of R questions.
 
-    words is how many tokens its tokenizer has: some models have room for more. barred is one of
-    these that may not be written; None: all may. entropy_learns says whether entropies have
-    gradients, which are dear where the vocabulary is wide.
+    places (N,) says where each row stands among R * samples, once some have left; None: all there.
     """
 
-    def __init__(self, model: nn.Module, words: int | None = None) -> None:
+    net: Model
+    prompt: Segment
+    buffer: Buffer
+    samples: int
+    places: Tensor | None = None
+    written: int = 0
+
+    @property
+    def room(self) -> int:
+        return self.buffer.room
+
+    def step(self, tokens: Tensor) -> Tensor:
+        self.written += 1
+        return self.net.write(tokens, self.buffer, [self.prompt], self.written, self.places,
+                              self.samples)
+
+    def select(self, rows: Tensor) -> Rows:
+        buffer, count = self.buffer.select(rows), len(self.prompt.mask)
+        if count == 1:  # one prompt for all of them, whoever they are
+            return replace(self, buffer=buffer, samples=len(rows))
+        if self.samples == 1:
+            return replace(self, buffer=buffer, prompt=self.prompt.select(rows))
+        every = torch.arange(count * self.samples, device=rows.device)
+        places = (every if self.places is None else self.places)[rows]
+        return replace(self, buffer=buffer, places=places)
+
+    def grow(self, more: int) -> Rows:
+        room = (0, 0, 0, more)
+        kv = {layer: (F.pad(key, room), F.pad(value, room))
+              for layer, (key, value) in self.buffer.kv.items()}
+        return replace(self, buffer=Buffer(self.room + more, self.buffer.at, kv))
+
+    def segment(self, rows: Tensor) -> Segment:
+        """Only of rows that have never left their groups."""
+        prompt = self.prompt.select(rows // self.samples)
+        if self.written == 0:
+            return prompt
+        kv = {layer: (key[rows, :, :self.written], value[rows, :, :self.written])
+              for layer, (key, value) in self.buffer.kv.items()}
+        mask = torch.ones(len(rows), self.written, dtype=torch.bool, device=rows.device)
+        return prompt.longer(Segment(mask, prompt.length + self.written, kv, False))
+
+    def rewind(self, written: int) -> None:
+        self.buffer.at = self.buffer.at - (self.written - written)
+        self.written = written
+
+
+class Model(Backbone):
+    """A `transformers` causal language model; `model` is it, or the PeftModel around it.
+
+    words is how many tokens it may write: its tokenizer's, of which some models have room for more,
+    or the first of them. barred is one of these that may not be written; None: all may.
+    """
+
+    chunked = True
+    inner = "run"
+
+    model: Any  # of `transformers` or `peft`, which add methods to modules at run time
+
+    def __init__(self, model: nn.Module, words: int | None = None, barred: int | None = None,
+                 entropy_learns: bool = True) -> None:
         super().__init__()
         register()
         self.model = model
         self.words = words
-        self.barred: int | None = None
-        self.entropy_learns = True
-        self.network.set_attn_implementation(NAME)  # type: ignore[operator]
+        self.barred = barred
+        self.entropy_learns = entropy_learns
+        self.network.set_attn_implementation(NAME)
+
+    # --- what it is -----------------------------------------------------------------------------
 
     @property
-    def network(self) -> nn.Module:
+    def network(self) -> Any:
         """The transformers model, with its adapters in it."""
-        return self.model.get_base_model() if self.adapted else self.model  # type: ignore[operator]
+        return self.model.get_base_model() if self.adapted else self.model
 
     @property
     def adapted(self) -> bool:
@@ -59,16 +128,29 @@ class TextModel(nn.Module):
 
     @property
     def head(self) -> nn.Linear:
-        return self.network.get_output_embeddings()  # type: ignore[operator]
+        return self.network.get_output_embeddings()
+
+    @property
+    def embeddings(self) -> Tensor:
+        return self.embed(torch.arange(self.head.weight.shape[0], device=self.device))
 
     @property
     def width(self) -> int:
-        """D, of its hidden states."""
         return self.head.weight.shape[1]
 
+    @property
+    def positions(self) -> int | None:
+        return getattr(self.network.config, "max_position_embeddings", None)
+
+    def compile(self, *options: Any, **more: Any) -> None:
+        self.base.compile(*options, **more)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        return tokens if tokens.is_floating_point() else self.network.get_input_embeddings()(tokens)
+
     def logits(self, hidden: Tensor, vocabulary: slice | None = None) -> Tensor:
-        """(..., D) -> (..., V), scaled (Granite, Cohere) and capped (Gemma) as the model does; -inf
-        for what is barred; of a slice of the vocabulary, where one is given.
+        """Scaled (Granite, Cohere) and capped (Gemma) as the model does; -inf for what is barred,
+        where no slice is asked for.
         """
         config, head = self.network.config, self.head
         if vocabulary is None or type(head) is not nn.Linear:  # rows may lie beside its weight
@@ -85,27 +167,6 @@ class TextModel(nn.Module):
             found[..., self.barred] = -torch.inf
         return found
 
-    def logprobs(self, states: Tensor, target: Tensor, sampling: Sampling) -> Tensor:
-        """(M, 2): log-probability of each token (M,) after its state (M, D), and the entropy there.
-        """
-        def part(some: Tensor, tokens: Tensor) -> Tensor:
-            logprobs = distribution(at_least_float32(self.logits(some)), sampling, keep=tokens)
-            spread = entropy(logprobs if self.entropy_learns else logprobs.detach())
-            return torch.stack([logprobs.gather(1, tokens[:, None])[:, 0], spread], 1)
-
-        return torch.cat(in_parts(part, states, target))
-
-    def foresee(self, states: Tensor, target: Tensor, vocabulary: slice | None = None,
-                ) -> tuple[Tensor, Tensor]:
-        """(-log p (M,) in nats of each token (M,) after its state (M, D), the likeliest one (M,)).
-        """
-        def part(some: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-            logits = at_least_float32(self.logits(some, vocabulary))
-            return F.cross_entropy(logits, tokens, reduction="none"), logits.argmax(-1)
-
-        losses, likeliest = zip(*in_parts(part, states, target), strict=True)
-        return torch.cat(losses), torch.cat(likeliest)
-
     def adapt(self, config: HfConfig) -> None:
         """Freeze the weights and put new LoRA adapters on them; they begin by changing nothing.
 
@@ -114,8 +175,8 @@ class TextModel(nn.Module):
         count = self.words or 0
         new = list(range(count - config.thought_tokens, count))
         rows = {name: new for name, part in self.model.named_modules() if new and part in (
-            self.model.get_input_embeddings(), self.head)}  # type: ignore[operator]
-        if self.model.config.tie_word_embeddings:  # type: ignore[union-attr]
+            self.model.get_input_embeddings(), self.head)}
+        if self.model.config.tie_word_embeddings:
             rows = dict(list(rows.items())[:1])
         alpha = 2 * config.lora_r if config.lora_alpha is None else config.lora_alpha
         targets = list(config.lora_targets)
@@ -126,42 +187,80 @@ class TextModel(nn.Module):
             task_type="CAUSAL_LM", trainable_token_indices=rows or None)
         self.model = peft.get_peft_model(self.model, lora)
 
-    def read(self, tokens: Tensor, mask: Tensor | None = None, past: list[Segment] | None = None,
-             keep: bool = True) -> tuple[Tensor, Segment]:
-        """Hidden states (N, T, D) of tokens (N, T) behind segments that hold R rows each, N a
-        multiple of R; and the segment they make, if later rows are to see it (`keep`).
+    # --- hidden states --------------------------------------------------------------------------
 
-        mask (N, T) is False on padding, wherever it lies; positions count real tokens only. Each
-        row is read without its gaps, and states on padding are 0.
-        """
+    def read(self, tokens: Tensor, mask: Tensor | None = None, prefix: Sequence[Segment] = (),
+             keep: bool = True, last: int | None = None) -> tuple[Tensor, Segment]:
+        """Each row is read without its gaps, and states on padding are 0."""
         if mask is None:
-            return self._read(tokens, torch.ones_like(tokens, dtype=torch.bool), past or [], keep,
-                              whole=True)
+            whole = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+            hidden, segment = self._read(tokens, whole, prefix, keep, whole=True)
+            return _last(hidden, last), segment
         width = max(int(mask.sum(1).max()), 1)
         if width == tokens.shape[1]:
-            return self._read(tokens, mask, past or [], keep)
+            hidden, segment = self._read(tokens, mask, prefix, keep)
+            return _last(hidden, last), segment
         place = (~mask).byte().argsort(dim=1, stable=True)[:, :width]
-        few, segment = self._read(tokens.gather(1, place), mask.gather(1, place), past or [], keep)
+        few, segment = self._read(_gathered(tokens, place), mask.gather(1, place), prefix, keep)
         place = place[..., None].expand(few.shape)
-        hidden = few.new_zeros(*tokens.shape, few.shape[2]).scatter(1, place, few)
-        return hidden, segment
+        hidden = few.new_zeros(*tokens.shape[:2], few.shape[2]).scatter(1, place, few)
+        return _last(hidden, last), segment
 
-    def _read(self, tokens: Tensor, mask: Tensor, past: list[Segment], keep: bool,
+    def _read(self, tokens: Tensor, mask: Tensor, past: Sequence[Segment], keep: bool,
               whole: bool = False) -> tuple[Tensor, Segment]:
         """`read` of every column; whole: there is no padding."""
         before = self._before(past, len(tokens)).to(tokens.device)
         length = before + mask.sum(1)
-        segment = Segment(mask, length)
+        segment = Segment(mask, length, padded=not whole)
         positions = (before[:, None] + mask.long().cumsum(1) - 1).clamp_min(0)
         real = None if whole else real_tokens(mask)
         reading = Reading(past, mask, segment if keep else None, whole=whole, real=real)
         if real is not None:
             hidden = self.run(packed(tokens, real), packed(positions, real), reading)
             return unpacked(hidden, real, mask), segment
-        tokens = tokens.masked_fill(~mask, 0)  # padding is no word, and nobody sees it
+        if not tokens.is_floating_point():
+            tokens = tokens.masked_fill(~mask, 0)  # padding has no embedding, and nobody sees it
         return self.run(tokens, positions, reading), segment
 
-    def write(self, tokens: Tensor, buffer: Buffer, past: list[Segment], seen: int,
+    def after(self, problems: Problems, rows: Tensor, samples: int, last: int,
+              look: Callable[[Tensor], Tensor] = lambda hidden: hidden,
+              mask: Tensor | None = None) -> Tensor:
+        """One sample a question is one sequence, read in one pass; several share the question."""
+        question = problems.question
+        seen = torch.ones(rows.shape[:2], dtype=torch.bool, device=rows.device)
+        if mask is not None:
+            seen = mask
+        elif not rows.is_floating_point():
+            seen = rows != problems.pad
+        if samples == 1:
+            before = self.embed(question) if rows.is_floating_point() else question
+            hidden, _ = self.read(torch.cat([before, rows], 1),
+                                  torch.cat([question != problems.pad, seen], 1), keep=False)
+        else:
+            first, segment = self.read(question, problems.mask)
+            hidden, _ = self.read(rows, seen, [segment], keep=False)
+            hidden = torch.cat([first[:, -1:].repeat_interleave(samples, 0), hidden], 1)
+        return look(hidden[:, -last:])
+
+    def branch(self, tokens: Tensor, passage: Segment, at: Tensor, own: Segment | None = None,
+               ) -> tuple[Tensor, Segment]:
+        count, length = at.numel(), tokens.shape[2]
+        before = at.flatten() + 1 + (0 if own is None else own.mask.shape[1])
+        mask = torch.ones(count, length, dtype=torch.bool, device=at.device)
+        segment = Segment(mask, before + length, padded=False)
+        reading = Reading([passage] if own is None else [passage, own], mask, segment,
+                          upto=at.flatten())
+        positions = before[:, None] + torch.arange(length, device=at.device)
+        known = tokens < self.head.weight.shape[0]  # padding is behind all; nothing sees it
+        states = self.run(tokens.where(known, 0).flatten(0, 1), positions, reading)
+        return states.unflatten(0, at.shape), segment if own is None else own.longer(segment)
+
+    def decoder(self, segment: Segment, samples: int, room: int, leaving: bool = False) -> Rows:
+        count = len(segment.mask) * samples
+        at = torch.zeros(count, dtype=torch.long, device=segment.mask.device)
+        return Rows(self, segment, Buffer(room, at), samples)
+
+    def write(self, tokens: Tensor, buffer: Buffer, past: Sequence[Segment], seen: int,
               places: Tensor | None = None, grid: int = 1) -> Tensor:
         """Hidden states (N, D) of one token (N,) a row, put into its buffer; no gradient.
 
@@ -181,7 +280,7 @@ class TextModel(nn.Module):
         return hidden
 
     @staticmethod
-    def _before(past: list[Segment], rows: int) -> Tensor:
+    def _before(past: Sequence[Segment], rows: int) -> Tensor:
         """(N,): real tokens in front of each of N rows."""
         if not past:
             return torch.zeros(rows, dtype=torch.long)
@@ -191,18 +290,18 @@ class TextModel(nn.Module):
     @property
     def base(self) -> nn.Module:
         """The network without its head."""
-        return getattr(self.network, self.network.base_model_prefix)  # type: ignore[arg-type]
+        return getattr(self.network, self.network.base_model_prefix)
 
     @property
     def blocks(self) -> list[nn.Module]:
-        count = self.network.config.num_hidden_layers  # type: ignore[union-attr]
+        count = self.network.config.num_hidden_layers
         return next(list(part) for part in self.base.modules()
                     if isinstance(part, nn.ModuleList) and len(part) == count)
 
     def run(self, tokens: Tensor, positions: Tensor, reading: Reading) -> Tensor:
-        """Hidden states (N, T, D) of tokens (N, T): the verb under the others."""
-        found = self.base(input_ids=tokens, position_ids=positions, use_cache=False,
-                          reading=reading)
+        """Hidden states (N, T, D) of tokens (N, T) or embeddings (N, T, D): all others call it."""
+        given = {"inputs_embeds" if tokens.is_floating_point() else "input_ids": tokens}
+        found = self.base(**given, position_ids=positions, use_cache=False, reading=reading)
         return found.last_hidden_state
 
     @contextlib.contextmanager
@@ -210,22 +309,34 @@ class TextModel(nn.Module):
         """With the adapter it was loaded with, or without the one it was given since: the reference
         that costs (almost) no memory.
         """
-        if "reference" in self.model.peft_config:  # type: ignore[operator]
-            self.model.set_adapter("reference")  # type: ignore[operator]
+        if "reference" in self.model.peft_config:
+            self.model.set_adapter("reference")
             try:
                 yield
             finally:
-                self.model.set_adapter("default")  # type: ignore[operator]
+                self.model.set_adapter("default")
         else:
-            with self.model.disable_adapter():  # type: ignore[operator]
+            with self.model.disable_adapter():
                 yield
 
     @contextlib.contextmanager
     def attending(self, name: str = "sdpa") -> Iterator[None]:
         """With other attention: that of plain `transformers`, as checkpoints should name it."""
-        before = self.network.config._attn_implementation  # type: ignore[union-attr]
-        self.network.set_attn_implementation(name)  # type: ignore[operator]
+        before = self.network.config._attn_implementation
+        self.network.set_attn_implementation(name)
         try:
             yield
         finally:
-            self.network.set_attn_implementation(before)  # type: ignore[operator]
+            self.network.set_attn_implementation(before)
+
+
+def _last(hidden: Tensor, count: int | None) -> Tensor:
+    """The last columns of hidden states (N, T, D)."""
+    return hidden if count is None else hidden[:, -count:]
+
+
+def _gathered(tokens: Tensor, place: Tensor) -> Tensor:
+    """Those columns (N, t) of tokens (N, T), or of embeddings (N, T, D)."""
+    if tokens.dim() == 2:
+        return tokens.gather(1, place)
+    return tokens.gather(1, place[..., None].expand(-1, -1, tokens.shape[2]))

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from ponder.core.math import at_least_float32
-from ponder.models.huggingface.model import TextModel
+from ponder.models.huggingface.model import Model
 
 SLACK = 3.0  # distances of so many times what rounding does are rounding
 
 
 @torch.no_grad()
-def distance(net: TextModel) -> float:
+def distance(net: Model) -> float:
     """The mean distance in nats between log p of a few tokens as `transformers` itself makes them
     and as read here: some behind a segment, some beside a shorter row.
     """
@@ -26,7 +26,7 @@ def distance(net: TextModel) -> float:
 
 
 @torch.no_grad()
-def rounding(net: TextModel) -> float:
+def rounding(net: Model) -> float:
     """The distance that rounding alone makes: that between `transformers` and itself where each
     number of the embeddings is off by one unit in the last place.
     """
@@ -45,18 +45,18 @@ def rounding(net: TextModel) -> float:
         hook.remove()
 
 
-def limit(net: TextModel) -> float:
+def limit(net: Model) -> float:
     """The distance in nats up to which rounding may be to blame."""
     return 1e-3 if net.dtype == torch.float32 else SLACK * rounding(net)
 
 
-def _tokens(net: TextModel) -> Tensor:
+def _tokens(net: Model) -> Tensor:
     """(1, 8): from all over the vocabulary, whose first words are often special ones."""
     words = net.words or net.head.weight.shape[0]
     return (torch.arange(1, 9, device=net.device) * (words // 9))[None]
 
 
-def _theirs(net: TextModel, tokens: Tensor) -> Tensor:
+def _theirs(net: Model, tokens: Tensor) -> Tensor:
     """Logits (N, T, V) of tokens (N, T), by the attention that is written out."""
     with net.attending("eager"):
         return net.model(input_ids=tokens, use_cache=False).logits[..., :net.words]

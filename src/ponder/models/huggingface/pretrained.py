@@ -20,7 +20,7 @@ from ponder.config.errors import UserError, brief
 from ponder.config.players import HfConfig
 from ponder.core.distributed import shard_like, shard_state_dict
 from ponder.core.lazy_imports import library
-from ponder.models.huggingface.model import TextModel
+from ponder.models.huggingface.model import Model
 from ponder.models.huggingface.parity import distance, limit
 from ponder.tokenizers.vocabulary import TextVocabulary
 
@@ -42,7 +42,7 @@ def load_vocabulary(config: HfConfig, key: str = "model.name",
         return TextVocabulary(tokenizer, config.chat, closes)
 
 
-def load_text_model(config: HfConfig, words: int, key: str = "model.name") -> TextModel:
+def load_text_model(config: HfConfig, words: int, key: str = "model.name") -> Model:
     """The model that `key` names: a model, or an adapter on its base; new adapters if asked for.
 
     words is how many tokens its tokenizer has. Raises `UserError` where it cannot be read.
@@ -52,7 +52,7 @@ def load_text_model(config: HfConfig, words: int, key: str = "model.name") -> Te
         path = resolve(str(name))
         adapted = (Path(path) / ADAPTER).is_file()
         model = (_adapted if adapted else _plain)(path, config, words)
-    net = TextModel(model, words)
+    net = Model(model, words)
     _must_agree(net, f"{key}={name}")
     if key != "model.name":
         return net.requires_grad_(False)
@@ -66,7 +66,7 @@ def load_text_model(config: HfConfig, words: int, key: str = "model.name") -> Te
     return net
 
 
-def _must_agree(net: TextModel, typed: str) -> None:
+def _must_agree(net: Model, typed: str) -> None:
     """Raise `UserError` for a model that this way of reading does not serve: a wrong log p looks
     like any other.
     """
@@ -83,7 +83,7 @@ def _must_agree(net: TextModel, typed: str) -> None:
                     "take attention functions, such as Llama, Qwen, Mistral, OLMo, Gemma, GPT-2")
 
 
-def _must_have_rank(net: TextModel, rank: int) -> None:
+def _must_have_rank(net: Model, rank: int) -> None:
     """Raise `UserError` where an adapter is of another rank than was asked for."""
     known = getattr(net.model.peft_config["default"], "r", rank)  # type: ignore[index]
     if rank not in (0, known):
@@ -91,7 +91,7 @@ def _must_have_rank(net: TextModel, rank: int) -> None:
                         f"legal: {known}, or 0")
 
 
-def _adapt(net: TextModel, config: HfConfig) -> None:
+def _adapt(net: Model, config: HfConfig) -> None:
     """Put adapters on a model. Raises `UserError` where there are no such modules."""
     try:
         net.adapt(config)
@@ -149,7 +149,7 @@ def _adapted(path: str, config: HfConfig, words: int) -> Any:
     return model
 
 
-def save_text_model(net: TextModel, directory: Path, vocabulary: TextVocabulary,
+def save_text_model(net: Model, directory: Path, vocabulary: TextVocabulary,
                     weights: dict[str, Tensor] | None = None) -> None:
     """Weights as safetensors (of an adapted model the adapter alone), and the tokenizer; those of
     the network where no others are given.
@@ -161,7 +161,7 @@ def save_text_model(net: TextModel, directory: Path, vocabulary: TextVocabulary,
     vocabulary.tokenizer.save_pretrained(directory)
 
 
-def restore_text_model(net: TextModel, directory: Path) -> None:
+def restore_text_model(net: Model, directory: Path) -> None:
     """Give a model the weights of its own earlier checkpoint."""
     from safetensors.torch import load_file
 

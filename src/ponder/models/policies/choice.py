@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from ponder.core.types import Problems, Rollouts
-from ponder.models.huggingface.model import TextModel
-from ponder.models.huggingface.segments import Segment
+from ponder.models.backbone import Segment, rows_at_once
+from ponder.models.huggingface.model import Model
 from ponder.models.policies.question import Rules
-from ponder.models.policies.thinker import TextThinker, at_once
+from ponder.models.policies.thinker import TextThinker
 from ponder.models.value_head import Critic
 from ponder.tasks.choice.answers import parse
 from ponder.tasks.choice.questions import LETTERS
@@ -27,8 +27,8 @@ class TextPolicy(TextThinker):
     generated (a letter in the text), letter or cloze (the likeliest option after the thought).
     """
 
-    def __init__(self, net: TextModel, vocabulary: TextVocabulary, rules: Rules, answer: str,
-                 critic: Critic | None = None, reference: TextModel | None = None,
+    def __init__(self, net: Model, vocabulary: TextVocabulary, rules: Rules, answer: str,
+                 critic: Critic | None = None, reference: Model | None = None,
                  leashed: bool = False) -> None:
         super().__init__(net, vocabulary, rules, critic, reference, leashed)
         self.mode = answer
@@ -43,7 +43,7 @@ class TextPolicy(TextThinker):
             self.mode = before
 
     def answer(self, problems: Problems, thought: Tensor, samples: int = 1,  # type: ignore[override]
-               net: TextModel | None = None, ragged: bool | None = None) -> tuple[Tensor, Tensor]:
+               net: Model | None = None, ragged: bool | None = None) -> tuple[Tensor, Tensor]:
         """(log p(answer | question, thought) (B,) in nats, whether the answer is right (B,)).
 
         A generated answer is in the thought, and has no likelihood of its own: 0.
@@ -80,7 +80,7 @@ class TextPolicy(TextThinker):
         count, length = problems.options.shape[1:]
         order = (problems.question != problems.pad).sum(1).argsort()  # alike lengths, few gaps
         width = problems.question.shape[1] + samples * (thought.shape[1] + count * length)
-        parts = [order[part] for part in at_once(len(problems), width, thought.device)]
+        parts = [order[part] for part in rows_at_once(len(problems), width, thought.device)]
         found = self._in_turn("judging", parts, len(thought), lambda part: self._options(
             problems[part], _rows(thought, part, samples), samples))
         total = _rows(found, order.argsort(), samples)

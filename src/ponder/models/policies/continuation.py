@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ponder.core.math import Sampling, at_least_float32, left_justify
 from ponder.core.types import Problems, Rollouts
-from ponder.models.gpt2.model import Transformer
+from ponder.models.backbone import Backbone
 from ponder.models.policies.question import Policy
 from ponder.tokenizers.pieces import PieceVocabulary
 
@@ -33,7 +33,7 @@ class Author(Policy):
         return self.vocabulary.written(self.rules.stops, self.rules.writes == "both")
 
     def answer(self, problems: Problems, thought: Tensor, samples: int = 1,
-               net: Transformer | None = None, ragged: bool | None = None,
+               net: Backbone | None = None, ragged: bool | None = None,
                ) -> tuple[Tensor, Tensor]:
         """(0 (B,), True (B,)): of an empty answer nothing is unlikely and nothing wrong."""
         nothing = torch.zeros(len(thought), dtype=self.thinker.head.dtype, device=thought.device)

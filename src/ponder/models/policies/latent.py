@@ -22,8 +22,7 @@ from torch import Tensor
 
 from ponder.core.math import Sampling, at_least_float32, distribution, straight_through
 from ponder.core.types import Problems, Rollouts, Scores
-from ponder.models.gpt2.model import Transformer, repeat_past
-from ponder.models.gpt2.prefix import widened
+from ponder.models.backbone import Backbone
 from ponder.models.policies.question import Policy
 
 
@@ -39,7 +38,7 @@ class Flowing(Policy):
         """What a state (B, D) says: (B, W)."""
         raise NotImplementedError
 
-    def hear(self, net: Transformer, said: Tensor) -> Tensor:
+    def hear(self, net: Backbone, said: Tensor) -> Tensor:
         """Input embeddings (..., D) of a network for what was said (..., W)."""
         raise NotImplementedError
 
@@ -55,22 +54,22 @@ class Flowing(Policy):
         net, problems, samples = self.thinker, rollouts.problems, rollouts.samples
         noise = rollouts.noise
         assert noise is not None
-        state, past = net(problems.question, mask=problems.mask, last=1)
-        state, past = state.repeat_interleave(samples, 0), repeat_past(past, samples)
+        state, past = net.read(problems.question, problems.mask, last=1)
+        state, past = state.repeat_interleave(samples, 0), past.repeat(samples)
         states, said = [], []
         for place in range(self.rules.tokens):
             if place:
                 heard = self._heard(net, said[-1], rollouts.thought[:, place - 1])
-                mask = widened(problems.mask, place, samples)
-                state, past = net(heard[:, None], past, mask)
+                state, more = net.read(heard[:, None], prefix=[past])
+                past = past.longer(more)
             states.append(state[:, 0])
             said.append(self.say(state[:, 0], noise[:, place], sampling))
         return torch.stack(states, 1), torch.stack(said, 1)
 
-    def _heard(self, net: Transformer, said: Tensor, given: Tensor) -> Tensor:
+    def _heard(self, net: Backbone, said: Tensor, given: Tensor) -> Tensor:
         """Input embeddings (..., D) of given tokens (...), and of what was said where none is."""
         there = (given != self.vocabulary.pad)[..., None]
-        return torch.where(there, net.wte(given), self.hear(net, said))
+        return torch.where(there, net.embed(given), self.hear(net, said))
 
     def score(self, rollouts: Rollouts, sampling: Sampling,
               answer_thought: Tensor | None = None) -> Scores:
@@ -87,7 +86,7 @@ class Flowing(Policy):
                       answer)
 
     def answer_logits(self, problems: Problems, thought: Tensor, samples: int,
-                      net: Transformer | None = None, ragged: bool | None = None) -> Tensor:
+                      net: Backbone | None = None, ragged: bool | None = None) -> Tensor:
         """As of any policy; thoughts may also be the answerer's input embeddings (B, K, D), to
         which end-of-thought is added.
         """
@@ -112,7 +111,7 @@ class Continuous(Flowing):
     def say(self, state: Tensor, noise: Tensor, sampling: Sampling) -> Tensor:
         return state
 
-    def hear(self, net: Transformer, said: Tensor) -> Tensor:
+    def hear(self, net: Backbone, said: Tensor) -> Tensor:
         return said
 
     def words(self, said: Tensor) -> Tensor:
@@ -135,8 +134,8 @@ class Gumbel(Flowing):
         logprobs = distribution(logits, replace(sampling, temperature=1.0))
         return straight_through(logprobs, noise, sampling.temperature)
 
-    def hear(self, net: Transformer, said: Tensor) -> Tensor:
-        return said @ net.wte.weight[self.allowed]
+    def hear(self, net: Backbone, said: Tensor) -> Tensor:
+        return said @ net.embeddings[self.allowed]
 
     def words(self, said: Tensor) -> Tensor:
         return said.argmax(-1) + self.allowed.start

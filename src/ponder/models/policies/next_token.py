@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ponder.core.math import Sampling, at_least_float32
 from ponder.core.types import Problems, Rollouts, Scores
-from ponder.models.gpt2.model import Transformer
+from ponder.models.backbone import Backbone
 from ponder.models.policies.question import Policy, Rules
 from ponder.tokenizers.vocabulary import Vocabulary
 
@@ -43,24 +43,24 @@ class Reader(Policy):
     first of them is ever asked for.
     """
 
-    def __init__(self, net: Transformer, vocabulary: Vocabulary, rules: Rules,
+    def __init__(self, net: Backbone, vocabulary: Vocabulary, rules: Rules,
                  ahead: int = 1) -> None:
         super().__init__(net, None, vocabulary, rules)
-        self.further = Further(net.shape.d_model, ahead - 1) if ahead > 1 else None
+        self.further = Further(net.width, ahead - 1) if ahead > 1 else None
 
     @property
     def attached(self) -> dict[str, nn.Module]:
         return {} if self.further is None else {"further": self.further}
 
-    def next_logits(self, problems: Problems, net: Transformer | None = None) -> Tensor:
+    def next_logits(self, problems: Problems, net: Backbone | None = None) -> Tensor:
         """Logits (P, T, ordinary vocabulary) of the next token of every place."""
         net = net or self.answerer
-        return self._logits(net, net(problems.question)[0])
+        return self._logits(net, net.read(problems.question, keep=False)[0])
 
-    def _logits(self, net: Transformer, hidden: Tensor) -> Tensor:
+    def _logits(self, net: Backbone, hidden: Tensor) -> Tensor:
         return at_least_float32(net.logits(hidden, slice(0, self.vocabulary.end)))
 
-    def foresee(self, problems: Problems, net: Transformer | None = None,
+    def foresee(self, problems: Problems, net: Backbone | None = None,
                 ) -> tuple[Tensor, Tensor]:
         """(-log p (P, T) of the next token of every place in nats, the likeliest token (P, T))."""
         found = []
@@ -75,12 +75,12 @@ class Reader(Policy):
         count = max(1, min(TOKENS_AT_ONCE, LOGITS_AT_ONCE // self.vocabulary.end) // each)
         return (slice(start, start + count) for start in range(0, len(problems), count))
 
-    def surprise(self, problems: Problems, net: Transformer | None = None) -> Tensor:
+    def surprise(self, problems: Problems, net: Backbone | None = None) -> Tensor:
         """(P, T): -log p of the next token of every place, in nats."""
         return self.foresee(problems, net)[0]
 
     def answer(self, problems: Problems, thought: Tensor, samples: int = 1,
-               net: Transformer | None = None, ragged: bool | None = None,
+               net: Backbone | None = None, ragged: bool | None = None,
                ) -> tuple[Tensor, Tensor]:
         """(mean log p (P,) of a token of the passage in nats, whether all were the likeliest)."""
         surprise, likeliest = self.foresee(problems, net)
@@ -92,7 +92,7 @@ class Reader(Policy):
         There are no thoughts.
         """
         problems, net = rollouts.problems, self.thinker
-        hidden = net(problems.question)[0]
+        hidden, _ = net.read(problems.question, keep=False)
         states = [hidden, *(self.further(hidden) if self.further is not None else [])]
         losses = [_surprise(self._logits(net, state), problems.answer[:, number:]).mean(1)
                   for number, state in enumerate(states)]

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from ponder.core.math import Sampling, correlation, left_justify
 from ponder.core.types import Problems, Rollouts, Scores
-from ponder.models.gpt2.branches import branch
-from ponder.models.gpt2.model import Past, Transformer
+from ponder.models.backbone import Backbone, Segment
 from ponder.models.policies.next_token import Reader
 from ponder.models.policies.question import Rules
 from ponder.tokenizers.vocabulary import Vocabulary
@@ -46,11 +45,11 @@ class PassageThinker(Reader):
     ahead is m. mixes: whether predictions are mixed; else those behind the thought count alone.
     """
 
-    def __init__(self, net: Transformer, vocabulary: Vocabulary, rules: Rules, ahead: int,
+    def __init__(self, net: Backbone, vocabulary: Vocabulary, rules: Rules, ahead: int,
                  mixes: bool, reference: Reader | None = None) -> None:
         super().__init__(net, vocabulary, rules)
         self.ahead = ahead
-        self.mixer = Mixer(self.width) if mixes else None
+        self.mixer = Mixer(net.width) if mixes else None
         self.norm = reference.requires_grad_(False) if reference else None
 
     @property
@@ -59,25 +58,16 @@ class PassageThinker(Reader):
 
     # --- what the network does ------------------------------------------------------------------
 
-    @property
-    def width(self) -> int:
-        """D"""
-        return self.thinker.shape.d_model
-
-    def read(self, problems: Problems) -> tuple[Tensor, Past]:
+    def read(self, problems: Problems) -> tuple[Tensor, Segment]:
         """States (P, T, D) of all places, without a thought, and keys and values."""
-        return self.thinker(problems.question)
+        return self.thinker.read(problems.question)
 
-    def branch(self, tokens: Tensor, past: Past, at: Tensor, own: Past | None = None,
-               ) -> tuple[Tensor, Past]:
+    def branch(self, tokens: Tensor, past: Segment, at: Tensor, own: Segment | None = None,
+               ) -> tuple[Tensor, Segment]:
         """States (P, M, L, D) of the next tokens (P, M, L) of branches that continue places (P, M),
         and the keys and values of all their tokens by now, of which `own` were there before.
         """
-        return branch(self.thinker, tokens, past, at, own)
-
-    def some(self, past: Past, passages: slice, width: int) -> Past:
-        """The keys and values of the first `width` tokens of some passages."""
-        return [kv[passages, :width] for kv in past]
+        return self.thinker.branch(tokens, past, at, own)
 
     def told(self, hidden: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """(log p (...) of tokens (...) among the ordinary ones, the likeliest of these (...)), of
@@ -101,8 +91,8 @@ class PassageThinker(Reader):
         index = at.flatten(1)[..., None].expand(-1, -1, hidden.shape[-1])
         return hidden.gather(1, index).unflatten(1, at.shape[1:])
 
-    def _behind(self, problems: Problems, thought: Tensor, samples: int, hidden: Tensor, past: Past,
-                ) -> tuple[Tensor, Tensor, Tensor]:
+    def _behind(self, problems: Problems, thought: Tensor, samples: int, hidden: Tensor,
+                past: Segment) -> tuple[Tensor, Tensor, Tensor]:
         """States (P, M, m, D) before each of the m tokens, without the thought and with it, and
         (P, M, K, D) behind the tokens of thoughts (B, K + 1).
         """
@@ -140,7 +130,7 @@ class PassageThinker(Reader):
         return self.mixed(before, after, without, alone)
 
     def foresight(self, problems: Problems, thought: Tensor, samples: int,
-                  hidden: Tensor, past: Past) -> Tensor:
+                  hidden: Tensor, past: Segment) -> Tensor:
         """Log-probabilities (P, M, m, ordinary vocabulary) of the tokens behind each thought
         (B, K + 1), mixed with what was foreseen without.
         """
@@ -149,7 +139,7 @@ class PassageThinker(Reader):
     # --- a policy -------------------------------------------------------------------------------
 
     def answer(self, problems: Problems, thought: Tensor, samples: int = 1,
-               net: Transformer | None = None, ragged: bool | None = None,
+               net: Backbone | None = None, ragged: bool | None = None,
                ) -> tuple[Tensor, Tensor]:
         """(log p (B,) of the m tokens behind each thought (B, K + 1) in nats, whether the first of
         them is the likeliest (B,)). By the thought alone: what is mixed would hardly be paid for.

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from ponder.core.math import Sampling, at_least_float32, distribution, entropy, left_justify
 from ponder.core.types import Problems, Rollouts, Scores
-from ponder.models.gpt2.model import Transformer
-from ponder.models.gpt2.prefix import behind
+from ponder.models.backbone import Backbone
 from ponder.models.value_head import Critic
 from ponder.tokenizers.vocabulary import Vocabulary
 
@@ -42,9 +41,9 @@ class Policy(nn.Module):
     answers_in_text = False
     has_modes = False
 
-    def __init__(self, thinker: Transformer, answerer: Transformer | None, vocabulary: Vocabulary,
+    def __init__(self, thinker: Backbone, answerer: Backbone | None, vocabulary: Vocabulary,
                  rules: Rules, frozen: bool = False, critic: Critic | None = None,
-                 reference: Transformer | None = None) -> None:
+                 reference: Backbone | None = None) -> None:
         super().__init__()
         self.thinker = thinker
         self.answerer = thinker if answerer is None else answerer
@@ -55,7 +54,7 @@ class Policy(nn.Module):
         self.reference = None if reference is None else reference.requires_grad_(False)
 
     @property
-    def judge(self) -> Transformer:
+    def judge(self) -> Backbone:
         return self.frozen or self.answerer
 
     @property
@@ -81,7 +80,7 @@ class Policy(nn.Module):
     # --- the thinker ----------------------------------------------------------------------------
 
     def decisions(self, problems: Problems, thought: Tensor, samples: int,
-                  net: Transformer | None = None) -> Tensor:
+                  net: Backbone | None = None) -> Tensor:
         """Logits (B, K, V) of every decision of thoughts (B, K + 1), by the thinker or another net.
 
         The question is computed once for its samples; one sample a question is one plain sequence.
@@ -91,16 +90,17 @@ class Policy(nn.Module):
                                  lambda hidden: player.logits(hidden, self.allowed))
 
     @staticmethod
-    def _before_each(net: Transformer, problems: Problems, thought: Tensor, samples: int,
+    def _before_each(net: Backbone, problems: Problems, thought: Tensor, samples: int,
                      read: Callable[[Tensor], Tensor]) -> Tensor:
         """What `read` makes of the states (B, K, D) before each token of thoughts (B, K + 1)."""
         count = thought.shape[1] - 1
         if count == 0:
-            return read(net.wte.weight.new_zeros(len(thought), 0, net.shape.d_model))
-        return behind(net, problems, thought[:, :count - 1], samples, count, read)
+            empty = torch.zeros(len(thought), 0, net.width, dtype=net.dtype, device=net.device)
+            return read(empty)
+        return net.after(problems, thought[:, :count - 1], samples, count, read)
 
     def _decisions_alike(self, problems: Problems, thought: Tensor, samples: int,
-                         net: Transformer | None = None) -> Tensor:
+                         net: Backbone | None = None) -> Tensor:
         """`decisions` where every group holds the same thoughts: common beginnings count once.
 
         All thoughts of K tokens out of V have V^(K - 1) beginnings, a V-th of their number.
@@ -110,7 +110,7 @@ class Policy(nn.Module):
         logits = self.decisions(problems, rows.repeat(len(problems), 1), len(begun), net)
         return logits.unflatten(0, (len(problems), -1))[:, which].flatten(0, 1)
 
-    def think(self, rollouts: Rollouts, sampling: Sampling, net: Transformer | None = None,
+    def think(self, rollouts: Rollouts, sampling: Sampling, net: Backbone | None = None,
               ) -> tuple[Tensor, Tensor, Tensor]:
         """(logprobs (B, K), entropy (B, K), distribution (B, K, V)) of the thoughts as written."""
         alike = rollouts.alike and rollouts.thought.shape[1] > 2
@@ -169,7 +169,7 @@ class Policy(nn.Module):
     # --- the answerer ---------------------------------------------------------------------------
 
     def answer_logits(self, problems: Problems, thought: Tensor, samples: int,
-                      net: Transformer | None = None, ragged: bool | None = None) -> Tensor:
+                      net: Backbone | None = None, ragged: bool | None = None) -> Tensor:
         """Logits (B, A, ordinary vocabulary) of the gold answer's tokens, given thoughts (B, T).
 
         The answerer's context is what `rules` lets it see; where the question is not in it,
@@ -193,15 +193,15 @@ class Policy(nn.Module):
             hidden = hidden.gather(1, at[..., None].expand(-1, -1, hidden.shape[-1]))
         return at_least_float32(net.logits(hidden, slice(0, self.vocabulary.end)))
 
-    def _context(self, net: Transformer, problems: Problems, row: Tensor, samples: int,
+    def _context(self, net: Backbone, problems: Problems, row: Tensor, samples: int,
                  last: int) -> Tensor:
         """Last hidden states (B, last, D) of rows (B, T) behind the question, if it may be seen."""
         if not self.rules.sees_question:
-            return net(row, last=last)[0]
-        return behind(net, problems, row, samples, last)
+            return net.read(row, last=last, keep=False)[0]
+        return net.after(problems, row, samples, last)
 
     def answer(self, problems: Problems, thought: Tensor, samples: int = 1,
-               net: Transformer | None = None, ragged: bool | None = None,
+               net: Backbone | None = None, ragged: bool | None = None,
                ) -> tuple[Tensor, Tensor]:
         """(log p(answer | context) (B,) in nats, whether the greedy answer is right (B,))."""
         logits = self.answer_logits(problems, thought, samples, net, ragged)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ponder.core.math import Sampling, at_least_float32, left_justify
 from ponder.core.types import Problems, Rollouts
-from ponder.models.huggingface.chunks import ROWS
-from ponder.models.huggingface.model import TextModel
+from ponder.models.backbone import CHUNK
+from ponder.models.huggingface.model import Model
 from ponder.models.policies.thinker import TextThinker, precise
 
 
@@ -24,7 +24,7 @@ class TextAuthor(TextThinker):
     answers_in_text = False  # nobody learns an answer
 
     def answer(self, problems: Problems, thought: Tensor, samples: int = 1,  # type: ignore[override]
-               net: TextModel | None = None, ragged: bool | None = None) -> tuple[Tensor, Tensor]:
+               net: Model | None = None, ragged: bool | None = None) -> tuple[Tensor, Tensor]:
         """(0 (B,), True (B,)): of an empty answer nothing is unlikely and nothing wrong."""
         nothing = torch.zeros(len(thought), device=thought.device)
         return nothing, nothing == 0
@@ -69,7 +69,7 @@ class TextAuthor(TextThinker):
             used = rollouts.mask[:, :-1][:, :own.shape[1]]
             kl = own.new_zeros(used.shape, dtype=precise(own))
             kl[used] = torch.cat([self._kl(*pair) for pair in zip(
-                own[used].split(ROWS), other[used].split(ROWS), strict=True)]).to(kl.dtype)
+                own[used].split(CHUNK), other[used].split(CHUNK), strict=True)]).to(kl.dtype)
             found["kl"] = kl.sum(1)
         return found
 

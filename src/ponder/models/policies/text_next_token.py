@@ -7,9 +7,10 @@ from torch import Tensor
 
 from ponder.core.math import Sampling
 from ponder.core.types import Problems, Rollouts, Scores
-from ponder.models.huggingface.model import TextModel
+from ponder.models.backbone import rows_at_once
+from ponder.models.huggingface.model import Model
 from ponder.models.policies.question import Rules
-from ponder.models.policies.thinker import TextThinker, at_once
+from ponder.models.policies.thinker import TextThinker
 from ponder.tokenizers.vocabulary import TextVocabulary
 
 
@@ -18,7 +19,7 @@ class TextReader(TextThinker):
 
     answers_in_text = False  # what is learnt is the passage, not what was written
 
-    def __init__(self, net: TextModel, vocabulary: TextVocabulary, rules: Rules) -> None:
+    def __init__(self, net: Model, vocabulary: TextVocabulary, rules: Rules) -> None:
         super().__init__(net, vocabulary, rules)
 
     def _states(self, problems: Problems) -> Tensor:  # type: ignore[override]
@@ -34,7 +35,7 @@ class TextReader(TextThinker):
         return self.foresee(problems)[0]
 
     def answer(self, problems: Problems, thought: Tensor, samples: int = 1,  # type: ignore[override]
-               net: TextModel | None = None, ragged: bool | None = None) -> tuple[Tensor, Tensor]:
+               net: Model | None = None, ragged: bool | None = None) -> tuple[Tensor, Tensor]:
         """(mean log p (P,) of a token of the passage in nats, whether all were the likeliest)."""
         loss, guess = self.foresee(problems)
         return -loss.mean(1), (guess == problems.answer).all(1)
@@ -44,22 +45,22 @@ class TextReader(TextThinker):
         """The likelihood of the passages, with gradients. There are no thoughts."""
         problems = rollouts.problems
         states = self._states(problems)
-        loss, _ = self.net.foresee(states.flatten(0, 1), problems.answer.flatten())
+        loss, _ = self.net.predict(states, problems.answer)
         none = loss.new_zeros(len(rollouts), 0)
         return Scores(none, none, none[..., None], -loss.view(len(rollouts), -1).mean(1))
 
 
 @torch.no_grad()
-def foreseen(net: TextModel, problems: Problems, words: slice | None = None,
+def foreseen(net: Model, problems: Problems, words: slice | None = None,
              ) -> tuple[Tensor, Tensor]:
     """(-log p (P, T) of the next token of every place in nats, the likeliest token (P, T)), among
     the first words where a slice says so.
     """
     count, width = problems.question.shape
     found = []
-    for part in at_once(count, width, problems.question.device):
+    for part in rows_at_once(count, width, problems.question.device):
         some = problems[part]
         states, _ = net.read(some.question, keep=False)
-        found.append(net.foresee(states.flatten(0, 1), some.answer.flatten(), words))
-    loss, guess = (torch.cat(values).view(count, width) for values in zip(*found, strict=True))
+        found.append(net.predict(states, some.answer, words))
+    loss, guess = (torch.cat(values) for values in zip(*found, strict=True))
     return loss, guess

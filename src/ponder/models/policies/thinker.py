@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ponder.core.math import Sampling
 from ponder.core.types import Problems, Rollouts, Scores
-from ponder.models.huggingface.model import TextModel
-from ponder.models.huggingface.segments import read_at_once
+from ponder.models.backbone import rows_at_once
+from ponder.models.huggingface.model import Model
 from ponder.models.policies.question import Policy, Rules
 from ponder.models.value_head import Critic
 from ponder.tokenizers.vocabulary import TextVocabulary
@@ -36,8 +36,8 @@ class TextThinker(Policy):
     mode = ""  # how a thought is judged, where there are several ways
     vocabulary: TextVocabulary  # type: ignore[assignment]
 
-    def __init__(self, net: TextModel, vocabulary: TextVocabulary, rules: Rules,
-                 critic: Critic | None = None, reference: TextModel | None = None,
+    def __init__(self, net: Model, vocabulary: TextVocabulary, rules: Rules,
+                 critic: Critic | None = None, reference: Model | None = None,
                  leashed: bool = False) -> None:
         super().__init__(net, None, vocabulary, rules, False,  # type: ignore[arg-type]
                          critic, reference)  # type: ignore[arg-type]
@@ -45,17 +45,17 @@ class TextThinker(Policy):
         self.heard: Hearing = lambda doing, rows, total: None
 
     @property
-    def net(self) -> TextModel:
+    def net(self) -> Model:
         return self.thinker  # type: ignore[return-value]
 
     def think(self, rollouts: Rollouts, sampling: Sampling,  # type: ignore[override]
-              net: TextModel | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+              net: Model | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
         """(logprobs (B, K), entropy (B, K), None) of the thoughts as written."""
         net = net or self.net
         return *self._decisions(net, rollouts, self._states(net, rollouts)[0], sampling), None
 
     @staticmethod
-    def _decisions(net: TextModel, rollouts: Rollouts, states: Tensor, sampling: Sampling,
+    def _decisions(net: Model, rollouts: Rollouts, states: Tensor, sampling: Sampling,
                    ) -> tuple[Tensor, Tensor]:
         """(logprobs (B, K), entropy (B, K)) of every decision, from the states (B, K', D) before
         it; behind K' nothing was written."""
@@ -66,7 +66,7 @@ class TextThinker(Policy):
         found[:, :width][used] = net.logprobs(states[used], target[used], sampling).to(found.dtype)
         return found[..., 0], found[..., 1]
 
-    def _states(self, net: TextModel, rollouts: Rollouts, text: Tensor | None = None,
+    def _states(self, net: Model, rollouts: Rollouts, text: Tensor | None = None,
                 ) -> tuple[Tensor, Tensor | None]:
         """States (B, K', D) before each token of the thoughts, and (B, A, D) before each token of a
         text (B, A) behind thought and bridge. One sample a question is one sequence, read in one
@@ -141,7 +141,7 @@ class TextThinker(Policy):
         """(B, K): what the critic expects before each token; None without one."""
         if self.critic is None:
             return None
-        net: TextModel = self.critic.trunk or self.net  # type: ignore[assignment]
+        net: Model = self.critic.trunk or self.net  # type: ignore[assignment]
         return self._valued(self._states(net, rollouts)[0], rollouts)
 
     def _valued(self, states: Tensor, rollouts: Rollouts) -> Tensor:
@@ -177,7 +177,7 @@ class TextThinker(Policy):
         return torch.cat(found)
 
     @contextlib.contextmanager
-    def _as_reference(self) -> Iterator[TextModel]:
+    def _as_reference(self) -> Iterator[Model]:
         if self.reference is not None:
             yield self.reference  # type: ignore[misc]
         else:
@@ -189,15 +189,10 @@ class TextThinker(Policy):
         """The rollouts in parts of whole groups, as many as may be read at once."""
         problems = rollouts.problems
         width = problems.question.shape[1] + rollouts.samples * rollouts.thought.shape[1]
-        for part in at_once(len(problems), width, rollouts.thought.device):
+        for part in rows_at_once(len(problems), width, rollouts.thought.device):
             yield rollouts[part]
 
 
 def precise(states: Tensor) -> torch.dtype:
     """Of log-probabilities: single precision at least."""
     return torch.promote_types(torch.float32, states.dtype)
-
-
-def at_once(count: int, width: int, device: torch.device) -> tuple[Tensor, ...]:
-    """Numbers up to count, as many rows of `width` tokens at a time as are read at once."""
-    return torch.arange(count, device=device).split(max(1, read_at_once(device) // width))

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from ponder.core.math import Sampling, at_least_float32, distribution, draw
 from ponder.core.types import Problems
-from ponder.models.huggingface.model import TextModel
-from ponder.models.huggingface.segments import Buffer, Segment, read_at_once
+from ponder.models.backbone import Segment, tokens_at_once
+from ponder.models.huggingface.attention import Buffer
+from ponder.models.huggingface.model import Model
 
 LEAVE = 8  # rows leave when one in so many has ended
 
@@ -61,7 +62,7 @@ class Writer:
     rows side by side; `heard` is told how many tokens were written and how many rows have ended.
     """
 
-    net: TextModel
+    net: Model
     end: int
     samples: int
     room: int
@@ -113,7 +114,7 @@ class Writer:
     @staticmethod
     def _parts(problems: Problems, which: Tensor) -> Iterator[Tensor]:
         """Questions (p,), longest first, as many at a time as are read at once."""
-        room = read_at_once(which.device)
+        room = tokens_at_once(which.device)
         while len(which):
             longest = int((problems.question[which[0]] != problems.pad).sum())
             count = max(room // max(longest, 1), 1)

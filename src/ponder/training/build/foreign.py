@@ -7,7 +7,7 @@ from dataclasses import replace
 from ponder.config.players import HfConfig
 from ponder.config.rollouts import SamplerConfig
 from ponder.config.spine import Config, writes
-from ponder.models.huggingface.model import TextModel
+from ponder.models.huggingface.model import Model
 from ponder.models.huggingface.pretrained import load_text_model
 from ponder.models.policies.question import Rules
 from ponder.models.policies.text_continuation import TextAuthor
@@ -57,7 +57,7 @@ def _model(config: Config) -> HfConfig:
     return thinking_model(config) if writes(config) == "both" else config.model
 
 
-def _limited(net: TextModel, config: Config, words: TextVocabulary) -> TextModel:
+def _limited(net: Model, config: Config, words: TextVocabulary) -> Model:
     """The model, which writes no other words than it may."""
     net.words = len(words) if writes(config) == "both" else words.plain
     net.barred = None if config.thinker.stops else words.end

@@ -11,9 +11,8 @@ import torch
 from ponder.config.errors import UserError
 from ponder.config.spine import Config
 from ponder.core.distributed import is_distributed, shard
-from ponder.models.gpt2.model import Init, Shape, Transformer
-from ponder.models.gpt2.resize import widened
-from ponder.models.huggingface.model import TextModel
+from ponder.models.gpt2.model import Init, Shape, Transformer, resized
+from ponder.models.huggingface.model import Model
 from ponder.models.policies.question import Policy, Rules
 from ponder.models.value_head import Critic
 from ponder.tasks.base import Task
@@ -32,7 +31,7 @@ def place(config: Config, policy: Policy, device: torch.device) -> Policy:
     nets = [policy.thinker, policy.answerer, policy.frozen, policy.reference,
             critic.trunk if critic else None]
     for net in filter(None, dict.fromkeys(nets)):
-        shard(net, net.blocks, device, "run" if isinstance(net, TextModel) else "forward")
+        shard(net, net.blocks, device, "run" if isinstance(net, Model) else "forward")
     if critic is not None:
         shard(critic.head, [], device)
     return policy
@@ -83,7 +82,7 @@ def network(config: Config, task: Task, path: str | None, key: str = "model.name
     if path is not None:
         net = load_model(Path(path), key)
         if isinstance(task.vocabulary, PieceVocabulary):  # a normal model becomes a thinking one
-            return widened(net, len(task.vocabulary), positions)
+            return resized(net, len(task.vocabulary), positions)
         if net.shape.vocabulary != len(task.vocabulary):
             raise UserError(f"{key}={path}: found {net.shape.vocabulary} tokens; legal: "
                             f"{len(task.vocabulary)}, as task and thinker.vocabulary say")

@@ -13,9 +13,8 @@ from ponder.core.math import matmul_dtype
 from ponder.core.types import Problems
 from ponder.evaluation.next_token import evaluate_reading
 from ponder.evaluation.question import Evaluation
-from ponder.models.gpt2.model import Transformer
-from ponder.models.gpt2.resize import widened
-from ponder.models.huggingface.model import TextModel
+from ponder.models.gpt2.model import Transformer, resized
+from ponder.models.huggingface.model import Model
 from ponder.models.huggingface.pretrained import load_text_model
 from ponder.models.policies.next_token import Reader
 from ponder.models.policies.positions import PassageThinker
@@ -151,13 +150,13 @@ def unthinking_network(config: Config, task: Text | Corpus) -> tuple[Transformer
                         "model that cuts text into the same, such as the one it began as")
     vocabulary = PieceVocabulary(pieces, 0)
     positions = task.question_length + config.thinker.tokens + 1
-    return widened(load_model(path, key), len(vocabulary), positions), vocabulary
+    return resized(load_model(path, key), len(vocabulary), positions), vocabulary
 
 
 def reading_evaluation(config: Config, policy: Reader | TextReader, task: Text, test: Problems,
                        ) -> Callable[[], Evaluation]:
     """What looks at held-out passages; a Hugging Face model in the precision that it learns in."""
-    dtype = config.trainer.dtype if isinstance(policy.thinker, TextModel) else "float32"
+    dtype = config.trainer.dtype if isinstance(policy.thinker, Model) else "float32"
 
     def evaluation() -> Evaluation:
         with matmul_dtype(dtype, test.question.device):

@@ -21,7 +21,7 @@ from ponder.core.distributed import (
 from ponder.core.types import Problems, Rollouts
 from ponder.evaluation.latent import evaluate_latent
 from ponder.evaluation.question import Evaluation, evaluate
-from ponder.models.huggingface.model import TextModel
+from ponder.models.huggingface.model import Model
 from ponder.models.policies.choice import TextPolicy
 from ponder.models.policies.continuation import Author
 from ponder.models.policies.latent import Continuous, Gumbel
@@ -175,7 +175,7 @@ def build_trainer(config: Config, task: Task, policy: Policy, device: torch.devi
     gold = config.answerer.learns_from == "gold" and config.thinker.tokens > 0
     if config.trainer.compile:
         for net in {policy.thinker, policy.answerer}:
-            (net.base if isinstance(net, TextModel) else net).compile()
+            (net.base if isinstance(net, Model) else net).compile()
     source = build_source(config, task, device)
     if isinstance(policy, TextPolicy) and isinstance(task, Qa):
         source = preloaded(config, policy, task, source)

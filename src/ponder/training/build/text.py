@@ -14,7 +14,7 @@ from ponder.core.math import matmul_dtype
 from ponder.core.types import Problems, Rollouts
 from ponder.evaluation.choice import evaluate_text
 from ponder.evaluation.question import Evaluation
-from ponder.models.huggingface.model import TextModel
+from ponder.models.huggingface.model import Model
 from ponder.models.huggingface.pretrained import load_text_model, load_vocabulary
 from ponder.models.policies.choice import TextPolicy
 from ponder.models.policies.question import Rules
@@ -75,7 +75,7 @@ def words_of_reference(config: Config, words: TextVocabulary) -> TextVocabulary:
     return known
 
 
-def must_hold(net: TextModel, config: Config, key: str, tokens: int, others: int = 0) -> None:
+def must_hold(net: Model, config: Config, key: str, tokens: int, others: int = 0) -> None:
     """Raise `UserError` where `tokens`, which `key` asks for beside others, are more than a model
     reads.
     """
@@ -111,7 +111,7 @@ def has_leash(config: Config) -> bool:
     return strategy.name == "dpo" or getattr(strategy, "kl", 0) not in (0, 0.0)
 
 
-def text_critic(config: Config, net: TextModel) -> Critic | None:
+def text_critic(config: Config, net: Model) -> Critic | None:
     """The value head that the strategy asks for; a network of its own begins as the thinker does.
     """
     kind = getattr(config.strategy, "value", "none")
@@ -123,7 +123,7 @@ def text_critic(config: Config, net: TextModel) -> Critic | None:
     return critic.to(net.dtype)
 
 
-def text_reference(model: HfConfig, net: TextModel, words: int) -> TextModel | None:
+def text_reference(model: HfConfig, net: Model, words: int) -> Model | None:
     """A model of its own; None where the adapters can be switched off instead."""
     if model.ref_name is not None:
         return load_text_model(model, words, "model.ref_name")

@@ -1,0 +1,279 @@
+"""What every language model offers to the policies above it, whoever wrote its layers.
+
+N rows of T tokens; D the width of hidden states, V how many tokens may be chosen. Log-probabilities
+are in nats.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ponder.core.math import Sampling, at_least_float32, distribution, entropy
+from ponder.core.types import Problems
+
+CHUNK = 512  # decisions whose logits are in memory at once, where vocabularies are wide
+Found = TypeVar("Found")
+
+
+@dataclass
+class Segment:
+    """Keys and values of R rows of S tokens, which later rows attend to.
+
+    What many rows have in common is read once: a question for its samples, a rationale for the
+    options of its answer, a passage for the thoughts at its positions.
+
+    kv maps a layer to its tensors (R, ..., S, D'), keys and values in the layout of the backbone.
+    mask (R, S) is False on padding; length (R,) counts the real tokens up to here, those of the
+    segments before included. padded is False where it is known that no token is padding.
+    """
+
+    mask: Tensor
+    length: Tensor
+    kv: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)
+    padded: bool = True
+
+    def _with(self, mask: Tensor, length: Tensor, change: Callable[[Tensor], Tensor]) -> Segment:
+        return Segment(mask, length, {layer: tuple(map(change, held))
+                                      for layer, held in self.kv.items()}, self.padded)
+
+    def select(self, rows: Tensor) -> Segment:
+        """Some rows (r,) by index."""
+        return self._with(self.mask[rows], self.length[rows], lambda held: held[rows])
+
+    def repeat(self, samples: int) -> Segment:
+        """Each row `samples` times, side by side; the gradients of a group add up."""
+        if samples == 1:
+            return self
+        return self._with(self.mask.repeat_interleave(samples, 0),
+                          self.length.repeat_interleave(samples, 0),
+                          lambda held: held.repeat_interleave(samples, 0))
+
+    def first(self, rows: slice, width: int) -> Segment:
+        """The first `width` tokens of some rows, none of which is padding."""
+        mask = self.mask[rows, :width]
+        found = self._with(mask, mask.sum(1), lambda held: held[rows].narrow(-2, 0, width))
+        found.padded = False
+        return found
+
+    def longer(self, more: Segment) -> Segment:
+        """One segment of two, the second of which was read behind this one."""
+        kv = {layer: tuple(torch.cat(pair, -2) for pair in zip(held, more.kv[layer], strict=True))
+              for layer, held in self.kv.items()}
+        return Segment(torch.cat([self.mask, more.mask], 1), more.length, kv,
+                       self.padded or more.padded)
+
+    @staticmethod
+    def joined(segments: list[Segment]) -> Segment:
+        """The rows of all segments, the narrower ones padded on the left."""
+        width = max(segment.mask.shape[1] for segment in segments)
+
+        def together(parts: Sequence[Tensor], dim: int) -> Tensor:
+            wide = [F.pad(x, (*(0, 0) * (x.dim() - 1 - dim), width - x.shape[dim], 0))
+                    for x in parts]
+            return torch.cat(wide) if len(wide) > 1 else wide[0]
+
+        kv = {layer: tuple(together(parts, parts[0].dim() - 2) for parts in zip(
+            *(one.kv[layer] for one in segments), strict=True)) for layer in segments[0].kv}
+        same = all(one.mask.shape[1] == width for one in segments)
+        return Segment(together([one.mask for one in segments], 1),
+                       torch.cat([one.length for one in segments]), kv,
+                       not same or any(one.padded for one in segments))
+
+
+class Decoder(Protocol):
+    """N rows that grow by a token at a time behind what was read. No gradients.
+
+    """
+
+    @property
+    def written(self) -> int:
+        """How many tokens each row was given."""
+        ...
+
+    @property
+    def room(self) -> int:
+        """How many tokens each row has place for, those that it was given included."""
+        ...
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Append a token (N,) to each row: its hidden states (N, D)."""
+        ...
+
+    def select(self, rows: Tensor) -> Decoder:
+        """Some rows (n,) by index: others have finished, or beams go on from these."""
+        ...
+
+    def grow(self, more: int) -> Decoder:
+        """Place for so many more tokens."""
+        ...
+
+    def segment(self, rows: Tensor) -> Segment:
+        """What some rows (n,) have read and written so far."""
+        ...
+
+    def rewind(self, written: int) -> None:
+        """Forget all but the first `written` tokens that every row was given."""
+        ...
+
+
+class Backbone(nn.Module):
+    """A causal language model: tokens to hidden states, hidden states to logits.
+
+    chunked: logits are made for some decisions at a time, as the vocabulary is wide. adapted: it
+    is a frozen model with trained adapters, which `as_it_began` switches off. inner names the
+    method that all others go through, where shards of weights are put together.
+    """
+
+    chunked = False
+    adapted = False
+    inner = "forward"
+    entropy_learns = True  # whether entropies have gradients, which cost memory where V is large
+
+    # --- what it is -----------------------------------------------------------------------------
+
+    @property
+    def width(self) -> int:
+        """D, the size of a hidden state."""
+        raise NotImplementedError
+
+    @property
+    def positions(self) -> int | None:
+        """How many tokens a row may have; None where nothing limits them."""
+        raise NotImplementedError
+
+    @property
+    def device(self) -> torch.device:
+        raise NotImplementedError
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of weights and hidden states."""
+        raise NotImplementedError
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """Its layers, from the first to the last."""
+        raise NotImplementedError
+
+    @contextlib.contextmanager
+    def as_it_began(self) -> Iterator[None]:
+        """As it was before training: adapters off. Only where it is `adapted`."""
+        raise NotImplementedError
+        yield
+
+    # --- hidden states --------------------------------------------------------------------------
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Input embeddings (N, T, D) of tokens (N, T); embeddings stay what they are."""
+        raise NotImplementedError
+
+    @property
+    def embeddings(self) -> Tensor:
+        """The matrix (vocabulary, D) of input embeddings."""
+        raise NotImplementedError
+
+    def read(self, tokens: Tensor, mask: Tensor | None = None, prefix: Sequence[Segment] = (),
+             keep: bool = True, last: int | None = None) -> tuple[Tensor, Segment]:
+        """Hidden states (N, last, D) of the last columns (default: of all) of tokens (N, T), or of
+        input embeddings (N, T, D), and the segment that these rows make.
+
+        prefix: the segments before the rows; one of R rows is shared by N / R of them each, side by
+        side. mask (N, T) is False on padding, wherever it lies; positions count real tokens only.
+        None: no padding. keep: whether later rows will attend to the segment; else it has no keys
+        and values. Gradients flow through states and segments.
+        """
+        raise NotImplementedError
+
+    def after(self, problems: Problems, rows: Tensor, samples: int, last: int,
+              look: Callable[[Tensor], Tensor] = lambda hidden: hidden,
+              mask: Tensor | None = None) -> Tensor:
+        """What `look` makes of the last hidden states (B, last, D) of rows (B, T) behind their
+        questions, `samples` rows a question; rows may be input embeddings (B, T, D).
+
+        last = T + 1 includes the state at the end of the question. look maps (..., D) to (..., X),
+        each state by itself, and sees that of a question once for all its samples. mask (B, T) is
+        False on padding of the rows; None: what is behind the first padding is not looked at.
+        """
+        raise NotImplementedError
+
+    def branch(self, tokens: Tensor, passage: Segment, at: Tensor, own: Segment | None = None,
+               ) -> tuple[Tensor, Segment]:
+        """Hidden states (P, M, L, D) of tokens (P, M, L) that continue passages of S tokens at the
+        positions at (P, M): each sees its passage up to there and its own tokens, nothing else.
+
+        passage holds P rows; own what these continuations were given before, which the segment that
+        is returned contains too. Gradients flow through both.
+        """
+        raise NotImplementedError
+
+    def decoder(self, segment: Segment, samples: int, room: int, leaving: bool = False) -> Decoder:
+        """Rows that grow by up to `room` tokens, `samples` behind each row of a segment. leaving:
+        single rows will finish before others and leave (`Decoder.select`).
+        """
+        raise NotImplementedError
+
+    # --- what comes next ------------------------------------------------------------------------
+
+    def logits(self, hidden: Tensor, vocabulary: slice | None = None) -> Tensor:
+        """(..., D) -> (..., V): of a slice of the vocabulary; of all that it may write for None."""
+        raise NotImplementedError
+
+    def logprobs(self, states: Tensor, target: Tensor, sampling: Sampling) -> Tensor:
+        """(M, 2): log-probability of each token (M,) after its state (M, D), and the entropy there.
+        """
+        def part(some: Tensor, tokens: Tensor) -> Tensor:
+            full = distribution(at_least_float32(self.logits(some)), sampling, keep=tokens)
+            spread = entropy(full if self.entropy_learns else full.detach())
+            return torch.stack([full.gather(1, tokens[:, None])[:, 0], spread], 1)
+
+        return torch.cat(in_chunks(part, states, target))
+
+    def predict(self, states: Tensor, target: Tensor, vocabulary: slice | None = None,
+                ) -> tuple[Tensor, Tensor]:
+        """(-log p (...) in nats of each token (...) after its state (..., D), the likeliest one
+        (...)), among the tokens of a slice of the vocabulary.
+        """
+        def part(some: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+            logits = at_least_float32(self.logits(some, vocabulary))
+            flat = logits.flatten(0, -2)
+            loss = F.cross_entropy(flat, tokens.flatten(), reduction="none").view_as(tokens)
+            return loss, logits.argmax(-1)
+
+        if not self.chunked:
+            return part(states, target)
+        parts = in_chunks(part, states.flatten(0, -2), target.flatten())
+        losses, likeliest = zip(*parts, strict=True)
+        return torch.cat(losses).view_as(target), torch.cat(likeliest).view_as(target)
+
+
+def in_chunks(part: Callable[[Tensor, Tensor], Found], states: Tensor, target: Tensor,
+              ) -> list[Found]:
+    """What `part` makes of states (M, D) and their tokens (M,), `CHUNK` at a time. Their logits are
+    computed again in the backward pass.
+    """
+    again = torch.is_grad_enabled() and states.requires_grad
+
+    def found(*pair: Tensor) -> Found:
+        if not again:
+            return part(*pair)
+        return checkpoint(part, *pair, use_reentrant=False)  # type: ignore[return-value]
+
+    return [found(*pair) for pair in zip(states.split(CHUNK), target.split(CHUNK), strict=True)]
+
+
+def tokens_at_once(device: torch.device) -> int:
+    """So many tokens are read at once where no gradient is wanted: large products are fast ones."""
+    return 8192 if device.type == "cpu" else 16_384
+
+
+def rows_at_once(count: int, width: int, device: torch.device) -> tuple[Tensor, ...]:
+    """Numbers up to count, as many rows of `width` tokens at a time as are read at once."""
+    return torch.arange(count, device=device).split(max(1, tokens_at_once(device) // width))
