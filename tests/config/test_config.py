@@ -32,7 +32,7 @@ from ponder.config.spine import (
 from ponder.rewards.answers import REWARDS as REWARD_FUNCTIONS
 from ponder.rollouts.search.registry import SEARCHES
 from ponder.strategies.registry import STRATEGIES
-from ponder.tasks.base import TASKS
+from ponder.tasks.registry import TASKS
 
 SUBSETS = [subset for size in range(7) for subset in itertools.combinations(VARIANTS, size)]
 FILES = sorted(path.relative_to(CONF) for path in CONF.glob("*/*.yaml"))

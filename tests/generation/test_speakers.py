@@ -30,7 +30,6 @@ from ponder.models.huggingface.model import Model
 from ponder.rollouts.sampler import given as thoughts_given
 from ponder.rollouts.sampler import greedy
 from ponder.tasks.toy.addition import Addition
-from ponder.tasks.toy.typed import typed
 from ponder.tokenizers.pieces import Characters, PieceVocabulary
 from support.questions import CHAT, WORDS, language_model, vocabulary
 from support.small import generator, make_policy, make_task
@@ -131,7 +130,7 @@ def ponderer(thoughts: int = 4, **changes) -> tuple[Ponderer, Problems]:
     task = make_task(thoughts, answer="digits", max=100)
     policy = make_policy(task, **{"tokens": 3, **changes}).requires_grad_(False).double()
     problems = task.encode(torch.tensor([[31, 84], [7, 99]]))
-    return Ponderer(policy, lambda text: typed(task, text)), problems
+    return Ponderer(policy, task.encode_question), problems
 
 
 WAYS = [{}, {"stops": False}, {"sees": ("thought",)}, {"sees": ("question",)}, {"shared": True},
@@ -212,16 +211,16 @@ def test_the_question_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_questions_are_typed_as_they_are_written() -> None:
     task = make_task(10, max=100)
-    assert typed(task, " 3 + 84 ") == typed(task, "03+84=")
+    assert task.encode_question(" 3 + 84 ") == task.encode_question("03+84=")
     for text, said in (("3+4+5", "2 whole numbers"), ("100+1=", "found 100; legal: numbers below"),
                        ("a", "found no question"), ("", "found no question")):
         with pytest.raises(UserError, match=said):
-            typed(task, text)
+            task.encode_question(text)
     sums = Addition(AdditionTask(seed=0, digits=3), 20)
-    tokens, count = typed(sums, "23+58=")
+    tokens, count = sums.encode_question("23+58=")
     assert sums.vocabulary.text(tokens).endswith("___:32_+85_=") and count == 3
     with pytest.raises(UserError, match="different lengths"):
-        typed(sums, "2+58=")
+        sums.encode_question("2+58=")
 
 
 # --- language models ----------------------------------------------------------------------------

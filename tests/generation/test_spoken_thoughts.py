@@ -16,7 +16,6 @@ from ponder.generation.wordless import Wordless
 from ponder.models.policies.latent import Continuous, Gumbel
 from ponder.rollouts.latent import unsaid, vectors
 from ponder.tasks.toy.add import Add
-from ponder.tasks.toy.typed import typed
 from support.latent import BLIND, SEEING, make_flowing
 from support.small import generator, make_task
 
@@ -31,7 +30,7 @@ def wordless(sees: tuple[str, ...] = BLIND, shared: bool = False) -> tuple[Wordl
     task = make_task(4, answer="digits", max=100)
     policy = make_flowing(task, tokens=3, sees=sees, shared=shared).requires_grad_(False)
     assert isinstance(policy, Continuous)
-    return Wordless(policy, lambda text: typed(task, text)), task
+    return Wordless(policy, task.encode_question), task
 
 
 NETWORKS = pytest.mark.parametrize("sees, shared", [
@@ -106,7 +105,7 @@ def test_gumbel_thoughts_are_sampled_as_tokens() -> None:
     task = make_task(4, answer="digits", max=100)
     policy = make_flowing(task, "gumbel", tokens=3).requires_grad_(False)
     assert isinstance(policy, Gumbel)
-    speaker, problems = Ponderer(policy, lambda text: typed(task, text)), task.test()[:5]
+    speaker, problems = Ponderer(policy, task.encode_question), task.test()[:5]
     rollouts = greedy(policy, problems)
     answers = policy.reply(problems, rollouts.thought)
     logprob = rollouts.logprobs.sum(1) + policy.answer(

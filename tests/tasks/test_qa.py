@@ -14,10 +14,10 @@ import torch
 
 from ponder.config.errors import UserError
 from ponder.config.tasks import LANGUAGES, MmluTask, split_name
-from ponder.tasks.base import TASKS
 from ponder.tasks.choice import prompts
 from ponder.tasks.choice.mmlu import Mmlu
 from ponder.tasks.choice.questions import Question, questions_of, read_questions
+from ponder.tasks.registry import TASKS
 from ponder.tasks.tables import write_problems
 from ponder.tokenizers.vocabulary import TextVocabulary
 from support.pace import pace

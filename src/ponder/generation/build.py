@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +19,6 @@ from ponder.generation.speakers import Foreigner, Narrator, Speaker, ends_of
 from ponder.generation.wordless import Wordless
 from ponder.models.huggingface.pretrained import load_text_model, load_vocabulary
 from ponder.models.policies.latent import Continuous
-from ponder.tasks.toy.typed import typed
 from ponder.tokenizers.pieces import FILE, PieceVocabulary, load_pieces
 from ponder.training.build import run as builders
 from ponder.training.build.reading import place_thinker, text_place_thinker
@@ -42,7 +40,7 @@ def build_speaker(config: Config) -> Speaker:
         config = replace(config, task=replace(config.task, data=None))  # questions are typed
     config = replace(config, model=replace(config.model, ref_name=None))  # nor compared
     task = builders.build_task(config)
-    policy, question = builders.build_policy(config, task), functools.partial(typed, task)
+    policy, question = builders.build_policy(config, task), task.encode_question
     policy = _ready(config, policy, device)
     if isinstance(policy, Continuous):
         return Wordless(policy, question)

@@ -1,60 +1,57 @@
-"""Tasks: what is asked, what is right, and what a hand-made thought would be."""
+"""What a task is: what is asked, what is right, and what a hand-made thought would be."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-import torch
+from ponder.config.errors import UserError
 
-from ponder.core.types import Problem, Problems
-from ponder.tasks.choice.mmlu import Mmlu
-from ponder.tasks.choice.qa import Qa
-from ponder.tasks.text.corpus import Corpus
-from ponder.tasks.text.passages import Text
-from ponder.tasks.toy.add import Add
-from ponder.tasks.toy.addition import Addition
+if TYPE_CHECKING:
+    import torch
+
+    from ponder.core.types import Problem, Problems
 
 
-class Task(Protocol):
-    """Four questions every task answers.
+class Task:
+    """Questions, their answers and gold thoughts, as tokens and as text.
 
-    vocabulary: the words, a `Vocabulary` or a `TextVocabulary`. labels: number of distinct answers
-    where `Problems.label` numbers them, else None. answer_length: tokens of the longest answer.
-    epoch_size: how many training questions there are, where a round is all of them; None where
-    they never end.
+    vocabulary: the tokens, a `Vocabulary` or a `TextVocabulary`. labels: number of distinct answers
+    where `Problems.label` numbers them, else None. question_length, answer_length: tokens of the
+    longest one. epoch_size: how many training questions there are, where a round is all of them;
+    None where they never end.
     """
 
-    @property
-    def vocabulary(self) -> Any: ...
-    @property
-    def labels(self) -> int | None: ...
-    @property
-    def answer_length(self) -> int: ...
-    @property
-    def question_length(self) -> int: ...
-    @property
-    def epoch_size(self) -> int | None: ...
+    vocabulary: Any
+    labels: int | None = None
+    epoch_size: int | None = None
+    question_length: Any
+    answer_length: Any
 
     def sample(self, count: int, generator: torch.Generator) -> Problems:
         """`count` training problems."""
-        ...
-
-    def hinted(self, problems: Problems) -> Problems:
-        """The same problems with the answer in their questions (`trainer.rationalise`)."""
-        ...
-
-    def examples(self, count: int, generator: torch.Generator) -> Problems:
-        """`count` problems with gold thoughts that are given (`trainer.rehearse`)."""
-        ...
+        raise NotImplementedError
 
     def test(self) -> Problems:
         """The held-out problems: always the same ones."""
-        ...
+        raise NotImplementedError
 
     def problems(self) -> list[tuple[str, Problem]]:
         """(split, problem) for `action=problems`, as text."""
-        ...
+        raise NotImplementedError
 
+    def hinted(self, problems: Problems) -> Problems:
+        """The same problems with the answer in their questions (`trainer.rationalise`)."""
+        return replace(problems)
 
-TASKS: dict[str, type] = {"add": Add, "addition": Addition, "qa": Qa, "mmlu": Mmlu,
-                         "text": Text, "corpus": Corpus}
+    def examples(self, count: int, generator: torch.Generator) -> Problems:
+        """`count` problems with gold thoughts that are given (`trainer.rehearse`)."""
+        return self.sample(count, generator)
+
+    def encode_question(self, text: str) -> tuple[list[int], int]:
+        """Tokens of a typed question, and how many tokens its answer has (`action=generate`).
+
+        Raises `UserError` where it is no question of the task.
+        """
+        raise UserError(f"prompt={text}: found a task whose questions cannot be typed; legal: a "
+                        "model of a toy task, or of text")

@@ -16,6 +16,7 @@ from torch import Tensor
 from ponder.config.errors import UserError, closest
 from ponder.config.tasks import PREAMBLES, QaTask
 from ponder.core.types import Problem, Problems
+from ponder.tasks.base import Task
 from ponder.tasks.choice import answers, prompts
 from ponder.tasks.choice.questions import HELD_OUT, LETTERS, Question, read_questions
 from ponder.tokenizers.vocabulary import TextVocabulary
@@ -31,7 +32,7 @@ class Encoded(NamedTuple):
     options: list[array[int]]
 
 
-class Qa:
+class Qa(Task):
     """Multiple-choice questions, some of which are held out.
 
     `task.test_data` holds these, and all of `task.data` is trained on; else the rows whose split
@@ -39,8 +40,6 @@ class Qa:
     id and `task.seed` decides, so that a question in two languages is on one side in both.
     Training and test questions are numbered in one list, `Problems.index`.
     """
-
-    labels = None
 
     def __init__(self, config: QaTask, vocabulary: TextVocabulary) -> None:
         self.config, self.vocabulary = config, vocabulary
@@ -65,10 +64,6 @@ class Qa:
         """
         rows = torch.randperm(self.epoch_size, generator=generator)[:count]
         return self.encode((rows if self.config.shuffle else rows.sort().values).tolist())
-
-    def examples(self, count: int, generator: torch.Generator) -> Problems:
-        """None: the configuration check refuses `trainer.rehearse` here."""
-        raise NotImplementedError
 
     def test(self) -> Problems:
         """Up to `test_questions` held-out questions, the same ones for the same `task.seed`."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,22 +11,20 @@ from torch import Tensor
 from ponder.config.errors import UserError
 from ponder.config.texts import CorpusTask
 from ponder.core.types import Problem, Problems
+from ponder.tasks.base import Task
 from ponder.tasks.text.packed import Ids, Packed, packed
 from ponder.tokenizers.pieces import UNKNOWN, Characters, HfPieces, PieceVocabulary, load_pieces
 from ponder.tokenizers.vocabulary import TextVocabulary
 
 
-class Corpus:
+class Corpus(Task):
     """Prompts (P, Q) without an answer: passages of a text, held-out ones for evaluations, or one
     prompt again and again, which is the only passage of a text that is just as long.
 
     `start`: a checkpoint whose pieces texts are cut into.
     """
 
-    labels = None
-    epoch_size = None
     answer_length = 0
-    vocabulary: Any  # of pieces, or of a tokenizer
 
     def __init__(self, config: CorpusTask, thoughts: int, start: str | None = None) -> None:
         """Raises `UserError` where the text cannot be read, or is shorter than a prompt."""
@@ -97,12 +93,6 @@ class Corpus:
         return [(split, Problem(self.vocabulary.text(question), ""))
                 for split, part in (("train", train), ("test", test))
                 for question in part.question.tolist()]
-
-    def hinted(self, problems: Problems) -> Problems:
-        return replace(problems)
-
-    def examples(self, count: int, generator: torch.Generator) -> Problems:
-        return self.sample(count, generator)
 
 
 class ModelCorpus(Corpus):

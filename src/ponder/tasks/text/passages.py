@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,20 +9,18 @@ from torch import Tensor
 from ponder.config.errors import UserError
 from ponder.config.texts import TextTask
 from ponder.core.types import Problem, Problems
+from ponder.tasks.base import Task
 from ponder.tasks.text.packed import Ids, packed
 from ponder.tokenizers.pieces import HfPieces, Pieces, PieceVocabulary
 from ponder.tokenizers.vocabulary import TextVocabulary
 
 
-class Text:
+class Text(Task):
     """A problem is a passage: question (P, T) holds its tokens, answer (P, T) the next of each.
 
     Passages to learn from begin anywhere; held-out ones stand one behind the other, with even gaps
     where not all are asked for. pieces are those the text is cut into; None: as its keys say.
     """
-
-    labels = None
-    epoch_size = None
 
     def __init__(self, config: TextTask, thoughts: int, pieces: Pieces | None = None) -> None:
         """Raises `UserError` where the text cannot be read, or is shorter than a passage."""
@@ -81,12 +77,6 @@ class Text:
         return [(split, Problem(text(question), text(answer[-1:])))
                 for split, part in (("train", train), ("test", test))
                 for question, answer in zip(part.question, part.answer, strict=True)]
-
-    def hinted(self, problems: Problems) -> Problems:
-        return replace(problems)
-
-    def examples(self, count: int, generator: torch.Generator) -> Problems:
-        return self.sample(count, generator)
 
 
 class ModelText(Text):

@@ -11,7 +11,8 @@ from torch import Tensor
 from ponder.config.errors import UserError
 from ponder.config.tasks import AddTask
 from ponder.core.types import Problem, Problems
-from ponder.tasks.numbers import digits_of, in_share
+from ponder.tasks.base import Task
+from ponder.tasks.numbers import digits_of, in_share, typed_numbers
 from ponder.tasks.tables import read_table, require
 from ponder.tokenizers.spelling import place
 from ponder.tokenizers.vocabulary import Vocabulary
@@ -21,14 +22,12 @@ LABELLED = 20_000
 TRIES = 1000
 
 
-class Add:
+class Add(Task):
     """Sums of `terms` numbers below `max`, modulo `max` or plain.
 
     A question is its zero-padded digits, `+` between the numbers and `=` at the end. Questions
     that differ only in the order of their numbers are always on the same side of the split.
     """
-
-    epoch_size = None
 
     def __init__(self, config: AddTask, thoughts: int) -> None:
         self.config = config
@@ -150,6 +149,14 @@ class Add:
         return Problems(self._question(numbers), answer, self._gold(numbers, answers),
                         self.vocabulary.pad, label=answers if self.labels else None,
                         features=self._features(answers))
+
+    def encode_question(self, text: str) -> tuple[list[int], int]:
+        """Tokens of a typed question (`3+84=`), and how many tokens its answer has.
+
+        Raises `UserError` where it is no sum of this task.
+        """
+        numbers = typed_numbers(text, self.config.terms, self.config.max)
+        return self._question(numbers)[0].tolist(), self.answer_length
 
     def _sums(self, numbers: Tensor) -> Tensor:
         total = numbers.sum(1)

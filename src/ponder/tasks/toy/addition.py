@@ -19,7 +19,8 @@ from torch import Tensor
 from ponder.config.errors import UserError
 from ponder.config.tasks import AdditionTask
 from ponder.core.types import Problem, Problems
-from ponder.tasks.numbers import digits_of, in_share
+from ponder.tasks.base import Task
+from ponder.tasks.numbers import digits_of, in_share, typed_numbers
 from ponder.tokenizers.vocabulary import Vocabulary
 
 PLUS, EQUALS, COLON, BLANK = 10, 11, 12, 13  # after the ten digits
@@ -27,7 +28,7 @@ SUMS = 20  # 9 + 9 and what is carried over: 0 to 19
 TRIES = 1000
 
 
-class Addition:
+class Addition(Task):
     """Sums of two numbers of 1 to `digits` digits; lengths are equally frequent.
 
     A question begins later by a random number of blanks, as many as it has fewer digits than the
@@ -37,8 +38,7 @@ class Addition:
 
     def __init__(self, config: AdditionTask, thoughts: int) -> None:
         self.config = config
-        self.epoch_size: int | None = config.epoch_size
-        self.labels: int | None = None
+        self.epoch_size = config.epoch_size
         self.vocabulary = Vocabulary((*"0123456789", "+", "=", ":", "_"), thoughts)
         self.answer_length = config.digits + 1
         self.shift = config.digits - 1
@@ -137,6 +137,19 @@ class Addition:
                     _filled(EQUALS, numbers)]
         return Problems(torch.cat(question, 1), self._answer(numbers), self._gold(numbers),
                         self.vocabulary.pad, padded=self.shift > 0)
+
+    def encode_question(self, text: str) -> tuple[list[int], int]:
+        """Tokens of a typed question (`23+58=`), and how many tokens its answer has.
+
+        Raises `UserError` where it is no sum of two numbers of equally many digits.
+        """
+        numbers = typed_numbers(text, 2, 10**self.config.digits)
+        if not torch.equal(lengths_of(numbers), lengths_of(numbers.flip(1))):
+            raise UserError(f"prompt={text}: found numbers of different lengths; legal: two of "
+                            "equally many digits, as in 23+58=")
+        problem = self.encode(numbers, torch.Generator().manual_seed(0))
+        question, answer = problem.question[0], problem.answer[0]
+        return question[question != problem.pad].tolist(), int((answer != problem.pad).sum())
 
     def _answer(self, numbers: Tensor) -> Tensor:
         """(N, D + 1): one digit more than the numbers have, most significant first, padded."""

@@ -40,8 +40,9 @@ from ponder.strategies.base import Strategy
 from ponder.strategies.pathwise import Pathwise
 from ponder.strategies.registry import STRATEGIES
 from ponder.strategies.star import SFT
-from ponder.tasks.base import TASKS, Task
+from ponder.tasks.base import Task
 from ponder.tasks.choice.qa import Qa
+from ponder.tasks.registry import TASKS
 from ponder.tasks.text.corpus import Corpus, ModelCorpus
 from ponder.tasks.text.passages import ModelText, Text
 from ponder.training.build.corpus import build_corpus, corpus_evaluation, corpus_reward

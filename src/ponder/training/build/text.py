@@ -23,8 +23,8 @@ from ponder.rollouts.cache import Store
 from ponder.rollouts.recorded import Preloaded, read_generated
 from ponder.rollouts.sampler import Source
 from ponder.rollouts.written import Written
-from ponder.tasks.base import TASKS
 from ponder.tasks.choice.qa import Qa
+from ponder.tasks.registry import TASKS
 from ponder.tokenizers.pieces import HfPieces, identity
 from ponder.tokenizers.vocabulary import TextVocabulary
 
