@@ -5,14 +5,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
 
 from ponder.sweeps.record import read
 from ponder.sweeps.state import states
-from support.pace import pace
 from support.sweeps import (
     Sweep,
     alone,
@@ -154,10 +152,8 @@ def test_the_end_of_a_sweep_leaves_its_jobs_and_the_same_sweep_goes_on(tmp_path:
     code, out, err = again.wait()
     assert (code, err) == (0, "") and "1 jobs for local" in out and "1 more go on already" in out
     assert len(summaries(sweep.directory)) == 2
-    started = time.monotonic()
     code, out, _ = Sweep(tmp_path, *words).wait()
     assert code == 0 and "2 more are done already" in out
-    assert time.monotonic() - started < 10 * pace()
 
 
 @pytest.mark.skipif(importlib.util.find_spec("optuna") is None, reason="optuna is not installed")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +19,6 @@ from ponder.tasks.choice.questions import Question, questions_of, read_questions
 from ponder.tasks.registry import TASKS
 from ponder.tasks.tables import write_problems
 from ponder.tokenizers.vocabulary import TextVocabulary
-from support.pace import pace
 from support.questions import CHAT, WORDS, file_of, task, vocabulary
 from support.small import generator
 
@@ -437,9 +435,7 @@ def test_mmlu_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.skipif(not (DATA / "mmlu" / "mmlu_en_test.csv").is_file(),
                     reason="the files of shared/data are not here")
 def test_real_files() -> None:
-    started = time.process_time()
     english = read_questions(DATA / "mmlu" / "mmlu_en_test.csv")
-    assert time.process_time() - started < 2 * pace()
     assert len(english) == 14042 and len({one.id for one in english}) == 14042
     assert [sum(one.letter == letter for one in english) for letter in "ABCD"] == [
         3222, 3462, 3582, 3776]

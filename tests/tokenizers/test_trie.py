@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ from hypothesis import strategies as st
 
 from ponder.tokenizers import trie as module
 from ponder.tokenizers.trie import BYTES, Trie
-from support.pace import pace
 
 CORPUS = "the cat sat on the mat, the cat ate the rat; " * 40 + "naïve café 東京東京 " * 9
 LEARNT = Trie.learn(CORPUS, 400)
@@ -78,14 +76,3 @@ def test_a_trie_is_what_was_saved(tmp_path: Path) -> None:
         (tmp_path / "bad.json").write_text(content)
         with pytest.raises(ValueError):
             Trie.load(tmp_path / "bad.json")
-
-
-def test_a_megabyte_is_cut_in_less_than_a_second() -> None:
-    """Of processor time; the best of three, as the machine may be busy."""
-    text = (CORPUS * 600)[:1_000_000]
-    seconds = []
-    for _ in range(3):
-        before = time.process_time()
-        LEARNT.encode(text)
-        seconds.append(time.process_time() - before)
-    assert min(seconds) < pace()

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -21,6 +18,7 @@ from ponder.config.spine import VARIANTS, Config, variants
 from ponder.training.build import run as builders
 from ponder.training.progress import Hooks
 from support.runs import config_of
+from support.sweeps import TIMEOUT, steps, until
 
 RUN = Path(__file__).parents[2] / "run.py"
 
@@ -125,67 +123,16 @@ def test_a_run_leaves_the_promised_files_and_evaluates_to_the_same_accuracy(tmp_
 
 
 @pytest.mark.slow
-def test_same_seed_same_weights_through_the_door(tmp_path: Path) -> None:
-    hashes = []
-    for name in ("a", "b"):
-        done = run(tmp_path, *QUICK, f"hydra.run.dir={tmp_path}/{name}")
-        assert done.returncode == 0, done.stderr
-        hashes.append(json.loads((tmp_path / name / "summary.json").read_text())["weights_sha256"])
-    assert hashes[0] == hashes[1]
-
-
-@pytest.mark.slow
 def test_interrupt_saves_a_checkpoint_and_says_where(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, str(RUN), "trainer.max_steps=100000", "trainer.threads=1"], cwd=tmp_path,
         text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not list(tmp_path.glob("star_runs/*/*/metrics.jsonl")):
-        time.sleep(0.1)
-    time.sleep(1)
+    until(lambda: any(map(steps, tmp_path.glob("star_runs/*/*"))))
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert "stopped at step" in out
     directory = only_run(tmp_path)
     assert list(directory.glob("checkpoint_*/model.safetensors"))
     assert not (directory / "summary.json").exists()
-
-
-@pytest.mark.slow
-def test_a_run_that_goes_on_is_one_run_in_wandb(tmp_path: Path) -> None:
-    for steps in (4, 6):
-        done = subprocess.run(
-            [sys.executable, str(RUN), *QUICK, "logger=wandb", f"trainer.max_steps={steps}",
-             "hydra.run.dir=run"], cwd=tmp_path, text=True, capture_output=True, timeout=180,
-            check=False, env={**os.environ, "WANDB_SILENT": "true"})
-        assert done.returncode == 0, done.stderr
-    assert "going on from step 4" in done.stdout
-    names = [path.name.split("-")[-1] for path in tmp_path.glob("run/wandb/offline-run-*")]
-    assert len(names) == 2 and {*names} == {(tmp_path / "run" / "wandb_id").read_text()}
-
-
-@pytest.mark.slow
-def test_tensorboard_shows_no_step_twice(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    words = (*QUICK, "logger=tensorboard", "hydra.run.dir=run", "trainer.lr_decay=constant",
-             "trainer.log_every_n_steps=1", "trainer.save_every_n_steps=2")
-    for steps in (5, 7):
-        done = run(tmp_path, *words, f"trainer.max_steps={steps}")
-        assert done.returncode == 0, done.stderr
-        if steps == 5:  # as if it had been killed after step 5: what came after 4 is taken again
-            shutil.rmtree(tmp_path / "run" / "checkpoint_5")
-    assert "going on from step 4" in done.stdout
-    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
-    events.Reload()
-    assert [event.step for event in events.Scalars("loss")] == [*range(1, 8)]
-
-
-@pytest.mark.slow
-def test_sweep_runs_every_job_in_its_own_directory(tmp_path: Path) -> None:
-    done = run(tmp_path, "-m", "seed=0,1", "blind=true,false", "think=true", *QUICK,
-               "trainer.max_steps=3")
-    assert done.returncode == 0, done.stderr
-    assert len(list(tmp_path.glob("star_runs/*/*/summary.json"))) == 4
