@@ -10,14 +10,18 @@ import sys
 from pathlib import Path
 
 RUN = Path(__file__).parents[2] / "run.py"
+QUICK = ["trainer.max_steps=30", "trainer.train_batch_size=32", "trainer.threads=1",
+         "trainer.val_every_n_steps=20", "trainer.log_every_n_steps=10"]
+
+
 def run(directory: Path, *arguments: str, timeout: int = 120) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, str(RUN), *arguments], cwd=directory, text=True,
                           capture_output=True, timeout=timeout, check=False)
+
+
 def only_run(directory: Path) -> Path:
     (found,) = (directory / "star_runs").glob("*/*")
     return found
-QUICK = ["trainer.max_steps=30", "trainer.train_batch_size=32", "trainer.threads=1",
-         "trainer.val_every_n_steps=20", "trainer.log_every_n_steps=10"]
 
 
 def test_same_seed_same_weights_through_the_door(tmp_path: Path) -> None:
