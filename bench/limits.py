@@ -85,13 +85,13 @@ def make_run(directory: Path, seed: int, lr: float, samples: int) -> None:
 
 def long_queue(folder: Path) -> float:
     """`action=sweep` over 200 jobs, a quarter of them done."""
-    from ponder.sweeps.record import Job, process, write
+    from ponder.sweeps.jobs import Job, append_jobs, process_name
 
     sweep = folder / "sweep"
     if not sweep.exists():
         sweep.mkdir()
-        write(sweep, [Job(i, [f"seed={i}"], f"{i:08x}", str(i), [], "local", process())
-                      for i in range(200)])
+        append_jobs(sweep, [Job(i, [f"seed={i}"], f"{i:08x}", str(i), [], "local", process_name())
+                            for i in range(200)])
         for i in range(50):
             make_run(sweep / str(i), i, 0.1, 1)
     return run(folder, "action=sweep", f"sweep.dir={sweep}")

@@ -6,17 +6,15 @@ import math
 import os
 from typing import Any
 
-from ponder.sweeps.launcher import OneByOne
-from ponder.sweeps.ranks import SRUN
-from ponder.sweeps.submitted import Submitted
+from ponder.sweeps.launch import SRUN, SequentialLauncher, SubmititLauncher
 
 
-class Here(OneByOne):
-    """All runs of a sweep here, one after another."""
+class Here(SequentialLauncher):
+    """All runs of a sweep in this process, one after another."""
 
 
-class Slurm(Submitted):
-    """All runs of a sweep as one job array."""
+class Slurm(SubmititLauncher):
+    """All runs of a sweep as one Slurm job array."""
 
     place = "slurm"
 
@@ -25,22 +23,22 @@ class Slurm(Submitted):
         return super()._executor()
 
 
-class Local(Submitted):
-    """No more runs at once than there are cores for, each seeing the GPUs that its sweep sees,
+class Local(SubmititLauncher):
+    """As many runs at once as this machine has cores for. Each sees the GPUs that the sweep sees,
     unless `gpus_per_node` says how many.
     """
 
     place = "local"
-    gpus: str | None = None
+    visible_gpus: str | None = None
 
     def __call__(self, *call: Any) -> Any:
-        if self.params.get("gpus_per_node") is None:  # submitit has hidden them all
+        if self.params.get("gpus_per_node") is None:  # submitit has hidden all GPUs
             os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-            if self.gpus is not None:
-                os.environ["CUDA_VISIBLE_DEVICES"] = self.gpus
+            if self.visible_gpus is not None:
+                os.environ["CUDA_VISIBLE_DEVICES"] = self.visible_gpus
         return super().__call__(*call)
 
-    def room(self, jobs: int) -> int:
-        self.gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
-        asked = (self.params.get(key) or 1 for key in ("cpus_per_task", "tasks_per_node"))
-        return max(1, len(os.sched_getaffinity(0)) // math.prod(asked))
+    def slots(self, jobs: int) -> int:
+        self.visible_gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
+        per_run = (self.params.get(key) or 1 for key in ("cpus_per_task", "tasks_per_node"))
+        return max(1, len(os.sched_getaffinity(0)) // math.prod(per_run))

@@ -10,17 +10,29 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 
-from ponder.sweeps.state import lost
-from ponder.sweeps.sweeper import StudySweeper
+from ponder.sweeps.follow import compare_hint
+from ponder.sweeps.jobs import lost_jobs
+from ponder.sweeps.optuna import StudySweeper
+
+
+def _print_hint(config: Any) -> None:
+    hint = compare_hint(Path(str(config.hydra.sweep.dir)))
+    if hint and not config.sweep.detach:
+        print(hint)
 
 
 class Grid(BasicSweeper):
-    """Every combination of the values. What Hydra composes only to see whether it can is left to
-    the launcher, which composes every job before it sends one.
+    """Every combination of the values. Hydra would compose each job once more to check it; the
+    launcher does that anyway before it sends the first.
     """
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         pass
+
+    def sweep(self, arguments: list[str]) -> Any:
+        results = super().sweep(arguments)
+        _print_hint(self.config)
+        return results
 
 
 class Again(Sweeper):
@@ -35,9 +47,11 @@ class Again(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         directory = Path(self.config.hydra.sweep.dir)
-        return self.launcher.launch([[f"hydra.sweep.subdir={job.directory}"]
-                                     for job in lost(directory)], 0)
+        results = self.launcher.launch([[f"hydra.sweep.subdir={job.directory}"]
+                                        for job in lost_jobs(directory)], 0)
+        _print_hint(self.config)
+        return results
 
 
 class Optuna(StudySweeper):
-    """Values that Optuna chooses after it has heard of others."""
+    """Values that Optuna chooses after it has seen the results of others."""

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ponder.sweeps.record import Job, read
-from ponder.sweeps.state import states
-from ponder.sweeps.table import table
+from ponder.sweeps.follow import job_table
+from ponder.sweeps.jobs import Job, job_states, read_jobs
 from ponder.training import code_snapshot as snapshot
 from support.slurm import cluster, made_room, sent, slurm
 from support.sweeps import (
@@ -46,9 +45,9 @@ def under_way(sweep: Sweep, count: int, besides: tuple[Job, ...] = ()) -> list[J
     found: list[Job] = []
 
     def enough() -> bool:
-        jobs = read(sweep.directory) if sweep.directory.is_dir() else []
-        found[:] = [state.job for state in states(sweep.directory, jobs)
-                    if state.name == "running" and (state.step or 0) >= 60
+        jobs = read_jobs(sweep.directory) if sweep.directory.is_dir() else []
+        found[:] = [state.job for state in job_states(sweep.directory, jobs)
+                    if state.status == "running" and (state.step or 0) >= 60
                     and state.job.directory not in {job.directory for job in besides}]
         return len(found) >= count
 
@@ -58,7 +57,7 @@ def under_way(sweep: Sweep, count: int, besides: tuple[Job, ...] = ()) -> list[J
 
 def ended(directory: Path) -> dict[str, str]:
     """Hash of a job's configuration -> that of its last weights, of the jobs that are done."""
-    return {job.config_hash: weights(directory / job.directory) for job in read(directory)
+    return {job.config_hash: weights(directory / job.directory) for job in read_jobs(directory)
             if (directory / job.directory / "summary.json").is_file()}
 
 
@@ -126,9 +125,9 @@ def test_what_was_sent_is_what_runs(tmp_path: Path) -> None:
     code, out, err = sweep.wait()
     assert (code, err) == (0, "") and "the jobs go on by themselves" in out
     assert ": 1 queued\n" in look(sweep)[1]
-    (project / "src/ponder/actions.py").write_text("raise RuntimeError('edited')\n")
+    (project / "src/ponder/cli/actions.py").write_text("raise RuntimeError('edited')\n")
     (project / "conf/config.yaml").write_text("seed: 4\n")
-    slurm("scontrol", "release", str(read(sweep.directory)[0].id))
+    slurm("scontrol", "release", str(read_jobs(sweep.directory)[0].id))
     until(lambda: (sweep.run(0) / "summary.json").is_file())
     assert summaries(sweep.directory) == [weights(alone(*LONG))]
     assert (sweep.run(0) / "git.diff").read_text() == (project / "git.diff").read_text()
@@ -138,12 +137,12 @@ def test_a_long_queue_is_shown(tmp_path: Path) -> None:
     sweep = sent(tmp_path, "seed=range(200)", "trainer.max_steps=100000", "sweep.detach=true",
                  "hydra.launcher.array_parallelism=4")
     assert sweep.wait()[0] == 0
-    jobs = read(sweep.directory)
+    jobs = read_jobs(sweep.directory)
     try:
         until(lambda: steps(sweep.run(0)) >= 10)
-        found = states(sweep.directory, read(sweep.directory))
-        drawn = table(found, 200)
+        found = job_states(sweep.directory, read_jobs(sweep.directory))
+        drawn = job_table(found, 200)
     finally:
         slurm("scancel", str(jobs[0].id).partition("_")[0])
-    names = [state.name for state in found]
+    names = [state.status for state in found]
     assert (names.count("running"), names.count("queued"), drawn.row_count) == (4, 196, 200)

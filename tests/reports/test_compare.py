@@ -14,14 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plotly.offline import get_plotlyjs
 
 from ponder.config.errors import UserError
-from ponder.reports.compare import compare, markdown, show, write
-from ponder.reports.compare_page import COLOURS, CURVES, POINTS, drawn, page
-from ponder.reports.gather import curve, gather
+from ponder.reports.compare import (
+    COLOURS,
+    MAX_CURVES,
+    MAX_POINTS,
+    compare,
+    group_curves,
+    markdown,
+    page,
+    print_table,
+    write,
+)
 from ponder.reports.groups import Comparison, estimate, mean_curve
-from ponder.reports.settings import settings, settled
+from ponder.reports.runs import SettingsReader, accuracy_curve, find_runs, resolve_setting
 from support.small import Door
 
 RUN = Path(__file__).resolve().parents[2] / "run.py"
@@ -72,7 +79,12 @@ def make_run(directory: Path, accuracy: float | None = 0.5, steps: tuple[int, ..
 
 
 def compared(*runs: Path) -> Comparison:
-    return compare(gather(list(map(str, runs))))
+    return compare(find_runs(list(map(str, runs))))
+
+
+def without_library(content: str) -> str:
+    """The page without plotly.js."""
+    return re.sub(r'(<script id="plotly"[^>]*>).*?(</script>)', r"\1\2", content, flags=re.DOTALL)
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -97,13 +109,13 @@ def test_groups_are_the_same_but_for_the_seed(tmp_path: Path) -> None:
     for seed, accuracy in enumerate((0.6, 0.8)):
         make_run(tmp_path / "deep" / "b" / str(seed), accuracy, seed=seed, lr=0.01)
     found = compared(tmp_path)
-    assert found.keys == found.telling == ["trainer.lr"] and found.notes == []
+    assert found.keys == found.distinguishing == ["trainer.lr"] and found.notes == []
     assert [group.values["trainer.lr"] for group in found.groups] == [0.01, 0.002]
     assert [group.seeds for group in found.groups] == [2, 3]
     better, worse = (group.numbers["accuracy"] for group in found.groups)
     assert (better.mean, better.error) == (pytest.approx(0.7), pytest.approx(0.1))
     assert worse.error == pytest.approx(math.sqrt(0.13 / 3))
-    assert found.cells(found.groups[0]) == ["2", "70.00% (10.00%)", "10.00%", "0.00%", "20", "2.0"]
+    assert found.cells(found.groups[0]) == ["2", "70.00% ± 10.00%", "10.00%", "0.00%", "20", "2.0"]
 
 
 def test_what_follows_another_key_forms_no_group(tmp_path: Path) -> None:
@@ -130,7 +142,7 @@ def test_keys_of_another_strategy_are_no_difference(tmp_path: Path) -> None:
     make_run(tmp_path / "1", strategy="grpo")
     found = compared(tmp_path)
     assert set(found.keys) >= {"strategy.name", "reward"} and "strategy.keep" not in found.keys
-    assert found.telling == ["strategy.name"]
+    assert found.distinguishing == ["strategy.name"]
     assert found.notes[0].startswith("different too, but telling no further groups apart: ")
     assert "reward" in found.notes[0]
     assert found.groups[0].name(["strategy.name", "reward"]) in ("star, gain", "grpo, softmax")
@@ -139,7 +151,7 @@ def test_keys_of_another_strategy_are_no_difference(tmp_path: Path) -> None:
 def test_a_full_grid_needs_every_key(tmp_path: Path) -> None:
     for i, (lr, samples) in enumerate([(0.1, 4), (0.1, 8), (0.2, 4), (0.2, 8)]):
         make_run(tmp_path / str(i), lr=lr, samples=samples)
-    assert set(compared(tmp_path).telling) == {"trainer.lr", "rollout.samples"}
+    assert set(compared(tmp_path).distinguishing) == {"trainer.lr", "rollout.samples"}
 
 
 def test_keys_younger_than_a_run_have_their_defaults(tmp_path: Path) -> None:
@@ -154,8 +166,8 @@ def test_keys_younger_than_a_run_have_their_defaults(tmp_path: Path) -> None:
 def test_references_are_looked_up() -> None:
     told = {"task.max": 100, "task.n": "${.max}", "thinker.n": "${task.n}", "a": "${b}",
             "b": "${a}", "path": "${oc.env:HOME}/${task.max}"}
-    assert (settled(told, "thinker.n"), settled(told, "a")) == (100, None)
-    assert settled(told, "path") == "${oc.env:HOME}/100"
+    assert (resolve_setting(told, "thinker.n"), resolve_setting(told, "a")) == (100, None)
+    assert resolve_setting(told, "path") == "${oc.env:HOME}/100"
 
 
 def test_the_mean_curve_ends_with_the_shortest_run() -> None:
@@ -188,7 +200,7 @@ def test_a_checkpoint_speaks_for_a_missing_configuration(tmp_path: Path) -> None
     (tmp_path / "1" / "checkpoint_10").mkdir()
     (tmp_path / "1" / "checkpoint_10" / "ponder.json").write_text(json.dumps({"config": {
         "task": {"name": "add", "seed": 0}, "trainer": {"lr": 0.3}, "reward": {"softmax": 1}}}))
-    assert settings(tmp_path / "1")["trainer.lr"] == 0.3
+    assert SettingsReader().read(tmp_path / "1")["trainer.lr"] == 0.3
     assert {group.values["trainer.lr"] for group in compared(tmp_path).groups} == {0.1, 0.3}
 
 
@@ -229,7 +241,7 @@ def test_an_evaluation_is_told_what_its_checkpoint_was(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("action: train", "action: evaluate").replace(
         "  kind: transformer", f"  kind: transformer\n  name: {saved}"))
     (directory / ".hydra" / "overrides.yaml").write_text("- rollout.samples=8\n")
-    told = settings(directory)
+    told = SettingsReader().read(directory)
     assert (told["action"], told["task.max"], told["model.name"]) == ("evaluate", 1000, None)
     assert (told["rollout.samples"], told["seed"]) == (8, 5)
 
@@ -242,7 +254,7 @@ def test_accuracies_that_are_none_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "0" / "summary.json").write_text('{"accuracy": NaN, "necessity": 7}')
     found = compared(tmp_path)
     assert found.groups[0].numbers["accuracy"].mean is None
-    assert "No run was evaluated." in page(found)
+    assert "No run was evaluated." in page(found, tmp_path)
 
 
 def test_one_seed_twice_is_said(tmp_path: Path) -> None:
@@ -259,15 +271,15 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "link").symlink_to(tmp_path / "real" / "0")
     (tmp_path / "set" / "up").symlink_to(tmp_path)
-    assert len(gather(str(tmp_path / "set")).results) == 1
+    assert len(find_runs(str(tmp_path / "set")).results) == 1
 
 
 def test_a_torn_metrics_file_keeps_its_whole_lines(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text(
         '{"step": 2, "accuracy": 0.5}\n{"step": 1, "accuracy": 0.25}\n{"step": 2, "accuracy": 0.75'
         '}\n{"step": 3, "accuracy": null}\n{"step": 4, "accuracy": 0.\n')
-    assert curve(tmp_path) == ([1, 2], [0.25, 0.75])
-    assert curve(tmp_path / "none") == ([], [])
+    assert accuracy_curve(tmp_path) == ([1, 2], [0.25, 0.75])
+    assert accuracy_curve(tmp_path / "none") == ([], [])
 
 
 @pytest.mark.parametrize("runs, line", [
@@ -279,7 +291,7 @@ def test_no_runs_get_one_line(runs: Any, line: str, tmp_path: Path,
                               monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as found:
-        gather(runs)
+        find_runs(runs)
     assert str(found.value).startswith(line) and "\n" not in str(found.value)
 
 
@@ -317,8 +329,8 @@ def test_markdown(tmp_path: Path) -> None:
         "6 runs in 2 groups", "",
         "| `trainer.lr` | seeds | accuracy | shuffled | dropped | steps | seconds |",
         "| --- | --- | --- | --- | --- | --- | --- |",
-        "| 0.002 | 3 | 60.00% (17.32%) | 10.00% | 0.00% | 20 | 2.0 |",
-        "| 0.5 | 3 | 20.00% (5.77%) | 10.00% | 0.00% | 20 | 2.0 |"]
+        "| 0.002 | 3 | 60.00% ± 17.32% | 10.00% | 0.00% | 20 | 2.0 |",
+        "| 0.5 | 3 | 20.00% ± 5.77% | 10.00% | 0.00% | 20 | 2.0 |"]
 
 
 class Tags(HTMLParser):
@@ -340,17 +352,17 @@ def test_the_page_is_whole_and_loads_nothing(tmp_path: Path) -> None:
     found = two_groups(tmp_path, reward="</script><b>")
     make_run(tmp_path / "c", reward="<i>")
     found = compared(tmp_path)
-    content = page(found)
-    assert content.count(get_plotlyjs()) == 1
-    content = content.replace(get_plotlyjs(), "")
+    content = page(found, tmp_path)
+    assert content.count('id="plotly"') == 1
+    content = without_library(content)
     tags = Tags()
     tags.feed(content)
     assert tags.open == []
-    assert not re.search(r"(src|href)=|https?://|@import|url\(|<link", content)
+    assert not re.search(r"src=|href=|https?://|@import|url\(|<link", content)
     assert "<i>" not in content and "<b>" not in content and "&lt;i&gt;" in content
-    assert content.count("Plotly.newPlot(") == 2
-    assert content.count('"showlegend":false') + content.count('"showlegend": false') >= 6
-    assert "60.00% (17.32%)" in content and found.headline in content
+    assert content.count('class="plotly-graph-div"') == 2
+    assert content.count('"showlegend":false') >= 6
+    assert "60.00% ± 17.32%" in content and found.headline in content
 
 
 def test_what_is_drawn_has_bounds_that_are_said(tmp_path: Path) -> None:
@@ -359,21 +371,21 @@ def test_what_is_drawn_has_bounds_that_are_said(tmp_path: Path) -> None:
             make_run(tmp_path / f"{lr}_{seed}", lr / 20, seed=seed, lr=lr,
                      steps=tuple(range(1, 402)))
     found = compared(tmp_path)
-    groups = list(drawn(found.groups))
-    assert sum(len(curves) + 1 for _, curves, _ in groups) == CURVES and len(groups) == 8
-    content = page(found).replace(get_plotlyjs(), "")
+    groups = list(group_curves(found.groups))
+    assert sum(len(curves) + 1 for _, curves, _ in groups) == MAX_CURVES and len(groups) == 8
+    content = without_library(page(found, tmp_path))
     assert "Drawn are 32 of 48 runs" in content
     longest = max(map(len, (text.split(",") for text in re.findall(r'"x":\s?\[([^\]]*)\]',
                                                                    content))))
-    assert longest == POINTS
-    assert len(list(drawn(compared(*tmp_path.glob("*_0")).groups))) == len(COLOURS)
+    assert longest == MAX_POINTS
+    assert len(list(group_curves(compared(*tmp_path.glob("*_0")).groups))) == len(COLOURS)
 
 
 def test_a_group_of_many_seeds_is_drawn_in_part(tmp_path: Path) -> None:
     for seed in range(50):
         make_run(tmp_path / str(seed), seed=seed)
-    (_, curves, mean), = drawn(compared(tmp_path).groups)
-    assert len(curves) == CURVES - 1 and mean is not None
+    (_, curves, mean), = group_curves(compared(tmp_path).groups)
+    assert len(curves) == MAX_CURVES - 1 and mean is not None
 
 
 # --- the door ------------------------------------------------------------------------------------
@@ -382,8 +394,8 @@ def test_a_group_of_many_seeds_is_drawn_in_part(tmp_path: Path) -> None:
 def test_through_the_door(door: Door, tmp_path: Path) -> None:
     two_groups(tmp_path / "star_runs" / "sweep")
     code, out, err = door("action=compare", "run_type=seen")
-    assert (code, err) == (0, "") and out.startswith("6 runs in 2 groups\n")
-    assert "60.00% (17.32%)" in out and "lr" in out
+    assert (code, err) == (0, "") and out.startswith("6 runs in 2 groups; chance 1/100\n")
+    assert "60.00% ± 17.32%" in out and "lr" in out
     directory = next((tmp_path / "star_runs").glob("seen_*/*"))
     assert {path.name for path in directory.iterdir()} >= {"compare.html", "compare.csv"}
     assert door("action=compare", "runs=star_runs/*/a*", "out=new/x.md")[0] == 0
@@ -398,9 +410,9 @@ def test_a_narrow_terminal_has_all_keys_in_one_column(
     found = two_groups(tmp_path)
     for columns, heading in (("120", "lr"), ("60", "group")):
         monkeypatch.setenv("COLUMNS", columns)
-        show(found)
+        print_table(found)
         out = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
-        assert re.search(rf"┃ {heading} +┃", out) and "60.00% (17.32%)" in out
+        assert re.search(rf"┃ {heading} +┃", out) and "60.00% ± 17.32%" in out
         assert ("seconds ┃" in out, "lr=0.002" in out) == ((columns == "120"), (columns == "60"))
         assert all(len(line) <= int(columns) for line in out.splitlines() if line[:1] in "┃│")
 
@@ -440,6 +452,56 @@ def test_a_thousand_runs_are_compared(tmp_path: Path) -> None:
                  tuple(range(0, 250, 10)), seed=i % 5, lr=0.001 * (1 + i // 5 % 10),
                  samples=2 + i // 50)
     done = outside(str(RUN), "action=compare", cwd=tmp_path)
-    assert done.stdout.startswith("1,000 runs in 200 groups\n")
+    assert done.stdout.startswith("1,000 runs in 200 groups")
     table = next((tmp_path / "star_runs").glob("*/*/compare.csv"))
     assert len(read_csv(table)) == 200
+
+
+# --- names ---------------------------------------------------------------------------------------
+
+
+def named_variants(folder: Path) -> Comparison:
+    """Three runs of other variants: with a search, without, and without thoughts."""
+    for name, kind, tokens in (("a", "search", "2"), ("b", "sample", "2"), ("c", "sample", "0")):
+        path = make_run(folder / name, 0.5 if tokens == "2" else 0.1) / ".hydra" / "config.yaml"
+        text = path.read_text().replace("kind: sample", f"kind: {kind}")
+        path.write_text(text.replace("tokens: ${task.thought_length}", f"tokens: {tokens}"))
+    return compared(folder)
+
+
+def test_groups_are_named_by_their_variants(tmp_path: Path) -> None:
+    found = named_variants(tmp_path)
+    assert found.distinguishing == ["variants"]
+    assert [group.name(found.distinguishing) for group in found.groups] == [
+        "think", "think,search", "none"]
+
+
+def test_runs_without_thoughts_show_no_replaced_thoughts(tmp_path: Path) -> None:
+    found = named_variants(tmp_path)
+    numbers = [(group.numbers["shuffled"].mean, group.numbers["dropped"].mean)
+               for group in found.groups]
+    assert numbers == [(0.1, 0.0), (0.1, 0.0), (None, None)]
+
+
+def test_the_level_of_chance_is_drawn_where_all_runs_have_it(tmp_path: Path) -> None:
+    make_run(tmp_path / "a")
+    make_run(tmp_path / "b", lr=0.1)
+    assert compared(tmp_path).chance == ("chance 1/100", 0.01)
+    assert "chance 1/100" in page(compared(tmp_path), tmp_path)
+    make_run(tmp_path / "c", max=10)
+    assert compared(tmp_path).chance is None
+
+
+def test_groups_link_to_the_reports_of_their_runs(tmp_path: Path) -> None:
+    (make_run(tmp_path / "runs" / "a b", seed=3) / "report.html").write_text("")
+    make_run(tmp_path / "runs" / "c", seed=4)
+    content = page(compared(tmp_path), tmp_path / "out")
+    assert re.findall(r'<a href="([^"]*)">(\w+)</a>', content) == [
+        ("../runs/a%20b/report.html", "3")]
+
+
+def test_long_values_lose_their_middle_and_keep_both_ends(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", reward="x" * 40 + "_first")
+    make_run(tmp_path / "b", reward="x" * 40 + "_second")
+    found = compared(tmp_path)
+    assert len({group.name(found.distinguishing) for group in found.groups}) == 2

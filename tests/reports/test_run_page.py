@@ -12,11 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plotly.offline import get_plotlyjs
 
 from ponder.config.spine import Config
-from ponder.reports.figures import coloured, maps, shares, thin
-from ponder.reports.run_page import SECTIONS, Run, chance, digits, in_force, last_rows, write_report
+from ponder.reports.figures import coloured, conditional_shares, downsample, heat_maps
+from ponder.reports.run_page import (
+    SECTIONS,
+    RunRecord,
+    answer_digits,
+    chance,
+    last_rows,
+    title_of,
+    write_report,
+)
+from ponder.reports.runs import flatten, variant_flags
 
 SUMMARY: dict[str, Any] = {
     "accuracy": 0.5, "metrics": {"accuracy_stderr": 0.25}, "steps": 40, "seconds": 12.4,
@@ -60,11 +68,21 @@ def written(directory: Path, summary: dict[str, Any] = SUMMARY,
     """The page without plotly.js, which must be in it at most once."""
     write_report(directory, summary, config)
     content = (directory / "report.html").read_text(encoding="utf-8")
-    assert content.count(get_plotlyjs()) == ("plotly-graph-div" in content)
-    content = content.replace(get_plotlyjs(), "")
+    assert content.count(LIBRARY) == ('class="plotly-graph-div"' in content)
+    content = without_library(content)
     assert "could not be drawn" not in content
-    assert all(f'<section id="{name}">' in content for name in SECTIONS)
     return content
+
+
+LIBRARY = '<script id="plotly"'
+
+
+def without_library(content: str) -> str:
+    return re.sub(f"{LIBRARY}.*?</script>\n<script>.*?</script>", "", content, flags=re.DOTALL)
+
+
+def sections_in(content: str) -> list[str]:
+    return re.findall(r'<section id="(\w+)">', content)
 
 
 def figures_in(content: str, section: str) -> int:
@@ -74,17 +92,20 @@ def figures_in(content: str, section: str) -> int:
 
 def test_a_report_tells_the_run(tmp_path: Path) -> None:
     content = written(make_run(tmp_path))
-    assert ("Accuracy 50.0% ± 25.0% on 100 held-out questions, 40 steps, 12 s of training, "
-            "2,048 rollouts/s.") in content
+    # p = 0.5 and stderr = 0.25 are those of 4 questions: (0.5 + 0.4802 ± 0.6793) / 1.9604
+    assert ("Accuracy 50.0% (95 % interval 15.0% to 85.0%) on 100 held-out questions, 40 steps, "
+            "12 s of training, 2,048 rollouts/s.") in content
     assert "variants <code>think,fixed,blind</code>" in content
     assert "code <code>0123456789ab+</code>" in content
-    assert r"chance, 1\u002f100" in content and "entropy of a digit" in content
+    assert "chance 1/100" in content and "entropy of a digit" in content
+    assert "<title>add (max 100) · think, fixed, blind</title>" in content
     assert {name: figures_in(content, name) for name in SECTIONS} == {
         "result": 0, "training": 5, "necessity": 1, "language": 4, "meaning": 2, "rollouts": 0,
         "details": 0}
     rollouts = content.split('<section id="rollouts">')[1].split("</section>")[0]
     assert (rollouts.count("✗"), rollouts.count("✓")) == (8, 12)
     assert '<span class="cyan">&lt;t0&gt;&lt;t4&gt;</span><span class="magenta">' in rollouts
+    assert "8 of 25 wrong ones first" in rollouts
     assert "<td>40</td>" in content and "max: 100" in content
 
 
@@ -92,7 +113,10 @@ def test_a_report_loads_nothing_from_outside(tmp_path: Path) -> None:
     content = written(make_run(tmp_path))
     assert not re.search(r"(src|href)=|https?://|@import|url\(|<link", content)
     assert "default-src 'none'" in content and "form-action 'none'" in content
-    assert content.count('"showSendToCloud": false') == content.count("Plotly.newPlot(")
+    write_report(tmp_path, SUMMARY, CONFIG)
+    page = (tmp_path / "report.html").read_text()
+    assert '"showSendToCloud": false' in page and page.count("Plotly.newPlot(") == 1
+    assert len(page) < 2_500_000
 
 
 def test_text_is_escaped(tmp_path: Path) -> None:
@@ -100,15 +124,53 @@ def test_text_is_escaped(tmp_path: Path) -> None:
     (directory / "val_40" / "generated.csv").write_text(
         "id,question,thought,answer,gold,correct\n"
         "0,<img src=x>,<t1></think>,</script><b>,</script><i>,1\n")
-    content = written(directory, {**SUMMARY, "run_name": "</title><b>"})
+    (directory / "words.json").write_text('["experiment=</title><b>"]')
+    content = written(directory, {**SUMMARY, "run_name": "</code><b>"})
+    assert "experiment=&lt;/title&gt;&lt;b&gt;" in content
     assert "&lt;script&gt;alert(1)" in content and "<script>alert" not in content
     assert "<img" not in content and "<b>" not in content and "<i>" not in content
 
 
 def test_a_run_without_thoughts(tmp_path: Path) -> None:
     content = written(make_run(tmp_path, thoughts=False))
-    assert "This run has no thoughts to map." in content
-    assert figures_in(content, "necessity") == figures_in(content, "language") == 0
+    assert figures_in(content, "necessity") == 0 and "language" not in sections_in(content)
+    content = written(tmp_path, config={**CONFIG, "thinker": {"tokens": 0}})
+    assert sections_in(content) == ["result", "training", "rollouts", "details"]
+
+
+def test_a_run_that_thinks_in_text_shows_its_rationales(tmp_path: Path) -> None:
+    (tmp_path / "val_9").mkdir()
+    (tmp_path / "val_9" / "generated.csv").write_text(
+        "id,question,rationale,answer,gold,correct\n0,Why?,as it is,B,B,1\n1,How?,no idea,A,B,0\n")
+    content = written(tmp_path, {**SUMMARY, "metrics": {"chance": 0.25}, "accuracy": 0.5})
+    assert figures_in(content, "necessity") == 1 and "as it is" in content
+    assert "<th>rationale</th>" in content and "<th>thought</th>" not in content
+    assert "chance 25.00%" in content
+    assert sections_in(content) == ["result", "training", "necessity", "rollouts", "details"]
+
+
+def test_few_questions_have_a_wide_interval(tmp_path: Path) -> None:
+    """None right of 4: Wilson's upper end is z^2 / (n + z^2) = 3.8416 / 7.8416 = 0.49."""
+    (tmp_path / "val_9").mkdir()
+    (tmp_path / "val_9" / "generated.csv").write_text(
+        "id,question,thought,answer,gold,correct\n" + "".join(
+            f"{i},1+1=,<t1></think>,#3,#2,0\n" for i in range(4)))
+    content = written(tmp_path, {"accuracy": 0.0, "metrics": {"accuracy_stderr": 0.0},
+                                 "necessity": {"own": 0.0, "dropped": 0.0}})
+    assert "Accuracy 0.0% (95 % interval 0.0% to 49.0%) on 4 held-out questions." in content
+    assert '"array":[0.4899,0.4899]' in content and "for 4 questions" in content
+
+
+def test_a_run_paid_by_a_reward_says_the_reward_first(tmp_path: Path) -> None:
+    summary = {"accuracy": 0.0, "metrics": {"val/reward": -1.25, "val/reward_stderr": 0.1}}
+    content = written(tmp_path, summary, {"task": {"name": "corpus", "enough": 0.0}})
+    assert "Reward -1.25 a text ± 0.1, 0.0% of the texts earn 0 or more" in content
+
+
+def test_the_title_says_experiment_task_and_variants() -> None:
+    run = RunRecord({}, CONFIG, [], [], ("experiment=mine", "seed=3"))
+    assert title_of(run) == "mine · add (max 100) · think, fixed, blind"
+    assert title_of(RunRecord({}, {}, [], [])) == ""
 
 
 @pytest.mark.parametrize("text", [None, "", "not json\n[1]\n7\n", '{"loss": 1}\n{"step": null}\n'])
@@ -116,9 +178,10 @@ def test_a_run_that_left_nothing(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "metrics.jsonl").write_text(text)
     content = written(tmp_path, {}, {})
-    assert "Accuracy unknown." in content and "Plotly.newPlot(" not in content
-    assert "holds no finite number" in content and "no necessity table" in content
-    assert content.count("no readable val_&lt;step&gt;/generated.csv") == 2
+    assert "Accuracy unknown." in content and "plotly-graph-div" not in content
+    assert "holds no finite number" in content
+    assert content.count("no readable val_&lt;step&gt;/generated.csv") == 1
+    assert sections_in(content) == ["result", "training", "rollouts", "details"]
 
 
 def test_missing_columns_and_strange_values(tmp_path: Path) -> None:
@@ -149,33 +212,35 @@ def test_many_answers_have_no_map_of_their_own(tmp_path: Path) -> None:
 
 
 def test_digits_are_read_units_first() -> None:
-    def run(*golds: str, **task: object) -> Run:
-        return Run({}, {"task": task}, [], [{"gold": gold} for gold in golds])
+    def run(*golds: str, **task: object) -> RunRecord:
+        return RunRecord({}, {"task": task}, [], [{"gold": gold} for gold in golds])
 
-    assert digits(run("#7", "#82")) == {"units": ["7", "2"], "tens": ["0", "8"]}
-    assert digits(run("28", answer="digits", order="least")) == {"units": ["2"], "tens": ["8"]}
-    assert digits(run("#7", "B")) == {}
-    assert chance(run("#7", max=97, modular=True)) == ("chance, 1/97", 1 / 97)
-    assert chance(run("#7", "#82", max=97, modular=False)) == ("chance, 1/2", 0.5)
+    assert answer_digits(run("#7", "#82")) == {"units": ["7", "2"], "tens": ["0", "8"]}
+    assert answer_digits(run("28", answer="digits", order="least")) == {
+        "units": ["2"], "tens": ["8"]}
+    assert answer_digits(run("#7", "B")) == {}
+    assert chance(run("#7", max=97, modular=True)) == ("chance 1/97", 1 / 97)
+    assert chance(run("#7", "#82", max=97, modular=False)) == ("chance 1/2", 0.5)
 
 
 def test_shares_are_conditional() -> None:
-    assert shares(["a", "a", "b", None], ["7", "8", "8", "8"]) == {
+    assert conditional_shares(["a", "a", "b", None], ["7", "8", "8", "8"]) == {
         "a": {"7": 1.0, "8": 0.5}, "b": {"8": 0.5}}
 
 
 def test_maps_keep_the_most_used_tokens() -> None:
     tokens: list[str | None] = [f"<t{i}>" for i in range(50) for _ in range(i + 1)]
-    drawn = maps("Title", tokens, {"units": ["0"] * len(tokens)})
+    drawn = heat_maps("Title", tokens, {"units": ["0"] * len(tokens)})
     assert "(the 40 most used of 50 tokens)" in drawn
     assert '"y":["t10","t11",' in drawn and '"t9"' not in drawn
 
 
 def test_thin_keeps_both_ends() -> None:
-    steps, values = thin(([float(i) for i in range(10_001)], [float(-i) for i in range(10_001)]))
+    numbers = [float(i) for i in range(10_001)]
+    steps, values = downsample((numbers, [-number for number in numbers]))
     assert len(steps) == len(values) == 2000
     assert (steps[0], steps[-1], values[-1]) == (0, 10_000, -10_000)
-    assert thin(([1.0], [2.0])) == ([1.0], [2.0])
+    assert downsample(([1.0], [2.0])) == ([1.0], [2.0])
 
 
 def test_long_texts_are_cut() -> None:
@@ -185,9 +250,12 @@ def test_long_texts_are_cut() -> None:
 def test_variants_are_read_back() -> None:
     from dataclasses import asdict
 
-    assert in_force({**asdict(Config()), "rollout": {"kind": "search"}}) == "search"
-    assert in_force({**CONFIG, "reward": {"gold_thought": 1.0}}) == "think,fixed,blind,clean"
-    assert in_force({}) == "unknown"
+    def flags(config: dict[str, Any]) -> str:
+        return variant_flags(dict(flatten(config)))
+
+    assert flags({**asdict(Config()), "rollout": {"kind": "search"}}) == "search"
+    assert flags({**CONFIG, "reward": {"gold_thought": 1.0}}) == "think,fixed,blind,clean"
+    assert flags({}) == "unknown"
 
 
 @pytest.mark.slow
@@ -204,10 +272,10 @@ def test_plotly_draws_in_a_browser(tmp_path: Path) -> None:
          f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=20000",
          "--dump-dom", (tmp_path / "report.html").as_uri()],
         capture_output=True, text=True, timeout=120, check=True)
-    drawn = done.stdout.replace(get_plotlyjs(), "")
+    drawn = without_library(done.stdout)
     assert [line for line in done.stderr.splitlines() if ":CONSOLE" in line] == []
-    wanted = content.count("Plotly.newPlot(")
+    wanted = content.count('class="plotly-graph-div"')
     assert len(re.findall(r'class="[^"]*js-plotly-plot', drawn)) == wanted == 12
     assert len(re.findall(r'class="hm"', drawn)) == 6  # two places and all answers, twice
-    assert len(re.findall(r'class="trace scatter', drawn)) == 14  # 7 curves, 1 level, 2 x 3
+    assert len(re.findall(r'class="trace scatter', drawn)) == 11  # 7 curves, 2 x 2
     assert len(re.findall(r'class="point"', drawn)) >= 5

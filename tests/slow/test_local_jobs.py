@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ponder.sweeps.record import read
-from ponder.sweeps.state import states
+from ponder.sweeps.jobs import job_states, read_jobs
 from support.sweeps import (
     Sweep,
     alone,
@@ -146,7 +145,7 @@ def test_the_end_of_a_sweep_leaves_its_jobs_and_the_same_sweep_goes_on(tmp_path:
     until(lambda: sweep.run(0).is_dir() and (sweep.run(0) / "metrics.jsonl").is_file())
     sweep.process.kill()
     sweep.process.wait()
-    assert [state.name for state in states(sweep.directory, read(sweep.directory))] == [
+    assert [state.status for state in job_states(sweep.directory, read_jobs(sweep.directory))] == [
         "running", "vanished"]
     again = Sweep(tmp_path, *words)
     code, out, err = again.wait()

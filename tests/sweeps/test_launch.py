@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from ponder.cli import job
 from ponder.cli.launchers import launched
 from ponder.config.errors import JobFailed, UserError
-from ponder.sweeps.ranks import aside, port
+from ponder.sweeps.launch import rendezvous_port, without_outputs
 from ponder.training.signals import GivenUp, Signals, guard
 from support.small import Door
 
@@ -206,12 +206,12 @@ def test_a_task_that_follows_writes_nothing_into_the_directory(tmp_path: Path) -
             "class": "logging.FileHandler", "filename": f"{tmp_path}/run.log"}}},
         "sweep": {"dir": str(tmp_path), "subdir": "0"}}})
     OmegaConf.set_struct(config, True)
-    hydra = aside(config).hydra
+    hydra = without_outputs(config).hydra
     configure_log(hydra.job_logging, hydra.verbose)
     assert hydra.output_subdir is None and hydra.sweep.dir != str(tmp_path)
     assert config.hydra.sweep.dir == str(tmp_path) and not list(tmp_path.iterdir())
 
 
 def test_jobs_meet_in_different_places() -> None:
-    assert len({port(number) for number in range(7, 7 + 12_000)}) == 12_000
-    assert {port(number) for number in range(50_000)} == set(range(20_000, 32_000))
+    assert len({rendezvous_port(number) for number in range(7, 7 + 12_000)}) == 12_000
+    assert {rendezvous_port(number) for number in range(50_000)} == set(range(20_000, 32_000))

@@ -17,9 +17,8 @@ from omegaconf import OmegaConf
 import ponder.cli.actions
 from ponder.config.errors import UserError
 from ponder.config.spine import Config
-from ponder.sweeps import state as state_module
-from ponder.sweeps.space import read_space
-from ponder.sweeps.study import Study
+from ponder.sweeps import jobs as jobs_module
+from ponder.sweeps.optuna import Study, read_space
 from support.small import Door
 from support.sweeps import SMALL, clean
 
@@ -149,7 +148,7 @@ def test_an_interrupted_study_goes_on_as_if_nothing_had_been(
     assert runs.rates == undisturbed[:5] and not Path("here/optimization_results.yaml").exists()
     interrupted = runs.directories[4]
     runs.__init__()
-    monkeypatch.setattr(state_module, "lives", lambda name: False)  # as in another process
+    monkeypatch.setattr(jobs_module, "is_alive", lambda name: False)  # as in another process
     code, out, _ = door(*STUDY, *words)
     assert code == 0 and f"{before} of 6 trials are done" in out
     assert runs.rates == undisturbed[4:]  # what had ended does not run again
@@ -172,9 +171,9 @@ def test_other_words_in_the_same_directory_are_another_study(door: Door, runs: R
 
 def test_without_optuna_one_line_says_how_to_get_it(door: Door, runs: Runs,
                                                     monkeypatch: pytest.MonkeyPatch) -> None:
-    import ponder.sweeps.sweeper
+    import ponder.sweeps.optuna
 
-    monkeypatch.setattr(ponder.sweeps.sweeper, "find_spec", lambda name: None)
+    monkeypatch.setattr(ponder.sweeps.optuna, "find_spec", lambda name: None)
     assert door(*STUDY, LR) == (2, "", (
         "error: hydra/sweeper=optuna: optuna is not installed; legal: pip install ponder[optuna], "
         "or no word about a sweeper for every combination\n"))
@@ -246,7 +245,7 @@ def test_a_name_that_other_words_have_is_refused(door: Door, runs: Runs) -> None
     ("a='b c',null,1", "CategoricalDistribution", {"choices": ("'b c'", "null", "1")}),
 ])
 def test_words_are_distributions(word: str, kind: str, about: dict) -> None:
-    (key, found), = read_space([word, "b=1", "b=2"], None).free.items()
+    (key, found), = read_space([word, "b=1", "b=2"], None).distributions.items()
     assert type(found).__name__ == kind and key == word.partition("=")[0]
     assert {name: getattr(found, name) for name in about} == about
 
@@ -259,9 +258,9 @@ def test_a_trial_that_was_cut_off_before_it_was_known_does_not_count(tmp_path: P
     space = read_space(["seed=int(interval(0,9))"], None)
     settings = OmegaConf.structured(StudyConfig(n_trials=2))
     study = Study(settings, space, tmp_path)
-    study.known.ask()
-    trial, = study.fresh()
-    assert (trial.number, trial.words, study.done) == (1, [f"seed={trial.values['seed']}"], 0)
+    study.storage.ask()
+    trial, = study.new_trials()
+    assert (trial.number, trial.overrides, study.done) == (1, [f"seed={trial.values['seed']}"], 0)
     again = Study(settings, space, tmp_path)
     assert again.unfinished() == [trial]
     again.tell(trial, 0.5)

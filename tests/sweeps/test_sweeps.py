@@ -15,11 +15,17 @@ import pytest
 import ponder.cli.actions
 from ponder.config.spine import Config
 from ponder.sweeps import follow
-from ponder.sweeps import state as state_module
-from ponder.sweeps.follow import Follower
-from ponder.sweeps.record import Job, lives, process, read, write
-from ponder.sweeps.state import State, states
-from ponder.sweeps.table import counted
+from ponder.sweeps import jobs as jobs_module
+from ponder.sweeps.follow import Follower, count_statuses
+from ponder.sweeps.jobs import (
+    Job,
+    JobState,
+    append_jobs,
+    is_alive,
+    job_states,
+    process_name,
+    read_jobs,
+)
 from ponder.training import code_snapshot as snapshot
 from support.small import Door
 from support.sweeps import clean
@@ -61,17 +67,17 @@ def seeds(calls: Calls) -> list[int]:
 
 def test_every_sweep_keeps_a_record(door: Door, calls: Calls) -> None:
     assert door(*SWEEP, "seed=1,2", "task.max=20", "sweep.detach=false")[0] == 0
-    first, second = read(Path("sweep"))
+    first, second = read_jobs(Path("sweep"))
     assert (first.job, first.overrides) == (0, ["seed=1", "task.max=20"])
     assert (second.job, second.place, second.launcher) == (1, "here", [])
     assert first.config_hash != second.config_hash
-    assert Path("sweep") / first.directory == calls[0][1] and lives(second.id or "")
+    assert Path("sweep") / first.directory == calls[0][1] and is_alive(second.id or "")
 
 
 def test_words_with_references_are_kept_as_typed(door: Door, calls: Calls) -> None:
     words = ["seed=1", "task.test_questions=${task.max}", "hydra.sweep.subdir=run_${hydra.job.num}"]
     assert door(*SWEEP, *words) == (0, ANY, "")
-    job, = read(Path("sweep"))
+    job, = read_jobs(Path("sweep"))
     assert (job.overrides[0], job.directory) == ("seed=1", "run_0")
     assert calls[0][0].task.test_questions == calls[0][0].task.max
     assert door(*SWEEP, *words)[0] == 0 and len(calls) == 1
@@ -79,22 +85,22 @@ def test_words_with_references_are_kept_as_typed(door: Door, calls: Calls) -> No
 
 def test_the_last_line_about_a_job_counts_and_broken_ones_do_not(tmp_path: Path) -> None:
     jobs = [Job(number, [f"seed={number}"], "hash", f"run_{number}") for number in (0, 1)]
-    write(tmp_path, jobs)
+    append_jobs(tmp_path, jobs)
     with (tmp_path / "sweep.jsonl").open("a") as file:
         file.write('{"job": 1, "half of a li\n[]\n{"job": 3}\n')
-    write(tmp_path, [replace(jobs[0], id="7_0")])
-    assert [(job.job, job.id) for job in read(tmp_path)] == [(0, "7_0"), (1, None)]
-    assert read(tmp_path / "nowhere") == []
+    append_jobs(tmp_path, [replace(jobs[0], id="7_0")])
+    assert [(job.job, job.id) for job in read_jobs(tmp_path)] == [(0, "7_0"), (1, None)]
+    assert read_jobs(tmp_path / "nowhere") == []
 
 
 def test_a_process_is_known_by_its_birth_too() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    name = process(child.pid)
-    assert lives(name) is True
-    assert lives(name.rpartition(":")[0] + ":1.00") is False  # another one had the number before
-    assert lives(f"another-machine:{child.pid}:1.00") is None
+    name = process_name(child.pid)
+    assert is_alive(name) is True
+    assert is_alive(name.rpartition(":")[0] + ":1.00") is False  # another one had the number before
+    assert is_alive(f"another-machine:{child.pid}:1.00") is None
     child.communicate(b"\n")
-    assert lives(name) is False
+    assert is_alive(name) is False
 
 
 # --- how jobs stand -----------------------------------------------------------------------------
@@ -102,17 +108,17 @@ def test_a_process_is_known_by_its_birth_too() -> None:
 
 def stands(folder: Path, name: str, place: str, id: str | None = None) -> Job:
     (folder / name).mkdir()
-    return Job(0, [], "hash", name, [], place, process(), id)
+    return Job(0, [], "hash", name, [], place, process_name(), id)
 
 
 def test_states_come_from_files_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state_module, "_queue", lambda: {
+    monkeypatch.setattr(jobs_module, "_slurm_queue", lambda: {
         "5_0": "RUNNING", "5_1": "PENDING", "5_3": "RUNNING", "5_4": "COMPLETING"})
-    gone = process().rpartition(":")[0] + ":1.00"
+    gone = process_name().rpartition(":")[0] + ":1.00"
     jobs = {name: stands(tmp_path, name, "slurm", id) for name, id in {
         "running": "5_0", "queued": "5_1", "vanished": "5_2", "done": "5_3",
         "failed": "5_4"}.items()}
-    jobs |= {"here": stands(tmp_path, "here", "here", process()),
+    jobs |= {"here": stands(tmp_path, "here", "here", process_name()),
              "waits": stands(tmp_path, "waits", "local"),
              "gone": replace(stands(tmp_path, "gone", "local"), driver=gone),
              "away": stands(tmp_path, "away", "here", "another-machine:5:1.00")}
@@ -120,32 +126,32 @@ def test_states_come_from_files_first(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "failed" / "error.txt").write_text("Traceback\n  line\nValueError: no\n\n")
     (tmp_path / ".submitit" / "5_2").mkdir(parents=True)
     (tmp_path / ".submitit" / "5_2" / "5_2_0_log.err").write_text("one\nslurmstepd: killed\n")
-    found = {state.job.directory: state for state in states(tmp_path, list(jobs.values()))}
-    assert {name: state.name for name, state in found.items()} == {
+    found = {state.job.directory: state for state in job_states(tmp_path, list(jobs.values()))}
+    assert {name: state.status for name, state in found.items()} == {
         "running": "running", "queued": "queued", "vanished": "vanished", "done": "done",
         "failed": "failed", "here": "running", "waits": "queued", "gone": "vanished",
         "away": "elsewhere"}
     assert (found["done"].accuracy, found["done"].step) == (0.5, 10)
     assert found["failed"].error == "ValueError: no"
     assert found["vanished"].error == "slurmstepd: killed"
-    assert counted(list(found.values())) == (
+    assert count_statuses(list(found.values())) == (
         "1 failed, 2 vanished, 2 running, 1 elsewhere, 2 queued, 1 done")
-    monkeypatch.setattr(state_module, "_queue", lambda: None)
-    assert [state.name for state in states(tmp_path, [jobs["running"], jobs["done"]])] == [
+    monkeypatch.setattr(jobs_module, "_slurm_queue", lambda: None)
+    assert [state.status for state in job_states(tmp_path, [jobs["running"], jobs["done"]])] == [
         "elsewhere", "done"]
 
 
 def test_the_newest_numbers_are_found_far_from_the_end(tmp_path: Path) -> None:
-    job = stands(tmp_path, "run", "here", process())
+    job = stands(tmp_path, "run", "here", process_name())
     lines = [{"step": 5, "accuracy": 0.25}] + [
         {"step": step, "last_step": 4000, "steps_per_second": 50.0, "more": "x" * 100}
         for step in range(6, 2001)]
     text = "\n".join(map(json.dumps, lines))
     (tmp_path / "run" / "metrics.jsonl").write_text(text + '\n{"step": 2001, "los')
-    assert states(tmp_path, [job]) == [State(job, "running", 2000, 4000, 50.0, 0.25)]
-    assert states(tmp_path, [job])[0].left == 40.0
+    assert job_states(tmp_path, [job]) == [JobState(job, "running", 2000, 4000, 50.0, 0.25)]
+    assert job_states(tmp_path, [job])[0].seconds_left == 40.0
     end(tmp_path / "run", 0.5)
-    assert states(tmp_path, [job])[0].left is None
+    assert job_states(tmp_path, [job])[0].seconds_left is None
 
 
 # --- the same sweep again -----------------------------------------------------------------------
@@ -177,7 +183,7 @@ def test_a_job_that_goes_on_is_waited_for_not_sent(door: Door, calls: Calls,
     """As one of a sweep whose driver was killed. The jobs end when they have been seen to run."""
     assert door(*SWEEP, "seed=1,2")[0] == 0
     calls.clear()
-    jobs, children = read(Path("sweep")), list[subprocess.Popen]()
+    jobs, children = read_jobs(Path("sweep")), list[subprocess.Popen]()
     script = "import sys; input(); open(sys.argv[1], 'w').write(sys.argv[2])"
     for job, name, text in (
             (jobs[0], "summary.json", '{"status": "done", "accuracy": 0.7}'),
@@ -186,17 +192,17 @@ def test_a_job_that_goes_on_is_waited_for_not_sent(door: Door, calls: Calls,
         (directory / "summary.json").unlink()
         children.append(subprocess.Popen([sys.executable, "-c", script, str(directory / name),
                                           text], stdin=subprocess.PIPE))
-        write(Path("sweep"), [replace(job, id=process(children[-1].pid))])
+        append_jobs(Path("sweep"), [replace(job, id=process_name(children[-1].pid))])
 
-    def look(self: Follower, before: Any = Follower.look) -> Any:
+    def look(self: Follower, before: Any = Follower.refresh) -> Any:
         found = before(self)
         for child in children:
             if child.returncode is None:
                 child.communicate(b"\n")
         return found
 
-    monkeypatch.setattr(Follower, "look", look)
-    monkeypatch.setattr(follow, "EVERY", 0.0)
+    monkeypatch.setattr(Follower, "refresh", look)
+    monkeypatch.setattr(follow, "REFRESH_SECONDS", 0.0)
     code, out, err = door(*SWEEP, "seed=1,2")
     assert (code, calls) == (1, []) and "2 more go on already" in out
     assert "2 running" in out and err == "error: job 1 (seed=2): ValueError: late\n"
@@ -206,7 +212,7 @@ def test_a_mistake_in_a_job_is_found_before_any_is_run(door: Door, calls: Calls)
     code, out, err = door(*SWEEP, "seed=1,2", "rollout.samples=4,-1")
     assert code == 2 and seeds(calls) == [1, 2] and "2 jobs for here" in out
     assert err.count("\n") == 2 and err.startswith("error: job 1 (seed=1 rollout.samples=-1): ")
-    assert len(read(Path("sweep"))) == 2
+    assert len(read_jobs(Path("sweep"))) == 2
 
 
 def test_a_mistake_in_the_words_ends_all(door: Door, calls: Calls) -> None:
@@ -262,12 +268,12 @@ def test_what_was_lost_is_sent_again_as_it_was(door: Door, calls: Calls,
     assert seeds(calls) == [1, 1, 13, 13]
     path, = Path("sweep").glob("*_2/.hydra/config.yaml")
     path.write_text(path.read_text().replace("  max: 20", "  max: 25"))  # what was sent counts
-    before = read(Path("sweep"))
+    before = read_jobs(Path("sweep"))
     code, out, err = door("action=sweep", "sweep.dir=sweep", "sweep.retry=failed")
     assert code == 1 and err.count("\n") == 2 and "2 jobs for here" in out
     assert [(config.task.max, directory.name[-2:]) for config, directory in calls] == [
         (25, "_2"), (30, "_3")]
-    assert [replace(job, sent="", driver="", id=None) for job in read(Path("sweep"))] == [
+    assert [replace(job, sent="", driver="", id=None) for job in read_jobs(Path("sweep"))] == [
         replace(job, sent="", driver="", id=None) for job in before]
     monkeypatch.setattr(ponder.cli.actions, "run", lambda config, directory: end(directory, 1.0))
     assert door("action=sweep", "sweep.dir=sweep", "sweep.retry=failed")[0] == 0

@@ -52,9 +52,9 @@ def job(node: Any, codes: list[int], home: str) -> float | None:
 def _do(config: Any, directory: Path) -> float | None:
     """What `config.action` says; torch is loaded where it is needed."""
     if config.action == "sweep":
-        from ponder.sweeps.follow import run as look
+        from ponder.sweeps.follow import show_sweep
 
-        return look(config)
+        return show_sweep(config)
     if config.action == "compare":
         from ponder.reports.compare import run as compare
 

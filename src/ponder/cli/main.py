@@ -108,9 +108,9 @@ def _again(arguments: list[str]) -> list[str]:
     """
     if not {"action=sweep", "sweep.retry=failed"} <= set(arguments):
         return arguments
-    from ponder.sweeps.again import words
+    from ponder.sweeps.plan import retry_arguments
 
-    return words(arguments)
+    return retry_arguments(arguments)
 
 
 def _refuse(error: Exception) -> int:

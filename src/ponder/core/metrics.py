@@ -6,6 +6,7 @@ metrics.jsonl holds those that are due; null says "not finite".
 
 from __future__ import annotations
 
+import math
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -136,6 +137,18 @@ METRICS: dict[str, list[Metric]] = {
                                          "from which nothing is learnt"),
     ],
 }
+
+
+def wilson_interval(share: float, count: float, z: float = 1.96) -> tuple[float, float]:
+    """(low, high) of the interval of Wilson (1927) for a share of `count` trials, by default 95 %.
+
+    (p + z^2/2n ± z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n). Unlike p ± z stderr it stays within 0
+    and 1, and has a width where p is 0 or 1.
+    """
+    middle = share + z * z / (2 * count)
+    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    scale = 1 + z * z / count
+    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
 
 
 def pace(rate: float) -> str:

@@ -1,12 +1,16 @@
-"""What a report is drawn with, plain data in and HTML out: figures, tables, tokens, the page.
+"""The parts of an HTML page: figures, tables, coloured tokens, and the page around them.
 
-Figures are dictionaries, not plotly's graph objects: those take longer to import than to draw, and
-repeat a template of 7 kB in every figure. Colours without a background read on light and on dark.
+Figures are plain dictionaries that plotly.js draws in the browser; plotly's Python objects take
+longer to import than to draw and repeat a template of 7 kB in every figure. Titles and legends are
+HTML, so that they wrap on a narrow screen. Colours are legible on light and on dark paper.
 """
 
 from __future__ import annotations
 
+import base64
+import gzip
 import html
+import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -14,13 +18,14 @@ from typing import Any
 
 from ponder.tokenizers.spelling import COLOURS, pieces
 
-Curve = tuple[list[float], list[float | None]]
+Curve = tuple[list[float], list[float | None]]  # steps, values
 Table = dict[str, dict[str, float]]
-Figure = dict[str, Any]
+Level = tuple[str, float]  # label and height of a dashed line
 
-POINTS, TOKENS, LONGEST = 2000, 40, 400  # of a curve; in a heat map; characters of a text
+MAX_POINTS, MAX_TOKENS, MAX_CHARACTERS = 2000, 40, 400  # of a curve, a heat map, a text
 PALETTE = ("#2f7de1", "#e8590c", "#2b9348", "#c2255c", "#9775fa", "#868e96")
-MAIN, MUTED, FAINT = PALETTE[0], PALETTE[-1], "rgba(128,128,128,0.25)"
+MAIN, MUTED, LEVEL = PALETTE[0], PALETTE[-1], "#c98a00"
+FAINT, CLEAR = "rgba(128,128,128,0.25)", "rgba(0,0,0,0)"
 INTENSITY = [[0, "rgba(36,110,225,0)"], [1, "rgba(36,110,225,1)"]]
 STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #22262c; --soft: #69707a; --rule: #e3e6ea;
@@ -31,21 +36,24 @@ STYLE = """
   --right: #5fd083; --wrong: #ff8a80 } }
 body { margin: 0 auto; max-width: 1100px; padding: 24px; background: var(--paper);
   color: var(--ink); font: 15px/1.5 system-ui, sans-serif }
-h1 { font-size: 26px; margin: 0 } h2 { font-size: 19px; margin: 0 0 4px }
-section { margin-bottom: 36px; break-inside: auto } h2, summary { break-after: avoid }
+@media (max-width: 600px) { body { padding: 12px } }
+h1 { font-size: 26px; margin: 0; overflow-wrap: anywhere } h2 { font-size: 19px; margin: 0 0 4px }
+h3 { font-size: 14px; margin: 10px 0 0 }
+section { margin-bottom: 36px; break-inside: auto } h2, h3, summary { break-after: avoid }
 p { margin: 4px 0 12px } .result { font-size: 17px } .note { max-width: 85ch }
-.facts { display: flex; flex-wrap: wrap; gap: 0 20px }
-.note, .facts, th { color: var(--soft) } .note, .facts { font-size: 14px }
+.facts, .legend { display: flex; flex-wrap: wrap; gap: 0 20px }
+.note, .facts, .legend, th { color: var(--soft) } .note, .facts { font-size: 14px }
+.legend { font-size: 12px; gap: 0 14px } .legend i { font-style: normal }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 440px), 1fr));
   gap: 8px 24px } .grid > * { min-width: 0 }
 .figure { break-inside: avoid; min-width: 0 } .half { max-width: 640px }
 .main-svg :is(.infolayer, .cartesianlayer) text { fill: var(--ink) !important }
-table { border-collapse: collapse; font-size: 14px } tr { break-inside: avoid }
+.scroll { overflow-x: auto }
+table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums }
+tr { break-inside: avoid }
 td, th { text-align: left; padding: 3px 14px 3px 0; border-bottom: 1px solid var(--rule);
   vertical-align: top; font-weight: normal }
-  font-variant-numeric: tabular-nums }
-.columns { columns: 2 420px; column-gap: 32px }
-.columns table { width: 100% }
+.columns { columns: 2 420px; column-gap: 32px } .columns table { width: 100% }
 code, pre { font: 13px/1.5 ui-monospace, Menlo, Consolas, monospace; overflow-wrap: anywhere }
 pre { background: var(--box); padding: 12px; border-radius: 6px; white-space: pre-wrap }
 .blue { color: var(--blue) } .cyan { color: var(--cyan) } .magenta { color: var(--magenta) }
@@ -54,10 +62,30 @@ pre { background: var(--box); padding: 12px; border-radius: 6px; white-space: pr
 """
 POLICY = ("default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
           "img-src data: blob:; form-action 'none'; base-uri 'none'")
+OPTIONS = {"displaylogo": False, "showSendToCloud": False, "responsive": True,
+           "modeBarButtonsToRemove": ["sendChartToCloud", "select2d", "lasso2d", "autoScale2d"]}
+# plotly.js is stored compressed, at a third of its size. A figure is the JSON behind its box.
+DRAW = """
+(async () => {
+  const packed = document.getElementById("plotly").textContent;
+  const bytes = Uint8Array.from(atob(packed), letter => letter.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const script = document.createElement("script");
+  script.textContent = await new Response(stream).text();
+  document.head.append(script);
+  for (const box of document.querySelectorAll(".plotly-graph-div")) {
+    const figure = JSON.parse(box.nextElementSibling.textContent);
+    Plotly.newPlot(box, figure.data, figure.layout, OPTIONS);
+  }
+})();
+"""
 
 
-def shares(tokens: Sequence[str | None], values: Sequence[str]) -> Table:
-    """P(token | value) as {token: {value: share}}, from pairs; None is no token."""
+# --- numbers and names ---------------------------------------------------------------------------
+
+
+def conditional_shares(tokens: Sequence[str | None], values: Sequence[str]) -> Table:
+    """P(token | value) as {token: {value: share}}, from pairs; None stands for no token."""
     pairs = [(token, value) for token, value in zip(tokens, values, strict=True)
              if token is not None]
     totals = Counter(value for _, value in pairs)
@@ -67,15 +95,15 @@ def shares(tokens: Sequence[str | None], values: Sequence[str]) -> Table:
     return dict(table)
 
 
-def natural(text: str) -> tuple[str, int, str]:
-    """Sorts t2 before t10, and 9 before 82."""
+def natural_order(text: str) -> tuple[str, int, str]:
+    """A key that sorts t2 before t10, and 9 before 82."""
     digits = re.search(r"\d+", text)
     start = text[:digits.start()] if digits else text
     return start, int(digits[0]) if digits else 0, text
 
 
-def thin(curve: Curve, limit: int = POINTS) -> Curve:
-    """At most `limit` points of a curve, evenly chosen, the first and the last among them."""
+def downsample(curve: Curve, limit: int = MAX_POINTS) -> Curve:
+    """At most `limit` points of a curve, evenly chosen, with the first and the last."""
     steps, values = curve
     last = len(steps) - 1
     if last < limit:
@@ -84,99 +112,139 @@ def thin(curve: Curve, limit: int = POINTS) -> Curve:
     return [steps[i] for i in kept], [values[i] for i in kept]
 
 
-def lines(title: str, curves: dict[str, Curve], level: tuple[str, float] | None = None,
-          from_zero: bool = False) -> str:
-    """Curves over the steps; level is a (name, value) drawn as a dotted line."""
+def round_values(values: Sequence[float | None]) -> list[float | None]:
+    """Six significant digits; more would only make the page larger."""
+    return [None if value is None else float(f"{value:.6g}") for value in values]
+
+
+def escape_tags(text: str) -> str:
+    """Text that plotly, which interprets tags, shows as it is."""
+    return html.escape(text, quote=False)
+
+
+# --- figures -------------------------------------------------------------------------------------
+
+
+def line_chart(title: str, curves: dict[str, Curve], level: Level | None = None,
+               from_zero: bool = False, form: str = "") -> str:
+    """Curves over steps. `form` is the d3 format of the values, such as `.0%`."""
     traces: list[dict[str, Any]] = []
     for i, (name, (steps, values)) in enumerate(curves.items()):
-        traces.append({"type": "scatter", "name": plain(name), "x": steps, "y": short(values),
+        traces.append({"type": "scatter", "name": escape_tags(name), "x": steps,
+                       "y": round_values(values), "showlegend": False,
                        "mode": "lines+markers" if len(steps) <= 40 else "lines",
                        "line": {"color": PALETTE[i % len(PALETTE)], "width": 1.7 if i else 2.5},
                        "marker": {"size": 4 if i else 6}})
-    ends = [step for steps, _ in curves.values() for step in steps]
-    if level and ends:
-        traces.append(_level(level, [min(ends), max(ends)]))
-    layout = frame(title, 300, legend=len(traces) > 1)
+    layout = base_layout(280)
     layout["hovermode"] = "x unified"
     layout["xaxis"] |= {"title": {"text": "step", "standoff": 6}, "tickformat": ",~r"}
+    if form:
+        layout["yaxis"]["tickformat"] = form
     if from_zero:
-        highest = max([y for trace in traces for y in trace["y"] if y is not None], default=0)
-        layout["yaxis"] |= {"range": [0, 1.06 * highest or 1]}
-    return draw({"data": traces, "layout": layout})
+        values = [y for trace in traces for y in trace["y"] if y is not None]
+        layout["yaxis"]["range"] = [0, _top(values, level)]
+    if level:
+        draw_level(layout, level)
+    colours = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(curves)}
+    return figure(traces, layout, title, colours if len(curves) > 1 else {})
 
 
-def bars(title: str, values: dict[str, float], level: tuple[str, float] | None = None) -> str:
-    """One bar a name, the first in colour, shares between 0 and 1 written above them."""
-    names = list(values)
-    trace = {"type": "bar", "name": title, "x": names, "y": short(list(values.values())),
+def bar_chart(title: str, values: dict[str, float], level: Level | None = None,
+              intervals: dict[str, tuple[float, float]] | None = None) -> str:
+    """One bar per name, the first in colour; values are shares between 0 and 1, written above.
+
+    `intervals` are (low, high) ends of error bars.
+    """
+    names, found = list(values), intervals or {}
+    ends = {name: found.get(name, (value, value)) for name, value in values.items()}
+    trace = {"type": "bar", "name": title, "x": names, "y": round_values(list(values.values())),
              "marker": {"color": [MAIN, *[MUTED] * (len(names) - 1)]}, "width": 0.6,
-             "texttemplate": "%{y:.1%}", "textposition": "outside", "cliponaxis": False,
              "hovertemplate": "%{x}: %{y:.4f}<extra></extra>", "showlegend": False}
-    traces = [trace, _level(level, names)] if level else [trace]
-    layout = frame(title, 320, legend=level is not None)
+    if found:
+        trace["error_y"] = {
+            "type": "data", "symmetric": False, "thickness": 1.2, "width": 4, "color": "#808890",
+            "array": round_values([ends[name][1] - values[name] for name in names]),
+            "arrayminus": round_values([values[name] - ends[name][0] for name in names])}
+    layout = base_layout(320)
     layout["xaxis"] |= {"type": "category", "showgrid": False}
-    layout["yaxis"] |= {"range": [0, 1.1 * max(values.values(), default=1) or 1],
+    layout["yaxis"] |= {"range": [0, _top([high for _, high in ends.values()], level, 1.1)],
                         "tickformat": ".2~%"}
-    return draw({"data": traces, "layout": layout})
+    layout["annotations"] = [
+        {"x": name, "y": ends[name][1], "text": f"{value:.1%}", "showarrow": False,
+         "yanchor": "bottom"} for name, value in values.items()]
+    if level:
+        draw_level(layout, level)
+    return figure([trace], layout, title)
 
 
-def maps(title: str, tokens: Sequence[str | None], values: dict[str, list[str]]) -> str:
-    """Heat maps of P(token | value) side by side: one map a name in `values`.
+def heat_maps(title: str, tokens: Sequence[str | None], values: dict[str, list[str]]) -> str:
+    """Heat maps of P(token | value) side by side, one for each name in `values`.
 
-    The token and the value of one row stand in the same place of their lists; None is no token.
+    tokens[i] and values[name][i] belong to the same row; None stands for no token.
     """
     uses = Counter(token for token in tokens if token is not None)
-    shown = sorted([token for token, _ in uses.most_common(TOKENS)], key=natural)
-    if len(uses) > TOKENS:
-        title += f" (the {TOKENS} most used of {len(uses)} tokens)"
-    layout = frame(title, 90 + 20 * max(5, len(shown)))
+    kept = sorted([token for token, _ in uses.most_common(MAX_TOKENS)], key=natural_order)
+    if len(uses) > MAX_TOKENS:
+        title += f" (the {MAX_TOKENS} most used of {len(uses)} tokens)"
+    layout = base_layout(80 + 20 * max(5, len(kept)))
     layout |= {"coloraxis": {"cmin": 0, "cmax": 1, "colorscale": INTENSITY, "colorbar": {
         "thickness": 10, "outlinewidth": 0, "tickvals": [0, 0.5, 1], "tickformat": ".0%"}}}
     traces, gap = [], 0.025
     width = (1 + gap) / max(1, len(values))
     for i, (name, given) in enumerate(values.items()):
-        axis = str(i + 1) if i else ""
-        table, columns = shares(tokens, given), sorted(set(given), key=natural)
+        axis, label = str(i + 1) if i else "", escape_tags(name)
+        table, columns = conditional_shares(tokens, given), sorted(set(given), key=natural_order)
         traces.append({
-            "type": "heatmap", "x": [plain(value) for value in columns],
-            "y": [_label(token) for token in shown],
-            "z": [short([table[token].get(value, 0.0) for value in columns]) for token in shown],
+            "type": "heatmap", "x": [escape_tags(value) for value in columns],
+            "y": ["end" if token == "</think>" else token.strip("<>") for token in kept],
+            "z": [round_values([table[token].get(value, 0.0) for value in columns])
+                  for token in kept],
             "xaxis": f"x{axis}", "yaxis": "y", "coloraxis": "coloraxis", "xgap": 1, "ygap": 1,
-            "hovertemplate": f"P(%{{y}} | {plain(name)} %{{x}}) = %{{z:.3f}}<extra></extra>"})
+            "hovertemplate": f"P(%{{y}} | {label} %{{x}}) = %{{z:.3f}}<extra></extra>"})
         layout[f"xaxis{axis}"] = {
             **_axis(), "type": "category", "showgrid": False, "anchor": "y",
             "domain": [i * width, min(1.0, (i + 1) * width - gap)],
-            "title": {"text": plain(name), "standoff": 6}, "nticks": 36 // len(values)}
+            "title": {"text": label, "standoff": 6}, "nticks": 36 // len(values)}
     layout["yaxis"] |= {"type": "category", "showgrid": False, "autorange": "reversed",
                         "anchor": "x", "dtick": 1}
-    return draw({"data": traces, "layout": layout})
+    return figure(traces, layout, title)
 
 
-def draw(figure: Figure) -> str:
-    """A figure as HTML: a `<div>` and the script that fills it."""
-    import plotly.io
+def figure(traces: list[dict[str, Any]], layout: dict[str, Any], title: str = "",
+           legend: dict[str, str] | None = None) -> str:
+    """A figure as HTML: title, legend ({name: colour}), a box, and the JSON of its content."""
+    content = json.dumps({"data": traces, "layout": layout}, ensure_ascii=False, allow_nan=False,
+                         separators=(",", ":")).replace("<", "\\u003c")
+    head = f"<h3>{html.escape(title)}</h3>" if title else ""
+    if legend:
+        head += '<div class="legend">' + "".join(
+            f'<span><i style="color:{colour}">■</i> {html.escape(name)}</span>'
+            for name, colour in legend.items()) + "</div>"
+    return (f'<div class="figure">{head}<div class="plotly-graph-div" '
+            f'style="height:{layout["height"]}px"></div>'
+            f'<script type="application/json">{content}</script></div>')
 
-    options = {"displaylogo": False, "showSendToCloud": False, "modeBarButtonsToRemove": [
-        "sendChartToCloud", "select2d", "lasso2d", "autoScale2d"]}
-    height = figure["layout"]["height"]
-    content = plotly.io.to_html(figure, config=options, include_plotlyjs=False, full_html=False,
-                                validate=False, default_height=f"{height}px")
-    return f'<div class="figure">{content}</div>'
 
-
-# --- parts of figures ----------------------------------------------------------------------------
-
-def frame(title: str, height: int, legend: bool = False) -> dict[str, Any]:
-    return {"title": {"text": plain(title), "x": 0, "xref": "container", "font": {"size": 14},
-                      "y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 12, "l": 8}},
-            "height": height, "margin": {"l": 56, "r": 16, "t": 64 if legend else 40, "b": 44},
-            "showlegend": legend,
-            "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
+def base_layout(height: int) -> dict[str, Any]:
+    """The layout that all figures share; height in pixels."""
+    return {"height": height, "margin": {"l": 56, "r": 16, "t": 28, "b": 44}, "showlegend": False,
+            "paper_bgcolor": CLEAR, "plot_bgcolor": CLEAR,
             "font": {"family": "system-ui, sans-serif", "size": 12, "color": "#808890"},
-            "legend": {"orientation": "h", "x": 0, "y": 1.01, "yanchor": "bottom"},
-            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": MUTED, "activecolor": MAIN},
+            "modebar": {"bgcolor": CLEAR, "color": MUTED, "activecolor": MAIN},
             "hoverlabel": {"bgcolor": "#22262c", "font": {"color": "#f4f4f4"}},
             "xaxis": _axis(), "yaxis": _axis()}
+
+
+def draw_level(layout: dict[str, Any], level: Level, vertical: bool = False) -> None:
+    """Add a dashed line across the figure, with its label at the end; `vertical`: at an x value."""
+    label, value = level
+    along, across = ("y", "x") if vertical else ("x", "y")
+    layout.setdefault("shapes", []).append({
+        "type": "line", f"{along}ref": "paper", f"{along}0": 0, f"{along}1": 1, f"{across}0": value,
+        f"{across}1": value, "line": {"color": LEVEL, "width": 2, "dash": "dash"}})
+    layout.setdefault("annotations", []).append({
+        along: 1, f"{along}ref": "paper", across: value, "text": label, "showarrow": False,
+        "xanchor": "left" if vertical else "right", "yanchor": "bottom", "font": {"color": LEVEL}})
 
 
 def _axis() -> dict[str, Any]:
@@ -184,41 +252,31 @@ def _axis() -> dict[str, Any]:
             "showline": True, "exponentformat": "power"}
 
 
-def _level(level: tuple[str, float], x: list[Any]) -> dict[str, Any]:
-    """A dotted horizontal line with a name."""
-    return {"type": "scatter", "mode": "lines", "name": level[0], "x": x, "y": [level[1]] * len(x),
-            "line": {"color": MUTED, "width": 1.5, "dash": "dot"}}
-
-
-def short(values: Sequence[float | None]) -> list[float | None]:
-    """Six significant digits: more only make the page large."""
-    return [None if value is None else float(f"{value:.6g}") for value in values]
-
-
-def plain(text: str) -> str:
-    """Text that plotly, which reads tags, shows as it is."""
-    return html.escape(text, quote=False)
-
-
-def _label(token: str) -> str:
-    return "end" if token == "</think>" else token.strip("<>")
+def _top(values: Sequence[float], level: Level | None, room: float = 1.06) -> float:
+    """The upper end of an axis that starts at 0 and shows all values and the level."""
+    highest = max([*values, level[1] if level else 0], default=0)
+    return room * highest or 1.0
 
 
 # --- HTML ----------------------------------------------------------------------------------------
 
+
 def page(title: str, body: str) -> str:
-    """The whole page; plotly.js is in it, once, if a figure needs it."""
+    """The whole page; plotly.js is in it once, if a figure needs it."""
     library = ""
     if "plotly-graph-div" in body:
         from plotly.offline import get_plotlyjs
 
-        library = f"<script>{get_plotlyjs()}</script>"
+        packed = base64.b64encode(gzip.compress(get_plotlyjs().encode(), 6, mtime=0)).decode()
+        draw = DRAW.replace("OPTIONS", json.dumps(OPTIONS))
+        library = (f'<script id="plotly" type="text/plain">{packed}</script>\n'
+                   f"<script>{draw}</script>\n")
     title = html.escape(title)
     return (f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}'
             f'</title>\n<meta name="viewport" content="width=device-width, initial-scale=1">\n'
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-            f"<style>{STYLE}</style>\n{library}\n</head>\n<body>\n<h1>{title}</h1>\n{body}\n"
-            "</body>\n</html>\n")
+            f"<style>{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n{body}\n"
+            f"{library}</body>\n</html>\n")
 
 
 def note(text: str) -> str:
@@ -227,20 +285,20 @@ def note(text: str) -> str:
 
 
 def table(names: list[str], body: list[list[str]]) -> str:
-    """A table of cells that are HTML already."""
+    """A table; names and cells are HTML already. On a narrow screen it scrolls sideways."""
     head = "".join(f"<th>{name}</th>" for name in names)
-    return f"<table><tr>{head}</tr>" + "".join(
-        "<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in body) + "</table>"
+    rows = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in body)
+    return f'<div class="scroll"><table><tr>{head}</tr>{rows}</table></div>'
 
 
 def coloured(text: str) -> str:
-    """Text with every token in the colour of its kind."""
+    """Text with each token in the colour of its kind, cut after MAX_CHARACTERS."""
     spans: list[tuple[str, str]] = []
-    for word, kind in pieces(text[:LONGEST]):
+    for token, kind in pieces(text[:MAX_CHARACTERS]):
         if spans and spans[-1][1] == kind:
-            spans[-1] = (spans[-1][0] + word, kind)
+            spans[-1] = (spans[-1][0] + token, kind)
         else:
-            spans.append((word, kind))
+            spans.append((token, kind))
     return "<code>" + "".join(f'<span class="{COLOURS[kind]}">{html.escape(words)}</span>'
                               for words, kind in spans) + (
-        "…</code>" if len(text) > LONGEST else "</code>")
+        "…</code>" if len(text) > MAX_CHARACTERS else "</code>")

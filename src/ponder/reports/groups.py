@@ -1,4 +1,4 @@
-"""Runs in groups: those that were told the same but for the seed, and the numbers of each group."""
+"""Groups of runs that were told the same except for the seed, and the numbers of each group."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ from typing import Any
 
 from ponder.config.errors import shown
 from ponder.config.spine import GROUPS, OF_THE_CALL
-from ponder.reports.figures import Curve, natural
-from ponder.reports.gather import Result
-from ponder.reports.settings import KNOWN, settled
+from ponder.reports.figures import Curve, Level, natural_order
+from ponder.reports.runs import KNOWN, VARIANTS_KEY, RunResult, chance_level, resolve_setting
 
 # Name of a column -> where the number stands in summary.json.
 NUMBERS = {"accuracy": "accuracy", "shuffled": "necessity/shuffled", "dropped": "necessity/dropped",
            "steps": "steps", "seconds": "seconds"}
-# Keys, and groups of keys, that say where a run's files and words go, and nothing of its result.
-NEVER = {*OF_THE_CALL, "seed", "hydra", "trainer.keep_checkpoints", "trainer.log_every_n_steps",
-         "trainer.save_every_n_steps"} - {"action", "step"}
-CHOICES = (*(f"{group}.{name}" for group, name in GROUPS), "reward")  # values that say the key
-NOTHING, UNKNOWN = "", "?"
+OF_THOUGHTS = ("shuffled", "dropped")  # columns that mean nothing for runs without thoughts
+# Keys, or first parts of keys, that change where files and messages go but not the result.
+IGNORED = {*OF_THE_CALL, "seed", "hydra", "trainer.keep_checkpoints", "trainer.log_every_n_steps",
+           "trainer.save_every_n_steps"} - {"action", "step"}
+# Keys that say most about a run; in a name their values stand alone, without the key.
+CHOICES = (VARIANTS_KEY, *(f"{group}.{name}" for group, name in GROUPS), "reward")
+ABSENT, UNKNOWN = "", "?"  # the value of a key that a run does not have, or may have
+LONG_VALUE = 28  # characters of a value in a name; longer ones lose their middle
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Mean and standard error of a number; the error is None for fewer than two runs."""
+    """Mean and standard error; None for both without values, for the error with fewer than two."""
 
     mean: float | None
     error: float | None
@@ -35,14 +37,16 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in nothing but the seed. values: what each differing key holds in them."""
+    """Runs that differ in nothing but the seed. values: what each differing key is in them."""
 
     values: dict[str, Any]
-    runs: list[Result]
+    runs: list[RunResult]
 
     @cached_property
     def numbers(self) -> dict[str, Estimate]:
-        return {name: estimate(run.number(source) for run in self.runs)
+        """{column: its estimate over the runs}."""
+        return {name: estimate(run.number(source) for run in self.runs
+                               if run.thinks or name not in OF_THOUGHTS)
                 for name, source in NUMBERS.items()}
 
     @property
@@ -50,15 +54,20 @@ class Group:
         return len({shown(run.seed) for run in self.runs})
 
     def name(self, keys: Sequence[str]) -> str:
-        """What tells the group from others, in as few words as say it."""
-        words = [cell(self.values[key]) if key in CHOICES
-                 else f"{key.rpartition('.')[2]}={cell(self.values[key])}"
-                 for key in keys if self.values[key] != NOTHING]
+        """The values of `keys`, in the order of the keys."""
+        words = [_shorten(format_value(self.values[key])) if key in CHOICES
+                 else f"{key.rpartition('.')[2]}={_shorten(format_value(self.values[key]))}"
+                 for key in keys if self.values[key] != ABSENT]
         return ", ".join(words) or "all runs"
 
 
+def _shorten(value: str) -> str:
+    half = LONG_VALUE // 2
+    return value if len(value) <= LONG_VALUE else f"{value[:half - 1]}…{value[-half:]}"
+
+
 def estimate(values: Iterable[float | None]) -> Estimate:
-    """Mean and standard error (sample deviation / sqrt(n)) of the values that are there."""
+    """Mean and standard error (sample deviation / sqrt(n)) of the values that are not None."""
     there = [value for value in values if value is not None]
     if not there:
         return Estimate(None, None)
@@ -66,26 +75,26 @@ def estimate(values: Iterable[float | None]) -> Estimate:
     return Estimate(statistics.fmean(there), error)
 
 
-def cell(value: Any) -> str:
-    """A value of a key as a cell shows it."""
+def format_value(value: Any) -> str:
+    """The value of a key as a cell shows it."""
     return f"{value:.6g}" if isinstance(value, float) else shown(value)
 
 
-def differing(results: list[Result]) -> list[str]:
+def differing_keys(results: list[RunResult]) -> list[str]:
     """The keys that differ between runs, in the order of the configuration.
 
-    A key that another strategy does not have is no difference, as that of the strategies is one.
+    A key that only some strategies have does not count, because the strategy itself differs.
     """
     keys = dict.fromkeys(key for result in results for key in result.settings)
-    return [key for key in keys if not {key, key.partition(".")[0]} & NEVER
+    return [key for key in keys if not {key, key.partition(".")[0]} & IGNORED
             and _differs(key, results)]
 
 
-def _differs(key: str, results: list[Result]) -> bool:
-    """Whether runs were told, and hold, different values.
+def _differs(key: str, results: list[RunResult]) -> bool:
+    """Whether runs were told different values that also resolve to different values.
 
-    A key that follows another, as thinker.tokens the task's thought length, or task.seed the seed,
-    says nothing new. Of runs that only words are known of, one that lacks a typed key differs.
+    A key that follows another (thinker.tokens the thought length of the task, task.seed the seed)
+    adds nothing. Among runs of which only the typed arguments are known, a missing key differs.
     """
     holders = [result for result in results if key in result.settings]
     typed = [result for result in results if result.settings.get(KNOWN) == "words"]
@@ -95,41 +104,40 @@ def _differs(key: str, results: list[Result]) -> bool:
     told = holders[0].settings[key]
     if all(result.settings[key] == told for result in holders):
         return False
-    values = [settled(result.settings, key) for result in holders]
+    values = [resolve_setting(result.settings, key) for result in holders]
     follows_seed = key.endswith(".seed") and all(
         value == result.seed for value, result in zip(values, holders, strict=True))
     return len(set(map(shown, values))) > 1 and not follows_seed
 
 
-def held(result: Result, key: str) -> Any:
-    """What a key holds in a run; nothing where there is no such key, `?` where that is unknown."""
+def value_of(result: RunResult, key: str) -> Any:
+    """The value of a key in a run; ABSENT if it has no such key, UNKNOWN if that is not known."""
     if key in result.settings:
-        return settled(result.settings, key)
-    return NOTHING if result.settings.get(KNOWN) == "whole" else UNKNOWN
+        return resolve_setting(result.settings, key)
+    return ABSENT if result.settings.get(KNOWN) == "whole" else UNKNOWN
 
 
-def grouped(results: list[Result], keys: list[str]) -> list[Group]:
-    """The groups, the most accurate first, runs in the order of their seeds."""
+def group_runs(results: list[RunResult], keys: list[str]) -> list[Group]:
+    """The groups, the most accurate first, with their runs in the order of the seeds."""
     found: dict[tuple[str, ...], Group] = {}
     for result in results:
-        values = {key: held(result, key) for key in keys}
+        values = {key: value_of(result, key) for key in keys}
         group = found.setdefault(tuple(map(shown, values.values())), Group(values, []))
         group.runs.append(result)
     for group in found.values():
-        group.runs.sort(key=lambda run: natural(shown(run.seed)))
+        group.runs.sort(key=lambda run: natural_order(shown(run.seed)))
 
     def order(group: Group) -> tuple[float, list[tuple[str, int, str]]]:
         mean = group.numbers["accuracy"].mean
         return (math.inf if mean is None else -mean,
-                [natural(shown(value)) for value in group.values.values()])
+                [natural_order(shown(value)) for value in group.values.values()])
 
     return sorted(found.values(), key=order)
 
 
-def telling(groups: list[Group], keys: list[str]) -> list[str]:
-    """The keys that tell the groups apart; others differ too, but say no more than these.
-
-    Those that name a choice, such as strategy.name, come first. A full grid needs every key.
+def distinguishing_keys(groups: list[Group], keys: list[str]) -> list[str]:
+    """Enough keys to tell the groups apart, chosen greedily: first the variants, then choices such
+    as strategy.name, then the others. A full grid needs every key.
     """
     chosen: list[str] = []
     apart: list[tuple[str, ...]] = [()] * len(groups)
@@ -144,7 +152,7 @@ def telling(groups: list[Group], keys: list[str]) -> list[str]:
 
 
 def mean_curve(curves: list[Curve]) -> Curve:
-    """The mean at the steps that every curve has."""
+    """The mean of curves, at the steps that all of them have."""
     points = [dict(zip(*curve, strict=True)) for curve in curves]
     steps = sorted(set(points[0]).intersection(*points[1:])) if points else []
     return steps, [statistics.fmean(float(there[step] or 0) for there in points) for step in steps]
@@ -152,14 +160,13 @@ def mean_curve(curves: list[Curve]) -> Curve:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Groups, the most accurate first; keys that differ, and those of them that tell groups apart.
-
-    notes: lines about what was left out or needs a word.
+    """groups: the most accurate first. keys: all that differ. distinguishing: enough of them to
+    tell the groups apart. notes: messages about what was left out.
     """
 
     groups: list[Group]
     keys: list[str]
-    telling: list[str]
+    distinguishing: list[str]
     notes: list[str]
 
     @property
@@ -171,15 +178,23 @@ class Comparison:
         runs, groups = self.runs, len(self.groups)
         return f"{runs:,} run{'s' * (runs != 1)} in {groups:,} group{'s' * (groups != 1)}"
 
+    @property
+    def chance(self) -> Level | None:
+        """(label, accuracy) of guessing, where it is the same for all runs."""
+        found = {chance_level(run.summary, {
+            key: resolve_setting(run.settings, f"task.{key}") for key in ("name", "max", "modular")
+        }) for group in self.groups for run in group.runs}
+        return found.pop() if len(found) == 1 else None
+
     def cells(self, group: Group) -> list[str]:
-        """Number of seeds, and the numbers of a group, as people read them."""
+        """Number of seeds, and the numbers of a group as text."""
         found = group.numbers
         error = found["accuracy"].error
-        accuracy = "" if error is None else f" ({error:.2%})"
-        return [str(group.seeds), _said(found["accuracy"].mean, ".2%") + accuracy,
-                _said(found["shuffled"].mean, ".2%"), _said(found["dropped"].mean, ".2%"),
-                _said(found["steps"].mean, ",.0f"), _said(found["seconds"].mean, ",.1f")]
+        accuracy = "" if error is None else f" ± {error:.2%}"
+        return [str(group.seeds), _format(found["accuracy"].mean, ".2%") + accuracy,
+                _format(found["shuffled"].mean, ".2%"), _format(found["dropped"].mean, ".2%"),
+                _format(found["steps"].mean, ",.0f"), _format(found["seconds"].mean, ",.1f")]
 
 
-def _said(value: float | None, form: str) -> str:
+def _format(value: float | None, form: str) -> str:
     return "" if value is None else f"{value:{form}}"

@@ -1,33 +1,35 @@
-"""report.html: one page that opens offline.
+"""report.html: what a run was told and how it went, in one page that opens offline.
 
-Everything is in the file, plotly.js too, and the page forbids itself to load anything else. What a
-run lacks is said in the place where it would stand: a report never costs a run its results.
+The page forbids itself to load anything. Whatever a run lacks is left out or said in its place: a
+report never costs a run its results.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import math
+import shlex
 from collections.abc import Iterable
+from dataclasses import dataclass
 from html import escape
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from ponder.config.spine import program
+from ponder.core.metrics import wilson_interval
 from ponder.reports import figures
-from ponder.reports.figures import Curve, note
-from ponder.reports.records import (
-    Run,
-    chance,
-    digits,
+from ponder.reports.figures import Curve, Level, note
+from ponder.reports.runs import (
+    chance_level,
     finite,
-    golds,
-    in_force,
-    last_rows,
-    read_lines,
-    thoughts,
+    flatten,
+    read_metrics,
+    typed_words,
+    variant_flags,
 )
-from ponder.tokenizers.spelling import COLOURS, END
+from ponder.tokenizers.spelling import COLOURS, END, END_OF_TEXT, pieces, place
 
 PANELS: dict[str, tuple[str, ...]] = {
     "Loss": ("loss", "thinker_loss", "answer_loss"),
@@ -42,165 +44,298 @@ PANELS: dict[str, tuple[str, ...]] = {
     "Correlation with difficulty": ("reward_difficulty", "credit_difficulty"),
     "Learning rate": ("lr",),
 }
-POSITIONS, ANSWERS = 8, 200  # the most that heat maps show
-ROLLOUTS, WRONG = 20, 8  # sample rows, wrong ones of them
-OF_THOUGHTS = ("necessity", "language", "meaning")  # sections
+MAX_POSITIONS, MAX_ANSWERS, MAX_PLACES = 8, 200, 6  # of heat maps; digits told apart
+MAX_ROLLOUTS, MAX_WRONG, MAX_GROUPS = 20, 8, 12  # rows of the table, wrong ones; groups of a panel
 NO_TABLE = "There is no readable val_<step>/generated.csv."
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """summary: summary.json. config: the nested configuration. metrics: the lines of metrics.jsonl.
+    rows: those of the last evaluation's generated.csv. words: the arguments of the command line.
+    """
+
+    summary: dict[str, Any]
+    config: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    rows: list[dict[str, str]]
+    words: tuple[str, ...] = ()
+
+    @property
+    def task(self) -> dict[str, Any]:
+        return self.config.get("task") or {}
+
+    @property
+    def thinks(self) -> bool:
+        """False only where the configuration says that there are no thoughts."""
+        return (self.config.get("thinker") or {}).get("tokens") != 0
 
 
 def write_report(directory: Path, summary: dict[str, Any], config: dict[str, Any]) -> None:
     """Write `report.html` into a run directory."""
-    run = Run(summary, config, read_lines(directory / "metrics.jsonl"), last_rows(directory))
-    thinks = (config.get("thinker") or {}).get("tokens") != 0
-    body = "\n".join(_section(name, run) for name in SECTIONS if thinks or name not in OF_THOUGHTS)
-    title = str(summary.get("run_name") or directory.name)
+    run = RunRecord(summary, config, list(read_metrics(directory / "metrics.jsonl")),
+                    last_rows(directory), tuple(typed_words(directory)))
+    body = "\n".join(_section(name, run) for name in SECTIONS
+                     if run.thinks or name not in ("necessity", "language", "meaning"))
+    title = title_of(run) or str(summary.get("run_name") or directory.name)
     (directory / "report.html").write_text(figures.page(title, body), encoding="utf-8")
 
 
-def _section(name: str, run: Run) -> str:
-    """One section; an error in it becomes a sentence, as the run must still be able to finish."""
+def _section(name: str, run: RunRecord) -> str:
+    """One section, or "" if there is nothing to show. An error in it becomes a sentence, because
+    the run must still be able to finish.
+    """
     title, draw = SECTIONS[name]
     try:
         content = draw(run)
     except Exception as error:
         content = note(f"This section could not be drawn: {type(error).__name__}: {error}")
     heading = f"<h2>{title}</h2>" if title else ""
-    return f'<section id="{name}">{heading}{content}</section>'
+    return f'<section id="{name}">{heading}{content}</section>' if content else ""
 
 
-def curves(run: Run, names: Iterable[str]) -> dict[str, Curve]:
-    """{name: (steps, values)} of those metrics that have a finite value; None for other values."""
+# --- what the files say --------------------------------------------------------------------------
+
+
+def last_rows(directory: Path) -> list[dict[str, str]]:
+    """The rows of the last val_<step>/generated.csv; [] if there is no readable one."""
+    def step(path: Path) -> int:
+        digits = path.parent.name.rpartition("_")[2]
+        return int(digits) if digits.isdecimal() else -1
+
+    paths = sorted(directory.glob("val_*/generated.csv"), key=step)
+    try:
+        with paths[-1].open(newline="", encoding="utf-8", errors="replace") as file:
+            return [{name: value or "" for name, value in row.items() if isinstance(name, str)}
+                    for row in csv.DictReader(file)]
+    except (IndexError, OSError, csv.Error):
+        return []
+
+
+def chance(run: RunRecord) -> Level | None:
+    """(label, accuracy) of guessing, or None where it is unknown."""
+    return chance_level(run.summary, run.task, len(set(right_answers(run))))
+
+
+def thought_tokens(run: RunRecord) -> list[list[str]]:
+    """The thought tokens of every row, the end of the thought included, words of a text not."""
+    return [[token for token, kind in pieces(row.get("thought", ""))
+             if kind != "ordinary" and token != END_OF_TEXT] for row in run.rows]
+
+
+def has_thoughts(run: RunRecord) -> bool:
+    """Whether any row holds a thought: thought tokens or text."""
+    return any(row.get("rationale") or row.get("thought", "").replace(END, "").strip()
+               for row in run.rows)
+
+
+def right_answers(run: RunRecord) -> list[str]:
+    """The right answer of every row."""
+    return [row.get("gold", "").lstrip("#") for row in run.rows]
+
+
+def answer_digits(run: RunRecord) -> dict[str, list[str]]:
+    """{place: its digit in every right answer}, units first; {} if they are not whole numbers."""
+    answers = right_answers(run)
+    if not all(answer.isdecimal() for answer in answers):
+        return {}
+    if run.task.get("answer") == "digits" and run.task.get("order") == "least":
+        answers = [answer[::-1] for answer in answers]
+    width = max(map(len, answers), default=0)
+    return {place(i): [answer.zfill(width)[-1 - i] for answer in answers]
+            for i in range(min(width, MAX_PLACES))}
+
+
+def question_count(run: RunRecord) -> float:
+    """How many independent questions the accuracy stands for: p (1 - p) / stderr^2 where a standard
+    error is known and not 0, else the number of questions in the table.
+    """
+    accuracy = run.summary.get("accuracy")
+    stderr = (run.summary.get("metrics") or {}).get("accuracy_stderr")
+    if finite(accuracy) and finite(stderr) and stderr > 0 and 0 < accuracy < 1:
+        return accuracy * (1 - accuracy) / stderr ** 2
+    return len({row.get("id", str(number)) for number, row in enumerate(run.rows)})
+
+
+def metric_curves(run: RunRecord, names: Iterable[str]) -> dict[str, Curve]:
+    """{name: (steps, values)} of metrics with a finite value; other values become None."""
     found: dict[str, Curve] = {}
     for name in names:
-        points = [(line["step"], line[name]) for line in run.lines if name in line]
+        points = [(line["step"], line[name]) for line in run.metrics if name in line]
         if any(finite(value) for _, value in points):
-            found[name] = figures.thin(([step for step, _ in points], [
+            found[name] = figures.downsample(([step for step, _ in points], [
                 value if finite(value) else None for _, value in points]))
     return found
 
 
 # --- sections ------------------------------------------------------------------------------------
 
-def result(run: Run) -> str:
-    """The result in one sentence, and what the run was."""
+
+def title_of(run: RunRecord) -> str:
+    """The experiment, the task and the variants: what tells this page from another's."""
+    if not run.task.get("name"):
+        return ""
+    experiment = [word.partition("=")[2] for word in run.words if word.startswith("experiment=")]
+    size = f" (max {run.task['max']})" if "max" in run.task else ""
+    flags = variant_flags(dict(flatten(run.config))).replace(",", ", ")
+    return " · ".join([*experiment[-1:], f"{run.task['name']}{size}",
+                       flags if flags != "none" else "no variant"])
+
+
+def result(run: RunRecord) -> str:
+    """The result in one sentence, what the run was, and the command that started it."""
     summary, metrics = run.summary, run.summary.get("metrics") or {}
 
-    def said(name: str, form: str, words: str, source: dict[str, Any] = summary) -> str:
+    def number(name: str, form: str, words: str, source: dict[str, Any] = summary) -> str:
         value = source.get(name)
         return words.format(f"{value:{form}}") if finite(value) else ""
 
-    accuracy = said("accuracy", ".1%", "accuracy {}") or "accuracy unknown"
-    accuracy += said("accuracy_stderr", ".1%", " ± {}", metrics)
-    accuracy += f" on {len(run.rows):,} held-out questions" if run.rows else ""
-    parts = [accuracy, said("steps", ",", "{} steps"), said("seconds", ",.0f", "{} s of training"),
-             said("rollouts_per_second", ",.0f", "{} rollouts/s")]
+    reward = number("val/reward", ".4g", "reward {} a text", metrics)
+    reward += number("val/reward_stderr", ".2g", " ± {}", metrics) if reward else ""
+    parts = [reward, _accuracy(run), number("steps", ",", "{} steps"),
+             number("seconds", ",.0f", "{} s of training"),
+             number("rollouts_per_second", ",.0f", "{} rollouts/s")]
     revision = str(summary.get("git_revision") or "unknown")
-    facts = {"variants": in_force(run.config), "seed": summary.get("seed"),
-             "code": revision[:12] + "+" * revision.endswith("+"),
+    facts = {"run": summary.get("run_name"), "task": run.task.get("name"),
+             "variants": variant_flags(dict(flatten(run.config))),
+             "strategy": (run.config.get("strategy") or {}).get("name"),
+             "seed": summary.get("seed"), "code": revision[:12] + "+" * revision.endswith("+"),
              "weights": str(summary.get("weights_sha256") or "unknown")[:12],
              "configuration": summary.get("config_hash"), "status": summary.get("status")}
     cells = [f"<span>{name} <code>{escape(str(value))}</code></span>"
              for name, value in facts.items() if value is not None]
     sentence = ", ".join(part for part in parts if part)
+    command = (f"<pre>{escape(f'{program()} {shlex.join(run.words)}')}</pre>" if run.words else "")
     return (f'<p class="result">{sentence[0].upper()}{sentence[1:]}.</p>'
-            f'<p class="facts">{" ".join(cells)}</p>')
+            f'<p class="facts">{" ".join(cells)}</p>{command}')
 
 
-def training(run: Run) -> str:
+def _accuracy(run: RunRecord) -> str:
+    """The accuracy with its 95 % Wilson interval, which also holds for few questions."""
+    accuracy, count = run.summary.get("accuracy"), question_count(run)
+    where = f" on {len(run.rows):,} held-out questions" if run.rows else ""
+    if not finite(accuracy):
+        return f"accuracy unknown{where}"
+    enough = run.task.get("enough")
+    words = f"accuracy {accuracy:.1%}" if not finite(enough) else (
+        f"{accuracy:.1%} of the texts earn {enough:g} or more")
+    if count:
+        low, high = wilson_interval(accuracy, count)
+        words += f" (95 % interval {low:.1%} to {high:.1%})"
+    return words + where
+
+
+def training(run: RunRecord) -> str:
     """The curves of metrics.jsonl."""
     drawn = []
     for title, names in PANELS.items():
-        found = curves(run, names)
+        found = metric_curves(run, names)
         if found:
             accuracy = title == "Accuracy"
-            drawn.append(figures.lines(title, found, chance(run) if accuracy else None, accuracy))
+            drawn.append(figures.line_chart(title, found, chance(run) if accuracy else None,
+                                            accuracy, ".2~%" if accuracy else ""))
+    groups = dict.fromkeys(name for line in run.metrics for name in line
+                           if name.startswith("accuracy/"))
+    found = {name.partition("/")[2]: curve for name, curve in metric_curves(run, groups).items()}
+    if len(found) > 1:
+        shown = dict(sorted(found.items(), key=lambda entry: figures.natural_order(entry[0])))
+        drawn.append(figures.line_chart(
+            "Accuracy by group of questions", dict(list(shown.items())[:MAX_GROUPS]),
+            from_zero=True, form=".2~%"))
     return f'<div class="grid">{"".join(drawn)}</div>' if drawn else note(
         "metrics.jsonl is missing or holds no finite number.")
 
 
-def necessity(run: Run) -> str:
+def necessity(run: RunRecord) -> str:
     """Accuracy with the thoughts as they are, and replaced."""
     values = {name: float(value) for name, value in (run.summary.get("necessity") or {}).items()
               if finite(value)}
     if not values:
-        return note("The summary holds no necessity table.")
-    if run.rows and not any(set(thought) - {END} for thought in thoughts(run)):
-        return note("This run has no thoughts: there is nothing to replace.")
+        return ""
+    if run.rows and not has_thoughts(run):
+        return note("All thoughts of the last evaluation are empty: there is nothing to replace.")
+    count = question_count(run)
+    intervals = {name: wilson_interval(value, count) for name, value in values.items()
+                 } if count else {}
     return note("Accuracy with the thinker's own thoughts, with thoughts shuffled across "
                 "questions, of random tokens, of one constant token, and with none. Thoughts that "
-                "carry the answer lose it in every bar but the first."
-                ) + f'<div class="half">{figures.bars("Accuracy", values, chance(run))}</div>'
+                "carry the answer lose it in every bar but the first. Error bars: 95 % Wilson "
+                f"intervals for {count:,.0f} questions.") + (
+        f'<div class="half">{figures.bar_chart("Accuracy", values, chance(run), intervals)}</div>')
 
 
-def language(run: Run) -> str:
+def language(run: RunRecord) -> str:
     """Which token stands for which digit, and for which answer, at every position."""
-    if not run.rows:
-        return note(NO_TABLE)
-    written = thoughts(run)
-    length = max(sum(word != END for word in thought) for thought in written)
+    written = thought_tokens(run)
+    length = max((sum(token != END for token in thought) for thought in written), default=0)
     if not length:
-        return note("This run has no thoughts to map.")
-    answers, places = golds(run), digits(run)
-    few = len(set(answers)) <= ANSWERS
+        return ""
+    answers, places = right_answers(run), answer_digits(run)
+    few = len(set(answers)) <= MAX_ANSWERS
     drawn = [note("How often a token is written, given a digit of the right answer" + (
         ", and given the answer." if few else
         f". The {len(set(answers)):,} answers are too many for a map of their own.") + (
-        f" The first {POSITIONS} of {length} positions." if length > POSITIONS else ""))]
-    for position in range(min(length, POSITIONS)):
+        f" The first {MAX_POSITIONS} of {length} positions." if length > MAX_POSITIONS else ""))]
+    for position in range(min(length, MAX_POSITIONS)):
         tokens = [thought[position] if position < len(thought) else None for thought in written]
         title = f"Thought token {position + 1}"
         if places:
-            drawn.append(figures.maps(f"{title}, by digit of the answer", tokens, places))
+            drawn.append(figures.heat_maps(f"{title}, by digit of the answer", tokens, places))
         if few:
-            drawn.append(figures.maps(f"{title}, by answer", tokens, {"answer": answers}))
+            drawn.append(figures.heat_maps(f"{title}, by answer", tokens, {"answer": answers}))
     return "".join(drawn)
 
 
-def meaning(run: Run) -> str:
+def meaning(run: RunRecord) -> str:
     """Mutual information of each thought token with the digits of the answer, over training."""
     found: dict[str, dict[str, Curve]] = {}
-    for name, points in curves(run, dict.fromkeys(chain.from_iterable(run.lines))).items():
+    names = dict.fromkeys(chain.from_iterable(run.metrics))
+    for name, points in metric_curves(run, names).items():
         if name.startswith("meaning/t") and name.count("/") == 2:
             _, position, feature = name.split("/")
             found.setdefault(position, {})[feature] = points
     if not found:
-        return note("The metrics hold no meaning/t<k>/<feature>.")
-    level = ("entropy of a digit", math.log(10)) if digits(run) else None
-    drawn = [figures.lines(f"Thought token {position[1:]}", points, level, from_zero=True)
-             for position, points in list(found.items())[:POSITIONS]]
+        return ""
+    level = ("entropy of a digit", math.log(10)) if answer_digits(run) else None
+    drawn = [figures.line_chart(f"Thought token {position[1:]}", points, level, from_zero=True)
+             for position, points in list(found.items())[:MAX_POSITIONS]]
     return note("Mutual information (nats) of a thought token with each digit of the right answer: "
                 "a token that names a digit reaches its entropy.") + (
         f'<div class="grid">{"".join(drawn)}</div>')
 
 
-def rollouts(run: Run) -> str:
-    """Some rows of the last evaluation in colour, wrong ones first."""
+def rollouts(run: RunRecord) -> str:
+    """Rows of the last evaluation with coloured tokens, some wrong ones first."""
     if not run.rows:
         return note(NO_TABLE)
     wrong = [row for row in run.rows if row.get("correct") == "0"]
     other = [row for row in run.rows if row.get("correct") != "0"]
-    wrong = wrong[:max(WRONG, ROLLOUTS - len(other))]
+    shown_wrong = wrong[:max(MAX_WRONG, MAX_ROLLOUTS - len(other))]
+    rows = [*shown_wrong, *other[:MAX_ROLLOUTS - len(shown_wrong)]]
     marks = {"0": '<span class="wrong">✗</span>', "1": '<span class="right">✓</span>'}
-    names = ("question", "thought", "answer", "gold")
+    names = [name for name in ("question", "rationale", "thought", "answer", "gold", "reward")
+             if any(row.get(name) for row in rows)]
     body = [[marks.get(row.get("correct", ""), "?"),
-             *(figures.coloured(row.get(name, "")) for name in names)]
-            for row in [*wrong, *other[:ROLLOUTS - len(wrong)]]]
-    key = ", ".join(f'<span class="{colour}">{kind}</span>' for kind, colour in COLOURS.items())
-    return f'<p class="note">Tokens: {key}.</p>' + figures.table(["", *names], body)
+             *(figures.coloured(row.get(name, "")) for name in names)] for row in rows]
+    colours = ", ".join(f'<span class="{colour}">{kind}</span>' for kind, colour in COLOURS.items())
+    order = (f"{len(shown_wrong)} of {len(wrong):,} wrong ones first, then others: their number "
+             "says nothing about the accuracy. " if shown_wrong and other else "")
+    return f'<p class="note">{order}Tokens: {colours}.</p>' + figures.table(["", *names], body)
 
 
-def details(run: Run) -> str:
+def details(run: RunRecord) -> str:
     """The last value of every metric, and the configuration."""
     import yaml
 
     last: dict[str, tuple[Any, Any]] = {}
-    for line in run.lines:
+    for line in run.metrics:
         last |= {name: (value, line["step"]) for name, value in line.items() if name != "step"}
     body = [[f"<code>{escape(name)}</code>", f"{value:.6g}" if isinstance(value, int | float)
              else escape(str(value)), str(step)] for name, (value, step) in last.items()]
     text = yaml.safe_dump(json.loads(json.dumps(run.config, default=str)), sort_keys=False)
-    metrics = f'<div class="columns">{figures.table(["metric", "value", "step"], body)}</div>'
-    return (metrics if body else note("metrics.jsonl is missing or empty.")) + (
+    table = figures.table(["metric", "value", "step"], body)
+    return (f'<div class="columns">{table}</div>' if body else
+            note("metrics.jsonl is missing or empty.")) + (
         f"<details><summary>Configuration</summary><pre>{escape(text)}</pre></details>")
 
 

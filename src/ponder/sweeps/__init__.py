@@ -1,1 +1,1 @@
-"""Sweeps: jobs planned, sent, looked at and sent again. Nothing here needs torch."""
+"""Sweeps: plan jobs, launch them, follow them and send lost ones again. Never imports torch."""

@@ -1,5 +1,7 @@
-"""What is to be done of a sweep: every job composed and checked before one is sent, and told from
-those that are done, or going on, since the same sweep was sent before.
+"""What a sweep has to do: every job is composed and checked before the first one is sent.
+
+A job that was sent before by the same sweep is recognised by the hash of its configuration: it is
+skipped if it is done, waited for if it is running, and continued in its directory otherwise.
 """
 
 from __future__ import annotations
@@ -18,23 +20,32 @@ from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ponder.config.checker import check
-from ponder.config.errors import ERROR, UserError, brief
+from ponder.config.errors import ERROR, UserError, brief, shown
 from ponder.config.running import SweepConfig
 from ponder.config.spine import config_hash, restored
-from ponder.sweeps.record import Job, process, read
-from ponder.sweeps.state import ALIVE, State, ending, states
+from ponder.sweeps.jobs import (
+    ACTIVE,
+    Job,
+    JobState,
+    find_sweep,
+    job_states,
+    lost_jobs,
+    process_name,
+    read_jobs,
+    read_summary,
+)
 
 log = logging.getLogger(__name__)
-FROZEN = Path(".hydra") / "config.yaml"  # in a run directory, from the moment that it is sent
-Words = Sequence[Sequence[str]]
+STORED_CONFIG = Path(".hydra") / "config.yaml"  # in a run directory, written before the launch
+WITH_RETRY = ("action=", "sweep.", "hydra.", "hydra/launcher=", "+hydra.")  # arguments of a retry
 
 
 @dataclass(frozen=True)
-class Planned:
-    """A job and its whole configuration, with Hydra's node; nothing of it is composed again.
+class PlannedJob:
+    """A job with its whole configuration, Hydra's node included; nothing is composed again later.
 
-    number: its place among the jobs that Hydra knows of; one that is sent again keeps its old
-    number in the record.
+    number: its index among the jobs of this call. A job that is sent again keeps its old number in
+    sweep.jsonl.
     """
 
     number: int
@@ -44,179 +55,197 @@ class Planned:
 
 @dataclass(frozen=True)
 class Plan:
-    """Jobs to launch, what Hydra hears of those that were done or refused before, and those that
-    were sent before and go on; by number.
+    """todo: jobs to launch. returns: what Hydra is told of jobs that are done already or were
+    refused, by number. active: jobs sent before that still run or wait, by number. exit_codes: one
+    for each refused job.
     """
 
-    todo: list[Planned]
-    known: dict[int, JobReturn]
-    going: dict[int, State]
-    codes: list[int]  # one for each that was refused
+    todo: list[PlannedJob]
+    returns: dict[int, JobReturn]
+    active: dict[int, JobState]
+    exit_codes: list[int]
 
 
-def plan(master: DictConfig, loader: Any, batch: Words, first: int, place: str) -> Plan:
-    """Compose the jobs of a batch, numbered from `first`.
+def plan_jobs(master: DictConfig, loader: Any, batch: Sequence[Sequence[str]], first: int,
+              place: str) -> Plan:
+    """Compose and check one job per list of overrides, numbered from `first`.
 
-    Raises Hydra's exceptions for words that no job can be composed of.
+    A job that is refused gets a line on stderr. Raises Hydra's exceptions for overrides that cannot
+    be composed.
     """
     sweep = Path(str(master.hydra.sweep.dir))
-    again = master.sweep.retry != "none"
-    earlier = {job.directory: job for job in read(sweep)} if again else {}
+    retry = master.sweep.retry != "none"
+    earlier = {job.directory: job for job in read_jobs(sweep)} if retry else {}
     planned, refused = [], dict[int, JobReturn]()
-    told = time.monotonic()
-    for number, words in enumerate(batch, first):
-        if time.monotonic() - told > 5:
-            told = time.monotonic()
+    last_message = time.monotonic()
+    for number, overrides in enumerate(batch, first):
+        if time.monotonic() - last_message > 5:
+            last_message = time.monotonic()
             log.info(f"{number - first} of {len(batch)} jobs are composed")
-        made = _composed(master, loader, list(words), number)
-        known = earlier.get(made.hydra.sweep.subdir)
+        config = _compose(master, loader, list(overrides), number)
+        known = earlier.get(config.hydra.sweep.subdir)
         try:
-            job = _stored(made, sweep, known) if known else _new(made, number)
-            planned.append(Planned(number, replace(job, launcher=_launching(master), place=place,
-                                                   driver=process(), id=None), made))
+            job = _restore_job(config, sweep, known) if known else _new_job(config, number)
+            job = replace(job, launcher=_launcher_overrides(master), place=place,
+                          driver=process_name(), id=None)
+            planned.append(PlannedJob(number, job, config))
         except UserError as error:
-            tell(known.job if known else number, known.overrides if known else words, error)
-            refused[number] = returned(words)
-    if again:
+            print_error(known.job if known else number, known.overrides if known else overrides,
+                        error)
+            refused[number] = job_return(overrides)
+    if retry:
         return Plan(planned, refused, {}, [2] * len(refused))
-    return _without_known(sweep, planned, refused)
+    return _skip_known_jobs(sweep, planned, refused)
 
 
-def _composed(master: DictConfig, loader: Any, words: list[str], number: int) -> DictConfig:
-    """A job's configuration, with the place where it runs settled: the clock is read once for all
-    jobs of a sweep.
-    """
-    config = loader.load_sweep_config(master, words)
+def _compose(master: DictConfig, loader: Any, overrides: list[str], number: int) -> DictConfig:
+    """A job's configuration with its directory settled: the clock is read once for all jobs."""
+    config = loader.load_sweep_config(master, overrides)
     with open_dict(config):
         config.hydra.job.num = number
         config.hydra.sweep.dir = str(config.hydra.sweep.dir)
         config.hydra.sweep.subdir = str(config.hydra.sweep.subdir)
-        config.hydra.overrides.task = [word for word in _typed(config.hydra.overrides.task)
+        config.hydra.overrides.task = [word for word in _as_typed(config.hydra.overrides.task)
                                        if not word.lstrip("+").startswith("sweep.")]
         config.sweep = SweepConfig()
     OmegaConf.copy_cache(config, master)
     return config
 
 
-def _new(config: DictConfig, number: int) -> Job:
-    """Raises `UserError` where the configuration cannot mean anything."""
+def _new_job(config: DictConfig, number: int) -> Job:
+    """Raises `UserError` where the configuration makes no sense."""
     told: Any = OmegaConf.to_object(without_hydra(config))
-    if told.action != "evaluate":  # which takes the better part from its checkpoint
+    if told.action != "evaluate":  # an evaluation takes most of its configuration from a checkpoint
         check(told)
-    words = list(filter_overrides(_typed(config.hydra.overrides.task)))
-    return Job(number, words, config_hash(told), config.hydra.sweep.subdir)
+    overrides = list(filter_overrides(_as_typed(config.hydra.overrides.task)))
+    return Job(number, overrides, config_hash(told), config.hydra.sweep.subdir)
 
 
-def _stored(config: DictConfig, sweep: Path, job: Job) -> Job:
-    """Give a job of the record the configuration it was sent with; where it runs may be new.
+def _restore_job(config: DictConfig, sweep: Path, job: Job) -> Job:
+    """Give a job the configuration that it was first sent with; only the launcher may be new.
 
     Raises `UserError` where that configuration cannot be read.
     """
-    path = sweep / job.directory / FROZEN
+    path = sweep / job.directory / STORED_CONFIG
     try:
-        told = restored(yaml.safe_load(path.read_text("utf-8")))
+        stored = restored(yaml.safe_load(path.read_text("utf-8")))
     except Exception as error:
         reason = brief(error)
         raise UserError(f"{path}: cannot be read ({reason}); legal: the configuration that the job "
                         "was sent with") from None
     with open_dict(config):
-        for key in told:
-            config[key] = told[key]
+        for key in stored:
+            config[key] = stored[key]
         config.hydra.overrides.task = job.overrides
         config.hydra.job.num = job.job
     return job
 
 
-def _launching(master: DictConfig) -> list[str]:
-    """The words that say where the jobs run."""
-    return [word for word in _typed(master.hydra.overrides.hydra)
+def _launcher_overrides(master: DictConfig) -> list[str]:
+    """The arguments that say where the jobs run."""
+    return [word for word in _as_typed(master.hydra.overrides.hydra)
             if word.lstrip("+").startswith(("hydra/launcher=", "hydra.launcher."))]
 
 
-def _typed(words: Any) -> list[str]:
-    """Words as they were typed, references unresolved."""
+def _as_typed(words: Any) -> list[str]:
+    """Arguments with their `${references}` unresolved."""
     return [str(word) for word in OmegaConf.to_container(words, resolve=False) or []]
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
-    """What a job is told, without what Hydra is."""
+    """A copy of a configuration without Hydra's node."""
     node = copy.deepcopy(config)
     with open_dict(node):
         del node["hydra"]
     return node
 
 
-def _without_known(sweep: Path, planned: list[Planned], refused: dict[int, JobReturn]) -> Plan:
-    """Leave out what is done or goes on; what failed or vanished goes on in its directory.
+def _skip_known_jobs(sweep: Path, planned: list[PlannedJob], refused: dict[int, JobReturn]) -> Plan:
+    """Leave out jobs that are done or active. A failed or vanished job is continued where it was.
 
-    Jobs are the same where the hashes of their configurations are, each counted once.
+    Every earlier job counts for one planned job only, so that equal jobs are not confused.
     """
-    hashes = {one.job.config_hash for one in planned if _may_be_known(one)}
-    order = {name: number for number, name in enumerate(("done", *ALIVE))}
-    found = sorted(states(sweep, [job for job in read(sweep) if job.config_hash in hashes]),
-                   key=lambda state: order.get(state.name, len(order)))
-    todo, known, going = [], dict(refused), dict[int, State]()
+    hashes = {one.job.config_hash for one in planned if _may_continue(one)}
+    order = {status: rank for rank, status in enumerate(("done", *ACTIVE))}
+    earlier = sorted(job_states(sweep, [job for job in read_jobs(sweep)
+                                        if job.config_hash in hashes]),
+                     key=lambda state: order.get(state.status, len(order)))
+    todo, returns, active = [], dict(refused), dict[int, JobState]()
     for one in planned:
-        same = next((state for state in found if state.job.config_hash == one.job.config_hash
-                     and _may_be_known(one)), None)
+        same = next((state for state in earlier if state.job.config_hash == one.job.config_hash
+                     and _may_continue(one)), None)
         if same is None:
             todo.append(one)
             continue
-        found.remove(same)
-        if same.name == "done":
-            known[one.number] = returned(one.job.overrides, ending(sweep / same.job.directory))
-        elif same.name in ALIVE:
-            going[one.number] = same
+        earlier.remove(same)
+        if same.status == "done":
+            returns[one.number] = job_return(one.job.overrides,
+                                             read_summary(sweep / same.job.directory))
+        elif same.status in ACTIVE:
+            active[one.number] = same
         else:
-            todo.append(_in(one, same.job.directory))
-    return Plan(todo, known, going, [2] * len(refused))
+            with open_dict(one.config):
+                one.config.hydra.sweep.subdir = same.job.directory
+            todo.append(replace(one, job=replace(one.job, directory=same.job.directory)))
+    return Plan(todo, returns, active, [2] * len(refused))
 
 
-def _may_be_known(one: Planned) -> bool:
+def _may_continue(one: PlannedJob) -> bool:
     return one.config.action == "train" and one.config.resume == "auto"
 
 
-def _in(one: Planned, directory: str) -> Planned:
-    """The same job in the directory that it had before."""
-    with open_dict(one.config):
-        one.config.hydra.sweep.subdir = directory
-    return replace(one, job=replace(one.job, directory=directory))
-
-
-def freeze(sweep: Path, planned: Iterable[Planned]) -> None:
-    """Put the configurations where the jobs will look for nothing else, and forget how they failed
-    before.
-    """
+def store_configs(sweep: Path, planned: Iterable[PlannedJob]) -> None:
+    """Write each job's configuration into its run directory; remove the error of its last try."""
     for one in planned:
-        path = sweep / one.job.directory / FROZEN
+        path = sweep / one.job.directory / STORED_CONFIG
         path.parent.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(without_hydra(one.config), path)
         (sweep / one.job.directory / ERROR).unlink(missing_ok=True)
 
 
-def said(sweep: Path, plan: Plan, place: str) -> list[str]:
-    """What a sweep says before it begins."""
+def plan_messages(sweep: Path, plan: Plan, place: str) -> list[str]:
+    """The lines that a sweep logs before its first launch."""
     lines = [f"{len(plan.todo)} jobs for {place}; results: {sweep}"]
-    lines += [f"\t#{one.job.job} : {one.job.words}" for one in plan.todo]
-    done = len(plan.known) - len(plan.codes)
+    lines += [f"\t#{one.job.job} : {' '.join(one.job.overrides)}" for one in plan.todo]
+    done = len(plan.returns) - len(plan.exit_codes)
     if done:
         lines.append(f"{done} more are done already; resume=never runs them again")
-    if plan.going:
-        lines.append(f"{len(plan.going)} more go on already: "
-                     f"{', '.join(state.job.directory for state in plan.going.values())}")
+    if plan.active:
+        lines.append(f"{len(plan.active)} more go on already: "
+                     f"{', '.join(state.job.directory for state in plan.active.values())}")
     return lines
 
 
-def returned(words: Iterable[str], summary: dict[str, Any] | None = None) -> JobReturn:
-    """What Hydra hears of a job: the accuracy, or nothing. Never a failure, at which it would end
-    the sweep.
+def job_return(overrides: Iterable[str], summary: dict[str, Any] | None = None) -> JobReturn:
+    """What Hydra is told of a job: its accuracy or None, and never a failure, which would make
+    Hydra end the whole sweep.
     """
-    found = JobReturn(overrides=list(words), status=JobStatus.COMPLETED)
-    found.return_value = summary.get("accuracy") if summary else None
-    return found
+    result = JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED)
+    result.return_value = summary.get("accuracy") if summary else None
+    return result
 
 
-def tell(number: int, words: Iterable[str], error: object) -> None:
-    """A line on stderr about a job that has failed."""
-    print(f"error: job {number} ({' '.join(filter_overrides(list(words)))}): "
+def print_error(number: int, overrides: Iterable[str], error: object) -> None:
+    """One line on stderr about a job that failed."""
+    print(f"error: job {number} ({' '.join(filter_overrides(list(overrides)))}): "
           f"{' '.join(str(error).split())}", file=sys.stderr, flush=True)
+
+
+def retry_arguments(arguments: list[str]) -> list[str]:
+    """`action=sweep sweep.retry=failed`: the arguments that send the lost jobs of a sweep again, to
+    the launcher of the last one unless another is named.
+
+    Raises `UserError` for arguments that would change a job, and where there is no sweep.
+    """
+    other = [word for word in arguments if not word.startswith(WITH_RETRY)]
+    if other:
+        raise UserError(f"{other[0]}: found sweep.retry=failed, which sends jobs as they were; "
+                        "legal: with it sweep.dir, sweep.detach and hydra.launcher.<key>")
+    named = [word.partition("=")[2] for word in arguments if word.startswith("sweep.dir=")]
+    sweep = find_sweep(named[-1] if named else None)
+    jobs = lost_jobs(sweep)
+    launcher = jobs[-1].launcher if jobs else []
+    if any(word.startswith("hydra/launcher=") for word in arguments):
+        launcher = []
+    kept = [word for word in arguments if not word.startswith(("action=", "sweep.dir="))]
+    return ["-m", *launcher, *kept, "hydra/sweeper=again", f"sweep.dir={shown(str(sweep))}"]
