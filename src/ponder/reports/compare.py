@@ -315,13 +315,11 @@ def _curves_figure(comparison: Comparison) -> str:
         "tracegroupgap": 0}}
     layout["margin"]["b"] = 72 + below
     layout["xaxis"] |= {"title": {"text": "step", "standoff": 6}, "tickformat": ",~r"}
-    highest = max((y for trace in traces for y in trace["y"]), default=0)
-    if comparison.chance:
-        figures.draw_level(layout, comparison.chance)
-        highest = max(highest, comparison.chance[1])
+    level = comparison.chance
+    highest = max(y for trace in [*traces, {"y": [level[1] if level else 0]}] for y in trace["y"])
     layout["yaxis"] |= {"range": [0, 1.06 * highest or 1], "tickformat": ".2~%"}
     return note("Bold: the mean of a group, at the steps that all its runs have; thin: each run."
-                + limits) + figures.figure(traces, layout)
+                + limits) + figures.figure(traces, layout, level=level)
 
 
 def _curve_trace(points: Curve, label: str, number: int, thin: bool) -> dict[str, Any]:
@@ -358,10 +356,9 @@ def _bars_figure(comparison: Comparison) -> str:
     layout["margin"]["l"] = 16
     layout["yaxis"] |= {"range": [len(groups) - 0.6, -0.8], "showgrid": False,
                         "showticklabels": False}
-    highest = max((estimate.mean or 0) + (estimate.error or 0) for estimate in found)
-    if comparison.chance:
-        figures.draw_level(layout, comparison.chance, vertical=True)
-        highest = max(highest, comparison.chance[1])
+    level = comparison.chance
+    highest = max(level[1] if level else 0, *((estimate.mean or 0) + (estimate.error or 0)
+                                              for estimate in found))
     layout["xaxis"] |= {"range": [0, 1.04 * highest or 1], "tickformat": ".2~%"}
     return note("Means with standard errors over the runs of a group." + limits) + figures.figure(
-        [trace], layout)
+        [trace], layout, level=level, vertical=True)

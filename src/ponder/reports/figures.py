@@ -143,10 +143,8 @@ def line_chart(title: str, curves: dict[str, Curve], level: Level | None = None,
     if from_zero:
         values = [y for trace in traces for y in trace["y"] if y is not None]
         layout["yaxis"]["range"] = [0, _top(values, level)]
-    if level:
-        draw_level(layout, level)
     colours = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(curves)}
-    return figure(traces, layout, title, colours if len(curves) > 1 else {})
+    return figure(traces, layout, title, colours if len(curves) > 1 else {}, level)
 
 
 def bar_chart(title: str, values: dict[str, float], level: Level | None = None,
@@ -172,9 +170,7 @@ def bar_chart(title: str, values: dict[str, float], level: Level | None = None,
     layout["annotations"] = [
         {"x": name, "y": ends[name][1], "text": f"{value:.1%}", "showarrow": False,
          "yanchor": "bottom"} for name, value in values.items()]
-    if level:
-        draw_level(layout, level)
-    return figure([trace], layout, title)
+    return figure([trace], layout, title, level=level)
 
 
 def heat_maps(title: str, tokens: Sequence[str | None], values: dict[str, list[str]]) -> str:
@@ -211,8 +207,20 @@ def heat_maps(title: str, tokens: Sequence[str | None], values: dict[str, list[s
 
 
 def figure(traces: list[dict[str, Any]], layout: dict[str, Any], title: str = "",
-           legend: dict[str, str] | None = None) -> str:
-    """A figure as HTML: title, legend ({name: colour}), a box, and the JSON of its content."""
+           legend: dict[str, str] | None = None, level: Level | None = None,
+           vertical: bool = False) -> str:
+    """A figure as HTML: title, legend ({name: colour}), a box, and the JSON of its content.
+
+    `level` is drawn as a dashed line, across the figure or, if `vertical`, upwards.
+    """
+    legend = dict(legend or {})
+    if level:
+        along, across = ("y", "x") if vertical else ("x", "y")
+        layout["shapes"] = [{
+            "type": "line", f"{along}ref": "paper", f"{along}0": 0, f"{along}1": 1,
+            f"{across}0": level[1], f"{across}1": level[1],
+            "line": {"color": LEVEL, "width": 2, "dash": "dash"}}]
+        legend[f"{level[0]} (dashed)"] = LEVEL
     content = json.dumps({"data": traces, "layout": layout}, ensure_ascii=False, allow_nan=False,
                          separators=(",", ":")).replace("<", "\\u003c")
     head = f"<h3>{html.escape(title)}</h3>" if title else ""
@@ -233,18 +241,6 @@ def base_layout(height: int) -> dict[str, Any]:
             "modebar": {"bgcolor": CLEAR, "color": MUTED, "activecolor": MAIN},
             "hoverlabel": {"bgcolor": "#22262c", "font": {"color": "#f4f4f4"}},
             "xaxis": _axis(), "yaxis": _axis()}
-
-
-def draw_level(layout: dict[str, Any], level: Level, vertical: bool = False) -> None:
-    """Add a dashed line across the figure, with its label at the end; `vertical`: at an x value."""
-    label, value = level
-    along, across = ("y", "x") if vertical else ("x", "y")
-    layout.setdefault("shapes", []).append({
-        "type": "line", f"{along}ref": "paper", f"{along}0": 0, f"{along}1": 1, f"{across}0": value,
-        f"{across}1": value, "line": {"color": LEVEL, "width": 2, "dash": "dash"}})
-    layout.setdefault("annotations", []).append({
-        along: 1, f"{along}ref": "paper", across: value, "text": label, "showarrow": False,
-        "xanchor": "left" if vertical else "right", "yanchor": "bottom", "font": {"color": LEVEL}})
 
 
 def _axis() -> dict[str, Any]:
