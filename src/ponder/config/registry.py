@@ -25,12 +25,13 @@ from ponder.config.option import option
 
 SOURCE = Path(__file__).resolve().parents[1]
 ROOMS = ("tasks", "strategies", "rewards", "rollouts", "training")
-REGISTERS = re.compile(r"^@(task|reward|strategy|search|engine|tracker)\b", re.MULTILINE)
+REGISTERS = re.compile(r"^@(task|reward|text_reward|strategy|search|engine|tracker)\b", re.MULTILINE)
 PLUGINS = "PONDER_PLUGINS"  # names of plugin modules for the processes that this one starts
 ENTRY_POINTS = "ponder.plugins"
 # What a task offers and others require, in the words that a refusal uses.
 ABILITIES = {
-    "answers": "questions with a right answer",
+    "questions": "questions that are asked",
+    "answers": "answers that are right or wrong",
     "text": "a text to continue",
     "positions": "thoughts at the positions of a text",
     "options": "answer options",
@@ -50,7 +51,8 @@ class Entry:
     """One registered class or function.
 
     keys: the dataclass of its keys, None where it has none. about: the first line of its docstring.
-    weight: of a reward that is chosen by name. requires, offers: words of `ABILITIES`.
+    requires, offers: words of `ABILITIES`. Of rewards: weight, where one is chosen by name; needs,
+    keys that must be set; refuses, a function from a configuration to lines that say what is wrong.
     """
 
     group: str
@@ -62,6 +64,8 @@ class Entry:
     requires: frozenset[str] = frozenset()
     offers: frozenset[str] = frozenset()
     weight: float = 1.0
+    needs: tuple[str, ...] = ()
+    refuses: Callable[[Any], Iterator[str]] | None = None
 
 
 class Registry:
@@ -135,12 +139,12 @@ def tracker(name: str, *, keys: type | None = None) -> Callable[[Target], Target
     return _registering(TRACKERS, name, keys)
 
 
-def reward(function: Any = None, *, name: str | None = None, weight: float = 1.0,
-           requires: Iterable[str] = ()) -> Any:
-    """Register a reward under the name of its function; `weight` is that of `reward=<name>`."""
+def reward(function: Any = None, *, weight: float = 1.0, requires: Iterable[str] = (),
+           needs: Iterable[str] = (), refuses: Callable[[Any], Iterator[str]] | None = None) -> Any:
+    """Register a reward under the name of its function; for `weight` and the others see `Entry`."""
     def put(target: Any) -> Any:
-        called = name or target.__name__
-        _add(REWARDS, called, target, None, weight, frozenset(requires))
+        _add(REWARDS, target.__name__, target, requires=requires, weight=weight,
+             needs=tuple(needs), refuses=refuses)
         return target
 
     return put if function is None else put(function)
@@ -148,22 +152,22 @@ def reward(function: Any = None, *, name: str | None = None, weight: float = 1.0
 
 def _registering(registry: Registry, name: str, keys: type | None) -> Callable[[Target], Target]:
     def put(target: Target) -> Target:
-        _add(registry, name, target, keys or keys_of(target, registry.group, name))
+        _add(registry, name, target, keys=keys or keys_of(target, registry.group, name))
         return target
 
     return put
 
 
-def _add(registry: Registry, name: str, target: Any, keys: type | None, weight: float = 1.0,
-         requires: frozenset[str] = frozenset()) -> None:
-    requires |= frozenset(getattr(target, "requires", ()))
+def _add(registry: Registry, name: str, target: Any, requires: Iterable[str] = (),
+         **more: Any) -> None:
+    requires = frozenset(requires) | frozenset(getattr(target, "requires", ()))
     offers = frozenset(getattr(target, "offers", ()))
     unknown = sorted((requires | offers) - {*ABILITIES})
     if unknown:
         raise UserError(f"{registry.group}={name}: found requires or offers {unknown[0]!r}"
                         f"{closest(unknown[0], [*ABILITIES])}; legal: {', '.join(ABILITIES)}")
-    registry.add(Entry(registry.group, name, target, target.__module__, first_line(target), keys,
-                       requires, offers, weight))
+    registry.add(Entry(registry.group, name, target, target.__module__, first_line(target),
+                       requires=requires, offers=offers, **more))
 
 
 def first_line(target: Any) -> str:

@@ -5,8 +5,7 @@ token counts.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from ponder.core.lazy_imports import Tensor, torch
 
 
 def group_advantages(reward: Tensor, samples: int, baseline: str, scale: str,

@@ -23,10 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
-import torch
-import torch.distributed as dist
-from torch import Tensor, nn
-from torch.distributed.rendezvous import rendezvous
+from ponder.core.lazy_imports import Tensor, dist, nn, torch
 
 Value = TypeVar("Value")
 RENDEZVOUS_TIMEOUT = timedelta(minutes=5)  # how long a process waits for the others to start
@@ -46,7 +43,9 @@ def init_process_group(device: str) -> None:
     where a process does not arrive in time.
     """
     if is_distributed_launch() and not dist.is_initialized():
-        import torch.distributed.nn  # imported later, its default arguments would keep the group
+        import torch.distributed.nn  # noqa: F811  # imported later, its default arguments would keep the group
+
+        from torch.distributed.rendezvous import rendezvous
 
         cuda = device != "cpu" and torch.cuda.is_available()
         if cuda:

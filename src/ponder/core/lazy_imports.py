@@ -32,10 +32,12 @@ class Lazy:
 if TYPE_CHECKING:
     import numpy
     import torch
+    import torch.distributed as dist
     import torch.nn.functional as F
     from torch import Tensor, nn
 else:
-    numpy, torch, nn, F = map(Lazy, ("numpy", "torch", "torch.nn", "torch.nn.functional"))
+    numpy, torch, nn = Lazy("numpy"), Lazy("torch"), Lazy("torch.nn")
+    F, dist = Lazy("torch.nn.functional"), Lazy("torch.distributed")
 
     class _TensorType(type):
         def __instancecheck__(cls, value: Any) -> bool:
@@ -44,4 +46,4 @@ else:
     class Tensor(metaclass=_TensorType):
         """Stands for `torch.Tensor` in annotations and in `isinstance`."""
 
-__all__ = ["F", "Lazy", "Tensor", "library", "nn", "numpy", "torch"]
+__all__ = ["F", "Lazy", "Tensor", "dist", "library", "nn", "numpy", "torch"]

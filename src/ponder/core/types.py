@@ -10,8 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
-import torch
-from torch import Tensor
+from ponder.core.lazy_imports import Tensor, torch
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""What a rollout earns."""
+"""Rewards: functions of judged rollouts. A new one is one function with its decorator."""

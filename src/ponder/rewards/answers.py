@@ -1,36 +1,38 @@
-"""Rewards: each a function of judged rollouts that gives one number a row.
+"""Rewards of answers: each a function of judged rollouts that returns one number a row.
 
-A new reward is one function here, decorated with `@reward`, and one file in `conf/reward/`.
+A new reward is one function here or in a plugin, decorated with `@reward`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from ponder.config.texts import CorpusTask
+from ponder.config.registry import REWARDS, reward
 from ponder.core.distributed import is_distributed, local_range, merge_parts
+from ponder.core.lazy_imports import F, Tensor, torch
 from ponder.core.types import Rollouts
-from ponder.models.policies.question import Policy
-from ponder.rewards.continuations import WRITTEN
+
+if TYPE_CHECKING:
+    from ponder.models.policies.question import Policy
+
+ANSWERS, QUESTIONS = {"answers"}, {"questions", "answers"}
+ROWS_AT_ONCE = 16_384  # answers to parts of thoughts that are judged in one go
 
 
 @dataclass
 class Judged:
-    """Rollouts and what the judge says of them, computed when a reward first asks.
+    """Rollouts and what the answerer says of them, computed when a reward first asks.
 
     Rows are B = P * G, groups side by side. reference is a policy that answers without thoughts;
-    task says what counts in a text, where one is written.
+    task has the keys of the task, for rewards of written texts.
     """
 
     policy: Policy
     rollouts: Rollouts
     reference: Policy | None = None
-    task: CorpusTask | None = None
+    task: Any = None
 
     @cached_property
     def _own(self) -> tuple[Tensor, Tensor]:
@@ -42,7 +44,7 @@ class Judged:
         return self._shared()
 
     def _shared(self) -> tuple[Tensor, Tensor]:
-        """The same, of which each process computes its share."""
+        """The same; each process computes its share of the problems."""
         r, part = self.rollouts, local_range(len(self.rollouts.problems))
         found = torch.zeros(len(r), 2, dtype=torch.float64, device=r.thought.device)
         rows = slice(part.start * r.samples, part.stop * r.samples)
@@ -78,44 +80,35 @@ class Judged:
         problems, width = self.rollouts.problems, self.rollouts.thought.shape[1]
         assert problems.thought is not None, "the configuration check lets no such run begin"
         gold = problems.thought[:, :width]
-        gold = torch.nn.functional.pad(gold, (0, width - gold.shape[1]), value=problems.pad)
+        gold = F.pad(gold, (0, width - gold.shape[1]), value=problems.pad)
         return gold.repeat_interleave(self.rollouts.samples, 0)
 
 
-ROWS_AT_ONCE = 16_384  # answers to parts of thoughts that are judged in one go
-REWARDS: dict[str, Callable[[Judged], Tensor]] = {**WRITTEN}
-
-
-def reward(function: Callable[[Judged], Tensor]) -> Callable[[Judged], Tensor]:
-    REWARDS[function.__name__] = function
-    return function
-
-
-@reward
+@reward(requires=ANSWERS)
 def log_likelihood(judged: Judged) -> Tensor:
     """log p(answer | thought), in nats."""
     return judged.logprob
 
 
-@reward
+@reward(requires=ANSWERS)
 def probability(judged: Judged) -> Tensor:
     """p(answer | thought)."""
     return judged.logprob.exp()
 
 
-@reward
+@reward(requires=ANSWERS)
 def exact_match(judged: Judged) -> Tensor:
     """1 where the greedy answer is right."""
     return judged.right.float()
 
 
-@reward
+@reward(requires={"gold_thoughts"})
 def gold_thought(judged: Judged) -> Tensor:
     """1 where the whole thought is the gold one."""
     return (judged.rollouts.thought == judged.gold).all(1).float()
 
 
-@reward
+@reward(requires={"gold_thoughts"})
 def gold_tokens(judged: Judged) -> Tensor:
     """Share of the thought's tokens that are the gold ones, place by place."""
     own, gold = judged.rollouts.thought[:, :-1], judged.gold[:, :-1]
@@ -123,7 +116,7 @@ def gold_tokens(judged: Judged) -> Tensor:
     return ((own == gold) & real).sum(1) / real.sum(1).clamp_min(1)
 
 
-@reward
+@reward(requires=ANSWERS)
 def softmax(judged: Judged) -> Tensor:
     """Softmax over the group of log p(answer | thought): what a right thought among wrong earns.
 
@@ -132,39 +125,39 @@ def softmax(judged: Judged) -> Tensor:
     return judged.grouped.softmax(1).flatten()
 
 
-@reward
+@reward(requires=ANSWERS)
 def gain(judged: Judged) -> Tensor:
     """log p(answer | thought) - log p(answer | no thought): easy answers do not pay."""
     return judged.logprob - judged.unthinking(judged.policy)
 
 
-@reward
+@reward(requires=ANSWERS, needs=["model.ref_name"])
 def reference(judged: Judged) -> Tensor:
     """log p(answer | thought) - log p_ref(answer | question): easy answers do not pay."""
     assert judged.reference is not None, "the configuration check lets no such run begin"
     return judged.logprob - judged.unthinking(judged.reference)
 
 
-@reward
+@reward(requires=ANSWERS)
 def variance(judged: Judged) -> Tensor:
     """(p_i - mean_group p)^2, p the probability of the answer: rewards thoughts that matter."""
     p = judged.grouped.exp()
     return (p - p.mean(1, keepdim=True)).square().flatten()
 
 
-@reward
+@reward(weight=-0.1)
 def repetition(judged: Judged) -> Tensor:
     """Share of a thought's tokens that repeat the one before."""
     return judged.rollouts.repeats.sum(1) / judged.rollouts.lengths.clamp_min(1)
 
 
-@reward
+@reward(weight=-0.1)
 def length(judged: Judged) -> Tensor:
     """Thought length as a share of the longest allowed."""
     return judged.rollouts.lengths / max(judged.rollouts.thought.shape[1] - 1, 1)
 
 
-@reward
+@reward(requires=QUESTIONS)
 def interim(judged: Judged) -> Tensor:
     """(B, K): what each token adds to log p(answer), if the thought ended after it."""
     width = judged.rollouts.thought.shape[1]
@@ -187,22 +180,22 @@ class Reward:
     """The weighted sum of some rewards, of rows and of tokens. `rollouts.parts` keeps each."""
 
     def __init__(self, weights: dict[str, float], reference: Policy | None = None,
-                 task: CorpusTask | None = None) -> None:
+                 task: Any = None) -> None:
         self.weights = weights
         self.reference = reference
         self.task = task
 
-    @torch.no_grad()
     def __call__(self, policy: Policy, rollouts: Rollouts) -> Rollouts:
-        judged = Judged(policy, rollouts, self.reference, self.task)
-        rollouts.parts = {name: REWARDS[name](judged) for name in self.weights}
-        rollouts.reward = torch.zeros(len(rollouts), device=rollouts.thought.device)
-        for name, weight in self.weights.items():
-            earned = weight * rollouts.parts[name]
-            if earned.dim() == 1:
-                rollouts.reward = rollouts.reward + earned
-            elif rollouts.token_reward is None:
-                rollouts.token_reward = earned
-            else:
-                rollouts.token_reward = rollouts.token_reward + earned
-        return rollouts
+        """New rollouts with `reward` (B,), `token_reward` (B, K) where there is one, and `parts`."""
+        with torch.no_grad():
+            judged = Judged(policy, rollouts, self.reference, self.task)
+            parts = {name: REWARDS[name].target(judged) for name in self.weights}
+            reward = torch.zeros(len(rollouts), device=rollouts.thought.device)
+            token_reward = rollouts.token_reward
+            for name, weight in self.weights.items():
+                earned = weight * parts[name]
+                if earned.dim() == 1:
+                    reward = reward + earned
+                else:
+                    token_reward = earned if token_reward is None else token_reward + earned
+        return replace(rollouts, parts=parts, reward=reward, token_reward=token_reward)

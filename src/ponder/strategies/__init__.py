@@ -1,1 +1,1 @@
-"""Strategies: credit and loss, one file each; the trainer knows none of their names."""
+"""Strategies: how rewards become credit and credit becomes a loss. One file each."""

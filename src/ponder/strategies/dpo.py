@@ -12,19 +12,54 @@ rollout make a pair.
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar
 
-from ponder.config.strategies import Dpo
+from ponder.config.option import option
+from ponder.config.registry import strategy
 from ponder.core.credit import instructive
+from ponder.core.lazy_imports import F, Tensor, torch
 from ponder.core.types import Rollouts, Scores
-from ponder.strategies.base import Losses, Strategy
+from ponder.strategies.base import UNSOLVED, Losses, Strategy
+
+if TYPE_CHECKING:
+    from ponder.config.spine import Config
 
 
+@strategy("dpo")
 class DPO(Strategy):
-    def __init__(self, config: Dpo) -> None:
-        self.config = config
+    """Prefer right thoughts to wrong ones of the same question (Rafailov et al. 2023)."""
+
+    requires: ClassVar[set[str]] = {"questions"}
+    weighs_whole_thoughts = True
+
+    beta: float = option(0.1, "strength of the penalty for leaving the reference", low=1e-6)
+    objective: str = option("dpo", "logistic loss, or the squared one of IPO",
+                            legal=("dpo", "ipo"))
+    smoothing: float = option(0.0, "share of pairs whose label is taken to be wrong", low=0,
+                              high=0.5)
+    likelihood: float = option(0.0, "weight of the winner's likelihood per token (IRPO)", low=0)
+    unsolved: bool | None = option(None, UNSOLVED)
+
+    def contradictions(self, config: Config) -> Iterator[str]:
+        """Each combination of legal values that means nothing, as the line that says why."""
+        samples, thinker = config.rollout.samples, config.thinker
+        if thinker.tokens and not thinker.flows and config.trainer.learns and samples < 2:
+            yield (f"rollout.samples={samples}: found one sample, of which strategy=dpo makes no "
+                   "pair; legal: at least 2")
+
+    @property
+    def compares(self) -> str:
+        return "strategy=dpo"
+
+    @property
+    def needs_correctness(self) -> bool:
+        return True
+
+    @property
+    def needs_reference(self) -> bool:
+        return True
 
     def credit(self, rollouts: Rollouts, step: int = 0) -> Rollouts:
         """Two rows a question remain: the right rollout of highest reward (credit 1) and the wrong
@@ -39,12 +74,11 @@ class DPO(Strategy):
         both = right.any(1) & ~right.all(1)
         start = torch.arange(len(reward), device=reward.device) * samples
         rollouts = rollouts.rows(torch.stack([start + winner, start + loser], 1).flatten(), 2)
-        rollouts.learn = rollouts.learn & both.repeat_interleave(2)[:, None]
+        learn = rollouts.learn & both.repeat_interleave(2)[:, None]
         sign = torch.tensor([1.0, -1.0], device=reward.device).repeat(len(reward))
-        rollouts.credit = sign[:, None] * rollouts.learn
-        rollouts.weight = instructive(rollouts.parts["exact_match"].view(-1, 2) > 0,
-                                      self.config.unsolved is not False)
-        return rollouts
+        weight = instructive(rollouts.parts["exact_match"].view(-1, 2) > 0,
+                             self.unsolved is not False)
+        return replace(rollouts, learn=learn, credit=sign[:, None] * learn, weight=weight)
 
     def count(self, rollouts: Rollouts) -> Tensor:
         return rollouts.learn.any(1)[0::2].sum()
@@ -52,19 +86,19 @@ class DPO(Strategy):
     def loss(self, scores: Scores, rollouts: Rollouts, denominator: Tensor, step: int = 0,
              ) -> Losses:
         assert rollouts.reference is not None
-        config, pair = self.config, rollouts.learn.any(1)[0::2]
+        pair = rollouts.learn.any(1)[0::2]
         own = (scores.logprobs * rollouts.learn).sum(1)
-        reward = config.beta * (own - (rollouts.reference * rollouts.learn).sum(1))
+        reward = self.beta * (own - (rollouts.reference * rollouts.learn).sum(1))
         won, lost = reward[0::2], reward[1::2]
         margin = won - lost
         lengths = rollouts.learn.sum(1).clamp_min(1)
-        if config.objective == "ipo":
-            each = reward / config.beta / lengths
-            loss = (each[0::2] - each[1::2] - 1 / (2 * config.beta)).square()
+        if self.objective == "ipo":
+            each = reward / self.beta / lengths
+            loss = (each[0::2] - each[1::2] - 1 / (2 * self.beta)).square()
         else:
-            loss = -(1 - config.smoothing) * F.logsigmoid(margin) \
-                - config.smoothing * F.logsigmoid(-margin)
-        loss = loss - config.likelihood * own[0::2] / lengths[0::2]
+            loss = -(1 - self.smoothing) * F.logsigmoid(margin) \
+                - self.smoothing * F.logsigmoid(-margin)
+        loss = loss - self.likelihood * own[0::2] / lengths[0::2]
 
         def mean(values: Tensor) -> Tensor:
             return (values * pair).sum() / denominator

@@ -10,37 +10,44 @@ DAPO's (Yu et al. 2025), baseline=leave_one_out with ratio=sequence is RLOO (Ahm
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from dataclasses import replace
 
-from ponder.config.strategies import Grpo
+from ponder.config.option import option
+from ponder.config.registry import strategy
 from ponder.core.credit import discounted, flat_groups, group_advantages, shares
+from ponder.core.lazy_imports import Tensor, torch
 from ponder.core.types import Rollouts, Scores
 from ponder.strategies.base import Losses
-from ponder.strategies.ratio import Ratioed
+from ponder.strategies.ratio import RatioStrategy
 
 
-class GRPO(Ratioed):
-    def __init__(self, config: Grpo) -> None:
-        super().__init__(config)
-        self.config = config
+@strategy("grpo")
+class GRPO(RatioStrategy):
+    """Policy gradient with advantages relative to the group, clipped ratios (Shao et al. 2024)."""
+
+    baseline: str = option("group_mean", "subtracted from the reward",
+                           legal=("none", "group_mean", "leave_one_out"))
+    scale: str = option("group", "divide advantages by the standard deviation of the group, of the "
+                        "batch, or not (Dr. GRPO)", legal=("none", "group", "batch"))
+    ratio: str = option("token", "ratios of single tokens or of whole thoughts",
+                        legal=("token", "sequence"))
+    skip_flat: bool = option(False, "leave groups whose rewards are all equal out of the "
+                             "denominators (DAPO)")
 
     def credit(self, rollouts: Rollouts, step: int = 0) -> Rollouts:
         """Credit from the reward relative to its group; the answerer learns from every row."""
-        config = self.config
-        reward = rollouts.total_reward - self.price(rollouts, step).sum(1)
-        advantage = group_advantages(reward, rollouts.group, config.baseline, config.scale)
-        if config.skip_flat:
+        reward = rollouts.total_reward - self.penalty(rollouts, step).sum(1)
+        advantage = group_advantages(reward, rollouts.group, self.baseline, self.scale)
+        learn = rollouts.learn
+        if self.skip_flat:
             flat = flat_groups(rollouts.total_reward, rollouts.group)
-            flat = flat.repeat_interleave(rollouts.group)
-            rollouts.learn = rollouts.learn & ~flat[:, None]
-        rollouts.credit = discounted(advantage, rollouts.learn, 1.0)
-        rollouts.weight = torch.ones_like(reward)
-        return rollouts
+            learn = learn & ~flat.repeat_interleave(rollouts.group)[:, None]
+        return replace(rollouts, learn=learn, credit=discounted(advantage, learn, 1.0),
+                       weight=torch.ones_like(reward))
 
     def loss(self, scores: Scores, rollouts: Rollouts, denominator: Tensor, step: int = 0,
              ) -> Losses:
         weight, change = shares(rollouts.learn, self.normalise)[0], rollouts.change(scores)
-        if self.config.ratio == "sequence":
+        if self.ratio == "sequence":
             change = (change * rollouts.learn).sum(1, keepdim=True).expand_as(change)
         return self.surrogate(change, scores, rollouts, weight, denominator, step)

@@ -10,43 +10,54 @@ clipping.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-import torch
-
+from ponder.config.option import option, schedule
+from ponder.config.registry import strategy
 from ponder.config.schedule import parse_schedule
-from ponder.config.strategies import Reinforce
 from ponder.core.credit import discounted, group_advantages, kl_estimate, shares
+from ponder.core.lazy_imports import Tensor, torch
 from ponder.core.types import Rollouts, Scores
-from ponder.strategies.base import Losses, Strategy
-from ponder.strategies.ratio import price
+from ponder.strategies.base import NORMALISE, Losses, Strategy
+from ponder.strategies.ratio import kl_penalty
 
 
+@strategy("reinforce")
 class REINFORCE(Strategy):
-    def __init__(self, config: Reinforce) -> None:
-        self.config = config
-        self.normalise = config.normalise
-        self.kl = parse_schedule(config.kl)
+    """Policy gradient on every sampled thought (Williams 1992)."""
+
+    entropy: int | float | str = schedule(0.01, "weight of the thought-entropy bonus")
+    baseline: str = option("group_mean", "subtracted from the reward",
+                           legal=("none", "group_mean", "leave_one_out", "running_mean"))
+    scale: str = option("none", "divide advantages by the standard deviation of the group, of the "
+                        "batch, or not", legal=("none", "group", "batch"))
+    discount: float = option(1.0, "reward of token t times discount^(tokens left)", low=0, high=1)
+    decay: float = option(0.95, "decay of the running-mean baseline", low=0, high=0.9999)
+    kl: int | float | str = schedule(0.0, "weight of the KL to the reference policy (as of ppo), "
+                                     "which is subtracted from every thought's reward", low=0)
+    normalise: str = option("tokens", "mean over all tokens, over each sequence and then over "
+                            "sequences, or over the longest there may be", legal=NORMALISE)
+
+    def __post_init__(self) -> None:
+        self.kl_at = parse_schedule(self.kl)
         self.running: float | None = None
 
     def credit(self, rollouts: Rollouts, step: int = 0) -> Rollouts:
         """Credit from the reward minus a baseline; the answerer learns from every row alike."""
-        config = self.config
-        reward = rollouts.total_reward - price(rollouts, self.kl(step), "k1").sum(1)
-        if config.baseline == "running_mean":
+        reward = rollouts.total_reward - kl_penalty(rollouts, self.kl_at(step), "k1").sum(1)
+        if self.baseline == "running_mean":
             mean = float(reward.mean())
             self.running = mean if self.running is None else self.running
             baseline, self.running = self.running, (
-                config.decay * self.running + (1 - config.decay) * mean)
+                self.decay * self.running + (1 - self.decay) * mean)
         else:
             baseline = 0.0
-        advantage = group_advantages(reward, rollouts.group, config.baseline, config.scale,
-                                     baseline)
-        rollouts.credit = discounted(advantage, rollouts.learn, config.discount)
-        rollouts.weight = torch.ones_like(reward)
-        return rollouts
+        advantage = group_advantages(reward, rollouts.group, self.baseline, self.scale, baseline)
+        return replace(rollouts, credit=discounted(advantage, rollouts.learn, self.discount),
+                       weight=torch.ones_like(reward))
 
-    def loss(self, scores: Scores, rollouts: Rollouts, denominator: torch.Tensor, step: int = 0,
+    def loss(self, scores: Scores, rollouts: Rollouts, denominator: Tensor, step: int = 0,
              ) -> Losses:
         assert rollouts.credit is not None
         weight = shares(rollouts.learn, self.normalise)[0]
