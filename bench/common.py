@@ -17,7 +17,6 @@ import paths  # noqa: F401  (first: it makes ponder importable)
 from ponder.config.rollouts import SamplerConfig
 from ponder.config.running import TrainerConfig
 from ponder.config.schedule import parse_schedule
-from ponder.config.strategies import Grpo
 from ponder.config.tasks import AddTask
 from ponder.core import distributed
 from ponder.core.math import Sampling
@@ -77,7 +76,7 @@ def build_trainer(work: Work, device: str = "cpu", dtype: str = "float32",
     config = TrainerConfig(train_batch_size=work.questions, lr=1e-3, warmup=0, lr_decay="constant",
                            device=device, dtype=dtype)
     kind = Learner if work.answerer else ThinkerOnly
-    learner = kind(config, policy.to(device), GRPO(Grpo(entropy=0.0)), parse_schedule(0.0),
+    learner = kind(config, policy.to(device), GRPO(entropy=0.0), parse_schedule(0.0),
                    learns_from_gold=False, device=torch.device(device))
     return Trainer(config, task, Sampler(SamplerConfig(samples=work.samples)),
                    Reward({"gold_tokens": 1.0}), learner, refresh_every=100, tokens_per_rollout=0,

@@ -24,7 +24,6 @@ import torch
 from paths import ROOT, fill
 from ponder.config.players import HfConfig
 from ponder.config.running import TrainerConfig
-from ponder.config.strategies import Dpo
 from ponder.core.distributed import keep_freed_memory
 from ponder.core.math import Sampling
 from ponder.core.types import Problems, Rollouts
@@ -85,7 +84,7 @@ def ours(policy: TextPolicy, steps: int, device: torch.device) -> tuple[list[flo
     if device.type == "cpu":
         keep_freed_memory()
     config = TrainerConfig(lr=RATE, beta2=0.999, weight_decay=0.0)
-    strategy = DPO(Dpo(beta=BETA))
+    strategy = DPO(beta=BETA)
     learner = Learner(config, policy, strategy, lambda step: 0.0, False, device)
     seconds, losses = [], []
     for rollouts in batches(policy, steps, device):
@@ -105,7 +104,7 @@ def theirs(policy: TextPolicy, steps: int, device: torch.device) -> tuple[list[f
     from torch.utils.data import SequentialSampler
     from transformers import TrainerCallback
 
-    strategy, rows = DPO(Dpo(beta=BETA)), []
+    strategy, rows = DPO(beta=BETA), []
     for rollouts in batches(policy, steps, torch.device("cpu")):
         rows += pairs_of(strategy.credit(rollouts))
 

@@ -73,7 +73,7 @@ def author(task: Corpus, value: str = "none", stops: bool = False, seed: int = 0
 
 def value_of(strategy: Strategy) -> str:
     """The value head that a strategy asks for."""
-    return getattr(getattr(strategy, "config", None), "value", "none")
+    return getattr(strategy, "value", "none")
 
 
 def trainer_of(strategy: Strategy, task: Corpus, steps: int = 400, epochs: int = 2,

@@ -24,11 +24,10 @@ import torch
 import optimum
 import results
 from paths import ROOT, fill
-from ponder.config.strategies import Grpo, Ppo, Reinforce
 from ponder.config.texts import CorpusTask
 from ponder.models.policies.continuation import Author
 from ponder.models.policies.question import Rules
-from ponder.rewards.continuations import pattern, wanted, whitespace
+from ponder.rewards.text import pattern, wanted, whitespace
 from ponder.strategies.base import Strategy
 from ponder.strategies.grpo import GRPO
 from ponder.strategies.ppo import PPO
@@ -57,16 +56,16 @@ TEXTS = {
 EXACT = {"kl": optimum.BETA, "kl_place": "reward", "kl_estimator": "k1", "entropy": 0.0}
 PLAIN = {**EXACT, "whiten": "none"}  # at the optimum nothing has an advantage, but whitened noise
 STRATEGIES = {
-    "ppo, value head on the thinker": lambda: PPO(Ppo(value="shared", **PLAIN)),
-    "ppo, a value network of its own": lambda: PPO(Ppo(value="separate", **PLAIN)),
-    "grpo, scale none": lambda: GRPO(Grpo(scale="none", **EXACT)),
-    "rloo": lambda: GRPO(Grpo(baseline="leave_one_out", scale="none", ratio="sequence",
-                              normalise="sequences", **EXACT)),
-    "reinforce": lambda: REINFORCE(Reinforce(kl=optimum.BETA)),
-    "ppo, whitened over the batch": lambda: PPO(Ppo(value="shared", **EXACT)),
-    "ppo, k3 in the reward": lambda: PPO(Ppo(value="shared", **{**PLAIN, "kl_estimator": "k3"})),
-    "ppo, k3 in the loss": lambda: PPO(Ppo(value="shared", **{
-        **PLAIN, "kl_estimator": "k3", "kl_place": "loss"})),
+    "ppo, value head on the thinker": lambda: PPO(value="shared", **PLAIN),
+    "ppo, a value network of its own": lambda: PPO(value="separate", **PLAIN),
+    "grpo, scale none": lambda: GRPO(scale="none", **EXACT),
+    "rloo": lambda: GRPO(baseline="leave_one_out", scale="none", ratio="sequence",
+                              normalise="sequences", **EXACT),
+    "reinforce": lambda: REINFORCE(kl=optimum.BETA),
+    "ppo, whitened over the batch": lambda: PPO(value="shared", **EXACT),
+    "ppo, k3 in the reward": lambda: PPO(value="shared", **{**PLAIN, "kl_estimator": "k3"}),
+    "ppo, k3 in the loss": lambda: PPO(value="shared", **{
+        **PLAIN, "kl_estimator": "k3", "kl_place": "loss"}),
 }
 
 

@@ -18,8 +18,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from ponder.cli.errors import explain, refuse_words
 from ponder.cli.shorthand import rewrite
 from ponder.config.errors import UserError, brief, closest, shown
+from ponder.config.registry import REWARDS
 from ponder.config.resolve import read
-from ponder.config.spine import CONF, REWARDS, register
+from ponder.config.spine import CONF, register
 from ponder.config.tasks import LANGUAGES
 
 FORMS = "a number, or linear, cosine or exponential(start, end, steps)"
@@ -173,10 +174,10 @@ CONTRADICTIONS = [
     ("think=true thinker.kind=continuous super=true", "variant=super: found thinker.kind="
      "continuous, which learns through the answer; legal: without super; with "
      "thinker.stage_steps=<steps> thoughts begin as gold ones"),
-    ("think=true thinker.kind=continuous model=gpt2", "model=hf: found thinker.kind=continuous; "
-     "legal: a GPT-2 of our own, such as model=tiny or small"),
+    ("think=true thinker.kind=continuous model=gpt2", "task=add: found model=hf, but it needs "
+     "a GPT-2 of our own; legal: with model=tiny, small, nano"),
     ("think=true thinker.kind=gumbel answerer.model=frozen", "answerer.model=frozen: found "
-     "thinker.kind=gumbel, which nobody scores; legal: shared, separate"),
+     "thinker.kind=gumbel, which a frozen copy does not score; legal: shared, separate"),
     ("think=true thinker.kind=continuous trainer.data_parallel=shard", "trainer.data_parallel="
      "shard: found thinker.kind=continuous, for which a network is computed several times a step; "
      "legal: replicate"),
@@ -190,7 +191,7 @@ CONTRADICTIONS = [
     ("think=true reward=reference", "reward=reference: found model.ref_name=null; legal: with "
      "model.ref_name=<checkpoint directory>"),
     ("~reward.log_likelihood", "reward={}: found none; legal: one or more of "
-     + ", ".join(REWARDS)),
+     + ", ".join(REWARDS.names())),
     ("super=true think=true search=true rollout.method=balanced", "rollout.method=balanced: found "
      "super or clean, but it invents a language of its own; legal: auto, exhaustive, beam, tree"),
     ("model.heads=3", "model.heads=3: found no divisor of model.d_model=64; legal: a divisor"),
@@ -225,18 +226,18 @@ CONTRADICTIONS = [
     ("task=addition think=true trainer.rehearse=9 strategy=grpo thinker.vocabulary=20",
      "trainer.rehearse=9: found strategy=grpo, which learns from groups; legal: 0, or "
      "strategy=star or sft"),
-    ("trainer.rationalise=true", "trainer.rationalise=true: found task=add, which has no hints; "
-     "legal: false"),
-    ("trainer.rehearse=9", "trainer.rehearse=9: found task=add, which has no worked examples; "
-     "legal: 0, or task=addition"),
+    ("trainer.rationalise=true", "trainer.rationalise=true: found task=add, but it needs hints; "
+     "legal: with task=addition, mmlu, qa"),
+    ("trainer.rehearse=9", "trainer.rehearse=9: found task=add, but it needs worked "
+     "examples; legal: with task=addition"),
     ("action=problems", "out=null: found no table to write; legal: out=<file> that ends "
      "in .csv, .jsonl, .parquet"),
     ("action=problems out=x.txt", "out=x.txt: found no table to write; legal: out=<file> "
      "that ends in .csv, .jsonl, .parquet"),
     ("action=export out=x.csv", "action=export: found model=transformer with strategy=star; legal: "
      "model=hf with strategy=dpo"),
-    ("trainer.engine=trl", "trainer.engine=trl: found model=transformer with strategy=star; legal: "
-     "model=hf with strategy=dpo or grpo"),
+    ("trainer.engine=trl", "trainer.engine=trl: found model=transformer, but it needs a Hugging "
+     "Face model; legal: with model=hf, smollm2, gpt2"),
     ("trainer.data_parallel=shard trainer.compile=true", "trainer.data_parallel=shard: found "
      "trainer.compile=true, which compiles networks as a whole; legal: replicate, or "
      "trainer.compile=false"),
@@ -254,7 +255,7 @@ UNKNOWN = [
      "tokens_per_rollout, keep"),
     ("trainer.lr.peak=1", "trainer.lr.peak: no such key; legal: trainer.lr=<a number>"),
     ("reward.exactmatch=1", "reward.exactmatch: no such reward (did you mean exact_match?); legal: "
-     "log_likelihood, "),
+     "exact_match, "),
     ("hydra.foo=1", "hydra.foo: no such key; legal here: "),
     ("trainer.lr=${foo}", "trainer.lr: found ${foo}, which is no key; legal: a number"),
     ("trainer.lr=${trainer.lr}", "trainer.lr: found Recursive interpolation detected; legal: a"),

@@ -22,7 +22,7 @@ from ponder.evaluation.latent import dimensions, evaluate_latent, replacements
 from ponder.models.policies.latent import Continuous, Flowing
 from ponder.rewards.answers import Reward
 from ponder.rollouts.latent import Unsaid, unsaid
-from ponder.strategies.pathwise import Pathwise
+from ponder.strategies.exact import Pathwise
 from ponder.tasks.toy.add import Add
 from ponder.training.learner import Learner
 from ponder.training.trainer import Trainer

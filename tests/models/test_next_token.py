@@ -18,7 +18,6 @@ import ponder.tasks.text.packed as packing
 from ponder.config.errors import UserError
 from ponder.config.rollouts import SamplerConfig
 from ponder.config.running import TrainerConfig
-from ponder.config.strategies import Sft
 from ponder.config.texts import TextTask
 from ponder.core.math import GREEDY, Sampling, correlation
 from ponder.core.types import Problems
@@ -256,7 +255,7 @@ def test_heads_beside_networks_are_clipped_and_guarded() -> None:
     vocabulary = PieceVocabulary(Characters("ab"), 2)
     policy = PassageThinker(network(len(vocabulary)), vocabulary, Rules(2, False), 1, True)
     config = TrainerConfig(grad_clip=0.001)
-    learner = Learner(config, policy, SFT(Sft()), lambda step: 0.0, False, torch.device("cpu"))
+    learner = Learner(config, policy, SFT(), lambda step: 0.0, False, torch.device("cpu"))
     assert policy.mixer is not None
     for weight in policy.mixer.parameters():
         weight.grad = torch.ones_like(weight)

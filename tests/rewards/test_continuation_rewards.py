@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from ponder.config.texts import TEXT_REWARDS, CorpusTask
+from ponder.config.registry import REWARDS
+from ponder.config.texts import CorpusTask
 from ponder.core.credit import sequence_reward
 from ponder.core.types import Problems, Rollouts
 from ponder.models.gpt2.model import Init, Shape, Transformer
 from ponder.models.policies.continuation import Author
 from ponder.models.policies.question import Rules
 from ponder.rewards.answers import Reward
-from ponder.rewards.continuations import WRITTEN
 from ponder.rollouts.sampler import given
 from ponder.tokenizers.pieces import Characters, PieceVocabulary
 
@@ -49,10 +49,6 @@ def earned(name: str, rollouts: Rollouts, reference: Author | None = None,
     return found.parts[name]
 
 
-def test_every_reward_of_a_text_is_known() -> None:
-    assert set(WRITTEN) == set(TEXT_REWARDS)
-
-
 @pytest.mark.parametrize(("name", "worth"), [
     ("wanted", [2 / 5, 1, 0]), ("unwanted", [1 / 5, 0, 0]), ("whitespace", [1 / 5, 0, 0]),
     ("pattern", [2 / 5, 1, 0]), ("matches", [1, 1, 0]), ("words", [1 / 2, 0, 0])])
@@ -72,7 +68,7 @@ def test_each_token_earns_what_it_adds() -> None:
     assert found[1].tolist() == [0, 0, 0, 0]  # an end, and what is behind it, add nothing
 
 
-@pytest.mark.parametrize("name", [*TEXT_REWARDS])
+@pytest.mark.parametrize("name", [entry.name for entry in REWARDS if "text" in entry.requires])
 def test_what_tokens_add_sums_to_what_the_text_is_worth(name: str) -> None:
     rollouts = rollouts_of(ids("bad e"), [T0, *ids("a"), CLOSE, *ids("ab")], ids("ad"), [])
     reference = author(NORMAL)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ponder.config.spine import REWARDS as NAMES
 from ponder.core.math import Sampling
 from ponder.core.types import Rollouts
 from ponder.models.policies.question import Policy, Rules
-from ponder.rewards.answers import REWARDS, Reward
+from ponder.rewards.answers import Reward
 from ponder.rollouts.sampler import given, sample
 from support.small import generator, make_policy, make_task
 
@@ -22,10 +21,6 @@ def rolled(samples: int = 4, **changes) -> tuple[Policy, Rollouts]:
 
 def one(name: str, policy: Policy, rollouts: Rollouts, reference: Policy | None = None):
     return Reward({name: 1.0}, reference)(policy, rollouts).reward
-
-
-def test_registry_and_configuration_know_the_same_rewards() -> None:
-    assert set(REWARDS) == set(NAMES)
 
 
 def test_likelihood_rewards_agree_with_a_row_by_row_answerer() -> None:

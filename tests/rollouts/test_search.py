@@ -12,11 +12,9 @@ from ponder.config.players import thought_count
 from ponder.config.rollouts import BalancedConfig, SearchConfig, TreeConfig
 from ponder.core.types import Problems
 from ponder.models.policies.question import Policy
-from ponder.rollouts.search.assignment import assign, deal, padded_groups
-from ponder.rollouts.search.balanced import Balanced, Codebook
-from ponder.rollouts.search.beam import Beam
-from ponder.rollouts.search.exhaustive import Exhaustive, every_thought
-from ponder.rollouts.search.leaf import close, leaf_values
+from ponder.rollouts.search.balanced import Balanced, Codebook, assign, deal, padded_groups
+from ponder.rollouts.search.base import close, leaf_values
+from ponder.rollouts.search.exhaustive import Beam, Exhaustive, every_thought
 from ponder.rollouts.search.tree import Forest, Tree
 from support.small import generator, make_policy, make_task
 

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from ponder.config.running import TrainerConfig
-from ponder.config.strategies import Dpo, Grpo
 from ponder.core.math import Sampling
 from ponder.core.types import Rollouts
 from ponder.models.gpt2.layers import Shape
@@ -136,7 +135,7 @@ def dpo_of_trl(task: Add, model: Any, tokenizer: Any, rollouts: Rollouts, folder
 def test_dpo_runs_as_trls(ours: dict, theirs: dict, tmp_path: Path) -> None:
     """Loss, rewards, margin and gradient norm of every step of 20, from the same start."""
     task = make_task()
-    own, model, tokenizer, rollouts = pairs(task, tmp_path, DPO(Dpo(**ours)))
+    own, model, tokenizer, rollouts = pairs(task, tmp_path, DPO(**ours))
     trainer = dpo_of_trl(task, model, tokenizer, rollouts, tmp_path, **theirs)
     trainer.train()
     log = [line for line in trainer.state.log_history if "loss" in line]
@@ -193,7 +192,7 @@ def their_trainer(kind: str, task: Add, model: Any, tokenizer: Any, folder: Path
 ])
 def test_policy_losses_are_trls(kind: str, ours: dict, theirs: dict, tmp_path: Path) -> None:
     """Loss and every gradient, off policy: old log-probabilities are not those of now."""
-    task, strategy = make_task(), GRPO(Grpo(**ours))
+    task, strategy = make_task(), GRPO(**ours)
     own, model, tokenizer = learner(task, strategy, tmp_path)
     rollouts = batch(task, 4)
     rollouts.reward = torch.rand(len(rollouts))

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from optimum import BETA, Census, Table, author, corpus, every_text, trainer_of
-from ponder.config.strategies import Ppo
 from ponder.core.math import Sampling
 from ponder.core.types import Rollouts
 from ponder.rollouts.sampler import sample
@@ -110,7 +109,7 @@ def stale_logprobs(trainer: Trainer) -> Trainer:
 
 def other_strategy(**changes) -> Callable[[Trainer], Trainer]:
     def wrong(trainer: Trainer) -> Trainer:
-        strategy = PPO(Ppo(value="shared", **{**UNWHITENED, **changes}))
+        strategy = PPO(value="shared", **{**UNWHITENED, **changes})
         trainer.learner.strategy = trainer.collector.strategy = strategy
         return trainer
     return wrong

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from ponder.config.rollouts import SamplerConfig
-from ponder.config.strategies import Dpo, Exact, Grpo, Ppo, Reinforce, Star
 from ponder.core.math import Sampling
 from ponder.core.types import Problems, Rollouts, Scores
 from ponder.models.policies.question import Policy
@@ -22,7 +21,7 @@ from ponder.rollouts.sampler import given, sample
 from ponder.rollouts.search.exhaustive import EveryThought
 from ponder.strategies.base import Strategy
 from ponder.strategies.dpo import DPO
-from ponder.strategies.exact import Exact as ExactStrategy
+from ponder.strategies.exact import Exact
 from ponder.strategies.grpo import GRPO
 from ponder.strategies.ppo import PPO
 from ponder.strategies.reinforce import REINFORCE
@@ -96,7 +95,7 @@ def errors(strategy: Strategy, factor: float) -> Tensor:
 
 
 def running_mean() -> Strategy:
-    strategy = REINFORCE(Reinforce(baseline="running_mean"))
+    strategy = REINFORCE(baseline="running_mean")
     strategy.load({"running": 0.4})
     return strategy
 
@@ -104,14 +103,14 @@ def running_mean() -> Strategy:
 # A mean over the K = 2 tokens of a row is half the gradient; the group mean, which holds the row
 # itself, shrinks it by (G - 1) / G.
 UNBIASED = {
-    "reinforce, no baseline": (lambda: REINFORCE(Reinforce(baseline="none")), 0.5),
-    "reinforce, leave one out": (lambda: REINFORCE(Reinforce(baseline="leave_one_out")), 0.5),
+    "reinforce, no baseline": (lambda: REINFORCE(baseline="none"), 0.5),
+    "reinforce, leave one out": (lambda: REINFORCE(baseline="leave_one_out"), 0.5),
     "reinforce, running mean": (running_mean, 0.5),
-    "reinforce, group mean": (lambda: REINFORCE(Reinforce(baseline="group_mean")), 0.375),
-    "rloo": (lambda: GRPO(Grpo(baseline="leave_one_out", scale="none", ratio="sequence",
-                               normalise="sequences")), 1.0),
-    "dr. grpo": (lambda: GRPO(Grpo(scale="none", normalise="constant")), 0.375),
-    "ppo, no value": (lambda: PPO(Ppo(value="none", whiten="none", trace=1.0)), 0.5),
+    "reinforce, group mean": (lambda: REINFORCE(baseline="group_mean"), 0.375),
+    "rloo": (lambda: GRPO(baseline="leave_one_out", scale="none", ratio="sequence",
+                               normalise="sequences"), 1.0),
+    "dr. grpo": (lambda: GRPO(scale="none", normalise="constant"), 0.375),
+    "ppo, no value": (lambda: PPO(value="none", whiten="none", trace=1.0), 0.5),
 }
 
 
@@ -131,7 +130,7 @@ def test_estimators_have_the_exact_gradient_as_their_mean(name: str) -> None:
 
 def test_grpo_divides_by_the_deviation_and_is_biased() -> None:
     """Its direction is near the exact one, but no multiple of it: hard groups count as much."""
-    mean, error = estimate(GRPO(Grpo(normalise="constant")))
+    mean, error = estimate(GRPO(normalise="constant"))
     exact = exact_gradient()
     factor = float(mean @ exact / (exact @ exact))
     assert 0.5 < factor / 0.375 < 20
@@ -143,7 +142,7 @@ def test_grpo_divides_by_the_deviation_and_is_biased() -> None:
 
 def test_exact_strategy_has_the_exact_gradient() -> None:
     policy, problems, _ = world()
-    strategy = ExactStrategy(Exact())
+    strategy = Exact()
     census = EveryThought(SamplerConfig()).collect(policy, problems, 0)
     census.reward = worth(census.thought)
     census = strategy.credit(census)
@@ -157,15 +156,15 @@ def test_exact_strategy_has_the_exact_gradient() -> None:
 # --- derivatives ----------------------------------------------------------------------------------
 
 OBJECTIVES: dict[str, Strategy] = {
-    "reinforce": REINFORCE(Reinforce(discount=0.9)),
-    "grpo": GRPO(Grpo(kl=0.1, clip_high=0.3)),
-    "grpo, k1": GRPO(Grpo(kl=0.1, kl_estimator="k1", normalise="sequences")),
-    "rloo": GRPO(Grpo(baseline="leave_one_out", ratio="sequence", normalise="sequences")),
-    "ppo": PPO(Ppo(whiten="sequence")),
-    "dpo": DPO(Dpo(likelihood=0.3, smoothing=0.1)),
-    "ipo": DPO(Dpo(objective="ipo")),
-    "star": STaR(Star()),
-    "exact": ExactStrategy(Exact()),
+    "reinforce": REINFORCE(discount=0.9),
+    "grpo": GRPO(kl=0.1, clip_high=0.3),
+    "grpo, k1": GRPO(kl=0.1, kl_estimator="k1", normalise="sequences"),
+    "rloo": GRPO(baseline="leave_one_out", ratio="sequence", normalise="sequences"),
+    "ppo": PPO(whiten="sequence"),
+    "dpo": DPO(likelihood=0.3, smoothing=0.1),
+    "ipo": DPO(objective="ipo"),
+    "star": STaR(),
+    "exact": Exact(),
 }
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ponder.config.strategies import Grpo, Ppo, Reinforce, Sft, Star
 from ponder.core.types import Rollouts, Scores
 from ponder.rollouts.sampler import given
 from ponder.strategies.base import Strategy
 from ponder.strategies.grpo import GRPO
+from ponder.strategies.ppo import PPO
 from ponder.strategies.reinforce import REINFORCE
 from ponder.strategies.star import SFT, STaR
 from support.small import generator, make_task
@@ -35,16 +35,16 @@ def loss_of(strategy: Strategy, scores: Scores, rollouts: Rollouts, count: int) 
 
 
 def test_reinforce_loss_by_hand() -> None:
-    rollouts = REINFORCE(Reinforce(discount=0.5)).credit(rollouts_of([1.0, 3.0], 2))
+    rollouts = REINFORCE(discount=0.5).credit(rollouts_of([1.0, 3.0], 2))
     assert rollouts.credit is not None
     assert rollouts.credit.tolist() == [[-0.5, -1], [0.5, 1]]
     logprobs = torch.tensor([[-1.0, -2.0], [-3.0, -4.0]])
-    loss = loss_of(REINFORCE(Reinforce()), scores_of(logprobs), rollouts, 4)
+    loss = loss_of(REINFORCE(), scores_of(logprobs), rollouts, 4)
     assert float(loss) == pytest.approx(-(0.5 + 2 - 1.5 - 4) / 4)
 
 
 def test_running_mean_is_the_mean_before_this_batch() -> None:
-    strategy = REINFORCE(Reinforce(baseline="running_mean", decay=0.5))
+    strategy = REINFORCE(baseline="running_mean", decay=0.5)
     first = strategy.credit(rollouts_of([2.0, 4.0], 2)).credit
     second = strategy.credit(rollouts_of([7.0, 7.0], 2)).credit
     third = strategy.credit(rollouts_of([7.0, 7.0], 2)).credit
@@ -52,11 +52,11 @@ def test_running_mean_is_the_mean_before_this_batch() -> None:
 
 
 def test_grpo_is_reinforce_at_the_first_step_and_clips_later() -> None:
-    rollouts = GRPO(Grpo(scale="none")).credit(rollouts_of([0.0, 2.0], 2))
+    rollouts = GRPO(scale="none").credit(rollouts_of([0.0, 2.0], 2))
     rollouts.chosen = torch.ones_like(rollouts.chosen)
     rollouts.logprobs = torch.tensor([[-1.0, -1.0], [-1.0, -1.0]])
     logprobs = rollouts.logprobs.clone().requires_grad_()
-    strategy = GRPO(Grpo(scale="none", clip=0.2))
+    strategy = GRPO(scale="none", clip=0.2)
     (gradient,) = torch.autograd.grad(
         loss_of(strategy, scores_of(logprobs), rollouts, 4), logprobs)
     assert gradient.tolist() == [[0.25, 0.25], [-0.25, -0.25]]
@@ -68,7 +68,7 @@ def test_grpo_is_reinforce_at_the_first_step_and_clips_later() -> None:
 
 
 def test_star_keeps_the_best_of_each_group() -> None:
-    rollouts = STaR(Star()).credit(rollouts_of([1.0, 3.0, 2.0, 5.0, 4.0, 0.0], 3))
+    rollouts = STaR().credit(rollouts_of([1.0, 3.0, 2.0, 5.0, 4.0, 0.0], 3))
     assert rollouts.weight is not None and rollouts.credit is not None
     assert rollouts.weight.tolist() == [0, 1, 0, 1, 0, 0]
     assert rollouts.credit[:, 0].tolist() == [0, 1, 0, 1, 0, 0]
@@ -76,22 +76,22 @@ def test_star_keeps_the_best_of_each_group() -> None:
 
 
 def test_the_estimator_of_the_kl_follows_its_place() -> None:
-    assert (Ppo().kl_place, Ppo().estimator, Grpo().kl_place, Grpo().estimator) == (
+    assert (PPO().kl_place, PPO().estimator, GRPO().kl_place, GRPO().estimator) == (
         "reward", "k1", "loss", "k3")
-    assert Grpo(kl_place="reward").estimator == "k1" and Ppo(kl_place="loss").estimator == "k3"
-    assert Ppo(kl_estimator="k3").estimator == "k3"
+    assert GRPO(kl_place="reward").estimator == "k1" and PPO(kl_place="loss").estimator == "k3"
+    assert PPO(kl_estimator="k3").estimator == "k3"
 
 
 def test_flat_groups_are_left_out_whatever_the_leash_costs() -> None:
     rollouts = rollouts_of([1.0, 1.0, 2.0, 5.0], 2)
     rollouts.chosen = rollouts.learn.clone()
     rollouts.logprobs, rollouts.reference = -torch.rand(4, 2), -torch.rand(4, 2)
-    found = GRPO(Grpo(skip_flat=True, kl=0.1, kl_place="reward")).credit(rollouts)
+    found = GRPO(skip_flat=True, kl=0.1, kl_place="reward").credit(rollouts)
     assert found.learn.any(1).tolist() == [False, False, True, True]
 
 
 def test_star_learns_nothing_where_none_is_best() -> None:
-    rollouts = STaR(Star()).credit(rollouts_of([1.0, 1.0, 2.0, 5.0], 2))
+    rollouts = STaR().credit(rollouts_of([1.0, 1.0, 2.0, 5.0], 2))
     assert rollouts.credit is not None and rollouts.weight is not None
     assert rollouts.credit[:, 0].tolist() == [0, 0, 0, 1]
     assert rollouts.weight.tolist() == [1, 0, 0, 1]  # the answerer must begin somewhere
@@ -100,13 +100,13 @@ def test_star_learns_nothing_where_none_is_best() -> None:
 def test_star_keeps_all_correct_ones_and_the_answerer_learns_from_hopeless_groups() -> None:
     rollouts = rollouts_of([0.0] * 6, 3)
     rollouts.parts = {"exact_match": torch.tensor([1.0, 0, 1, 0, 0, 0])}
-    rollouts = STaR(Star(keep="correct")).credit(rollouts)
+    rollouts = STaR(keep="correct").credit(rollouts)
     assert rollouts.credit is not None and rollouts.weight is not None
     assert rollouts.credit[:, 0].tolist() == [1, 0, 1, 0, 0, 0]
     assert rollouts.weight.tolist() == [1, 0, 1, 1, 1, 1]
 
 
 def test_sft_loss_is_the_mean_negative_log_likelihood() -> None:
-    rollouts = SFT(Sft()).credit(rollouts_of([0.0, 0.0], 1))
+    rollouts = SFT().credit(rollouts_of([0.0, 0.0], 1))
     logprobs = torch.tensor([[-1.0, -2.0], [-3.0, -4.0]])
-    assert float(loss_of(SFT(Sft()), scores_of(logprobs), rollouts, 4)) == 2.5
+    assert float(loss_of(SFT(), scores_of(logprobs), rollouts, 4)) == 2.5

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from optimum import BETA, Census
-from ponder.config.strategies import Grpo, Ppo, Reinforce
 from ponder.strategies.base import Strategy
 from ponder.strategies.grpo import GRPO
 from ponder.strategies.ppo import PPO
@@ -17,12 +16,12 @@ KL_PENALTY = {"kl": BETA, "kl_place": "reward", "kl_estimator": "k1", "entropy":
 # Advantages vanish at the optimum: whitened, they would be noise.
 UNWHITENED = {**KL_PENALTY, "whiten": "none"}
 STRATEGIES: dict[str, Callable[[], Strategy]] = {
-    "ppo, shared": lambda: PPO(Ppo(value="shared", **UNWHITENED)),
-    "ppo, separate": lambda: PPO(Ppo(value="separate", **UNWHITENED)),
-    "grpo": lambda: GRPO(Grpo(scale="none", **KL_PENALTY)),
-    "rloo": lambda: GRPO(Grpo(baseline="leave_one_out", scale="none", ratio="sequence",
-                              normalise="sequences", **KL_PENALTY)),
-    "reinforce": lambda: REINFORCE(Reinforce(kl=BETA)),
+    "ppo, shared": lambda: PPO(value="shared", **UNWHITENED),
+    "ppo, separate": lambda: PPO(value="separate", **UNWHITENED),
+    "grpo": lambda: GRPO(scale="none", **KL_PENALTY),
+    "rloo": lambda: GRPO(baseline="leave_one_out", scale="none", ratio="sequence",
+                              normalise="sequences", **KL_PENALTY),
+    "reinforce": lambda: REINFORCE(kl=BETA),
 }
 
 

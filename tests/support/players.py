@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ponder.config.rollouts import SamplerConfig
 from ponder.config.running import TrainerConfig
-from ponder.config.strategies import Dpo, Exact, Grpo, Ppo, Reinforce, Star
 from ponder.core.types import Problems, Rollouts
 from ponder.models.policies.question import Policy
 from ponder.models.value_head import Critic
@@ -20,7 +19,7 @@ from ponder.rollouts.sampler import Sampler
 from ponder.rollouts.search.exhaustive import EveryThought
 from ponder.strategies.base import Strategy
 from ponder.strategies.dpo import DPO
-from ponder.strategies.exact import Exact as ExactStrategy
+from ponder.strategies.exact import Exact
 from ponder.strategies.grpo import GRPO
 from ponder.strategies.ppo import PPO
 from ponder.strategies.reinforce import REINFORCE
@@ -30,20 +29,20 @@ from ponder.training.trainer import Trainer
 from support.small import generator, make_policy, make_task
 
 STRATEGIES: dict[str, Callable[[], Strategy]] = {
-    "reinforce": lambda: REINFORCE(Reinforce()),
-    "reinforce, sequences": lambda: REINFORCE(Reinforce(normalise="sequences", discount=0.9)),
-    "grpo": lambda: GRPO(Grpo()),
-    "grpo, kl": lambda: GRPO(Grpo(kl=0.1, clip_high=0.3, normalise="constant")),
-    "grpo, kl in the reward": lambda: GRPO(Grpo(kl=0.1, kl_place="reward", kl_estimator="k1",
-                                                skip_flat=True)),
-    "rloo": lambda: GRPO(Grpo(baseline="leave_one_out", scale="none", ratio="sequence",
-                              normalise="sequences")),
-    "ppo": lambda: PPO(Ppo(value="separate")),
-    "ppo, shared": lambda: PPO(Ppo(value="shared", whiten="group")),
-    "ppo, mean": lambda: PPO(Ppo(value="separate", value_reads="mean", kl=0.1)),
-    "dpo": lambda: DPO(Dpo(likelihood=0.2, smoothing=0.1)),
-    "star": lambda: STaR(Star()),
-    "exact": lambda: ExactStrategy(Exact()),
+    "reinforce": lambda: REINFORCE(),
+    "reinforce, sequences": lambda: REINFORCE(normalise="sequences", discount=0.9),
+    "grpo": lambda: GRPO(),
+    "grpo, kl": lambda: GRPO(kl=0.1, clip_high=0.3, normalise="constant"),
+    "grpo, kl in the reward": lambda: GRPO(kl=0.1, kl_place="reward", kl_estimator="k1",
+                                                skip_flat=True),
+    "rloo": lambda: GRPO(baseline="leave_one_out", scale="none", ratio="sequence",
+                              normalise="sequences"),
+    "ppo": lambda: PPO(value="separate"),
+    "ppo, shared": lambda: PPO(value="shared", whiten="group"),
+    "ppo, mean": lambda: PPO(value="separate", value_reads="mean", kl=0.1),
+    "dpo": lambda: DPO(likelihood=0.2, smoothing=0.1),
+    "star": lambda: STaR(),
+    "exact": lambda: Exact(),
 }
 
 
@@ -61,13 +60,13 @@ class Parity(Reward):
         return rollouts
 
 
-def outfit(policy: Policy, config: object) -> Policy:
-    """Give a policy the critic and the reference that a strategy's configuration asks for."""
+def outfit(policy: Policy, strategy: object) -> Policy:
+    """Give a policy the critic and the reference that a strategy asks for."""
     torch.manual_seed(7)
     net = policy.thinker
-    kind = getattr(config, "value", "none")
+    kind = getattr(strategy, "value", "none")
     if kind != "none":
-        policy.critic = Critic(net.shape.d_model, config.value_reads,  # type: ignore[attr-defined]
+        policy.critic = Critic(net.shape.d_model, strategy.value_reads,  # type: ignore[attr-defined]
                                copy.deepcopy(net) if kind == "separate" else None).double()
         torch.nn.init.normal_(policy.critic.head.weight)
     policy.reference = copy.deepcopy(net).requires_grad_(False)
@@ -83,7 +82,7 @@ def trainer_of(name: str, gold: bool = False, stops: bool = True, samples: int =
     strategy = STRATEGIES[name]()
     task = make_task(thoughts=3 if name == "exact" else 10, max=10, answer="digits", gold="digits")
     policy = make_policy(task, tokens=2, stops=stops, dtype=torch.float64)
-    policy = outfit(policy, getattr(strategy, "config", None))
+    policy = outfit(policy, strategy)
     config = replace(TrainerConfig(max_steps=3, train_batch_size=16, warmup=1), **changes)
     source = (EveryThought if name == "exact" else Sampler)(SamplerConfig(samples=samples))
     learner = Learner(config, policy, strategy, lambda step: 0.1, gold, torch.device("cpu"))

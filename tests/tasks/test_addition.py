@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ponder.config.errors import UserError
 from ponder.config.running import TrainerConfig
-from ponder.config.strategies import Star
 from ponder.config.tasks import AdditionTask
 from ponder.core.metrics import known
 from ponder.core.types import Problems, Rollouts
@@ -161,7 +160,7 @@ def collected(**changes) -> Rollouts:
     task = task_of()
     policy = policy_of(task)
     config = TrainerConfig(**changes)
-    return Collector(config, task, Scribe(), Gold({}), policy, STaR(Star(keep="correct")), 0,
+    return Collector(config, task, Scribe(), Gold({}), policy, STaR(keep="correct"), 0,
                      generator()).collect(0)[0]
 
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -219,9 +220,9 @@ def test_a_step_that_is_not_finite_is_skipped_kept_and_ends_the_run(
     def broken(judged: rewards.Judged) -> torch.Tensor:
         nonlocal calls
         calls += 1
-        return plain(judged) * (float("nan") if calls == 2 or calls > 4 else 1.0)
+        return plain.target(judged) * (float("nan") if calls == 2 or calls > 4 else 1.0)
 
-    monkeypatch.setitem(rewards.REWARDS, "log_likelihood", broken)
+    monkeypatch.setitem(rewards.REWARDS._entries, "log_likelihood", replace(plain, target=broken))
     code, out, err = door(*SMALL, "trainer.max_steps=20", "trainer.max_bad_steps=3")
     assert code == 2 and err.startswith("error: trainer.max_bad_steps=3: found so many steps in a "
                                         "row that are not finite, up to step 7; ")

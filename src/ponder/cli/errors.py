@@ -6,13 +6,15 @@ import contextlib
 import io
 import re
 import typing
+from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from ponder.config.errors import UserError, closest, shown
+from ponder.config.option import legal_words
 from ponder.config.schedule import FORMS
-from ponder.config.spine import CONF
+from ponder.config.spine import CONF, choices
 
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
@@ -28,16 +30,16 @@ def refuse_words(arguments: list[str], conf: Path) -> None:
             raise UserError(f"{typed}: found a deletion; legal: key=value")
         if not key:
             raise UserError(f"{typed}: found no key; legal: key=value")
-        if (conf / key).is_dir() and not override.is_sweep_override():
-            _refuse_choice(str(typed), override.value(), conf / key)
+        legal = choices(key, conf)
+        if legal and not override.is_sweep_override():
+            _refuse_choice(str(typed), override.value(), legal)
 
 
-def _refuse_choice(typed: str, value: Any, folder: Path) -> None:
+def _refuse_choice(typed: str, value: Any, legal: Iterable[str]) -> None:
     """A group takes the name of a choice, or a list of them."""
     names = value if isinstance(value, list) else [value]
     if isinstance(value, dict) or all(isinstance(name, str) and name for name in names):
         return
-    legal = sorted(path.stem for path in folder.glob("*.yaml"))
     raise UserError(f"{typed}: found {shown(value) or 'nothing'}; legal: {', '.join(legal)}")
 
 
@@ -174,7 +176,7 @@ def _legal(error: Any) -> str:
     about = next((dict(item.metadata) for item in fields(kind) if item.name == name), {})
     hint = typing.get_type_hints(kind).get(name)
     plain = [part for part in typing.get_args(hint) if part is not type(None)]
-    words = ", ".join(about.get("legal") or ())
+    words = ", ".join(legal_words(about))
     if about.get("schedule"):
         return FORMS
     if typing.get_origin(hint) is list:

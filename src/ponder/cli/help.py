@@ -1,10 +1,13 @@
-"""The text of `python run.py --help`: read off the folders and dataclasses, so it stays true."""
+"""The text of `python run.py --help`: made from what is registered and the files of conf/."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from ponder.config.spine import VARIANTS
+from ponder.config.spine import VARIANTS, choices
+
+CHOSEN = ("experiment", "logger", "model", "reward", "rollout", "strategy", "task", "trainer",
+          "variant")
 
 HEAD = """\
 Ponder: thinking before answering in language models.
@@ -37,23 +40,9 @@ Also
   Every key with its default and meaning: docs/config.md"""
 
 
-def first_comment(path: Path) -> str:
-    """The first line of a YAML file that is a sentence."""
-    for line in path.read_text().splitlines():
-        if line.startswith("# ") and "@package" not in line:
-            return line[2:]
-    return ""
-
-
-def choices(conf: Path) -> dict[str, dict[str, str]]:
-    """group -> choice -> what it is."""
-    groups = sorted(path for path in conf.iterdir() if path.is_dir() and path.name != "hydra")
-    return {group.name: {file.stem: first_comment(file) for file in sorted(group.glob("*.yaml"))}
-            for group in groups}
-
-
 def help_text(conf: Path) -> str:
-    lines, groups = [HEAD, "Groups"], choices(conf)
+    """The whole text; `conf` is where presets and experiments are."""
+    lines, groups = [HEAD, "Groups"], {group: choices(group, conf) for group in CHOSEN}
     width = 2 + max(len(name) for options in groups.values() for name in options)
     for group, options in groups.items():
         if group == "variant" or not options:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
-from ponder.config.spine import SCHEMAS, Config
+from ponder.config.option import legal_words
+from ponder.config.spine import Config, schemas
 from ponder.config.study import StudyConfig
 
 HEAD = """\
@@ -25,9 +26,9 @@ def page() -> str:
     for key in ("thinker", "answerer", "generate", "sweep"):
         schema = type(getattr(Config(), key))
         parts += [f"## {key}\n", f"{schema.__doc__}\n", table(schema, f"{key}.")]
-    for group, schemas in SCHEMAS.items():
-        for name, schema in schemas.items():
-            title = group if len(schemas) == 1 and name == group else f"{group}={name}"
+    for group in ("task", "model", "rollout", "strategy", "trainer", "logger"):
+        for name, schema in schemas(group).items():
+            title = group if name == group else f"{group}={name}"
             parts += [f"## {title}\n", f"{schema.__doc__}\n", table(schema, f"{group}.")]
     parts += ["## hydra/sweeper=optuna\n", f"{StudyConfig.__doc__}\n",
               table(StudyConfig, "hydra.sweeper.")]
@@ -58,7 +59,7 @@ def rows(schema: type, prefix: str) -> Iterator[str]:
 
 def legal(about: dict[str, Any]) -> str:
     """The legal values as a few words."""
-    words = ", ".join(f"`{word}`" for word in about.get("legal") or ())
+    words = ", ".join(f"`{word}`" for word in legal_words(about))
     low, high = about.get("low"), about.get("high")
     bounds = [f"≥ {low}" if low is not None else "", f"≤ {high}" if high is not None else ""]
     kind = "schedule" if about.get("schedule") else ""

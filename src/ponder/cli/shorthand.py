@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 
 from ponder.config.errors import UserError, closest
-from ponder.config.spine import VARIANTS
+from ponder.config.spine import VARIANTS, choices
 
 DEFAULT_VARIANTS = ["think", "fixed", "blind", "search"]
 _SCHEDULE = re.compile(r"""(?<!["'\w])(?:linear|cosine|exponential)\([^()]*\)""")
@@ -54,7 +54,7 @@ def parse_experiment(name: str, conf: Path) -> tuple[str, list[str]]:
     Raises `UserError` that lists the legal parts.
     """
     task, *flags = name.split("_")
-    tasks, files = _names(conf / "task"), _names(conf / "experiment")
+    tasks, files = [*choices("task", conf)], [*choices("experiment", conf)]
     known = task in tasks and flags and (flags == ["normal"] or set(flags) <= set(VARIANTS))
     if not known or len(set(flags)) < len(flags):
         near = closest(name, [*files, *(f"{task}_{flag}" for flag in ("normal", *VARIANTS))])
@@ -126,7 +126,7 @@ def _experiment(value: str, conf: Path, sweeping: bool, flags: bool,
         return [], None, False
     names = value.split(",")
     _one("experiment", names, sweeping)
-    in_files = [name for name in names if name in _names(conf / "experiment")]
+    in_files = [name for name in names if name in choices("experiment", conf)]
     if in_files and len(names) > 1 and (flags or len(in_files) < len(names)):
         raise UserError(f"experiment={value}: found a file ({in_files[0]}) among others; legal: "
                         "a sweep over files without flags, or over names such as add_think")
@@ -178,7 +178,3 @@ def _combine(start: list[str], flags: dict[str, bool]) -> str:
     if flags.get("think") is False:
         start = []
     return f"[{','.join(flag for flag in VARIANTS if flags.get(flag, flag in start))}]"
-
-
-def _names(folder: Path) -> list[str]:
-    return sorted(path.stem for path in folder.glob("*.yaml"))

@@ -1,30 +1,29 @@
-"""Refuse a configuration that cannot mean anything, before anything heavy starts."""
+"""Refuse a configuration that cannot mean anything, before anything heavy starts.
+
+Three sources of refusals: the legal values of each key; the contradictions that each chosen part
+states where it is written; and what parts require of each other (`requires` and `offers`).
+"""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from ponder.config.checks.corpus import corpus_contradictions, prompts_need
-from ponder.config.checks.latent import latent_contradictions
-from ponder.config.checks.prompt import prompt_contradictions
-from ponder.config.checks.text import text_contradictions
-from ponder.config.checks.trainer import trainer_contradictions
 from ponder.config.errors import UserError, closest, shown
 from ponder.config.external import no_model
-from ponder.config.players import thought_count
+from ponder.config.option import legal_words
+from ponder.config.registry import ABILITIES, REWARDS, STRATEGIES, TASKS, lines_of
 from ponder.config.schedule import FORMS, parse_schedule
-from ponder.config.spine import GROUPS, OF_A_PROMPT, REWARDS, SCHEMAS, VARIANTS, Config, variants
-from ponder.config.tasks import QUESTIONS
+from ponder.config.spine import GROUPS, OF_A_PROMPT, VARIANTS, Config, schemas, variants, writes
 
-ENUMERABLE = 4096  # thoughts of a question that strategy=exact takes
-MOST_ROWS = 2**18  # thoughts of all questions of a micro-batch that it takes
-OUTPUTS = {"problems": QUESTIONS, "export": QUESTIONS, "compare": (*QUESTIONS, ".md", ".html"),
-           "generate": QUESTIONS}
+TABLES = (".csv", ".jsonl", ".parquet")
+OUTPUTS = {"problems": TABLES, "export": TABLES, "compare": (*TABLES, ".md", ".html"),
+           "generate": TABLES}
+Required = tuple[str, set[str] | frozenset[str]]
 LARGEST = 10**18  # every whole number fits 64 bits, with room for arithmetic
 
 
@@ -32,17 +31,19 @@ def check(config: Config) -> None:
     """Raise `UserError` with one line for the first thing that is wrong."""
     for group, _ in GROUPS:
         if getattr(config, group) is None:
-            raise UserError(f"{group}=null: found null; legal: {', '.join(SCHEMAS[group])}")
+            raise UserError(f"{group}=null: found null; legal: {', '.join(schemas(group))}")
     for key, value, about in leaves(config):
         check_leaf(key, value, about)
     for name, weight in config.reward.items():
         if name not in REWARDS:
-            raise UserError(f"reward.{name}: no such reward{closest(name, list(REWARDS))}; "
-                            f"legal: {', '.join(REWARDS)}")
+            raise UserError(f"reward.{name}: no such reward{closest(name, REWARDS.names())}; "
+                            f"legal: {', '.join(REWARDS.names())}")
         _check_range(f"reward.{name}={shown(weight)}", weight, {})
     for problem in contradictions(config):
         raise UserError(problem)
 
+
+# --- values of keys -------------------------------------------------------------------------------
 
 def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, dict]]:
     """Every `(key, value, metadata)` below a dataclass node."""
@@ -61,6 +62,7 @@ def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, dict]]:
 
 
 def check_leaf(key: str, value: Any, about: dict) -> None:
+    """Raise `UserError` for a value outside of its legal words or bounds."""
     typed = f"{key}={shown(value)}"
     numbers = [value]
     if about.get("schedule"):
@@ -71,7 +73,7 @@ def check_leaf(key: str, value: Any, about: dict) -> None:
         numbers = [schedule(0), schedule(LARGEST)]  # every schedule runs from one to the other
     for number in numbers:
         _check_range(typed, number, about)
-    legal = about.get("legal") or ()
+    legal = legal_words(about)
     for word in value if isinstance(value, list) else [value]:
         if legal and word not in legal:
             raise UserError(f"{typed}: found {word!r}{closest(str(word), list(legal))}; "
@@ -92,30 +94,87 @@ def _check_range(typed: str, number: Any, about: dict) -> None:
         raise UserError(f"{typed}: found {number}; legal: at most {LARGEST}")
 
 
+# --- contradictions -------------------------------------------------------------------------------
+
 def contradictions(config: Config) -> Iterator[str]:
     """Each combination of legal values that means nothing, as the line that says why."""
-    if config.action == "compare":  # which reads runs, and nothing of task or model
-        yield from _files_must_fit(config)
-        return
     if config.action in OF_A_PROMPT:
-        yield from prompt_contradictions(config)
-        yield from _files_must_fit(config)
-        return
-    yield from config.task.contradictions()
-    if config.action == "problems":  # which asks the task alone
-        if config.task.name == "corpus":
-            yield from prompts_need(config)
-        yield from _files_must_fit(config)
-        return
-    yield from _variants_need_thought(config)
-    yield from latent_contradictions(config)
-    yield from corpus_contradictions(config)
-    yield from _gold_must_fit(config)
-    yield from _learning_needs(config)
-    yield from trainer_contradictions(config)
-    yield from text_contradictions(config)
-    yield from _model_must_fit(config)
+        yield from config.generate.contradictions(config)
+    elif config.action not in ("compare", "sweep"):  # which read runs, and nothing of a task
+        yield from _of(config.task, config)
+        if config.action == "problems":  # which asks the task alone
+            yield from missing_abilities(config, [*required_abilities(config)][:1])
+        else:
+            yield from _of_a_run(config)
     yield from _files_must_fit(config)
+
+
+def _of_a_run(config: Config) -> Iterator[str]:
+    """What is refused of a configuration that trains or evaluates."""
+    yield from _variants_need_thought(config)
+    yield from _of(config.model, config)
+    yield from _of(config.thinker, config)
+    yield from missing_abilities(config, required_abilities(config))
+    yield from _gold_must_fit(config)
+    if config.thinker.tokens:
+        for whole in (config.strategy, config.rollout):
+            yield from _of(whole, config)
+    yield from _rewards_need(config)
+    yield from _of(config.trainer, config)
+    yield from _models_must_be_there(config)
+
+
+def _of(part: Any, config: Config) -> Iterator[str]:
+    """What a part of the configuration refuses, if it has anything to say."""
+    stated = getattr(type(part), "contradictions", None)
+    if stated is not None:
+        yield from lines_of(stated, part, config)
+
+
+def missing_abilities(config: Config, required: Iterable[Required]) -> Iterator[str]:
+    """A line for each part that requires what task, model and strategy do not offer."""
+    offers = {"task": TASKS[config.task.name].offers, "model": type(config.model).offers,
+              "strategy": STRATEGIES[config.strategy.name].offers}
+    for typed, abilities in required:
+        for ability in sorted(abilities):
+            if any(ability in offered for offered in offers.values()):
+                continue
+            group = next(name for name, able in _able(ability).items() if able)
+            found = config.model.kind if group == "model" else getattr(config, group).name
+            yield (f"{typed}: found {group}={found}, but it needs {ABILITIES[ability]}; legal: "
+                   f"with {group}={', '.join(_able(ability)[group])}")
+
+
+def _able(ability: str) -> dict[str, list[str]]:
+    """group -> the names in it that offer an ability."""
+    return {"task": [entry.name for entry in TASKS if ability in entry.offers],
+            "model": [name for kind in schemas("model").values() if ability in kind.offers
+                      for name in kind.presets],
+            "strategy": [entry.name for entry in STRATEGIES if ability in entry.offers],
+            "plugin": ["<a plugin that offers it>"]}
+
+
+def required_abilities(config: Config) -> Iterator[Required]:
+    """(the part as typed, what it requires), for every part that is chosen; the task is first."""
+    thinker, trainer, strategy = config.thinker, config.trainer, config.strategy
+    yield f"task={config.task.name}", TASKS[config.task.name].requires
+    if thinker.flows:
+        yield f"thinker.kind={thinker.kind}", {"questions", "own_network"}
+    elif thinker.tokens:
+        yield f"strategy={strategy.name}", STRATEGIES[strategy.name].requires
+    for name in config.reward:
+        yield f"reward={name}", REWARDS[name].requires
+    flags = {"blind": {"questions"}, "super": {"gold_thoughts"}, "search": {"questions"}}
+    for flag in variants(config):
+        yield f"variant={flag}", flags.get(flag, set())
+    if writes(config) != "thoughts":
+        yield f"thinker.writes={thinker.writes}", {"text"}
+    if trainer.rationalise:
+        yield "trainer.rationalise=true", {"hints"}
+    if trainer.rehearse:
+        yield f"trainer.rehearse={trainer.rehearse}", {"worked_examples"}
+    if trainer.engine == "trl":
+        yield "trainer.engine=trl", {"questions", "hf_model", "trl"}
 
 
 def _variants_need_thought(config: Config) -> Iterator[str]:
@@ -130,6 +189,7 @@ def _variants_need_thought(config: Config) -> Iterator[str]:
 
 
 def _gold_must_fit(config: Config) -> Iterator[str]:
+    """Where something needs gold thoughts, the task gives some, and the thinker can write them."""
     task, thinker = config.task, config.thinker
     whole = {"variant=super": config.answerer.learns_from == "gold",
              "variant=clean": "gold_thought" in config.reward,
@@ -139,9 +199,10 @@ def _gold_must_fit(config: Config) -> Iterator[str]:
              "thinker.stage_steps": thinker.stage_steps > 0}
     ends = thinker.stops and not thinker.flows
     wanted = {**whole, "reward=gold_tokens": "gold_tokens" in config.reward}
-    words = 20 if task.name == "addition" else 10
+    entry = TASKS[task.name]
+    words = getattr(entry.target or entry.keys, "gold_vocabulary", 10)
     for name in (name for name, on in wanted.items() if on and thinker.tokens):
-        if task.gold == "none":
+        if getattr(task, "gold", "") == "none":
             yield (f"task.gold=none: found no gold thoughts, which {name} needs; legal: digits, "
                    "scratchpad")
         if thinker.vocabulary < words:
@@ -154,66 +215,24 @@ def _gold_must_fit(config: Config) -> Iterator[str]:
                    f"{name} takes; legal: {length}{' or more' if ends else ''}")
 
 
-def _learning_needs(config: Config) -> Iterator[str]:
-    rollout, strategy = config.rollout, config.strategy
-    baseline = getattr(strategy, "baseline", "none")
-    learns = config.thinker.tokens and config.trainer.learns and not config.thinker.flows
-    if learns and rollout.samples < 2 and baseline in ("group_mean", "leave_one_out"):
-        yield (f"rollout.samples={rollout.samples}: found one sample, from which "
-               f"strategy={strategy.name} with baseline {baseline} learns nothing; legal: at "
-               "least 2")
-    if learns and strategy.name == "dpo" and rollout.samples < 2:
-        yield (f"rollout.samples={rollout.samples}: found one sample, of which strategy=dpo makes "
-               "no pair; legal: at least 2")
-    if strategy.name == "exact" and config.thinker.tokens:
-        yield from _exact_needs(config)
-    yield from _ratio_needs(config)
+def _rewards_need(config: Config) -> Iterator[str]:
+    """Some reward, and the keys that each reward is told by."""
     if not config.reward:
-        yield f"reward={{}}: found none; legal: one or more of {', '.join(REWARDS)}"
-    if "reference" in config.reward and config.model.ref_name is None:
-        yield ("reward=reference: found model.ref_name=null; legal: with "
-               "model.ref_name=<checkpoint directory>")
-    if getattr(rollout, "method", "") == "balanced" and (
-            config.answerer.learns_from == "gold" or "gold_thought" in config.reward):
-        yield ("rollout.method=balanced: found super or clean, but it invents a language of its "
-               "own; legal: auto, exhaustive, beam, tree")
+        yield f"reward={{}}: found none; legal: one or more of {', '.join(REWARDS.names())}"
+    for name in config.reward:
+        entry = REWARDS[name]
+        for key in entry.needs:
+            group, _, leaf = key.partition(".")
+            value = getattr(getattr(config, group), leaf, None)
+            if not value:
+                yield (f"reward={name}: found {key}={shown(value)}; legal: with {key}=<"
+                       f"{'checkpoint directory' if group == 'model' else 'what counts'}>")
+        if entry.refuses is not None:
+            yield from entry.refuses(config)
 
 
-def _exact_needs(config: Config) -> Iterator[str]:
-    thinker, rollout = config.thinker, config.rollout
-    count = thought_count(thinker.tokens, thinker.vocabulary, thinker.stops, ENUMERABLE)
-    if count > ENUMERABLE:
-        yield (f"strategy=exact: found more than {ENUMERABLE} thoughts to enumerate; legal: "
-               "fewer thinker.tokens or a smaller thinker.vocabulary")
-    elif count * config.trainer.train_batch_size > MOST_ROWS:
-        yield (f"trainer.train_batch_size={config.trainer.train_batch_size}: found {count} "
-               f"thoughts of each question; legal with strategy=exact: at most "
-               f"{MOST_ROWS // count}, with more train_gradient_accumulation_steps")
-    if rollout.kind == "search":
-        yield "strategy=exact: found a search, but it takes every thought; legal: rollout=sample"
-    elif rollout.top_k or rollout.top_p < 1:
-        yield ("strategy=exact: found rollout.top_k or top_p, but it takes every thought; legal: "
-               "rollout.top_k=0 rollout.top_p=1")
-
-
-def _ratio_needs(config: Config) -> Iterator[str]:
-    strategy = config.strategy
-    if getattr(strategy, "kl_place", "") == "loss" and strategy.kl_estimator == "k1" \
-            and strategy.kl not in (0, 0.0):
-        yield ("strategy.kl_estimator=k1: found strategy.kl_place=loss, where its gradient is zero "
-               "on average; legal: k3, or strategy.kl_place=reward")
-    if strategy.tokens_per_rollout and strategy.name in ("dpo", "exact"):
-        yield (f"strategy.tokens_per_rollout={strategy.tokens_per_rollout}: found strategy="
-               f"{strategy.name}, which weighs whole thoughts; legal: 0")
-    if getattr(strategy, "scale", "") == "group" and config.rollout.samples < 2 \
-            and config.thinker.tokens and config.rollout.kind != "search":
-        yield (f"strategy.scale=group: found rollout.samples={config.rollout.samples}, which has "
-               "no deviation; legal: at least 2 samples, or scale none or batch")
-
-
-def _model_must_fit(config: Config) -> Iterator[str]:
+def _models_must_be_there(config: Config) -> Iterator[str]:
     model = config.model
-    yield from model.contradictions()
     for key, path in (("model.name", model.name), ("model.ref_name", model.ref_name)):
         unused = key == "model.ref_name" and config.action != "train"
         ours = model.kind == "transformer" and not unused

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ponder.config.option import option
+
+if TYPE_CHECKING:
+    from ponder.config.spine import Config
 
 
 @dataclass
@@ -29,8 +33,24 @@ class GenerateConfig:
     thoughts: str = option("colour", "thoughts are shown in colour, as plain text, or not at all",
                            legal=("colour", "plain", "hidden"))
 
-    def contradictions(self) -> Iterator[str]:
+    def contradictions(self, config: Config) -> Iterator[str]:
         """Each combination of legal values that means nothing, as the line that says why."""
+        talks = config.action == "chat"
+        if config.model.name is None:
+            yield (f"action={config.action}: found model.name=null; legal: with "
+                   "model.name=<checkpoint directory, or name on the hub>")
+        if config.prompt is None and not talks:
+            yield "action=generate: found prompt=null; legal: with prompt=<text>"
+        if talks and config.prompt is not None:
+            yield (f"prompt={config.prompt}: found action=chat, where prompts are typed; legal: "
+                   "action=generate, or no prompt")
+        if talks and config.out:
+            yield f"out={config.out}: found action=chat; legal: action=generate, or no out"
+        for key, plain in (("beams", 0), ("samples", 1)):
+            value = getattr(config.generate, key)
+            if talks and value != plain:
+                yield (f"generate.{key}={value}: found action=chat, which writes one text as it "
+                       f"goes; legal: {plain}")
         for key, plain in (("temperature", 1.0), ("top_k", 0), ("top_p", 1.0)):
             value = getattr(self, key)
             if self.beams and value != plain:

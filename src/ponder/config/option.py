@@ -6,9 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, dataclass_transform
 
 
-def option(default: Any, doc: str, *, legal: tuple = (), low: float | None = None,
+def option(default: Any, doc: str, *, legal: Any = (), low: float | None = None,
            high: float | None = None) -> Any:
-    """A dataclass field with a sentence of help and legal values (a list of words, or bounds)."""
+    """A dataclass field with a sentence of help and legal values: words, or bounds.
+
+    legal may be a function that returns the words, where they are registered elsewhere.
+    """
     metadata = {"doc": doc, "legal": legal, "low": low, "high": high}
     if isinstance(default, list | dict):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -20,6 +23,12 @@ def schedule(default: float | str, doc: str, *, low: float | None = None,
     """A field that takes a number or a schedule such as `linear(0.5, 0, 1000)`."""
     return field(default=default,
                  metadata={"doc": doc, "schedule": True, "low": low, "high": high})
+
+
+def legal_words(about: Any) -> tuple[str, ...]:
+    """The legal words in the metadata of a field; none where any value is legal."""
+    legal = about.get("legal") or ()
+    return tuple(legal() if callable(legal) else legal)
 
 
 @dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(option, schedule))

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ponder.config.option import option
+
+if TYPE_CHECKING:
+    from ponder.config.spine import Config
 
 ROLES = ("question", "thought")
 KINDS = ("tokens", "continuous", "gumbel")
@@ -14,6 +18,9 @@ KINDS = ("tokens", "continuous", "gumbel")
 @dataclass
 class ModelConfig:
     """A GPT-2 of any size, or a checkpoint."""
+
+    offers = frozenset({"own_network"})
+    presets = ("tiny", "small", "nano")
 
     kind: str = option("transformer", "a GPT-2 of our own", legal=("transformer",))
     name: str | None = option(None, "checkpoint directory to start from")
@@ -43,6 +50,9 @@ class ModelConfig:
 @dataclass
 class HfConfig:
     """A causal language model of Hugging Face, whole or with LoRA adapters (peft)."""
+
+    offers = frozenset({"hf_model"})
+    presets = ("hf", "smollm2", "gpt2")
 
     kind: str = option("hf", "a Hugging Face model", legal=("hf",))
     name: str | None = option(None, "name on the hub, or directory: a model, a peft adapter, or a "
@@ -105,6 +115,55 @@ class ThinkerConfig:
     def flows(self) -> bool:
         """Whether gradients flow through the thought, instead of rewards to its tokens."""
         return self.tokens > 0 and self.kind != "tokens"
+
+    def contradictions(self, config: Config) -> Iterator[str]:
+        """Each combination of legal values that means nothing, as the line that says why."""
+        if self.kind == "tokens" and self.stage_steps:
+            yield (f"thinker.stage_steps={self.stage_steps}: found thinker.kind=tokens; legal: 0, "
+                   "or thinker.kind=continuous or gumbel")
+        if self.kind != "tokens" and self.tokens == 0:
+            yield (f"thinker.kind={self.kind}: found thinker.tokens=0; legal: together with think, "
+                   "as in think=true")
+        if self.flows:
+            kind = f"found thinker.kind={self.kind}"
+            yield from _learns_from_the_answer(config, kind)
+            yield from _differentiable_networks(config, kind)
+            yield from _stages_must_end(config)
+
+
+def _learns_from_the_answer(config: Config, kind: str) -> Iterator[str]:
+    """Nothing but log p(answer) has a gradient through the thought."""
+    if config.rollout.kind == "search":
+        yield (f"rollout=search: {kind}, which is not searched but learnt through the answer; "
+               "legal: rollout=sample, as in think=true blind=true")
+    if config.strategy.name != "reinforce":
+        yield (f"strategy={config.strategy.name}: {kind}, which learns through the answer and not "
+               "from rewards; legal: reinforce (the default), of which nothing but the entropy "
+               "bonus is left")
+    if config.reward != {"log_likelihood": 1.0}:
+        yield (f"reward=[{','.join(config.reward)}]: {kind}, which learns through the answer and "
+               "not from rewards; legal: log_likelihood, with weight 1")
+    if config.answerer.learns_from == "gold":
+        yield (f"variant=super: {kind}, which learns through the answer; legal: without super; "
+               "with thinker.stage_steps=<steps> thoughts begin as gold ones")
+
+
+def _differentiable_networks(config: Config, kind: str) -> Iterator[str]:
+    if config.answerer.model == "frozen":
+        yield (f"answerer.model=frozen: {kind}, which a frozen copy does not score; legal: shared, "
+               "separate")
+    if config.trainer.data_parallel == "shard":
+        yield (f"trainer.data_parallel=shard: {kind}, for which a network is computed several "
+               "times a step; legal: replicate")
+
+
+def _stages_must_end(config: Config) -> Iterator[str]:
+    thinker, steps = config.thinker, config.trainer.max_steps
+    if config.trainer.learns and thinker.stage_steps * thinker.tokens >= steps:
+        most = (steps - 1) // thinker.tokens
+        yield (f"thinker.stage_steps={thinker.stage_steps}: found trainer.max_steps={steps}, in "
+               f"which not all of {thinker.tokens} gold tokens are taken away; legal: at most "
+               f"{most}")
 
 
 def thought_count(tokens: int, vocabulary: int, stops: bool, enough: int | None = None) -> int:

@@ -25,7 +25,7 @@ from ponder.config.option import option
 
 SOURCE = Path(__file__).resolve().parents[1]
 ROOMS = ("tasks", "strategies", "rewards", "rollouts", "training")
-REGISTERS = re.compile(r"^@(task|reward|text_reward|strategy|search|engine|tracker)\b", re.MULTILINE)
+REGISTERS = re.compile(r"^@(task|(text_)?reward|strategy|search|engine|tracker)\b", re.MULTILINE)
 PLUGINS = "PONDER_PLUGINS"  # names of plugin modules for the processes that this one starts
 ENTRY_POINTS = "ponder.plugins"
 # What a task offers and others require, in the words that a refusal uses.
@@ -42,6 +42,7 @@ ABILITIES = {
     "easier": "easier questions",
     "own_network": "a GPT-2 of our own",
     "hf_model": "a Hugging Face model",
+    "trl": "a trainer in TRL",
 }
 Target = TypeVar("Target", bound=Callable[..., Any])
 

@@ -84,13 +84,13 @@ def _with_checkpoint(node: Any) -> Any:
 
 def _of_checkpoint(path: Path) -> Any:
     """The configuration in a checkpoint's ponder.json; None for a directory from elsewhere."""
-    from ponder.config.spine import SCHEMAS, restored
+    from ponder.config.spine import restored, schemas
 
     if not path.is_file():
         return None
     try:
         saved = json.loads(path.read_text())["config"]
-        for key, default in vars(SCHEMAS["task"][saved["task"]["name"]]()).items():
+        for key, default in vars(schemas("task")[saved["task"]["name"]]()).items():
             if str(default).startswith(("${ponder.", "${.")):  # computed: follows what is typed
                 saved["task"].pop(key, None)
         return restored(saved)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ponder.config.option import option, schedule
+from ponder.config.registry import SEARCHES
+
+if TYPE_CHECKING:
+    from ponder.config.spine import Config
 
 
 @dataclass
@@ -65,7 +71,7 @@ class SearchConfig(SamplerConfig):
     samples: int = option(1, "endpoints kept per question (G)", low=1)
     method: str = option("auto", "auto: balanced where the answers are few enough for a table and "
                          "the answerer learns from own thoughts, else exhaustive or beam",
-                         legal=("auto", "balanced", "exhaustive", "beam", "tree"))
+                         legal=lambda: ("auto", *SEARCHES.names()))
     limit: int = option(20_000, "largest thought space that is searched exhaustively", low=2)
     width: int = option(8, "beams kept (beam)", low=1)
     balance: bool = option(True, "exhaustive: no thought may be claimed by many answers")
@@ -73,3 +79,10 @@ class SearchConfig(SamplerConfig):
                                         "scores", low=0)
     balanced: BalancedConfig = field(default_factory=BalancedConfig)
     tree: TreeConfig = field(default_factory=TreeConfig)
+
+    def contradictions(self, config: Config) -> Iterator[str]:
+        """Each combination of legal values that means nothing, as the line that says why."""
+        if self.method == "balanced" and (
+                config.answerer.learns_from == "gold" or "gold_thought" in config.reward):
+            yield ("rollout.method=balanced: found super or clean, but it invents a language of "
+                   "its own; legal: auto, exhaustive, beam, tree")

@@ -16,12 +16,12 @@ from typing import Any
 from ponder.config.generation import GenerateConfig
 from ponder.config.option import option
 from ponder.config.players import AnswererConfig, HfConfig, ModelConfig, ThinkerConfig
+from ponder.config.registry import REWARDS, STRATEGIES, TASKS
 from ponder.config.rollouts import SamplerConfig, SearchConfig
 from ponder.config.running import LoggerConfig, SweepConfig, TrainerConfig
-from ponder.config.strategies import Dpo, Exact, Grpo, Ppo, Reinforce, Sft, Star
 from ponder.config.study import StudyConfig
-from ponder.config.tasks import AdditionTask, AddTask, MmluTask, QaTask, gold_length
-from ponder.config.texts import TEXT_REWARDS, CorpusTask, TextTask
+from ponder.config.tasks import gold_length
+from ponder.config.texts import WORD as WORD  # its tasks are registered
 
 PACKAGE = Path(__file__).resolve().parents[1]
 INSTALLED = (PACKAGE / "conf").is_dir()  # a wheel has the files of conf/ inside; else a checkout
@@ -30,8 +30,6 @@ WORDS = "words.json"  # in a run directory: the words that run was begun with
 BEGUN = ".hydra/begun"  # of a run: what Hydra made of them, when it was begun or gone on with
 WANDB_ID = "wandb_id"  # in a run directory: under which wandb knows the run
 VARIANTS = ("think", "fixed", "blind", "super", "clean", "search")
-REWARDS = ("log_likelihood", "probability", "exact_match", "gold_thought", "gold_tokens", "softmax",
-           "gain", "reference", "variance", "repetition", "length", "interim", *TEXT_REWARDS)
 
 
 # the groups with more than one schema, and the key that says which
@@ -72,6 +70,8 @@ class Config:
     strategy: Any = option(None, "how thoughts are learnt")
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
+    plugins: list[str] = option([], "modules that are imported first, from the current directory "
+                                "too: what they register has names like everything else")
 
 
 def program() -> str:
@@ -103,30 +103,58 @@ def variants(config: Config) -> list[str]:
 def writes(config: Config) -> str:
     """What thoughts are made of: thoughts, text or both."""
     told = config.thinker.writes
-    return told if told != "auto" else "text" if config.task.name == "corpus" else "thoughts"
+    return told if told != "auto" else (
+        "text" if "text" in TASKS[config.task.name].offers else "thoughts")
 
 
-SCHEMAS: dict[str, dict[str, type]] = {
-    "task": {"add": AddTask, "addition": AdditionTask, "qa": QaTask, "mmlu": MmluTask,
-             "text": TextTask, "corpus": CorpusTask},
-    "model": {"transformer": ModelConfig, "hf": HfConfig},
-    "rollout": {"sample": SamplerConfig, "search": SearchConfig},
-    "strategy": {"reinforce": Reinforce, "grpo": Grpo, "ppo": Ppo, "dpo": Dpo, "star": Star,
-                 "sft": Sft, "exact": Exact},
-    "trainer": {"trainer": TrainerConfig},
-    "logger": {"logger": LoggerConfig},
-}
+def schemas(group: str) -> dict[str, type]:
+    """name -> dataclass of keys, for every choice of a group that has keys of its own."""
+    registered = {"task": TASKS, "strategy": STRATEGIES}
+    if group in registered:
+        return {entry.name: entry.keys for entry in registered[group] if entry.keys}
+    return {"model": {"transformer": ModelConfig, "hf": HfConfig},
+            "rollout": {"sample": SamplerConfig, "search": SearchConfig},
+            "trainer": {"trainer": TrainerConfig}, "logger": {"logger": LoggerConfig}}[group]
+
+
+def choices(group: str, *folders: Path) -> dict[str, str]:
+    """name -> its sentence of help, for every choice of a group: registered ones, and files."""
+    known = {"task": TASKS, "strategy": STRATEGIES, "reward": REWARDS}.get(group, ())
+    found = {entry.name: f"{entry.about}." for entry in known}
+    if group == "rollout":
+        found = {name: str(schema.__doc__) for name, schema in schemas(group).items()}
+    for folder in folders or (CONF,):
+        for file in (folder / group).glob("*.yaml"):
+            found[file.stem] = first_comment(file)
+    return dict(sorted(found.items()))
+
+
+def first_comment(path: Path) -> str:
+    """The first line of a YAML file that is a sentence."""
+    for line in path.read_text().splitlines():
+        if line.startswith("# ") and "@package" not in line:
+            return line[2:]
+    return ""
 
 
 def register() -> None:
-    """Make the dataclasses known to Hydra as `<group>/schema/<name>`."""
+    """Make the choices of every group known to Hydra.
+
+    Tasks, strategies, rollouts and rewards are choices by themselves (`task=add`); the dataclasses
+    of model, trainer and logger are `<group>/schema/<name>`, which the files of `conf/` refine.
+    """
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
     store = ConfigStore.instance()
     store.store(name="spine", node=Config)
-    for group, schemas in SCHEMAS.items():
-        for name, schema in schemas.items():
+    for group in ("task", "strategy", "rollout"):
+        for name, schema in schemas(group).items():
+            store.store(group=group, name=name, node=schema)
+    for entry in REWARDS:
+        store.store(group="reward", name=entry.name, node={entry.name: entry.weight})
+    for group in ("model", "trainer", "logger"):
+        for name, schema in schemas(group).items():
             store.store(group=f"{group}/schema", name=name, node=schema)
     store.store(group="hydra/sweeper/schema", name="optuna", node=StudyConfig)
     OmegaConf.register_new_resolver("ponder.gold_length", gold_length, replace=True)
@@ -148,5 +176,5 @@ def restored(told: dict[str, Any]) -> Any:
 
     node = OmegaConf.structured(Config)
     for group, name in GROUPS:
-        node[group] = OmegaConf.structured(SCHEMAS[group][told[group][name]])
+        node[group] = OmegaConf.structured(schemas(group)[told[group][name]])
     return OmegaConf.merge(node, told)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ponder.config.option import option
+from ponder.config.registry import TASKS, Entry, first_line
 
 NUMBER_TOKENS = 1_000_000
 TABLES, QUESTIONS = (".csv", ".parquet"), (".csv", ".jsonl", ".parquet")  # files of problems
@@ -61,6 +62,8 @@ class AddTask:
 @dataclass
 class AdditionTask:
     """Sums of two numbers of equal length, shorter and longer ones (STaR's first experiment)."""
+
+    gold_vocabulary = 20  # thought tokens that its gold thoughts are spelt in
 
     name: str = option("addition", "name of the task", legal=("addition",))
     digits: int = option(5, "the longest numbers have so many digits", low=1, high=16)
@@ -173,3 +176,15 @@ def gold_length(limit: int, terms: int, modular: bool, gold: str) -> int:
     columns = len(str(limit - 1))
     reduced = modular and 10**columns != limit
     return 2 * columns + (digits if reduced else 0)
+
+
+OFFERS = {"add": {"questions", "answers", "labels", "gold_thoughts"},
+          "addition": {"questions", "answers", "gold_thoughts", "hints", "worked_examples"},
+          "qa": {"questions", "answers", "options", "hints"},
+          "mmlu": {"questions", "answers", "options", "hints"}}
+REQUIRES = {"add": {"own_network"}, "addition": {"own_network"}, "qa": {"hf_model"},
+            "mmlu": {"hf_model"}}
+for _keys in (AddTask, AdditionTask, QaTask, MmluTask):
+    _name = _keys().name
+    TASKS.add(Entry("task", _name, None, "ponder.tasks", first_line(_keys), _keys,
+                    frozenset(REQUIRES[_name]), frozenset(OFFERS[_name])))

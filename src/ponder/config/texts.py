@@ -7,8 +7,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from ponder.config.errors import shown
 from ponder.config.option import option
+from ponder.config.registry import TASKS, Entry, first_line
 
 WORD = r"[^\W\d_]+(?:'[^\W\d_]+)*"
 DOCUMENTS = (".txt", ".jsonl", ".parquet")
@@ -54,7 +57,7 @@ class TextTask:
     seed: int = option(0, "which documents are held out: the same ones whatever the seed of a run, "
                        "so that no checkpoint has learnt what the next run is tested on")
 
-    def contradictions(self) -> Iterator[str]:
+    def contradictions(self, config: Any = None) -> Iterator[str]:
         """Each combination of legal values that means nothing, as the line that says why."""
         if not self.data:
             yield (f"task.data={'null' if self.data is None else ''}: found no text; legal: "
@@ -70,6 +73,10 @@ class TextTask:
         if self.held_out == 0:
             yield (f"task.held_out={self.held_out:g}: found no text to evaluate on; legal: above "
                    "0, at most 0.9")
+        if config is not None and config.model.kind == "hf" and config.action != "problems":
+            yield from own_tokens(config)
+        if config is not None and self.name == "text":
+            yield from _positions_need(config)
 
     @property
     def files(self) -> list[str]:
@@ -86,10 +93,6 @@ class TextTask:
         data = self.data or ""
         named = data.count("/") == 1 and not data.startswith((".", "/", "~")) and "*" not in data
         return named and not Path(data).exists() and not data.endswith(DOCUMENTS)
-
-
-TEXT_REWARDS = ("wanted", "unwanted", "whitespace", "pattern", "matches", "words", "plausibility",
-                "ordinary")
 
 
 @dataclass
@@ -114,10 +117,12 @@ class CorpusTask(TextTask):
                         "weights")
     enough: float = option(1.0, "a continuation that earns so much counts as right (accuracy)")
 
-    def contradictions(self) -> Iterator[str]:
+    def contradictions(self, config: Any = None) -> Iterator[str]:
         """Each combination of legal values that means nothing, as the line that says why."""
         if self.data is not None or self.prompt is None:
             yield from super().contradictions()
+        if config is not None:
+            yield from _prompts_need(config)
         try:
             re.compile(self.pattern)
         except re.error as error:
@@ -130,3 +135,77 @@ class CorpusTask(TextTask):
                     word == word.lower() and re.fullmatch(WORD, word)):
                 yield (f"task.words=[{word}]: found no word in lower case; legal: letters, and "
                        "apostrophes between them, or .txt files")
+
+
+def _positions_need(config: Any) -> Iterator[str]:
+    """What next tokens, and thoughts at the positions of a passage, ask of the other parts."""
+    task = config.task
+    if task.ahead >= task.length:
+        yield (f"task.ahead={task.ahead}: found no place of a passage with so many next tokens; "
+               f"legal: below task.length={task.length}")
+    if config.model.kind == "hf" and config.thinker.tokens:
+        yield from _thought_tokens_need(config)
+    if config.model.kind == "hf" and task.ahead > 1 and not config.thinker.tokens:
+        yield (f"task.ahead={task.ahead}: found model=hf, which foresees the next token; legal: 1, "
+               "or a model such as nano, small")
+    if config.thinker.tokens:
+        yield from _thoughts_at_positions_need(config)
+
+
+def _thoughts_at_positions_need(config: Any) -> Iterator[str]:
+    """What thoughts at the positions of a passage ask for."""
+    answerer, strategy = config.answerer, config.strategy
+    if answerer.model != "shared":
+        yield (f"answerer.model={answerer.model}: found task=text, where one network thinks and "
+               "foresees; legal: shared")
+    if set(answerer.sees) != {"question", "thought"}:
+        yield (f"answerer.sees={shown(answerer.sees)}: found task=text, where a thought is read "
+               "behind its passage; legal: [question,thought]")
+    if getattr(strategy, "value", "none") != "none":
+        yield (f"strategy.value={strategy.value}: found task=text, where no value head reads "
+               "places; legal: none")
+    if getattr(strategy, "kl", 0) not in (0, 0.0):
+        yield (f"strategy.kl={shown(strategy.kl)}: found task=text, whose thoughts have no "
+               "reference; legal: 0")
+
+
+def _prompts_need(config: Any) -> Iterator[str]:
+    """What says which tokens prompts are cut into, and that something is written."""
+    if config.model.kind == "hf":
+        yield from own_tokens(config)
+        yield from _thought_tokens_need(config)
+    elif config.task.data is None and config.model.name is None:
+        yield ("task.data=null: found model.name=null, so nothing says what text is cut into; "
+               "legal: task.data=<file>, or model.name=<checkpoint directory>")
+    if config.action == "problems":
+        return
+    if config.thinker.tokens == 0:
+        yield ("thinker.tokens=0: found task=corpus, where a thought is all that is written; "
+               "legal: with think, as in variant=[think]")
+    if config.thinker.writes == "thoughts":
+        yield ("thinker.writes=thoughts: found task=corpus, which asks for a text; legal: text, "
+               "both")
+
+
+def own_tokens(config: Any) -> Iterator[str]:
+    """A Hugging Face model reads text in no other tokens than its own."""
+    if config.task.tokens != "chars":
+        yield (f"task.tokens={config.task.tokens}: found model=hf, which reads its own tokens; "
+               "legal: no word about it")
+
+
+def _thought_tokens_need(config: Any) -> Iterator[str]:
+    """Those of a text are the thinker's, and an end of thoughts."""
+    typed, known = config.model.thought_tokens, config.thinker.vocabulary + 1
+    if typed and config.thinker.writes in ("text", "auto") and (
+            config.task.name == "corpus"):
+        yield (f"model.thought_tokens={typed}: found thinker.writes=text, of which none is part; "
+               "legal: 0, or thinker.writes=both")
+    elif typed not in (0, known):
+        yield (f"model.thought_tokens={typed}: found thinker.vocabulary={known - 1}, whose tokens "
+               f"and an end of thoughts are added anyway; legal: 0, {known}")
+
+
+for _keys, _offers in ((TextTask, {"answers", "positions"}), (CorpusTask, {"text"})):
+    TASKS.add(Entry("task", _keys().name, None, "ponder.tasks", first_line(_keys), _keys,
+                    offers=frozenset(_offers)))

@@ -43,8 +43,7 @@ def init_process_group(device: str) -> None:
     where a process does not arrive in time.
     """
     if is_distributed_launch() and not dist.is_initialized():
-        import torch.distributed.nn  # noqa: F811  # imported later, its default arguments would keep the group
-
+        import torch.distributed.nn  # imported later, its default arguments would keep the group
         from torch.distributed.rendezvous import rendezvous
 
         cuda = device != "cpu" and torch.cuda.is_available()

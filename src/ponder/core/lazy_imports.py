@@ -8,13 +8,18 @@ need not load it. What is used once is remembered, so that later uses cost no mo
 
 from __future__ import annotations
 
+import functools
 import importlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 
 def library(name: str = "transformers") -> Any:
     """A library as a value without type: its types would keep a type checker busy for long."""
     return importlib.import_module(name)
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Lazy:
@@ -46,4 +51,15 @@ else:
     class Tensor(metaclass=_TensorType):
         """Stands for `torch.Tensor` in annotations and in `isinstance`."""
 
-__all__ = ["F", "Lazy", "Tensor", "dist", "library", "nn", "numpy", "torch"]
+
+def no_grad(function: Function) -> Function:
+    """`torch.no_grad` as a decorator that does not load torch."""
+    @functools.wraps(function)
+    def without_gradients(*arguments: Any, **more: Any) -> Any:
+        with torch.no_grad():
+            return function(*arguments, **more)
+
+    return without_gradients  # type: ignore[return-value]
+
+
+__all__ = ["F", "Lazy", "Tensor", "dist", "library", "nn", "no_grad", "numpy", "torch"]

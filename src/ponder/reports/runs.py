@@ -20,7 +20,7 @@ from typing import Any, TypeGuard, cast
 import yaml
 
 from ponder.config.errors import UserError, shown
-from ponder.config.spine import GROUPS, SCHEMAS, WORDS, Config, variants
+from ponder.config.spine import GROUPS, WORDS, Config, schemas, variants
 from ponder.config.tasks import gold_length
 from ponder.reports.figures import Curve, natural_order
 
@@ -238,7 +238,7 @@ class SettingsReader:
         if kinds not in self.defaults:
             spine = asdict(Config())
             for (group, _), kind in zip(GROUPS, kinds, strict=True):
-                schema = SCHEMAS[group].get(kind)
+                schema = schemas(group).get(kind)
                 spine[group] = asdict(schema()) if schema else {}
             self.defaults[kinds] = dict(flatten(spine))
         return self.defaults[kinds]

@@ -186,7 +186,8 @@ class Reward:
         self.task = task
 
     def __call__(self, policy: Policy, rollouts: Rollouts) -> Rollouts:
-        """New rollouts with `reward` (B,), `token_reward` (B, K) where there is one, and `parts`."""
+        """New rollouts with `parts`, `reward` (B,) and, where there is one, `token_reward` (B, K).
+        """
         with torch.no_grad():
             judged = Judged(policy, rollouts, self.reference, self.task)
             parts = {name: REWARDS[name].target(judged) for name in self.weights}

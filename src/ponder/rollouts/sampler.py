@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ponder.config.rollouts import SamplerConfig
-from ponder.config.schedule import parse_schedule
 from ponder.core.distributed import is_distributed, local_range, merge_parts
 from ponder.core.math import GREEDY, Sampling, at_least_float32, distribution, draw
-from ponder.core.types import Problems, Rollouts, Scores
+from ponder.core.types import Problems, Rollouts
 from ponder.models.backbone import Decoder
 from ponder.models.gpt2.sharing import SIDE_BY_SIDE, side_by_side
 from ponder.models.policies.question import Policy
+from ponder.rollouts.source import SampledSource, Source, given
 
 
 @torch.no_grad()
@@ -62,15 +60,6 @@ def in_shares(problems: int, thought: Tensor, logprobs: Tensor,
 def greedy(policy: Policy, problems: Problems) -> Rollouts:
     """The thinker's greedy thought for each problem."""
     return sample(policy, problems, 1, GREEDY)
-
-
-def given(problems: Problems, thought: Tensor, samples: int = 1,
-          learn: Tensor | None = None) -> Rollouts:
-    """Rollouts of thoughts (B, K + 1) that the policy did not choose: gold ones, or found ones."""
-    real = thought[:, :-1] != problems.pad
-    zeros = torch.zeros(real.shape, device=thought.device)
-    return Rollouts(problems, samples, thought, torch.zeros_like(real), zeros,
-                    learn=real if learn is None else learn)
 
 
 def uniform(thought: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:
@@ -155,50 +144,8 @@ def _sample_leaving(policy: Policy, problems: Problems, samples: int, sampling: 
     thought[rows, count] = end
 
 
-class Source:
-    """Where a round's thoughts come from: `collect` makes them, `observe` hears how they scored.
-
-    The thinker learns from them as the strategy says.
-    """
-
-    def collect(self, policy: Policy, problems: Problems, step: int,
-                generator: torch.Generator | None = None) -> Rollouts:
-        raise NotImplementedError
-
-    def observe(self, policy: Policy, rollouts: Rollouts, scores: Scores) -> None:
-        """Called after each micro-batch with its scores."""
-
-    def sampling(self, step: int) -> Sampling:
-        """The distribution that thoughts are scored under at this step."""
-        return Sampling()
-
-    def settled(self) -> bool:
-        """Whether it has found what it was looking for, so that training may cool down."""
-        return False
-
-    def metrics(self) -> dict[str, float]:
-        """Numbers of its own for the log."""
-        return {}
-
-    def state(self) -> dict[str, Any]:
-        """What it must remember across an interruption: tensors and plain values."""
-        return {}
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Take back what `state` gave."""
-
-
-class Sampler(Source):
+class Sampler(SampledSource):
     """Thoughts are sampled from the thinker."""
-
-    def __init__(self, config: SamplerConfig) -> None:
-        self.config = config
-        self.temperature = parse_schedule(config.temperature)
-        self.epsilon = parse_schedule(config.epsilon)
-
-    def sampling(self, step: int) -> Sampling:
-        return Sampling(self.temperature(step), self.config.top_k, self.config.top_p,
-                        self.epsilon(step))
 
     def collect(self, policy: Policy, problems: Problems, step: int,
                 generator: torch.Generator | None = None) -> Rollouts:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ponder.config.option import WithOptions, option, schedule
+from ponder.config.registry import STRATEGIES
 from ponder.core.credit import shares
 from ponder.core.lazy_imports import Tensor
 from ponder.core.types import Rollouts, Scores
@@ -45,6 +46,9 @@ class Strategy(WithOptions):
         rollout, name = config.rollout, config.strategy.name
         learns = config.thinker.tokens and config.trainer.learns and not config.thinker.flows
         baseline = getattr(self, "baseline", "none")
+        if self.tokens_per_rollout and STRATEGIES[name].target.weighs_whole_thoughts:
+            yield (f"strategy.tokens_per_rollout={self.tokens_per_rollout}: found strategy={name}, "
+                   "which weighs whole thoughts; legal: 0")
         if learns and rollout.samples < 2 and baseline in ("group_mean", "leave_one_out"):
             yield (f"rollout.samples={rollout.samples}: found one sample, from which "
                    f"strategy={name} with baseline {baseline} learns nothing; legal: at least 2")

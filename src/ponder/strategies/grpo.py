@@ -11,6 +11,7 @@ DAPO's (Yu et al. 2025), baseline=leave_one_out with ratio=sequence is RLOO (Ahm
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 from ponder.config.option import option
 from ponder.config.registry import strategy
@@ -24,6 +25,8 @@ from ponder.strategies.ratio import RatioStrategy
 @strategy("grpo")
 class GRPO(RatioStrategy):
     """Policy gradient with advantages relative to the group, clipped ratios (Shao et al. 2024)."""
+
+    offers: ClassVar[set[str]] = {"trl"}
 
     baseline: str = option("group_mean", "subtracted from the reward",
                            legal=("none", "group_mean", "leave_one_out"))

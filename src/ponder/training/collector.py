@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ponder.config.running import TrainerConfig
-from ponder.config.strategies import Sft
 from ponder.core.credit import flat_groups, some_tokens
 from ponder.core.distributed import (
     full_parameters,
@@ -82,7 +81,7 @@ class Collector:
             question = self.task.hinted(problems).question
             question[::2] = problems.question[::2]
             problems = replace(problems, question=question)
-        return SFT(Sft()).credit(Gold().collect(self.policy, problems, 0))
+        return SFT().credit(Gold().collect(self.policy, problems, 0))
 
     def credited(self, rollouts: Rollouts, step: int) -> Rollouts:
         """Note what critic and reference say of rewarded rollouts, and give credit."""

@@ -93,7 +93,7 @@ class TrlTrainer(Trainer):
 
     def _dpo(self, strategy: DPO, rollouts: Rollouts, folder: str, parts: dict[str, Any]) -> Any:
         """TRL's trainer of the pairs, which come with what the reference says of them."""
-        trl, config, trainer = _trl(), strategy.config, self.config
+        trl, config, trainer = _trl(), strategy, self.config
 
         class Given(trl.DPOTrainer):
             def _prepare_dataset(self, dataset: Any, *arguments: Any) -> Any:
@@ -114,7 +114,7 @@ class TrlTrainer(Trainer):
         """TRL's trainer of a round, whose rollouts and rewards are there already. TRL takes whole
         micro-batches: questions beyond the last one are left out.
         """
-        trl, config, trainer = _trl(), strategy.config, self.config
+        trl, config, trainer = _trl(), strategy, self.config
         samples, size = rollouts.samples, min(trainer.train_batch_size, len(rollouts.problems))
         count = len(rollouts.problems) // size
         arguments = self._arguments(folder)
@@ -125,7 +125,7 @@ class TrlTrainer(Trainer):
             per_device_train_batch_size=size * samples, steps_per_generation=count,
             num_generations=samples, max_completion_length=self.policy.rules.tokens,
             temperature=self.source.sampling(self.progress.step).temperature or 1.0, beta=0.0,
-            epsilon=strategy.clip(self.progress.step), epsilon_high=config.clip_high,
+            epsilon=strategy.clip_at(self.progress.step), epsilon_high=config.clip_high,
             loss_type=MEANS[config.normalise], scale_rewards=config.scale, shuffle_dataset=False,
             disable_dropout=False)
         data = [{"prompt": str(number)} for number in range(count * size)]

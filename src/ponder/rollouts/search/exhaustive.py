@@ -1,4 +1,4 @@
-"""Exhaustive search: the answerer scores every thought there is.
+"""Exhaustive and beam search: the answerer scores thoughts, the best of each question are kept.
 
 Searching is an E-step, learning what was found the M-step.
 """
@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from ponder.config.rollouts import SearchConfig
+from ponder.config.registry import search
 from ponder.config.schedule import parse_schedule
+from ponder.core.lazy_imports import Tensor, no_grad, torch
 from ponder.core.math import sinkhorn
 from ponder.core.types import Problems, Rollouts
-from ponder.models.policies.question import Policy
-from ponder.rollouts.sampler import Sampler, Source, given
-from ponder.rollouts.search.leaf import best, close, leaf_values
+from ponder.rollouts.search.base import best, close, leaf_values
+from ponder.rollouts.source import SampledSource, Source, given
+
+if TYPE_CHECKING:
+    from ponder.config.rollouts import SearchConfig
+    from ponder.models.policies.question import Policy
 
 
+@search("exhaustive")
 class Exhaustive(Source):
     """Score all thoughts, balance them over the answers, keep the best of each question.
 
@@ -31,7 +34,7 @@ class Exhaustive(Source):
         self.config = config
         self.noise = parse_schedule(config.noise)
 
-    @torch.no_grad()
+    @no_grad
     def collect(self, policy: Policy, problems: Problems, step: int,
                 generator: torch.Generator | None = None) -> Rollouts:
         codes = every_thought(policy, problems.question.device)
@@ -66,18 +69,16 @@ class Exhaustive(Source):
         return logits[:, 0].log_softmax(-1).T
 
 
-class EveryThought(Sampler):
-    """No search but a census: each group holds every thought once, with its log-probability."""
+class EveryThought(SampledSource):
+    """No search: each group holds every thought once, with its log-probability."""
 
-    @torch.no_grad()
+    @no_grad
     def collect(self, policy: Policy, problems: Problems, step: int,
                 generator: torch.Generator | None = None) -> Rollouts:
         codes = every_thought(policy, problems.question.device)
         thought = close(codes, policy.vocabulary.end, problems.pad).repeat(len(problems), 1)
-        rollouts = given(problems, thought, len(codes))
-        rollouts.alike = True
-        rollouts.logprobs = policy.think(rollouts, self.sampling(step))[0]
-        return rollouts
+        rollouts = replace(given(problems, thought, len(codes)), alike=True)
+        return replace(rollouts, logprobs=policy.think(rollouts, self.sampling(step))[0])
 
 
 def every_thought(policy: Policy, device: torch.device) -> Tensor:
@@ -88,3 +89,37 @@ def every_thought(policy: Policy, device: torch.device) -> Tensor:
     rows = [(*code, *[vocabulary.pad] * (rules.tokens - length))
             for length in lengths for code in itertools.product(words, repeat=length)]
     return torch.tensor(rows, device=device)
+
+
+@search("beam")
+class Beam(Source):
+    """Keep `width` prefixes a question; every token is tried behind each of them.
+
+    A thinker that stops may end anywhere, so all prefixes ever scored are candidates; with a fixed
+    length only the full ones are.
+    """
+
+    def __init__(self, config: SearchConfig) -> None:
+        self.config = config
+
+    @no_grad
+    def collect(self, policy: Policy, problems: Problems, step: int,
+                generator: torch.Generator | None = None) -> Rollouts:
+        rules, vocabulary = policy.rules, policy.vocabulary
+        device = problems.question.device
+        words = torch.arange(vocabulary.first_thought, len(vocabulary), device=device)
+        beams = torch.full((len(problems), 1, rules.tokens), problems.pad, device=device)
+        seen, scores = [], []
+        for depth in range(rules.tokens):
+            children = beams[:, :, None].repeat(1, 1, len(words), 1)
+            children[..., depth] = words
+            children = children.flatten(1, 2)
+            values = leaf_values(policy, problems, children)
+            if rules.stops or depth == rules.tokens - 1:
+                seen.append(children)
+                scores.append(values)
+            top = values.topk(min(self.config.width, values.shape[1]), 1).indices
+            beams = children.gather(1, top[..., None].expand(-1, -1, rules.tokens))
+        thought = best(problems, torch.cat(seen, 1), torch.cat(scores, 1), self.config.samples,
+                       vocabulary.end)
+        return given(problems, thought, self.config.samples)

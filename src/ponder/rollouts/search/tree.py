@@ -11,20 +11,22 @@ with p the thinker's distribution and Q scaled to 0..1 within each tree, adds on
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from ponder.config.rollouts import SearchConfig
+from ponder.config.registry import search
+from ponder.core.lazy_imports import F, Tensor, no_grad, torch
 from ponder.core.types import Problems, Rollouts, Scores
-from ponder.models.gpt2.layers import Shape
-from ponder.models.gpt2.value_model import ValueModel
-from ponder.models.policies.question import Policy
-from ponder.rollouts.sampler import Source, given
-from ponder.rollouts.search.leaf import best, close, leaf_values
+from ponder.rollouts.search.base import best, close, leaf_values
+from ponder.rollouts.source import Source, given
+
+if TYPE_CHECKING:
+    from ponder.config.rollouts import SearchConfig
+    from ponder.models.gpt2.layers import Shape
+    from ponder.models.gpt2.value_model import ValueModel
+    from ponder.models.policies.question import Policy
 
 
+@search("tree")
 class Tree(Source):
     """Search, then keep the best endpoints: they are the group."""
 
@@ -33,7 +35,7 @@ class Tree(Source):
         self.value: ValueModel | None = None
         self.optimizer: torch.optim.Optimizer | None = None
 
-    @torch.no_grad()
+    @no_grad
     def collect(self, policy: Policy, problems: Problems, step: int,
                 generator: torch.Generator | None = None) -> Rollouts:
         if self.config.tree.value == "model" and self.value is None:
@@ -53,6 +55,8 @@ class Tree(Source):
         return self.value(torch.cat([problems.question, prefixes], 1), problems.pad)
 
     def _build_value(self, shape: Shape, device: torch.device) -> None:
+        from ponder.models.gpt2.value_model import ValueModel
+
         self.value = ValueModel(shape).to(device)
         self.optimizer = torch.optim.AdamW(self.value.parameters(), lr=self.config.tree.value_lr)
 
@@ -66,6 +70,8 @@ class Tree(Source):
         if state:
             weights = state["value"]
             device = next(iter(weights.values())).device
+            from ponder.models.gpt2.layers import Shape
+
             self._build_value(Shape(**state["shape"]), device)
             assert self.value is not None and self.optimizer is not None
             self.value.load_state_dict(weights)
@@ -86,7 +92,7 @@ class Tree(Source):
         question = problems.question.repeat_interleave(count, 0)
         with torch.enable_grad():
             guess = self.value(torch.cat([question, prefixes.flatten(0, 1)], 1), problems.pad)
-            loss = torch.nn.functional.mse_loss(guess, target)
+            loss = F.mse_loss(guess, target)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
@@ -190,7 +196,7 @@ def complete(policy: Policy, problems: Problems, prefixes: Tensor) -> Tensor:
     for column in range(tokens):
         missing = rows[:, column] == problems.pad
         if missing.any():
-            thought = torch.nn.functional.pad(rows, (0, 1), value=policy.vocabulary.end)
+            thought = F.pad(rows, (0, 1), value=policy.vocabulary.end)
             logits = policy.decisions(problems, thought, count)[:, column]
             choice = logits.argmax(-1) + policy.allowed.start
             rows[:, column] = torch.where(missing, choice, rows[:, column])

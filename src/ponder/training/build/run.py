@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from ponder.config.errors import UserError
+from ponder.config.registry import SEARCHES, STRATEGIES
 from ponder.config.schedule import parse_schedule
 from ponder.config.spine import Config
-from ponder.config.strategies import Sft
 from ponder.core.distributed import (
     is_distributed,
     is_sharded,
@@ -34,11 +34,10 @@ from ponder.rollouts.latent import Unsaid
 from ponder.rollouts.positions import PlaceSampler
 from ponder.rollouts.sampler import Gold, Sampler, Source
 from ponder.rollouts.search.balanced import Balanced
+from ponder.rollouts.search.base import choose
 from ponder.rollouts.search.exhaustive import EveryThought
-from ponder.rollouts.search.registry import SEARCHES, choose
 from ponder.strategies.base import Strategy
-from ponder.strategies.pathwise import Pathwise
-from ponder.strategies.registry import STRATEGIES
+from ponder.strategies.exact import Pathwise
 from ponder.strategies.star import SFT
 from ponder.tasks.base import Task
 from ponder.tasks.choice.qa import Qa
@@ -117,7 +116,7 @@ def build_reward(config: Config, task: Task, device: torch.device) -> Reward:
     if isinstance(task, Corpus):
         return corpus_reward(config, task, device)
     weights = dict(config.reward)
-    if getattr(config.strategy, "keep", "") == "correct" or config.strategy.name == "dpo":
+    if STRATEGIES[config.strategy.name].target.of(config.strategy).needs_correctness:
         weights.setdefault("exact_match", 0.0)
     return Reward(weights, reference)
 
@@ -131,7 +130,7 @@ def build_source(config: Config, task: Task, device: torch.device) -> Source:
                 raise UserError("rollout.method=balanced: found several processes; legal: one, or "
                                 "another method")
             return Balanced(config.rollout, task, config.thinker.tokens, device)
-        return SEARCHES[method](config.rollout)
+        return SEARCHES[method].target(config.rollout)
     if config.thinker.tokens == 0 and isinstance(task, Text):
         return Gold()
     if isinstance(task, ModelCorpus):
@@ -196,12 +195,12 @@ def _strategy(config: Config) -> Strategy:
     """
     strategy = config.strategy
     if config.thinker.tokens == 0:
-        return SFT(Sft())
+        return SFT()
     if config.thinker.flows:
         return Pathwise()
     if getattr(strategy, "unsolved", True) is None:
         strategy = replace(strategy, unsolved=config.model.kind != "hf")
-    return STRATEGIES[strategy.name](strategy)
+    return STRATEGIES[strategy.name].target.of(strategy)
 
 
 def use_threads(config: Config, policy: torch.nn.Module) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ponder.config.errors import UserError
 from ponder.config.players import HfConfig
+from ponder.config.registry import STRATEGIES
 from ponder.config.spine import Config, writes
 from ponder.core.math import matmul_dtype
 from ponder.core.types import Problems, Rollouts
@@ -107,8 +108,7 @@ def build_rules(config: Config) -> Rules:
 
 def has_leash(config: Config) -> bool:
     """Whether the strategy compares the thinker with a reference; with any policy."""
-    strategy = config.strategy
-    return strategy.name == "dpo" or getattr(strategy, "kl", 0) not in (0, 0.0)
+    return STRATEGIES[config.strategy.name].target.of(config.strategy).needs_reference
 
 
 def text_critic(config: Config, net: Model) -> Critic | None:

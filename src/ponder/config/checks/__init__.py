@@ -1,1 +1,0 @@
-"""What parts of a configuration ask of the others."""
