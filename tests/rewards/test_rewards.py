@@ -92,8 +92,9 @@ def test_interim_rewards_add_up_to_what_the_thought_is_worth() -> None:
     policy = make_policy(task, tokens=3)
     problems = task.sample(3, generator())
     rollouts = sample(policy, problems, 4, Sampling(), generator(1))
-    found = Reward({"interim": 2.0})(policy, rollouts).token_reward
-    assert found is not None and (rollouts.reward == 0).all()
+    rewarded = Reward({"interim": 2.0})(policy, rollouts)
+    found, whole = rewarded.token_reward, rewarded.reward
+    assert found is not None and whole is not None and bool((whole == 0).all())
     end, pad = policy.vocabulary.end, problems.pad
     for row, thought in enumerate(rollouts.thought.tolist()):
         words = thought[:thought.index(end)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar
 
 
 def option(default: Any, doc: str, *, legal: Any = (), low: float | None = None,
@@ -27,11 +27,10 @@ def schedule(default: float | str, doc: str, *, low: float | None = None,
 
 def legal_words(about: Any) -> tuple[str, ...]:
     """The legal words in the metadata of a field; none where any value is legal."""
-    legal = about.get("legal") or ()
+    legal: Any = about.get("legal") or ()
     return tuple(legal() if callable(legal) else legal)
 
 
-@dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(option, schedule))
 class WithOptions:
     """A class whose `option` fields are keys of the configuration and arguments: `GRPO(clip=0.1)`.
 
@@ -39,6 +38,9 @@ class WithOptions:
     """
 
     Keys: ClassVar[type]
+
+    if TYPE_CHECKING:
+        def __init__(self, **options: Any) -> None: ...
 
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
