@@ -64,7 +64,7 @@ def speed(config, task, net) -> str:
         passages = task.test()[slice(0, count)]
         passages = replace(passages, question=passages.question[:, :length],
                            answer=passages.answer[:, :length])
-        there = replace(passages, places=every_place(policy, passages))
+        there = replace(passages, positions=every_place(policy, passages))
         pairs = [(seconds(lambda there=there, p=policy, g=samples: think_behind(
                       p, there, g, Sampling())),
                   seconds(lambda rest=passages, p=policy, g=samples: one_by_one(p, rest, g)))
@@ -78,7 +78,7 @@ def speed(config, task, net) -> str:
 @torch.no_grad()
 def whom_it_pays(config, task, policy: PassageThinker, reference: PassageThinker) -> str:
     passages = task.test()[slice(0, 64)]
-    passages = replace(passages, places=every_place(policy, passages))
+    passages = replace(passages, positions=every_place(policy, passages))
     rollouts = think_behind(policy, passages, config.rollout.samples, Sampling(),
                             torch.Generator().manual_seed(0))
     hard = policy.difficulty(rollouts, reference)
@@ -87,7 +87,7 @@ def whom_it_pays(config, task, policy: PassageThinker, reference: PassageThinker
     for name, (reward, baseline) in PAID.items():
         paid: Rollouts = Reward({reward: 1.0}, reference)(policy, replace(rollouts))
         assert paid.reward is not None
-        credit = group_advantages(paid.reward, rollouts.group, baseline, "none")
+        credit = group_advantages(paid.reward, rollouts.group_size, baseline, "none")
         lines.append(f"| {name} | {float(correlation(paid.reward, hard)):+.3f} | "
                      f"{float(correlation(credit.abs(), hard)):+.3f} | "
                      f"{float(correlation(credit, hard)):+.3f} |")

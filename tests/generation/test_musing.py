@@ -78,7 +78,7 @@ def passage(prompt: list[int], words: list[int]) -> Problems:
     """A text as a passage, with the places that words stand behind."""
     line = torch.tensor([[*prompt, *words]])
     places = torch.arange(len(prompt) - 1, line.shape[1] - 1)[None]
-    return Problems(line[:, :-1], line[:, 1:], None, 0, places=places)
+    return Problems(line[:, :-1], line[:, 1:], None, 0, positions=places)
 
 
 # --- samples ------------------------------------------------------------------------------------

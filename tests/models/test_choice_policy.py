@@ -192,7 +192,7 @@ def test_scores_and_gradients_are_those_of_plain_sequences(answer: str, sees: bo
         total = total + each.sum()
         if answer != "generated":
             before = torch.cat([*([question] if sees else []), thought[thought != WORDS.end],
-                                real(problems.bridge[p])])  # type: ignore[index]
+                                real(problems.answer_prefix[p])])  # type: ignore[index]
             text = real(problems.answer[p])
             logits = plain(model, before, text).log_softmax(-1)[len(before) - 1:-1]
             whole = logits.gather(1, text[:, None]).sum()
@@ -214,7 +214,7 @@ def test_options_are_weighed_by_their_likelihood(answer: str, tmp_path: Path) ->
     for row in range(len(rollouts)):
         p, thought = row // 2, rollouts.thought[row]
         before = torch.cat([real(problems.question[p]), real(thought)[real(thought) != WORDS.end],
-                            real(problems.bridge[p])])  # type: ignore[index]
+                            real(problems.answer_prefix[p])])  # type: ignore[index]
         for option in range(2):
             text = real(problems.options[p, option])
             logits = plain(model, before, text).log_softmax(-1)[len(before) - 1:-1]

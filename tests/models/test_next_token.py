@@ -281,7 +281,7 @@ def test_a_wider_network_says_the_same_of_what_it_knew() -> None:
 def passages(policy: PassageThinker, count: int = 3, length: int = 9) -> Problems:
     rows = torch.randint(2, 7, (count, length + 1), generator=torch.Generator().manual_seed(2))
     problems = Problems(rows[:, :-1], rows[:, 1:], None, 0)
-    return replace(problems, places=every_place(policy, problems))
+    return replace(problems, positions=every_place(policy, problems))
 
 
 @pytest.mark.parametrize("stops", [False, True])
@@ -297,7 +297,7 @@ def test_all_places_at_once_are_each_place_alone(stops: bool, ahead: int, mixes:
     scores = policy.score(rollouts, Sampling(temperature=0.7))
     assert torch.allclose(scores.logprobs, rollouts.logprobs.double(), atol=1e-6)
     logprob = policy.answer(problems, rollouts.thought, rollouts.samples)[0]
-    places = problems.places
+    places = problems.positions
     assert places is not None
     foreseen = policy.foresight(problems, rollouts.thought, rollouts.samples,
                                 *policy.read(problems))
@@ -347,12 +347,12 @@ def test_without_a_thought_a_thinking_model_is_the_normal_one() -> None:
     rollouts = think_behind(policy, problems, 2, GREEDY)
     assert torch.equal(-policy.unthinking(rollouts).view(3, 9, 2)[:, :, 0],
                        normal.surprise(problems))
-    assert rollouts.group == 2 and rollouts.samples == 18
+    assert rollouts.group_size == 2 and rollouts.samples == 18
 
 
 def test_places_are_all_or_random_or_the_hardest() -> None:
     policy = thinker(False, 2, False)
-    problems = replace(passages(policy), places=None)
+    problems = replace(passages(policy), positions=None)
     generator = torch.Generator().manual_seed(0)
     for where in ("all", "random", "hardest"):
         found = PlaceSampler(SamplerConfig(samples=2), where, 3).places(policy, problems, generator)
@@ -374,7 +374,7 @@ def test_tokens_further_ahead_are_learnt_and_nothing_else_changes() -> None:
     torch.manual_seed(3)
     vocabulary = PieceVocabulary(Characters("abcde"), 0)
     policy = Reader(network(len(vocabulary)), vocabulary, Rules(0, True), ahead=2).double()
-    problems = replace(passages(thinker(False, 1, False)), places=None)
+    problems = replace(passages(thinker(False, 1, False)), positions=None)
     rollouts = sample(policy, problems, 1, Sampling())
     assert policy.further is not None
     hidden = policy.thinker(problems.question)[0]

@@ -206,11 +206,12 @@ def test_thoughts_that_begin_alike_score_as_if_each_stood_alone(tokens: int, sto
     task = make_task(thoughts=3)
     policy = make_policy(task, tokens=tokens, stops=stops, dtype=torch.float64)
     census = EveryThought(SamplerConfig()).collect(policy, task.sample(4, generator()), 0)
-    alone = replace(census, alike=False)
-    assert census.alike
+    alone = replace(census, same_thoughts=False)
+    assert census.same_thoughts
     parts = census[torch.tensor([2, 0])]
+    unlike = replace(parts, same_thoughts=False)
     assert torch.allclose(policy.think(parts, Sampling())[0],
-                          policy.think(replace(parts, alike=False), Sampling())[0], atol=1e-12)
+                          policy.think(unlike, Sampling())[0], atol=1e-12)
     for rollouts in (census, alone):
         policy.zero_grad()
         logprobs, spread, _ = policy.think(rollouts, Sampling())

@@ -66,7 +66,7 @@ def thinker(kind: str, stops: bool, ahead: int = 1, mixes: bool = True, adapted:
 def passages(policy: TextPassageThinker, count: int = 2, length: int = 7) -> Problems:
     rows = torch.randint(2, len(WORDS), (count, length + 1), generator=generator(2))
     problems = Problems(rows[:, :-1], rows[:, 1:], None, policy.vocabulary.pad)
-    return replace(problems, places=every_place(policy, problems))
+    return replace(problems, positions=every_place(policy, problems))
 
 
 def plain(policy: TextPassageThinker, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -105,8 +105,8 @@ def test_all_places_at_once_are_each_place_alone(kind: str, stops: bool, ahead: 
                                 *policy.read(problems)).flatten(0, 1)
     allowed, end, row = policy.allowed, policy.vocabulary.end, 0
     behind = torch.zeros(len(rollouts), dtype=torch.float64)
-    assert problems.places is not None
-    for number, places in enumerate(problems.places.tolist()):
+    assert problems.positions is not None
+    for number, places in enumerate(problems.positions.tolist()):
         for place in [place for place in places for _ in range(2)]:
             thought = rollouts.thought[row][rollouts.mask[row]]
             real = problems.answer[number, place:place + ahead]
@@ -143,7 +143,7 @@ def test_all_places_at_once_are_each_place_alone(kind: str, stops: bool, ahead: 
 def test_gradients_are_those_of_plain_sequences() -> None:
     """Of the likelihood behind one thought, through thought and passage."""
     policy = thinker("gpt2", True, mixes=False)
-    problems = replace(passages(policy, 1), places=torch.tensor([[3]]))
+    problems = replace(passages(policy, 1), positions=torch.tensor([[3]]))
     rollouts = think_behind(policy, problems, 1, HOT, generator())
     scores = policy.score(rollouts, HOT)
     (scores.answer.sum() + scores.logprobs.sum()).backward()
@@ -208,7 +208,7 @@ def test_a_written_word_is_as_likely_as_it_is_foreseen(kind: str, stops: bool) -
         line = torch.tensor([[*prompt, *said]])
         places = torch.arange(len(prompt) - 1, line.shape[1] - 1)[None]
         thought = told(text.tokens, policy)
-        problems = Problems(line[:, :-1], line[:, 1:], None, known.pad, places=places)
+        problems = Problems(line[:, :-1], line[:, 1:], None, known.pad, positions=places)
         foreseen = policy.foresight(problems, thought, len(said), *policy.read(problems))
         each = foreseen[0, :, 0].gather(1, torch.tensor(said)[:, None])[:, 0]
         assert text.logprob == pytest.approx(float(each.sum()), abs=1e-6)

@@ -73,7 +73,7 @@ def estimate(strategy: Strategy) -> tuple[Tensor, Tensor]:
     """(mean of the negated gradient of the loss, its standard error) over many groups."""
     policy = world()[0]
     rollouts = groups()
-    rollouts = rollouts.rows(torch.arange(len(rollouts)), SAMPLES)
+    rollouts = rollouts.select_rows(torch.arange(len(rollouts)), SAMPLES)
     rollouts.reward = worth(rollouts.thought)
     rollouts = strategy.credit(rollouts)
     means = []

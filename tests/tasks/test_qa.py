@@ -190,8 +190,8 @@ def test_shapes_and_sides_of_padding(tmp_path: Path) -> None:
     assert problems.options is not None and problems.options.shape == (4, 2, 6)
     assert texts(problems.options[0]) == [" one", " three"]
     assert problems.label is not None and problems.label.tolist() == [0, 1, 0, 1]
-    assert problems.bridge is not None and problems.bridge.shape == (4, 31)
-    assert problems.bridge[0, 0] == problems.pad and texts(problems.bridge)[2] == (
+    assert problems.answer_prefix is not None and problems.answer_prefix.shape == (4, 31)
+    assert problems.answer_prefix[0, 0] == problems.pad and texts(problems.answer_prefix)[2] == (
         "\nQuestion: Question 10?\nAnswer:")
     assert (qa.question_length, qa.answer_length) == (23, 31 + 6)
 
@@ -208,7 +208,7 @@ def test_a_missing_option_is_a_row_of_padding(tmp_path: Path) -> None:
 
 def test_generated_answers_have_no_bridge(tmp_path: Path) -> None:
     problems = task(file_of(tmp_path / "x.csv")).test()
-    assert problems.bridge is not None and problems.bridge.shape == (len(problems), 0)
+    assert problems.answer_prefix is not None and problems.answer_prefix.shape == (len(problems), 0)
     assert set(texts(problems.answer)) <= {" The answer is (A).", " The answer is (B)."}
 
 

@@ -21,14 +21,17 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ponder.core.lazy_imports import Tensor, dist, nn, torch
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 Value = TypeVar("Value")
 RENDEZVOUS_TIMEOUT = timedelta(minutes=5)  # how long a process waits for the others to start
 FSDP, TENSOR = "torch.distributed.fsdp", "torch.distributed.tensor"
-MESH = "torch.distributed.device_mesh"
+_meshes: dict[str, DeviceMesh] = {}  # part of the process group: destroyed with it
 
 
 # --- the group of processes ----------------------------------------------------------------------
@@ -60,16 +63,24 @@ def destroy_process_group() -> None:
 
     The group's threads hold Python tensors a moment longer than the work on them takes; were they
     still alive when the interpreter ends, the process would abort. torch's operator caches keep
-    device meshes for good, so every mesh alive is told to forget the group.
+    device meshes for good, so the meshes are told to forget the group.
     """
     if not (dist.is_available() and dist.is_initialized()):
         return
     dist.destroy_process_group()
-    if MESH in sys.modules:
-        for mesh in gc.get_objects():
-            if type(mesh) is sys.modules[MESH].DeviceMesh:
-                vars(mesh).get("_pg_registry", {}).clear()
+    for mesh in _meshes.values():
+        vars(mesh).get("_pg_registry", {}).clear()
+    _meshes.clear()
     gc.collect()
+
+
+def device_mesh(device: str) -> DeviceMesh:
+    """All processes in one row, made once for the group."""
+    if device not in _meshes:
+        from torch.distributed.device_mesh import init_device_mesh
+
+        _meshes[device] = init_device_mesh(device, (dist.get_world_size(),))
+    return _meshes[device]
 
 
 def is_connection_error(error: BaseException) -> bool:
@@ -185,11 +196,10 @@ def shard(net: nn.Module, blocks: Iterable[nn.Module], device: torch.device,
 
     It moves to the device one block at a time. method: the name of the method that computes it.
     """
-    from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # never changed
-    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    mesh = device_mesh(device.type)
     for part in (*blocks, net):
         fully_shard(part, mesh=mesh)
         part.set_gradient_divide_factor(1.0)  # type: ignore[operator]

@@ -12,6 +12,10 @@ from typing import Any, TypeVar
 
 from ponder.core.lazy_imports import Tensor, torch
 
+# Fields that had another name in checkpoints of earlier versions.
+RENAMED = {"bridge": "answer_prefix", "places": "positions", "alike": "same_thoughts",
+           "idle": "placeholder"}
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -27,15 +31,20 @@ class Problem:
 class Problems:
     """P problems as tokens.
 
-    question (P, Q) is padded on the left, answer (P, A) and thought (P, K + 1) on the right;
-    thought holds the gold thought with its end-of-thought token, None where the task has none.
-    label (P,) numbers the distinct answers where the task knows them, else None. features maps the
-    name of a property of the answer (such as its units digit) to its value (P,). Of a question with
-    choices, options (P, C, A) are these as tokens, padded on the right (a row of padding alone is
-    no option), and label the right one; bridge (P, W), padded on the left, stands between thought
-    and option. index (P,) is the number of the question in its task. groups maps a name to whether
-    a problem (P,) belongs to it: evaluations tell the accuracy of groups apart. places (P, N) are
-    those tokens of a passage behind which there are thoughts; None where thoughts are at the end.
+    - question (P, Q), padded on the left; padded: whether any of them has padding.
+    - answer (P, A), padded on the right.
+    - thought (P, K + 1), padded on the right: the gold thought and its end-of-thought token.
+    - label (P,): the number of the right answer, among the task's answers or the options.
+    - options (P, C, A): the answer options, padded on the right; a row of padding is no option.
+    - answer_prefix (P, W), padded on the left: the tokens between thought and option.
+    - features: the value (P,) of each named property of the answer, such as its units digit.
+    - groups: for each name, which problems (P,) belong to the group; evaluations report the
+      accuracy of each group.
+    - index (P,): the number of each question in its task.
+    - positions (P, N): the tokens of a passage after which there are thoughts; None where there is
+      one thought, after the question.
+
+    Optional fields are None where the task does not have them.
     """
 
     question: Tensor
@@ -46,10 +55,16 @@ class Problems:
     features: dict[str, Tensor] = field(default_factory=dict)
     padded: bool = False
     options: Tensor | None = None
-    bridge: Tensor | None = None
+    answer_prefix: Tensor | None = None
     index: Tensor | None = None
     groups: dict[str, Tensor] = field(default_factory=dict)
-    places: Tensor | None = None
+    positions: Tensor | None = None
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> Problems:
+        """The problems that `dataclasses.asdict` made a dictionary of, also of an earlier version.
+        """
+        return cls(**_renamed(state))
 
     def __len__(self) -> int:
         return len(self.question)
@@ -60,44 +75,50 @@ class Problems:
         return self.question != self.pad if self.padded else None
 
     @property
-    def there(self) -> Tensor:
-        """(P, C), False where a question has no such option."""
+    def option_mask(self) -> Tensor:
+        """(P, C), False where a question has fewer options."""
         assert self.options is not None
         return (self.options != self.pad).any(2)
 
     def __getitem__(self, rows: Tensor | slice) -> Problems:
-        return self._each(lambda value: value[rows])
+        return self._map(lambda value: value[rows])
 
     def to(self, device: torch.device) -> Problems:
-        return self._each(lambda value: value.to(device))
+        return self._map(lambda value: value.to(device))
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Problems:
-        """With every tensor changed; each is of P problems."""
-        def of(value: Any) -> Any:
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Problems:
+        """New problems with every tensor replaced by `function` of it."""
+        def mapped(value: Any) -> Any:
             if isinstance(value, dict):
-                return {name: change(item) for name, item in value.items()}
-            return change(value) if isinstance(value, Tensor) else value
+                return {name: function(item) for name, item in value.items()}
+            return function(value) if isinstance(value, Tensor) else value
 
-        return replace(self, **{item.name: of(getattr(self, item.name)) for item in fields(self)})
+        return replace(self, **{item.name: mapped(getattr(self, item.name))
+                                for item in fields(self)})
 
 
 @dataclass
 class Rollouts:
-    """G thoughts for each of P problems, with all that was found out about them.
+    """G thoughts for each of P problems, with everything that was found out about them.
 
-    thought (B, K + 1) holds thought tokens up to and including end-of-thought, then padding; rows
-    p * G to p * G + G - 1 belong to problem p. Everything (B, K) speaks of decisions: decision k
-    is the token thought[:, k]. chosen is True where the policy chose the token (False: forced,
-    given or padding); logprobs are those of chosen tokens under the distribution they were drawn
-    from, else 0; learn is True where the thinker may learn from the token; credit is what the
-    token earns. reward (B,), and token_reward (B, K) for what single tokens earn besides; weight
-    (B,) is how much the answerer learns from the row; value (B, K) is what the value head expected
-    before each token and returns (B, K) what came; reference (B, K) are the log-probabilities under
-    the reference policy; parts are the unweighted rewards, each (B,) or (B, K). alike says that all
-    groups hold the same thoughts, so that what these begin with need be computed once. answered
-    (B, 3) is log p(answer), whether it is right and which option it is, where that is known since
-    collection. noise (B, K, V) are the uniform numbers that decide tokens drawn while they are
-    scored. idle says that nothing is learnt from them: a process has to be kept in step.
+    Rows p * G to p * G + G - 1 belong to problem p. Decision k is the token thought[:, k].
+
+    - thought (B, K + 1): thought tokens up to and including end-of-thought, then padding.
+    - chosen (B, K): True where the policy chose the token; False: forced, given or padding.
+    - logprobs (B, K): log-probabilities of chosen tokens under the distribution they were drawn
+      from, in nats; 0 elsewhere.
+    - learn (B, K): True where the thinker may learn from the token.
+    - credit (B, K): what the token earns.
+    - reward (B,); token_reward (B, K): rewards of single tokens, added to it.
+    - parts: each reward before its weight, (B,) or (B, K).
+    - weight (B,): how much the answerer learns from the row.
+    - value (B, K): the value head's estimate before each token; returns (B, K): its target.
+    - reference (B, K): log-probabilities under the reference policy.
+    - answered (B, 3): log p(answer), whether the answer is right, and which option it is, where
+      that was found during collection.
+    - noise (B, K, V): uniform numbers that decide tokens which are drawn while they are scored.
+    - same_thoughts: all groups hold the same thoughts, so that shared prefixes are computed once.
+    - placeholder: a micro-batch with zero loss, so that all processes run equally many.
     """
 
     problems: Problems
@@ -114,20 +135,25 @@ class Rollouts:
     returns: Tensor | None = None
     reference: Tensor | None = None
     parts: dict[str, Tensor] = field(default_factory=dict)
-    alike: bool = False
+    same_thoughts: bool = False
     answered: Tensor | None = None
     noise: Tensor | None = None
-    idle: bool = False
+    placeholder: bool = False
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> Rollouts:
+        """The rollouts that `dataclasses.asdict` made a dictionary of, also of an earlier version.
+        """
+        return cls(**{**_renamed(state), "problems": Problems.from_dict(state["problems"])})
 
     def __len__(self) -> int:
         return len(self.thought)
 
     @property
-    def group(self) -> int:
-        """Rows that are compared with each other: the samples of a question, or of a place of it.
-        """
-        places = self.problems.places
-        return self.samples if places is None else self.samples // places.shape[1]
+    def group_size(self) -> int:
+        """Rows that are compared with each other: the samples of a question or of a position."""
+        positions = self.problems.positions
+        return self.samples if positions is None else self.samples // positions.shape[1]
 
     @property
     def total_reward(self) -> Tensor:
@@ -135,13 +161,13 @@ class Rollouts:
         assert self.reward is not None
         return self.reward if self.token_reward is None else self.reward + self.token_reward.sum(1)
 
-    def old(self, scores: Scores) -> Tensor:
-        """(B, K): log-probabilities when sampled; of tokens nobody chose, those of now."""
+    def old_logprobs(self, scores: Scores) -> Tensor:
+        """(B, K): log-probabilities when sampled; of tokens nobody chose, the present ones."""
         return torch.where(self.chosen, self.logprobs, scores.logprobs.detach())
 
-    def change(self, scores: Scores) -> Tensor:
-        """(B, K): log ratio of now to when sampled, with the gradient of now."""
-        return scores.logprobs - self.old(scores)
+    def log_ratio(self, scores: Scores) -> Tensor:
+        """(B, K): log of the present probability over that when sampled, with gradients."""
+        return scores.logprobs - self.old_logprobs(scores)
 
     @property
     def repeats(self) -> Tensor:
@@ -150,7 +176,7 @@ class Rollouts:
 
     @property
     def mask(self) -> Tensor:
-        """(B, T), True on thought tokens, False on padding."""
+        """(B, K + 1), True on thought tokens, False on padding."""
         return self.thought != self.problems.pad
 
     @property
@@ -160,58 +186,54 @@ class Rollouts:
 
     def __getitem__(self, problems: Tensor) -> Rollouts:
         """The rollouts of some problems, chosen by index (p,)."""
-        return replace(self.rows(self._rows_of(problems), self.samples),
-                       problems=self.problems[problems], alike=self.alike)
+        return replace(self.select_rows(self._rows_of(problems), self.samples),
+                       problems=self.problems[problems], same_thoughts=self.same_thoughts)
 
     def _rows_of(self, problems: Tensor) -> Tensor:
         """(p * G,): the rows of some problems, by index (p,)."""
         sample = torch.arange(self.samples, device=problems.device)
         return (problems[:, None] * self.samples + sample).flatten()
 
-    def rows(self, rows: Tensor, samples: int) -> Rollouts:
-        """Some rows (b,) by index, `samples` of every problem, which stay the same."""
-        def take(value: Tensor | None) -> Tensor | None:
-            return None if value is None else value[rows]
+    def select_rows(self, rows: Tensor, samples: int) -> Rollouts:
+        """Some rows (b,) by index, `samples` of every problem; the problems stay the same."""
+        def take(value: Any) -> Any:
+            return value[rows] if isinstance(value, Tensor) else value
 
-        return replace(self, samples=samples, thought=self.thought[rows], chosen=self.chosen[rows],
-                       logprobs=self.logprobs[rows], learn=self.learn[rows],
-                       reward=take(self.reward), credit=take(self.credit), weight=take(self.weight),
-                       token_reward=take(self.token_reward), value=take(self.value),
-                       returns=take(self.returns), reference=take(self.reference),
-                       answered=take(self.answered), noise=take(self.noise),
-                       parts={name: value[rows] for name, value in self.parts.items()},
-                       alike=False)
+        taken = {item.name: take(getattr(self, item.name)) for item in fields(self)
+                 if item.name not in ("problems", "parts")}
+        return replace(self, **{**taken, "samples": samples, "same_thoughts": False},
+                       parts={name: value[rows] for name, value in self.parts.items()})
 
-    def useful(self, rows_alone: bool) -> Rollouts:
-        """Without the groups from which nobody learns; where a row means the same alone, without
-        such rows, each of the others its own group.
+    def learnable(self, rows_alone: bool) -> Rollouts:
+        """Without the groups from which nothing is learnt. rows_alone: a row's credit does not
+        depend on its group, so single rows are dropped and each of the others is its own group.
         """
         assert self.weight is not None
         row = self.learn.any(1) | (self.weight > 0)
         if not rows_alone or self.samples == 1:
             return self[row.view(-1, self.samples).any(1).nonzero()[:, 0]]
         rows = row.nonzero()[:, 0]
-        return replace(self.rows(rows, 1), problems=self.problems[rows // self.samples])
+        return replace(self.select_rows(rows, 1), problems=self.problems[rows // self.samples])
 
-    def joined(self, other: Rollouts) -> Rollouts:
-        """These and others with as many samples; what only one side knows is forgotten."""
+    def concatenate(self, other: Rollouts) -> Rollouts:
+        """These and others with as many samples; fields that only one side has become None."""
         assert self.samples == other.samples
-        return replace(_joined(self, other), problems=_joined(self.problems, other.problems),
-                       alike=False)
+        return replace(_concatenate(self, other),
+                       problems=_concatenate(self.problems, other.problems), same_thoughts=False)
 
-    def with_groups(self, problems: Tensor, other: Rollouts) -> Rollouts:
-        """These with some groups, chosen by index (p,), replaced by those of other rollouts."""
+    def replace_groups(self, problems: Tensor, other: Rollouts) -> Rollouts:
+        """These with the groups of some problems, by index (p,), replaced by `other`."""
         rows = self._rows_of(problems)
 
-        def put(own: Any, new: Any) -> Any:
-            both = isinstance(own, Tensor) and isinstance(new, Tensor)
-            return own.index_copy(0, rows, new.to(own.dtype)) if both else new
+        def put(mine: Any, new: Any) -> Any:
+            both = isinstance(mine, Tensor) and isinstance(new, Tensor)
+            return mine.index_copy(0, rows, new.to(mine.dtype)) if both else new
 
         changed = {item.name: put(getattr(self, item.name), getattr(other, item.name))
                    for item in fields(self)
-                   if item.name not in ("problems", "parts", "samples", "alike")}
+                   if item.name not in ("problems", "parts", "samples", "same_thoughts")}
         parts = {name: put(value, other.parts[name]) for name, value in self.parts.items()}
-        return replace(self, **changed, parts=parts, alike=False)
+        return replace(self, **changed, parts=parts, same_thoughts=False)
 
 
 @dataclass
@@ -234,14 +256,19 @@ class Scores:
 Record = TypeVar("Record", Problems, Rollouts)
 
 
-def _joined(own: Record, other: Record) -> Record:
-    """All tensors of two records one behind the other, where both have them."""
-    def both(first: Any, second: Any) -> Any:
-        if isinstance(first, dict):
-            return {name: both(first[name], second[name]) for name in first.keys() & second.keys()}
-        if isinstance(first, Tensor):
-            return None if second is None else torch.cat([first, second])
-        return first
+def _concatenate(first: Record, second: Record) -> Record:
+    """The tensors of two records concatenated, where both have them."""
+    def both(a: Any, b: Any) -> Any:
+        if isinstance(a, dict):
+            return {name: both(a[name], b[name]) for name in a.keys() & b.keys()}
+        if isinstance(a, Tensor):
+            return None if b is None else torch.cat([a, b])
+        return a
 
-    return replace(own, **{item.name: both(getattr(own, item.name), getattr(other, item.name))
-                           for item in fields(own)})
+    return replace(first, **{item.name: both(getattr(first, item.name), getattr(second, item.name))
+                             for item in fields(first)})
+
+
+def _renamed(state: dict[str, Any]) -> dict[str, Any]:
+    """A record's fields under their present names."""
+    return {RENAMED.get(name, name): value for name, value in state.items()}

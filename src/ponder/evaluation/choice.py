@@ -37,7 +37,7 @@ def evaluate_text(policy: TextPolicy, task: Qa, problems: Problems, source: Writ
     chosen = rollouts.answered[:, 2].long()
     necessity = _necessity(policy, rollouts, float(right.mean()), seed)
     metrics = {"accuracy": float(right.mean()), "accuracy_stderr": _stderr(right.mean(1)),
-               "chance": float((1 / problems.there.sum(1)).mean()),
+               "chance": float((1 / problems.option_mask.sum(1)).mean()),
                **{f"necessity/{name}": value for name, value in necessity.items()},
                **_of_groups(right, chosen, problems), **_of_texts(policy, rollouts, chosen),
                **_of_parts(task, problems, right.mean(1)),

@@ -59,12 +59,12 @@ def _plain(policy: Reader | TextReader, problems: Problems) -> Found:
 
 def _thinking(policy: PassageThinker, problems: Problems, seed: int) -> Found:
     """With the likeliest thought behind every place, and with what may stand in its place."""
-    problems = replace(problems, places=every_place(policy, problems))
-    assert problems.places is not None
-    parts = [problems[part] for part in policy.in_parts(problems, problems.places.shape[1])]
+    problems = replace(problems, positions=every_place(policy, problems))
+    assert problems.positions is not None
+    parts = [problems[part] for part in policy.in_parts(problems, problems.positions.shape[1])]
     written = [think_behind(policy, part, 1, GREEDY) for part in parts]
     thought = torch.cat([part.thought for part in written])
-    rollouts = given(problems, thought, problems.places.shape[1])
+    rollouts = given(problems, thought, problems.positions.shape[1])
     generator = torch.Generator().manual_seed(seed)
     thoughts = {"own": thought, **replacements(policy, rollouts, generator)}
     found = {name: _first_tokens(policy, parts, changed) for name, changed in thoughts.items()}
@@ -72,13 +72,13 @@ def _thinking(policy: PassageThinker, problems: Problems, seed: int) -> Found:
     for name in NECESSITY:
         metrics[f"necessity/{name}"] = float(found[name][1].double().mean())
         metrics[f"necessity_loss/{name}"] = float(found[name][0].double().mean())
-    without = torch.cat([policy.surprise(part)[:, :problems.places.shape[1]] for part in parts])
+    without = torch.cat([policy.surprise(part)[:, :problems.positions.shape[1]] for part in parts])
     metrics["val/loss_without"] = float(without.double().mean())
     metrics["val/gain"] = float((without - found["own"][0]).double().mean())
     flat = replace(rollouts, problems=replace(problems, answer=problems.answer[
-        :, :problems.places.shape[1]].reshape(-1, 1), places=None), samples=1)
+        :, :problems.positions.shape[1]].reshape(-1, 1), positions=None), samples=1)
     metrics |= thought_statistics(policy, flat)
-    last = problems.places.shape[1] - 1
+    last = problems.positions.shape[1] - 1
     return (*found["own"][:2], metrics, _rows(policy, problems, found["own"][2][:, last],
                                               thought.view(len(problems), last + 1, -1)[:, last]))
 
@@ -90,8 +90,8 @@ def _first_tokens(policy: PassageThinker, parts: list[Problems], thought: Tensor
     found: list[tuple[Tensor, ...]] = []
     start = 0
     for part in parts:
-        assert part.places is not None
-        count = part.places.shape[1]
+        assert part.positions is not None
+        count = part.positions.shape[1]
         rows = thought[start:start + len(part) * count]
         start += len(rows)
         foreseen = policy.foresight(part, rows, count, *policy.read(part))[:, :, 0]
@@ -106,7 +106,7 @@ def _rows(policy: Reader | TextReader, problems: Problems, guess: Tensor,
           thought: Tensor | None) -> list[dict[str, Any]]:
     """A passage, the thought (P, K + 1) and the guess (P,) behind its last place."""
     text, end = policy.vocabulary.text, problems.answer.shape[1]
-    last = end - 1 if problems.places is None else problems.places.shape[1] - 1
+    last = end - 1 if problems.positions is None else problems.positions.shape[1] - 1
     said = [""] * len(problems) if thought is None else [text(row) for row in thought.tolist()]
     columns = zip(problems.question[:SHOWN, :last + 1].tolist(), said[:SHOWN],
                   guess[:SHOWN].tolist(), problems.answer[:SHOWN, last].tolist(), strict=True)

@@ -68,7 +68,7 @@ class Judged:
     @property
     def grouped(self) -> Tensor:
         """(P, G): the log-probabilities by group."""
-        return self.logprob.view(-1, self.rollouts.group)
+        return self.logprob.view(-1, self.rollouts.group_size)
 
     def unthinking(self, policy: Policy) -> Tensor:
         """(B,): log p(answer) by a policy whose thought is empty."""

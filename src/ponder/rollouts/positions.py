@@ -32,7 +32,7 @@ class PlaceSampler(Sampler):
                 generator: torch.Generator | None = None) -> Rollouts:
         assert isinstance(policy, PassageThinker)
         found = self.places(policy, problems, generator)
-        return think_behind(policy, replace(problems, places=found), self.config.samples,
+        return think_behind(policy, replace(problems, positions=found), self.config.samples,
                             self.sampling(step), generator)
 
     @torch.no_grad()
@@ -59,11 +59,11 @@ def every_place(policy: PassageThinker, problems: Problems) -> Tensor:
 @torch.no_grad()
 def think_behind(policy: PassageThinker, problems: Problems, samples: int, sampling: Sampling,
                  generator: torch.Generator | None = None) -> Rollouts:
-    """`samples` thoughts behind each of `problems.places`. Of several processes each writes its
+    """`samples` thoughts behind each of `problems.positions`. Of several processes each writes its
     share, and all have the whole.
     """
-    assert problems.places is not None
-    branches, count = problems.places.shape[1] * samples, policy.rules.tokens
+    assert problems.positions is not None
+    branches, count = problems.positions.shape[1] * samples, policy.rules.tokens
     thought = torch.full((len(problems) * branches, count + 1), problems.pad,
                          device=problems.question.device)
     logprobs = torch.zeros(len(thought), count, device=thought.device)
@@ -77,9 +77,9 @@ def think_behind(policy: PassageThinker, problems: Problems, samples: int, sampl
 def _write(policy: PassageThinker, problems: Problems, samples: int, sampling: Sampling,
            numbers: Tensor, thought: Tensor, logprobs: Tensor) -> None:
     """Fill thought (B, K + 1) and logprobs (B, K), a block of branches at a time."""
-    assert problems.places is not None
+    assert problems.positions is not None
     hidden, past = policy.read(problems)
-    at = problems.places.repeat_interleave(samples, 1)  # (P, M)
+    at = problems.positions.repeat_interleave(samples, 1)  # (P, M)
     rows = torch.arange(len(thought), device=at.device).view_as(at)
     for some, part in _blocks(len(at), at.shape[1], thought.device):
         ends = int(at[some, part].max()) + 1 if thought.device.type == "cpu" else hidden.shape[1]

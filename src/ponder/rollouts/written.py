@@ -161,7 +161,7 @@ class Written(Sampler):
         that an end while they are judged loses none.
         """
         sees = [policy.rules.sees_question, policy.rules.sees_thought]
-        key = key_of(thoughts=key, options=problems.options, bridge=problems.bridge,
+        key = key_of(thoughts=key, options=problems.options, bridge=problems.answer_prefix,
                      label=problems.label, mode=policy.mode, sees=sees)
         found = self.store.load(key)
         if found is None:

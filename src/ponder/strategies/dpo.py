@@ -68,13 +68,13 @@ class DPO(Strategy):
 
         The answerer learns from the right rows; where none is right, from both if `unsolved`.
         """
-        samples, reward = rollouts.group, rollouts.total_reward.view(-1, rollouts.group)
+        samples, reward = rollouts.group_size, rollouts.total_reward.view(-1, rollouts.group_size)
         right = rollouts.parts["exact_match"].view(-1, samples) > 0
         winner = reward.masked_fill(~right, -torch.inf).argmax(1)
         loser = reward.masked_fill(right, torch.inf).argmin(1)
         both = right.any(1) & ~right.all(1)
         start = torch.arange(len(reward), device=reward.device) * samples
-        rollouts = rollouts.rows(torch.stack([start + winner, start + loser], 1).flatten(), 2)
+        rollouts = rollouts.select_rows(torch.stack([start + winner, start + loser], 1).flatten(), 2)
         learn = rollouts.learn & both.repeat_interleave(2)[:, None]
         sign = torch.tensor([1.0, -1.0], device=reward.device).repeat(len(reward))
         weight = instructive(rollouts.parts["exact_match"].view(-1, 2) > 0,

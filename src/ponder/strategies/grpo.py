@@ -40,17 +40,17 @@ class GRPO(RatioStrategy):
     def credit(self, rollouts: Rollouts, step: int = 0) -> Rollouts:
         """Credit from the reward relative to its group; the answerer learns from every row."""
         reward = rollouts.total_reward - self.penalty(rollouts, step).sum(1)
-        advantage = group_advantages(reward, rollouts.group, self.baseline, self.scale)
+        advantage = group_advantages(reward, rollouts.group_size, self.baseline, self.scale)
         learn = rollouts.learn
         if self.skip_flat:
-            flat = flat_groups(rollouts.total_reward, rollouts.group)
-            learn = learn & ~flat.repeat_interleave(rollouts.group)[:, None]
+            flat = flat_groups(rollouts.total_reward, rollouts.group_size)
+            learn = learn & ~flat.repeat_interleave(rollouts.group_size)[:, None]
         return replace(rollouts, learn=learn, credit=discounted(advantage, learn, 1.0),
                        weight=torch.ones_like(reward))
 
     def loss(self, scores: Scores, rollouts: Rollouts, denominator: Tensor, step: int = 0,
              ) -> Losses:
-        weight, change = shares(rollouts.learn, self.normalise)[0], rollouts.change(scores)
+        weight, change = shares(rollouts.learn, self.normalise)[0], rollouts.log_ratio(scores)
         if self.ratio == "sequence":
             change = (change * rollouts.learn).sum(1, keepdim=True).expand_as(change)
         return self.surrogate(change, scores, rollouts, weight, denominator, step)

@@ -46,13 +46,13 @@ class PPO(RatioStrategy):
         value = torch.zeros_like(rewards) if rollouts.value is None else rollouts.value
         advantage, returns = gae(rewards, value, mask, self.discount, self.trace)
         return replace(rollouts, returns=returns,
-                       credit=whiten(advantage, mask, rollouts.group, self.whiten),
+                       credit=whiten(advantage, mask, rollouts.group_size, self.whiten),
                        weight=torch.ones_like(rollouts.reward))
 
     def loss(self, scores: Scores, rollouts: Rollouts, denominator: Tensor, step: int = 0,
              ) -> Losses:
         weight = shares(rollouts.learn, self.normalise)[0]
-        losses = self.surrogate(rollouts.change(scores), scores, rollouts, weight, denominator,
+        losses = self.surrogate(rollouts.log_ratio(scores), scores, rollouts, weight, denominator,
                                 step)
         if scores.value is not None:
             error = (weight * self._value_error(scores.value, rollouts)).sum() / denominator

@@ -94,7 +94,7 @@ class RatioStrategy(Strategy):
             return (weight * values).sum() / denominator
 
         gain, clipped = clipped_gain(change, rollouts.credit, self.clip_at(step), self.clip_high)
-        old = kl_estimate(rollouts.old(scores), scores.logprobs.detach(), "k3")
+        old = kl_estimate(rollouts.old_logprobs(scores), scores.logprobs.detach(), "k3")
         found = {"thinker_loss": -mean(gain), "clip_fraction": mean(clipped), "kl_old": mean(old)}
         if rollouts.reference is not None:
             found["kl"] = mean(kl_estimate(scores.logprobs, rollouts.reference, self.estimator))

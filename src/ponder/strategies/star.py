@@ -64,12 +64,12 @@ class STaR(Likelihood):
         of a group is right, the answerer may still learn from all of its rows (`unsolved`).
         """
         if self.keep == "correct":
-            right = rollouts.parts["exact_match"].view(-1, rollouts.group) > 0
+            right = rollouts.parts["exact_match"].view(-1, rollouts.group_size) > 0
             weight = instructive(right, self.unsolved is not False)
             return replace(_keep(rollouts, right.flatten()), weight=weight)
-        if rollouts.group == 1:
+        if rollouts.group_size == 1:
             return keep_all(rollouts)
-        reward, samples = rollouts.total_reward, rollouts.group
+        reward, samples = rollouts.total_reward, rollouts.group_size
         best = reward.view(-1, samples).argmax(1)
         kept = F.one_hot(best, samples).flatten() > 0
         flat = flat_groups(reward, samples).repeat_interleave(samples)

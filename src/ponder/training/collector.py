@@ -69,8 +69,8 @@ class Collector:
         rollouts = self.credited(rollouts, step)
         rollouts.learn = some_tokens(rollouts.learn, self.tokens_per_rollout, self.generator)
         if self.task.epoch_size is not None:
-            rollouts = rollouts.useful(self.strategy.rows_alone)
-        return (rollouts.joined(self._rehearsed()) if config.rehearse else rollouts), count
+            rollouts = rollouts.learnable(self.strategy.rows_alone)
+        return (rollouts.concatenate(self._rehearsed()) if config.rehearse else rollouts), count
 
     def _rehearsed(self) -> Rollouts:
         """Worked examples, to be learnt as they are; half of them with a hint where questions may
@@ -110,9 +110,9 @@ class Collector:
 
     def rewarded(self, rollouts: Rollouts) -> Rollouts:
         """With their rewards, where the strategy asks for any."""
-        if self.strategy.needs_reward(rollouts.group):
+        if self.strategy.needs_reward(rollouts.group_size):
             rollouts = self.reward(self.policy, rollouts)
-            flat = flat_groups(rollouts.total_reward, rollouts.group)
+            flat = flat_groups(rollouts.total_reward, rollouts.group_size)
             self.noted = {"reward": rollouts.total_reward.mean(),
                           "flat_groups": flat.float().mean()}
         return rollouts
@@ -129,7 +129,7 @@ class Collector:
         found = self.source.collect(self.policy, self.task.hinted(problems), step, self.generator)
         again = self.reward(self.policy, given(problems, found.thought, rollouts.samples))
         self.noted["rationalised"] = _right(again).float().mean()
-        return rollouts.with_groups(failed, again)
+        return rollouts.replace_groups(failed, again)
 
 
 def _right(rollouts: Rollouts) -> Tensor:
@@ -157,4 +157,4 @@ def minibatches(rollouts: Rollouts, config: TrainerConfig, generator: torch.Gene
             own = groups[part.start:part.stop].split(size) if part else ()
             missing = -(-largest_local_count(len(groups)) // size) - len(own)
             yield [*(rollouts[some] for some in own),
-                   *[replace(rollouts[groups[:1]], idle=True)] * missing]
+                   *[replace(rollouts[groups[:1]], placeholder=True)] * missing]

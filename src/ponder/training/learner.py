@@ -140,7 +140,7 @@ class Learner:
     def denominators(self, batch: list[Rollouts]) -> Denominators:
         """Those of the whole optimizer step."""
         def total(values: list[Tensor]) -> Tensor:
-            live = [value if not micro.idle else 0 * value
+            live = [value if not micro.placeholder else 0 * value
                     for micro, value in zip(batch, values, strict=True)]
             return all_reduce_sum(torch.stack(live).sum()).clamp_min(1)
 
@@ -168,7 +168,7 @@ class Learner:
         loss = losses["thinker_loss"] + answer
         loss = loss - bonus * spread if bonus else loss
         found = {"loss": loss, **losses, "answer_loss": answer, "thought_entropy": spread}
-        return {name: 0 * value for name, value in found.items()} if micro.idle else found
+        return {name: 0 * value for name, value in found.items()} if micro.placeholder else found
 
     def clip(self) -> Tensor:
         """Clip each player's gradient by itself; the norm over all (0-dim)."""

@@ -235,10 +235,10 @@ class Trainer:
         self.generator.set_state(state["generator"].cpu())
         self.end = min(state["end"] or self.config.max_steps, self.config.max_steps)
         self.collector.noted = state["noted"]
-        self.collector.single = None if state["single"] is None else Problems(**state["single"])
+        single = state["single"]
+        self.collector.single = None if single is None else Problems.from_dict(single)
         flight = state["round"]
         if flight is not None:
-            problems = Problems(**flight["rollouts"].pop("problems"))
-            flight["rollouts"] = Rollouts(problems, **flight["rollouts"])
+            flight["rollouts"] = Rollouts.from_dict(flight["rollouts"])
             flight["shuffle"] = flight["shuffle"].cpu()
             self.round = Round(**flight)

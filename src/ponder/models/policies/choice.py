@@ -65,7 +65,7 @@ class TextPolicy(TextThinker):
 
     def read_letters(self, problems: Problems, thought: Tensor, samples: int) -> Tensor:
         """(B,): the option whose letter a text gives as its answer; -1 where it gives none."""
-        counts = problems.there.sum(1).repeat_interleave(samples)
+        counts = problems.option_mask.sum(1).repeat_interleave(samples)
         letters = [parse(self.vocabulary.text(tokens), LETTERS[:count]).letter
                    for tokens, count in zip(thought.tolist(), counts.tolist(), strict=True)]
         return torch.tensor([-1 if letter is None else LETTERS.index(letter)
@@ -84,7 +84,7 @@ class TextPolicy(TextThinker):
         found = self._in_turn("judging", parts, len(thought), lambda part: self._options(
             problems[part], _rows(thought, part, samples), samples))
         total = _rows(found, order.argsort(), samples)
-        total = total.masked_fill(~problems.there.repeat_interleave(samples, 0), -torch.inf)
+        total = total.masked_fill(~problems.option_mask.repeat_interleave(samples, 0), -torch.inf)
         if self.mode != "cloze":
             return total, total
         sizes = self.vocabulary.sizes.to(thought.device)[problems.options]
@@ -101,9 +101,9 @@ class TextPolicy(TextThinker):
     def _likelihood(self, problems: Problems, thought: Tensor, samples: int, text: Tensor,
                     ) -> Tensor:
         """(N,): log p of texts (N, A) behind question, thought and bridge; N a multiple of B."""
-        assert problems.bridge is not None
+        assert problems.answer_prefix is not None
         net, real = self.net, text != problems.pad
-        bridge = problems.bridge.repeat_interleave(samples, 0)
+        bridge = problems.answer_prefix.repeat_interleave(samples, 0)
         row = torch.cat([thought, bridge], 1)
         mask = torch.cat([(thought != problems.pad) & (thought != self.vocabulary.end),
                           bridge != problems.pad], 1)

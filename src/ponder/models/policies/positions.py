@@ -80,14 +80,15 @@ class PassageThinker(Reader):
 
     def targets(self, problems: Problems) -> Tensor:
         """(P, N, m): the real tokens behind each place."""
-        assert problems.places is not None
-        at = problems.places[..., None] + torch.arange(self.ahead, device=problems.places.device)
+        assert problems.positions is not None
+        at = problems.positions[..., None]
+        at = at + torch.arange(self.ahead, device=at.device)
         return problems.answer.gather(1, at.flatten(1)).view_as(at)
 
     def _states(self, problems: Problems, hidden: Tensor) -> Tensor:
         """(P, N, m, D): the states at each place and the m - 1 behind it."""
-        assert problems.places is not None
-        at = problems.places[..., None] + torch.arange(self.ahead, device=hidden.device)
+        assert problems.positions is not None
+        at = problems.positions[..., None] + torch.arange(self.ahead, device=hidden.device)
         index = at.flatten(1)[..., None].expand(-1, -1, hidden.shape[-1])
         return hidden.gather(1, index).unflatten(1, at.shape[1:])
 
@@ -96,13 +97,13 @@ class PassageThinker(Reader):
         """States (P, M, m, D) before each of the m tokens, without the thought and with it, and
         (P, M, K, D) behind the tokens of thoughts (B, K + 1).
         """
-        assert problems.places is not None
-        count = samples // problems.places.shape[1]
+        assert problems.positions is not None
+        count = samples // problems.positions.shape[1]
         given = self.targets(problems)[..., :-1].repeat_interleave(count, 1)  # (P, M, m - 1)
         row = torch.cat([thought, given.flatten(0, 1)], 1)
         if self.rules.stops:
             row = left_justify(row, problems.pad)
-        at = problems.places.repeat_interleave(count, 1)
+        at = problems.positions.repeat_interleave(count, 1)
         states, _ = self.branch(row.view(len(problems), samples, -1), past, at)
         ends = (thought != problems.pad).sum(1).view(len(problems), samples, 1) - 1
         where = ends + torch.arange(self.ahead, device=row.device)
@@ -157,8 +158,8 @@ class PassageThinker(Reader):
 
     def _targets_of_rows(self, problems: Problems, samples: int) -> Tensor:
         """(P, M, m)"""
-        assert problems.places is not None
-        return self.targets(problems).repeat_interleave(samples // problems.places.shape[1], 1)
+        assert problems.positions is not None
+        return self.targets(problems).repeat_interleave(samples // problems.positions.shape[1], 1)
 
     def unthinking(self, rollouts: Rollouts) -> Tensor:
         """(B,): log p of the same tokens without a thought."""
@@ -169,11 +170,11 @@ class PassageThinker(Reader):
         reader where one is given.
         """
         surprise = (reader or self).surprise(rollouts.problems)
-        at = rollouts.problems.places
+        at = rollouts.problems.positions
         assert at is not None
         places = at[..., None] + torch.arange(self.ahead, device=at.device)
         total = surprise.gather(1, places.flatten(1)).view_as(places).sum(-1)
-        return total.repeat_interleave(rollouts.group, 1).flatten()
+        return total.repeat_interleave(rollouts.group_size, 1).flatten()
 
     @torch.no_grad()
     def annotate(self, rollouts: Rollouts, sampling: Sampling) -> Rollouts:
@@ -199,10 +200,10 @@ class PassageThinker(Reader):
         all tokens of the passage without.
         """
         problems, samples = rollouts.problems, rollouts.samples
-        assert problems.places is not None
+        assert problems.positions is not None
         hidden, past = self.read(problems)
         before, after, states = self._behind(problems, rollouts.thought, samples, hidden, past)
-        first = self._states(problems, hidden)[:, :, :1].repeat_interleave(rollouts.group, 1)
+        first = self._states(problems, hidden)[:, :, :1].repeat_interleave(rollouts.group_size, 1)
         deciding = torch.cat([first, states[:, :, :-1]], 2).flatten(0, 1)
         logits = self.thinker.logits(deciding, self.allowed)
         logprobs, spread, full = self._as_written(rollouts, sampling, logits)
@@ -211,7 +212,8 @@ class PassageThinker(Reader):
         mixed = alone
         if self.mixer is not None:
             without, _ = self.told(self._states(problems, hidden), self.targets(problems))
-            mixed = self.mixed(before, after, without.repeat_interleave(rollouts.group, 1), alone)
+            without = without.repeat_interleave(rollouts.group_size, 1)
+            mixed = self.mixed(before, after, without, alone)
         behind = (mixed + alone).mean(-1) / 2
         plain = self.told(hidden, problems.answer)[0].mean(-1, keepdim=True)
         return Scores(logprobs, spread, full, (behind + plain).flatten())

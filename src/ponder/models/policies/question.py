@@ -113,7 +113,7 @@ class Policy(nn.Module):
     def think(self, rollouts: Rollouts, sampling: Sampling, net: Backbone | None = None,
               ) -> tuple[Tensor, Tensor, Tensor]:
         """(logprobs (B, K), entropy (B, K), distribution (B, K, V)) of the thoughts as written."""
-        alike = rollouts.alike and rollouts.thought.shape[1] > 2
+        alike = rollouts.same_thoughts and rollouts.thought.shape[1] > 2
         decisions = self._decisions_alike if alike else self.decisions
         return self._as_written(rollouts, sampling, decisions(
             rollouts.problems, rollouts.thought, rollouts.samples, net))

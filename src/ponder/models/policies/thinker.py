@@ -101,8 +101,8 @@ class TextThinker(Policy):
     def _behind(problems: Problems, samples: int, text: Tensor) -> tuple[Tensor, Tensor]:
         """(tokens, mask) (B, W + A - 1) of what stands behind a thought: the bridge, and a text
         without its last token."""
-        assert problems.bridge is not None
-        row = torch.cat([problems.bridge.repeat_interleave(samples, 0), text[:, :-1]], 1)
+        assert problems.answer_prefix is not None
+        row = torch.cat([problems.answer_prefix.repeat_interleave(samples, 0), text[:, :-1]], 1)
         return row, row != problems.pad
 
     def judge_thoughts(self, problems: Problems, thought: Tensor, samples: int) -> Tensor:

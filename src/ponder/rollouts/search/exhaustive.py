@@ -77,7 +77,7 @@ class EveryThought(SampledSource):
                 generator: torch.Generator | None = None) -> Rollouts:
         codes = every_thought(policy, problems.question.device)
         thought = close(codes, policy.vocabulary.end, problems.pad).repeat(len(problems), 1)
-        rollouts = replace(given(problems, thought, len(codes)), alike=True)
+        rollouts = replace(given(problems, thought, len(codes)), same_thoughts=True)
         return replace(rollouts, logprobs=policy.think(rollouts, self.sampling(step))[0])
 
 

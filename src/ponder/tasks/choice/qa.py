@@ -125,7 +125,7 @@ class Qa(Task):
             answer=_padded([one.options[i] for one, i in zip(tokens, right, strict=True)], pad),
             thought=None, pad=pad, label=torch.tensor(right, dtype=torch.long), padded=True,
             options=flat.view(len(tokens), count, -1),
-            bridge=_padded([one.bridge for one in tokens], pad, left=True),
+            answer_prefix=_padded([one.bridge for one in tokens], pad, left=True),
             index=torch.tensor(list(index), dtype=torch.long))
 
     def _tokens(self, i: int) -> Encoded:
