@@ -53,7 +53,8 @@ class REINFORCE(Strategy):
                 self.decay * self.running + (1 - self.decay) * mean)
         else:
             baseline = 0.0
-        advantage = group_advantages(reward, rollouts.group_size, self.baseline, self.scale, baseline)
+        advantage = group_advantages(reward, rollouts.group_size, self.baseline, self.scale,
+                                     baseline)
         return replace(rollouts, credit=discounted(advantage, rollouts.learn, self.discount),
                        weight=torch.ones_like(reward))
 
