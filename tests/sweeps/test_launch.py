@@ -182,11 +182,11 @@ def test_what_requeueing_raises_is_no_plain_exception() -> None:
 
 def test_a_forked_helper_neither_saves_nor_stays() -> None:
     """Slurm signals every process of a job; submitit's handlers are inherited."""
-    script = ("import os, signal, time; import ponder.training.signals\n"
+    script = ("import os, signal; import ponder.training.signals\n"
               "for n in (15, 12): signal.signal(n, lambda *_: print('heard', flush=True))\n"
               "out, ready = os.pipe()\n"
               "child = os.fork()\n"
-              "if not child: os.write(ready, b'x'); time.sleep(60); os._exit(0)\n"
+              "if not child: os.write(ready, b'x'); signal.pause(); os._exit(0)\n"
               "os.read(out, 1)\n"
               "os.kill(child, 12); os.kill(child, 15)\n"
               "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)\n")
