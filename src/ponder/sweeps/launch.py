@@ -36,6 +36,7 @@ from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ponder.config.errors import JobFailed, UserError, brief
+from ponder.config.registry import PLUGINS, discover
 from ponder.config.spine import register
 from ponder.sweeps import follow, plan
 from ponder.sweeps.jobs import append_jobs, process_name
@@ -136,6 +137,7 @@ class SubmititLauncher(SweepLauncher):
         """Run a job; called in each of its tasks."""
         import submitit
 
+        discover(config.get("plugins") or ())
         config = without_outputs(config) if join_ranks() else config
         Singleton.set_state(singletons)
         setup_globals()
@@ -173,7 +175,8 @@ class SubmititLauncher(SweepLauncher):
         name = self.place
         code = code_snapshot.freeze(self.sweep.resolve() / ".code") / "src"
         paths = os.pathsep.join(filter(None, [str(code), os.environ.get("PYTHONPATH")]))
-        python = shlex.join(["env", f"PYTHONPATH={paths}", sys.executable])
+        plugins = f"{PLUGINS}={os.environ.get(PLUGINS, '')}"  # before the job is unpickled
+        python = shlex.join(["env", f"PYTHONPATH={paths}", plugins, sys.executable])
         options = {f"{name}_{key}": value for key, value in self.params.items()
                    if key == "max_num_timeout"}
         executor = submitit.AutoExecutor(folder=self.params["submitit_folder"], cluster=name,
