@@ -11,6 +11,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from ponder.cli.shorthand import config_folders
 from ponder.config.errors import UserError, closest, shown
 from ponder.config.option import legal_words
 from ponder.config.schedule import FORMS
@@ -30,7 +31,7 @@ def refuse_words(arguments: list[str], conf: Path) -> None:
             raise UserError(f"{typed}: found a deletion; legal: key=value")
         if not key:
             raise UserError(f"{typed}: found no key; legal: key=value")
-        legal = choices(key, conf)
+        legal = choices(key, conf, *config_folders(arguments))
         if legal and not override.is_sweep_override():
             _refuse_choice(str(typed), override.value(), legal)
 

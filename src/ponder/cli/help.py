@@ -36,13 +36,15 @@ Examples
 
 Also
   --cfg job       print the configuration, run nothing
+  --config-dir D  presets and experiments of your own, as in D/experiment/mine.yaml
+  plugins=[m]     tasks, rewards, strategies, searches of your own, in m.py
   -m              sweep over comma-separated values
   Every key with its default and meaning: docs/config.md"""
 
 
-def help_text(conf: Path) -> str:
-    """The whole text; `conf` is where presets and experiments are."""
-    lines, groups = [HEAD, "Groups"], {group: choices(group, conf) for group in CHOSEN}
+def help_text(*folders: Path) -> str:
+    """The whole text; presets and experiments are in `folders`."""
+    lines, groups = [HEAD, "Groups"], {group: choices(group, *folders) for group in CHOSEN}
     width = 2 + max(len(name) for options in groups.values() for name in options)
     for group, options in groups.items():
         if group == "variant" or not options:

@@ -1,13 +1,18 @@
-"""docs/config.md, made from the dataclasses by `python -m ponder.cli.key_reference`."""
+"""docs/config.md, made from what is registered.
+
+    python -m ponder.cli.key_reference [plugin ...] > docs/config.md
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
 from ponder.config.option import legal_words
+from ponder.config.registry import discover
 from ponder.config.spine import Config, schemas
 from ponder.config.study import StudyConfig
 
@@ -67,4 +72,5 @@ def legal(about: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
+    discover(sys.argv[1:])
     print(page())

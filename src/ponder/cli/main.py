@@ -15,8 +15,9 @@ from ponder.cli.errors import explain, refuse_words
 from ponder.cli.job import job, process
 from ponder.cli.launchers import launched
 from ponder.cli.legacy import modern
-from ponder.cli.shorthand import rewrite
+from ponder.cli.shorthand import config_folders, rewrite
 from ponder.config.errors import UserError
+from ponder.config.registry import discover, plugins_of
 from ponder.config.spine import CONF, OF_A_PROMPT
 
 NO_FILES = ("hydra.output_subdir=null", "hydra/job_logging=none")
@@ -28,8 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
     if "--help" in arguments or "-h" in arguments:
         from ponder.cli.help import help_text
 
+        discover(plugins_of(arguments))
         with contextlib.suppress(BrokenPipeError):  # of `| head`
-            print(help_text(CONF), flush=True)
+            print(help_text(CONF, *config_folders(arguments)), flush=True)
             return 0
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -39,6 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
         arguments, notes = modern(_as_begun(arguments))
+        discover(plugins_of(arguments))
         arguments = rewrite(launched(_again(_with_task(arguments))), CONF)
         refuse_words(arguments, CONF)
         for line in notes:

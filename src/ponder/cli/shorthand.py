@@ -20,12 +20,13 @@ _SCHEDULE = re.compile(r"""(?<!["'\w])(?:linear|cosine|exponential)\([^()]*\)"""
 _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 
 
-def rewrite(arguments: list[str], conf: Path) -> list[str]:
+def rewrite(arguments: list[str], *folders: Path) -> list[str]:
     """Command-line arguments with flags and parsed experiment names replaced.
 
     Flags that are always true say which variants there are; where none is, flags change those of
-    the experiment, or else of the default run.
+    the experiment, or else of the default run. Presets are in `folders`, the first is `conf/`.
     """
+    folders = (*folders, *config_folders(arguments))
     sweeping = "-m" in arguments or "--multirun" in arguments
     arguments = [_plain(argument) for argument in arguments]
     flags, arguments = _take_flags(arguments, sweeping)
@@ -33,7 +34,7 @@ def rewrite(arguments: list[str], conf: Path) -> list[str]:
     listed, arguments = _take(arguments, "variant")
     starts, parsed = None, False
     if experiment is not None:
-        words, starts, parsed = _experiment(experiment, conf, sweeping, bool(flags))
+        words, starts, parsed = _experiment(experiment, folders, sweeping, bool(flags))
         typed = any(argument.startswith("task=") for argument in arguments)
         arguments = [*(word for word in words if not (typed and parsed)), *arguments]
     if listed is not None:
@@ -48,13 +49,32 @@ def rewrite(arguments: list[str], conf: Path) -> list[str]:
     return sorted(arguments, key=_is_override)
 
 
-def parse_experiment(name: str, conf: Path) -> tuple[str, list[str]]:
+def config_folders(arguments: list[str]) -> list[Path]:
+    """The folders that `--config-dir` and `hydra.searchpath` add to `conf/`.
+
+    Raises `UserError` for a `--config-dir` that is no directory.
+    """
+    found: list[Path] = []
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        option, sign, value = word.partition("=")
+        if option in ("--config-dir", "-cd"):
+            folder = Path(value if sign else following)
+            if not folder.is_dir():
+                raise UserError(f"--config-dir={folder}: found no such directory; legal: one with "
+                                "files such as experiment/mine.yaml")
+            found.append(folder)
+        elif option == "hydra.searchpath":
+            found += [Path(path) for path in re.findall(r"file://([^,\]\s'\"]+)", value)]
+    return found
+
+
+def parse_experiment(name: str, *folders: Path) -> tuple[str, list[str]]:
     """`add_think_fixed` -> `("add", ["think", "fixed"])`; `add_normal` has no variants.
 
     Raises `UserError` that lists the legal parts.
     """
     task, *flags = name.split("_")
-    tasks, files = [*choices("task", conf)], [*choices("experiment", conf)]
+    tasks, files = [*choices("task", *folders)], [*choices("experiment", *folders)]
     known = task in tasks and flags and (flags == ["normal"] or set(flags) <= set(VARIANTS))
     if not known or len(set(flags)) < len(flags):
         near = closest(name, [*files, *(f"{task}_{flag}" for flag in ("normal", *VARIANTS))])
@@ -116,7 +136,7 @@ def _one(key: str, values: list[str], sweeping: bool) -> None:
                         "in front for a sweep over them")
 
 
-def _experiment(value: str, conf: Path, sweeping: bool, flags: bool,
+def _experiment(value: str, folders: tuple[Path, ...], sweeping: bool, flags: bool,
                 ) -> tuple[list[str], list[list[str]] | None, bool]:
     """(words for Hydra, variants that flags change, whether the names were parsed).
 
@@ -126,25 +146,26 @@ def _experiment(value: str, conf: Path, sweeping: bool, flags: bool,
         return [], None, False
     names = value.split(",")
     _one("experiment", names, sweeping)
-    in_files = [name for name in names if name in choices("experiment", conf)]
+    in_files = [name for name in names if name in choices("experiment", *folders)]
     if in_files and len(names) > 1 and (flags or len(in_files) < len(names)):
         raise UserError(f"experiment={value}: found a file ({in_files[0]}) among others; legal: "
                         "a sweep over files without flags, or over names such as add_think")
     if in_files:
-        starts = [_file_variants(conf, in_files[0])] if flags else None
+        starts = [_file_variants(folders, in_files[0])] if flags else None
         return [f"experiment={value}"], starts, False
-    parsed = [parse_experiment(name, conf) for name in names]
+    parsed = [parse_experiment(name, *folders) for name in names]
     tasks = list(dict.fromkeys(task for task, _ in parsed))
     if len(tasks) > 1:
         raise UserError(f"experiment={value}: found tasks {', '.join(tasks)}; legal: one task")
     return [f"task={tasks[0]}"], [variants for _, variants in parsed], True
 
 
-def _file_variants(conf: Path, name: str) -> list[str]:
+def _file_variants(folders: tuple[Path, ...], name: str) -> list[str]:
     """The variants that an experiment file names, else those of the default run."""
     import yaml
 
-    path = conf / "experiment" / f"{name}.yaml"
+    paths = [folder / "experiment" / f"{name}.yaml" for folder in folders]
+    path = next(path for path in paths if path.is_file())
     try:
         content = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import inspect
+import json
 import os
 import re
 import sys
@@ -270,6 +271,26 @@ def discover(plugins: Iterable[str] = ()) -> None:
             _discovered.add(name)
     if names:
         os.environ[PLUGINS] = ",".join(names)
+
+
+def plugins_of(arguments: Iterable[str]) -> list[str]:
+    """The plugins of a command line: those typed, and those of the checkpoint `model.name`."""
+    names: list[str] = []
+    for word in arguments:
+        key, _, value = word.lstrip("+").partition("=")
+        if key == "plugins":
+            names += re.findall(r"[\w.]+", value)
+        elif key == "model.name":
+            names += saved_plugins(Path(value) / "ponder.json")
+    return names
+
+
+def saved_plugins(path: Path) -> list[str]:
+    """The plugins in the configuration of a checkpoint; none where it cannot be read."""
+    try:
+        return [str(name) for name in json.loads(path.read_text())["config"].get("plugins", [])]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
 
 
 def _own_modules() -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ponder.config.errors import UserError, brief
 from ponder.config.external import foreign, written
+from ponder.config.registry import discover
 from ponder.config.spine import OF_A_PROMPT
 
 SHAPE = {"d_model": "n_embd", "layers": "n_layer", "heads": "n_head",
@@ -90,6 +91,7 @@ def _of_checkpoint(path: Path) -> Any:
         return None
     try:
         saved = json.loads(path.read_text())["config"]
+        discover(saved.get("plugins") or ())
         for key, default in vars(schemas("task")[saved["task"]["name"]]()).items():
             if str(default).startswith(("${ponder.", "${.")):  # computed: follows what is typed
                 saved["task"].pop(key, None)

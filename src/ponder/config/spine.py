@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Any
 
 from ponder.config.generation import GenerateConfig
 from ponder.config.option import option
 from ponder.config.players import AnswererConfig, HfConfig, ModelConfig, ThinkerConfig
-from ponder.config.registry import REWARDS, STRATEGIES, TASKS
+from ponder.config.registry import REWARDS, SEARCHES, STRATEGIES, TASKS, discover
 from ponder.config.rollouts import SamplerConfig, SearchConfig
 from ponder.config.running import LoggerConfig, SweepConfig, TrainerConfig
 from ponder.config.study import StudyConfig
@@ -36,7 +36,7 @@ VARIANTS = ("think", "fixed", "blind", "super", "clean", "search")
 GROUPS = (("task", "name"), ("model", "kind"), ("rollout", "kind"), ("strategy", "name"))
 # keys that say what is done, where it goes and how it is called, and nothing of a result
 OF_THE_CALL = ("action", "run_type", "out", "runs", "step", "logger", "resume", "sweep", "prompt",
-               "generate")
+               "generate", "plugins")
 OF_A_PROMPT = ("generate", "chat")  # actions that need a model and no task
 
 
@@ -113,8 +113,26 @@ def schemas(group: str) -> dict[str, type]:
     if group in registered:
         return {entry.name: entry.keys for entry in registered[group] if entry.keys}
     return {"model": {"transformer": ModelConfig, "hf": HfConfig},
-            "rollout": {"sample": SamplerConfig, "search": SearchConfig},
+            "rollout": {"sample": SamplerConfig, "search": search_schema()},
             "trainer": {"trainer": TrainerConfig}, "logger": {"logger": LoggerConfig}}[group]
+
+
+def search_schema() -> type:
+    """`SearchConfig`, with a node `rollout.<name>` for each search that brings keys of its own."""
+    own = [(entry.name, entry.keys, field(default_factory=entry.keys))
+           for entry in SEARCHES if entry.keys]
+    if not own:
+        return SearchConfig
+    made = make_dataclass("PluginSearch", own, bases=(SearchConfig,))
+    made.__module__, made.__doc__ = __name__, SearchConfig.__doc__
+    return made
+
+
+def __getattr__(name: str) -> Any:
+    """The dataclass that is made anew in each process, by its name, for unpickling."""
+    if name == "PluginSearch":
+        return search_schema()
+    raise AttributeError(name)
 
 
 def choices(group: str, *folders: Path) -> dict[str, str]:
@@ -174,6 +192,7 @@ def restored(told: dict[str, Any]) -> Any:
     """
     from omegaconf import OmegaConf
 
+    discover(told.get("plugins") or ())
     node = OmegaConf.structured(Config)
     for group, name in GROUPS:
         node[group] = OmegaConf.structured(schemas(group)[told[group][name]])
