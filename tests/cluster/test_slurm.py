@@ -64,7 +64,7 @@ def test_a_bug_in_one_job_leaves_its_traceback_and_the_others(tmp_path: Path) ->
                  PYTHONPATH=str(broken(tmp_path, "node.seed == 0")))
     code, _, err = sweep.wait()
     assert code == 1 and err.count("\n") == 1 and err.startswith("error: job 0 (")
-    assert "ZeroDivisionError: division by zero; the traceback is in " in err
+    assert "ZeroDivisionError: division by zero" in err
     assert "in fail\n" in (sweep.run(0) / "error.txt").read_text()
     assert len(summaries(sweep.directory)) == 3 and not (sweep.run(1) / "error.txt").exists()
 
@@ -73,8 +73,8 @@ def test_a_partition_that_is_not_there_gets_one_line(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, "hydra.launcher.partition=nowhere", "seed=0,1")
     code, _, err = sweep.wait()
     assert code == 2 and err.count("\n") == 1 and not queued(tmp_path)
-    assert err.startswith("error: hydra/launcher=slurm: the jobs were refused (sbatch: error: ")
-    assert err.endswith("mem_gb as `sinfo` shows them\n")
+    assert err.startswith("error: hydra/launcher=slurm: ") and "sbatch: error: " in err
+    assert "legal: hydra.launcher.partition" in err
 
 
 def test_a_job_that_is_told_goes_back_into_the_queue(tmp_path: Path) -> None:

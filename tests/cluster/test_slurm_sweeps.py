@@ -78,7 +78,7 @@ def test_a_sweep_survives_disasters(tmp_path: Path) -> None:
     slurm("srun", "--partition=kargo-lab", "--gpus=8", "true")
     code, out, err = sweep.wait()
     assert code == 1 and err.count("\n") == 1 and "ZeroDivisionError" in err, err
-    assert "was killed; it goes on as job" in out and "sweep.retry=failed sends again" in out
+    assert "was killed" in out and "sweep.retry=failed" in out
     assert plain.wait()[0] == 0
     undisturbed = ended(plain.directory)
     assert len(undisturbed) == 12 and len(ended(sweep.directory)) == 11
@@ -107,7 +107,7 @@ def test_a_sweep_outlives_its_driver(number: signal.Signals, tmp_path: Path) -> 
     sweep.process.send_signal(number)
     code, _, err = sweep.wait()
     if number == signal.SIGINT:
-        assert code == 130 and err.startswith("the jobs that were launched go on; python ")
+        assert code == 130 and "action=sweep" in err
     code, out, _ = look(sweep)
     assert code == 0 and ": 1 running\n" in out
     again = sent(tmp_path, *words)
@@ -123,7 +123,7 @@ def test_what_was_sent_is_what_runs(tmp_path: Path) -> None:
     sweep = sent(tmp_path, *LONG, HELD, "sweep.detach=true", root=project,
                  PYTHONPATH=str(project / "src"))
     code, out, err = sweep.wait()
-    assert (code, err) == (0, "") and "the jobs go on by themselves" in out
+    assert (code, err) == (0, "") and "action=sweep" in out
     assert ": 1 queued\n" in look(sweep)[1]
     (project / "src/ponder/cli/actions.py").write_text("raise RuntimeError('edited')\n")
     (project / "conf/config.yaml").write_text("seed: 4\n")

@@ -24,9 +24,6 @@ from ponder.sweeps.launch import rendezvous_port, without_outputs
 from ponder.training.signals import GivenUp, Signals, guard
 from support.small import Door
 
-HERE = "; legal: -m in front, or no word about a launcher, to run here"
-
-
 # --- which launcher, if any ---------------------------------------------------------------------
 
 
@@ -37,8 +34,9 @@ def found(*commands: str) -> Callable[[str], str | None]:
 @pytest.mark.parametrize("word", [
     "hydra/launcher=slurm", "hydra/launcher=local", "hydra.launcher.partition=overcap"])
 def test_a_launcher_without_a_sweep_gets_one_line(word: str, door: Door, tmp_path: Path) -> None:
-    assert door(word, "seed=1") == (2, "", (
-        f"error: {word}: found no -m, without which nothing is launched{HERE}\n"))
+    code, out, err = door(word, "seed=1")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(f"error: {word}: found no -m") and "legal: -m" in err
     assert not list(tmp_path.iterdir())
 
 
@@ -49,8 +47,8 @@ def test_slurm_where_there_is_none_gets_one_line(word: str, door: Door, tmp_path
     monkeypatch.setattr(shutil, "which", found())
     code, out, err = door("-m", word, "seed=1,2")
     assert (code, out) == (2, "") and err.count("\n") == 1 and not list(tmp_path.iterdir())
-    assert err.startswith(f"error: {word.replace('submitit_', '')}: found no sbatch on this "
-                          "machine; legal: a machine that sends jobs to Slurm, ")
+    assert err.startswith(f"error: {word.replace('submitit_', '')}: found no sbatch")
+    assert "legal: " in err and "hydra/launcher=local" in err
 
 
 def test_a_partition_alone_means_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,8 +98,8 @@ def fails(error: BaseException) -> Callable[[], None]:
 
 @pytest.mark.parametrize("error, kind, line", [
     (UserError("x=1: found 1"), UserError, "x=1: found 1"),
-    (Odd("odd", 1), JobFailed, "Odd: odd 1; the traceback is in "),
-    (GivenUp("timed-out too many times."), JobFailed, "GivenUp: timed-out too many times.; "),
+    (Odd("odd", 1), JobFailed, "Odd: odd 1"),
+    (GivenUp("timed-out too many times."), JobFailed, "GivenUp: timed-out too many times."),
 ])
 def test_errors_can_be_sent_back(error: BaseException, kind: type, line: str, tmp_path: Path,
                                  monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,7 +163,7 @@ def test_the_same_sweep_runs_only_what_is_not_done(door: Door, calls: Calls) -> 
     failed, = Path("sweep").glob("*_1")
     assert seeds(calls) == [1, 13, 2] and (failed / "error.txt").is_file()
     code, out, err = door(*SWEEP, "seed=1,2")
-    assert (code, err, calls) == (0, "", []) and "2 more are done already" in out
+    assert (code, err, calls) == (0, "", []) and "2 more are done" in out
     assert door(*SWEEP, "seed=1,2,3,13", "logger=tensorboard")[0] == 1
     assert calls[1][1] == failed  # it goes on where it was
     assert seeds(calls) == [3, 13]
@@ -204,21 +204,21 @@ def test_a_job_that_goes_on_is_waited_for_not_sent(door: Door, calls: Calls,
     monkeypatch.setattr(Follower, "refresh", look)
     monkeypatch.setattr(follow, "REFRESH_SECONDS", 0.0)
     code, out, err = door(*SWEEP, "seed=1,2")
-    assert (code, calls) == (1, []) and "2 more go on already" in out
+    assert (code, calls) == (1, [])
     assert "2 running" in out and err == "error: job 1 (seed=2): ValueError: late\n"
 
 
 def test_a_mistake_in_a_job_is_found_before_any_is_run(door: Door, calls: Calls) -> None:
-    code, out, err = door(*SWEEP, "seed=1,2", "rollout.samples=4,-1")
-    assert code == 2 and seeds(calls) == [1, 2] and "2 jobs for here" in out
+    code, _, err = door(*SWEEP, "seed=1,2", "rollout.samples=4,-1")
+    assert code == 2 and seeds(calls) == [1, 2]
     assert err.count("\n") == 2 and err.startswith("error: job 1 (seed=1 rollout.samples=-1): ")
     assert len(read_jobs(Path("sweep"))) == 2
 
 
 def test_a_mistake_in_the_words_ends_all(door: Door, calls: Calls) -> None:
     code, _, err = door(*SWEEP, "seed=1,x")
-    assert (code, calls) == (2, []) and err == (
-        "error: seed=x: found 'x'; legal: a whole number\n")
+    assert (code, calls, err.count("\n")) == (2, [], 1)
+    assert err.startswith("error: seed=x: found 'x'") and "legal: " in err
 
 
 # --- action=sweep -------------------------------------------------------------------------------
@@ -228,10 +228,9 @@ def test_a_sweep_is_shown(door: Door, calls: Calls, tmp_path: Path) -> None:
     assert door("-m", "seed=1,13,2", "task.max=20", "sweep.dir=star_runs/one")[0] == 1
     before = sorted(tmp_path.rglob("*"))
     code, out, err = door("action=sweep")
-    assert code == 1 and err.startswith("error: 1 of 3 jobs failed or vanished (")
-    assert err.endswith("; again: python run.py action=sweep sweep.dir=star_runs/one "
-                        "sweep.retry=failed\n")
-    assert out.startswith("star_runs/one: 1 failed, 2 done\nall: task.max=20\n")
+    assert code == 1 and err.startswith("error: 1 of 3 ")
+    assert err.endswith("action=sweep sweep.dir=star_runs/one sweep.retry=failed\n")
+    assert "star_runs/one" in out and "1 failed, 2 done" in out and "task.max=20" in out
     row = next(line for line in out.splitlines() if "_0 " in line)
     assert [cell.strip() for cell in row.strip("│ ").split("│")][1:] == [
         "done", "10/10", "", "0.1000", "", "seed=1"]
@@ -240,11 +239,11 @@ def test_a_sweep_is_shown(door: Door, calls: Calls, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("words, line", [
-    (["sweep.dir=nowhere"], "sweep.dir=nowhere: found no sweep.jsonl with jobs there; legal: "),
-    ([], "sweep.dir=null: found no star_runs/*/sweep.jsonl; legal: "),
+    (["sweep.dir=nowhere"], "sweep.dir=nowhere: found no sweep.jsonl"),
+    ([], "sweep.dir=null: found no star_runs/*/sweep.jsonl"),
     (["sweep.retry=faild"], "sweep.retry=faild: found 'faild' (did you mean failed?); legal: "),
-    (["sweep.retry=failed", "sweep.dir=nowhere"], "sweep.dir=nowhere: found no sweep.jsonl with "),
-    (["sweep.retry=failed", "seed=3"], "seed=3: found sweep.retry=failed, which sends jobs as "),
+    (["sweep.retry=failed", "sweep.dir=nowhere"], "sweep.dir=nowhere: found no sweep.jsonl"),
+    (["sweep.retry=failed", "seed=3"], "seed=3: found sweep.retry=failed"),
 ])
 def test_what_cannot_be_shown_gets_one_line(words: list[str], line: str, door: Door,
                                             tmp_path: Path) -> None:
@@ -255,7 +254,7 @@ def test_what_cannot_be_shown_gets_one_line(words: list[str], line: str, door: D
 
 def test_only_slurm_is_left_alone(door: Door, calls: Calls) -> None:
     code, _, err = door(*SWEEP, "seed=1,2", "sweep.detach=true")
-    assert (code, calls) == (2, []) and err.startswith("error: sweep.detach=true: found jobs that ")
+    assert (code, calls) == (2, []) and err.startswith("error: sweep.detach=true: found ")
 
 
 # --- sweep.retry=failed -------------------------------------------------------------------------
@@ -270,7 +269,7 @@ def test_what_was_lost_is_sent_again_as_it_was(door: Door, calls: Calls,
     path.write_text(path.read_text().replace("  max: 20", "  max: 25"))  # what was sent counts
     before = read_jobs(Path("sweep"))
     code, out, err = door("action=sweep", "sweep.dir=sweep", "sweep.retry=failed")
-    assert code == 1 and err.count("\n") == 2 and "2 jobs for here" in out
+    assert code == 1 and err.count("\n") == 2
     assert [(config.task.max, directory.name[-2:]) for config, directory in calls] == [
         (25, "_2"), (30, "_3")]
     assert [replace(job, sent="", driver="", id=None) for job in read_jobs(Path("sweep"))] == [
@@ -278,9 +277,9 @@ def test_what_was_lost_is_sent_again_as_it_was(door: Door, calls: Calls,
     monkeypatch.setattr(ponder.cli.actions, "run", lambda config, directory: end(directory, 1.0))
     assert door("action=sweep", "sweep.dir=sweep", "sweep.retry=failed")[0] == 0
     code, out, err = door("action=sweep", "sweep.dir=sweep")
-    assert (code, err) == (0, "") and out.startswith("sweep: 4 done\n")
-    code, out, _ = door("action=sweep", "sweep.dir=sweep", "sweep.retry=failed")
-    assert code == 0 and "0 jobs for here" in out
+    assert (code, err) == (0, "") and "4 done" in out
+    assert "action=compare runs=sweep" in out
+    assert door("action=sweep", "sweep.dir=sweep", "sweep.retry=failed")[0] == 0
 
 
 def test_a_configuration_that_is_gone_gets_one_line(door: Door, calls: Calls) -> None:
@@ -289,7 +288,7 @@ def test_a_configuration_that_is_gone_gets_one_line(door: Door, calls: Calls) ->
     path.write_text("seed: [")
     code, _, err = door("action=sweep", "sweep.dir=sweep", "sweep.retry=failed")
     assert code == 2 and err.count("\n") == 1
-    assert err.startswith(f"error: job 0 (seed=13): {path}: cannot be read (")
+    assert err.startswith(f"error: job 0 (seed=13): {path}: ")
 
 
 # --- the code -----------------------------------------------------------------------------------

@@ -284,7 +284,10 @@ def variant_flags(told: Settings) -> str:
         return SimpleNamespace(**{name: resolve_setting(told, f"{group}.{name}")
                                   for name in names})
 
-    config = SimpleNamespace(thinker=part("thinker", "tokens", "stops"), reward=told.get("reward"),
+    thinker = part("thinker", "tokens", "stops")
+    if isinstance(thinker.tokens, str):  # the thought length of a task, which only the task knows
+        thinker.tokens = 1
+    config = SimpleNamespace(thinker=thinker, reward=told.get("reward"),
                              answerer=part("answerer", "sees", "learns_from"),
                              rollout=part("rollout", "kind"))
     try:

@@ -200,48 +200,33 @@ def _slurm_queue() -> Queue:
 # --- the ends of files ---------------------------------------------------------------------------
 
 
-def _last_metrics(path: Path) -> dict[str, Any]:
-    """The last value of each number that the table shows; {} if there is none.
-
-    An accuracy may stand far from the end, so the tail that is read grows until it has all numbers.
-    """
-    wanted, found = ("step", "last_step", "steps_per_second", "accuracy"), dict[str, Any]()
+def _tail(path: Path, length: int = TAIL_BYTES) -> list[str]:
+    """The lines in the last `length` bytes of a file; [] if it cannot be read."""
     try:
         with path.open("rb") as file:
-            size, length = os.fstat(file.fileno()).st_size, TAIL_BYTES
-            while True:
-                file.seek(max(0, size - length))
-                found = _last_values(file.read().splitlines(), wanted)
-                if len(found) == len(wanted) or length >= min(size, TAIL_BYTES * 64):
-                    return found
-                length *= 8
-    except OSError:
-        return found
-
-
-def _last_values(lines: Iterable[bytes], wanted: Sequence[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for line in reversed(list(lines)):
-        try:
-            content = json.loads(line)
-        except ValueError:  # the first line of a tail may be cut
-            continue
-        for name in wanted:
-            if isinstance(content, dict) and name not in found and finite(content.get(name)):
-                found[name] = content[name]
-        if len(found) == len(wanted):
-            break
-    return found
-
-
-def _tail(path: Path) -> list[str]:
-    """The last lines of a file; [] if it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
+            file.seek(max(0, os.fstat(file.fileno()).st_size - length))
             return file.read().decode("utf-8", "replace").rstrip().split("\n")
     except OSError:
         return []
+
+
+def _last_metrics(path: Path) -> dict[str, Any]:
+    """The last value of each number that the table shows; {} if there is none.
+
+    An accuracy may stand far from the end, so longer tails are read until all numbers are found.
+    """
+    wanted, found = ("step", "last_step", "steps_per_second", "accuracy"), dict[str, Any]()
+    for length in (TAIL_BYTES, TAIL_BYTES * 8, TAIL_BYTES * 64):
+        for line in _tail(path, length):
+            try:
+                content = json.loads(line)
+            except ValueError:  # the first line of a tail may be cut
+                continue
+            if isinstance(content, dict):
+                found |= {name: content[name] for name in wanted if finite(content.get(name))}
+        if len(found) == len(wanted):
+            break
+    return found
 
 
 def _error_message(path: Path) -> str:
