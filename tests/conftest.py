@@ -49,3 +49,10 @@ def door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
             handler.close()
     logging.root.handlers[:], logging.root.level = handlers, level
     torch.set_num_threads(threads)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of whole commands are `slow`: `make check` leaves them out."""
+    for item in items:
+        if "door" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)

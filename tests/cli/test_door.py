@@ -370,6 +370,7 @@ sys.exit(f"{heavy}" if heavy else code)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["--help"], ["--cfg", "job"], ["--cfg", "job", "think=true"]])
 def test_quick_answers_load_no_torch(words: list[str], tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", ANSWER, *words], cwd=tmp_path,

@@ -50,6 +50,7 @@ def test_there_are_64_subsets_of_which_33_make_sense() -> None:
     assert (len(SUBSETS), len(legal)) == (64, 33)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("subset", [
     pytest.param(subset, id="+".join(subset), marks=[] if len(subset) < 3 else pytest.mark.slow)
     for subset in SUBSETS])
@@ -165,6 +166,7 @@ NEEDS = {"model=hf": ["model.name=gpt2", *QUESTIONS],
             for name in ("star", "dpo", "sft")}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", [
     *(f"{file.parts[0]}={file.stem}" for file in FILES if file.parts[0] != "variant"),
     *(f"{group}={name}" for group in ("task", "strategy", "rollout") for name in choices(group)),

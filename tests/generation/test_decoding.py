@@ -180,6 +180,7 @@ def as_texts(found: Any, prompt: list[int], end: int) -> list[list[int]]:
     return [row[:row.index(end) + 1] if end in row else row for row in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stopping", EARLY)
 @pytest.mark.parametrize("alpha", [0.0, 1.0, 2.0, -1.0])
 def test_beam_search_is_that_of_transformers(stopping: str, alpha: float, tmp_path: Path) -> None:
@@ -229,6 +230,7 @@ def test_greedy_is_that_of_transformers(seed: int, tmp_path: Path) -> None:
 # --- samples ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(0.7), Sampling(top_k=3),
                                       Sampling(1.5, top_p=0.8)])
 def test_samples_are_as_frequent_as_they_should_be(sampling: Sampling) -> None:

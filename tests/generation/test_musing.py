@@ -164,6 +164,7 @@ def test_thoughts_are_drawn_as_likely_as_they_are() -> None:
 # --- beams --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [0.0, 1.0])
 def test_beams_find_the_likeliest_words_behind_likeliest_thoughts(alpha: float) -> None:
     """Against every text of up to three words, each computed from nothing, thoughts and all."""

@@ -41,6 +41,7 @@ NO_GENERATOR = torch.Generator()
 # --- words of the command line ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(some.text(some.characters(codec="utf-8", exclude_characters="\0"), max_size=20))
 def test_a_prompt_comes_through_as_it_was_typed(text: str) -> None:
@@ -72,6 +73,7 @@ def test_a_character_of_several_tokens_waits_until_it_is_whole() -> None:
     assert spelling.end() == []
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=1000)
 @given(some.lists(some.one_of(some.integers(2, 257), some.sampled_from(WORDS.encode("é日🙂"))),
                   max_size=40))

@@ -133,6 +133,7 @@ def test_written_logprobs_are_the_recomputed_ones(sampling: Sampling, tmp_path: 
     assert found.logprobs.abs().sum() > 1
 
 
+@pytest.mark.slow
 def test_rows_that_end_early_make_room_and_change_nothing(tmp_path: Path) -> None:
     """Ends are likely here: rows leave, questions are admitted as others leave."""
     qa = qa_of(tmp_path)
@@ -171,6 +172,7 @@ def test_judging_says_how_far_it_is(tmp_path: Path, capsys: pytest.CaptureFixtur
 # --- scores -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", ["generated", "letter", "cloze"])
 @pytest.mark.parametrize("sees", [True, False])
 @pytest.mark.parametrize("samples", [1, 2])

@@ -213,6 +213,7 @@ def test_bad_text_is_one_line(content: str, name: str, said: str, tmp_path: Path
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @every(st.text())
 def test_pieces_are_the_text_again(text: str) -> None:

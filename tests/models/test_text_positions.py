@@ -88,6 +88,7 @@ def test_thoughts_are_words_of_their_own() -> None:
     assert known.end_of_text == WORDS.end
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind, stops, ahead, mixes, adapted", [
     ("llama", False, 1, True, False), ("llama", True, 3, True, False),
     ("gpt2", True, 1, False, False), ("gpt2", False, 3, True, False),

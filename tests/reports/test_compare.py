@@ -434,6 +434,7 @@ def outside(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
                           check=True, env={**os.environ, "PYTHONPATH": source})
 
 
+@pytest.mark.slow
 def test_torch_is_never_loaded(tmp_path: Path) -> None:
     make_run(tmp_path / "star_runs" / "0")
     done = outside("-c", "import sys; from ponder.cli.main import main; main(['action=compare']); "

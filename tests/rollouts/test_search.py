@@ -67,6 +67,7 @@ def test_a_beam_as_wide_as_the_space_is_brute_force(stops: bool) -> None:
         assert mine == [code for code in every if code][:3]  # a beam never weighs the empty thought
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stops", [True, False])
 def test_a_long_tree_search_finds_the_best_thought(stops: bool) -> None:
     policy, problems = players(stops, ("question", "thought"))

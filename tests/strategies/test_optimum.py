@@ -27,6 +27,7 @@ def works(census: Census) -> bool:
     return census.reached > 0.98 and (census.value is None or census.foreseen > 0.7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [
     pytest.param(name, marks=[] if name == "ppo, shared" else pytest.mark.slow)
     for name in STRATEGIES])

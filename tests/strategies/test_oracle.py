@@ -117,6 +117,7 @@ UNBIASED = {
 QUICK = ("reinforce, group mean", "rloo", "ppo, no value")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [
     pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in UNBIASED])
 def test_estimators_have_the_exact_gradient_as_their_mean(name: str) -> None:

@@ -44,6 +44,7 @@ def test_every_text_comes_back(text: str) -> None:
     assert tokens == by_hand(LEARNT.tokens, text.encode("utf-8", "surrogatepass"))
 
 
+@pytest.mark.slow
 def test_ten_thousand_random_texts_come_back() -> None:
     """Half of any characters of Unicode, half of those that the tokens were learnt from."""
     draw, letters = random.Random(0), sorted(set(CORPUS))
