@@ -96,11 +96,11 @@ REFUSED = [
     ("hydra/launcher=slrum", "found 'slrum' (did you mean slurm?); legal: basic, here, local, "
      "slurm, submitit_local, submitit_slurm"),
     # grammar
-    ("trainer.lr=[1", "cannot be read; legal: key=value, with quotes around text that has signs"),
+    ("trainer.lr=[1", "cannot be read; legal: key=value, or as text 'trainer.lr=\"[1\"'"),
     ("trainer.lr=1,2", "found several values; legal: one, a list in brackets, or -m in front for "
      "a sweep over them"),
-    ("train", "cannot be read; legal: key=value, with quotes around text that has signs"),
-    ("seed:1", "cannot be read; legal: key=value, with quotes around text that has signs"),
+    ("train", "cannot be read; legal: key=value"),
+    ("seed:1", "cannot be read; legal: key=value"),
     ("=1", "found no key; legal: key=value"),
     ("~trainer", "found a deletion; legal: key=value"),
     ("~trainer.lr", "found a deletion; legal: key=value"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from ponder.cli.shorthand import DEFAULT_VARIANTS, parse_experiment, rewrite
 from ponder.config.errors import UserError
@@ -79,8 +80,34 @@ def test_flags_change_a_typed_list_and_a_parsed_experiment() -> None:
         "variant=[think,clean]", "task=add"]
 
 
-def test_the_last_of_several_wins() -> None:
-    assert typed("blind=false", "blind=true", "think=true") == ["variant=[think,blind]"]
+def test_a_flag_has_one_value() -> None:
+    assert typed("blind=true", "blind=true", "think=true") == ["variant=[think,blind]"]
+    with pytest.raises(UserError) as error:
+        typed("think=true", "think=false")
+    assert str(error.value) == "think=false: found think=true before it; legal: one of the two"
+
+
+@pytest.mark.parametrize(("word", "read"), [
+    ("task.data=Bücher/ü.txt", "Bücher/ü.txt"), ("model.name=runs/lr=0.1/x", "runs/lr=0.1/x"),
+    ("task.data=a (1).csv", "a (1).csv"), ("task.data=don't.txt", "don't.txt"),
+    ("task.data=~/a.txt", "/home/me/a.txt"), ("+task.data=~/a=b.txt", "/home/me/a=b.txt"),
+    ("task.data=x~y.txt", "x~y.txt"), ("task.data=a\\ü", "a\\ü"),
+    ("trainer.lr=[1,2]", [1, 2]), ("trainer.lr=1e-3", 0.001), ("out='ü.csv'", "ü.csv")])
+def test_paths_are_read_as_they_are_typed(word: str, read: object,
+                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    """By Hydra, which has no signs but those of ASCII names, and by a sweep each for itself."""
+    monkeypatch.setenv("HOME", "/home/me")
+    parser = OverridesParser.create()
+    assert parser.parse_override(*typed(word)).value() == read
+    if "[" not in word:
+        found = parser.parse_override(typed("-m", f"{word},b.txt")[1])
+        assert [*found.sweep_string_iterator()][1].strip('"') == "b.txt"
+
+
+@pytest.mark.parametrize("word", ["trainer.lr=linaer(1, 0, 9)", "reward={a:1}", "trainer.lr=${x}",
+                                  'task.data="ü"', "trainer.lr=interval(0,1)", "a[0]", "-m"])
+def test_what_has_a_meaning_is_left_to_hydra(word: str) -> None:
+    assert typed(word) == [word]
 
 
 @pytest.mark.parametrize("words, expected", [

@@ -16,9 +16,8 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from ponder.cli.errors import refuse_words
-from ponder.cli.launchers import launched
 from ponder.cli.legacy import MODEL
-from ponder.cli.shorthand import rewrite
+from ponder.cli.shorthand import launched, rewrite
 from ponder.config.resolve import read
 from ponder.config.spine import CONF, Config
 from support.commands import KEPT, SINGLE_BATCH, VALIDATION, composed, today, words_of

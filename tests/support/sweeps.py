@@ -127,7 +127,7 @@ def broken(folder: Path, where: str) -> Path:
     path = folder / "spoilt"
     path.mkdir(exist_ok=True)
     (path / "sitecustomize.py").write_text(
-        "import ponder.cli.job\n"
+        "import ponder.cli.main\n"
         "def fail(node, before=ponder.config.resolve.read):\n"
         f"    return 1 / 0 if {where} else before(node)\n"
         "ponder.config.resolve.read = fail\n")

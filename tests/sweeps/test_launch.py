@@ -17,8 +17,8 @@ import pytest
 from hydra.core.utils import configure_log
 from omegaconf import OmegaConf
 
-from ponder.cli import job
-from ponder.cli.launchers import launched
+from ponder.cli import main as job
+from ponder.cli.shorthand import launched
 from ponder.config.errors import JobFailed, UserError
 from ponder.sweeps.launch import rendezvous_port, without_outputs
 from ponder.training.signals import GivenUp, Signals, guard
@@ -74,7 +74,7 @@ def test_what_a_job_asks_for_may_be_typed(door: Door) -> None:
 
 
 def elsewhere(directory: Path, monkeypatch: pytest.MonkeyPatch, does: Callable) -> float | None:
-    """`job.job` as a launcher's process calls it, around `does`."""
+    """`main.job` as a launcher's process calls it, around `does`."""
     import ponder.cli.actions
 
     monkeypatch.setattr(job.resolve, "read", lambda node: SimpleNamespace(action="train"))

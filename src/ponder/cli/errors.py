@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import shlex
 import typing
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from ponder.cli.shorthand import config_folders
 from ponder.config.errors import UserError, closest, shown
 from ponder.config.option import legal_words
 from ponder.config.schedule import FORMS
@@ -23,17 +23,28 @@ KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "
 # --- before Hydra reads the words -------------------------------------------------------------
 
 
-def refuse_words(arguments: list[str], conf: Path) -> None:
-    """Raise `UserError` for words that Hydra answers at length, or with a traceback."""
+def refuse_words(arguments: list[str], *folders: Path) -> None:
+    """Raise `UserError` for words that Hydra answers at length, or with a traceback.
+
+    The choices of a group are files in `folders`, or registered.
+    """
     for override in _overrides(arguments):
         key, typed = override.key_or_group, override.input_line
         if override.is_delete() and not key.startswith("reward."):
             raise UserError(f"{typed}: found a deletion; legal: key=value")
         if not key:
             raise UserError(f"{typed}: found no key; legal: key=value")
-        legal = choices(key, conf, *config_folders(arguments))
+        legal = choices(key, *folders)
         if legal and not override.is_sweep_override():
             _refuse_choice(str(typed), override.value(), legal)
+
+
+def _in_quotes(word: str) -> str:
+    """How `key=value` is typed in a shell if the value is text; nothing for another word."""
+    key, sign, value = word.partition("=")
+    text = value.strip("\"'").replace('"', '\\"')
+    typed = shlex.quote(f'{key}="{text}"')
+    return f", or as text {typed}" if sign and text else ""
 
 
 def _refuse_choice(typed: str, value: Any, legal: Iterable[str]) -> None:
@@ -66,7 +77,7 @@ def _overrides(arguments: list[str]) -> list[Any]:
         except HydraException as error:
             function = re.search(r"Unknown function '(\w+)'", str(error))
             reason = f"found a function {function.group(1)}" if function else "cannot be read"
-            legal = FORMS if function else "key=value, with quotes around text that has signs"
+            legal = FORMS if function else f"key=value{_in_quotes(word)}"
             raise UserError(f"{word}: {reason}; legal: {legal}") from None
         if override.is_sweep_override() and not (options.multirun or options.shell_completion):
             raise UserError(f"{word}: found several values; legal: one, a list in brackets, or -m "

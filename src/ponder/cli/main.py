@@ -1,24 +1,31 @@
-"""Behind the door: command line in, one action done, exit code out."""
+"""The command line: words in, one action done, exit code out.
+
+`main` turns words into Hydra's, `job` does one composed job (of a sweep, each), and what
+`config.action` names is in `actions`.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import json
 import os
+import shutil
+import socket
 import sys
 import tempfile
+import traceback
 from pathlib import Path
+from typing import Any
 
 import ponder
-from ponder.cli.errors import explain, refuse_words
-from ponder.cli.job import job, process
-from ponder.cli.launchers import launched
-from ponder.cli.legacy import modern
-from ponder.cli.shorthand import config_folders, rewrite
-from ponder.config.errors import UserError
+from ponder.cli.errors import explain
+from ponder.cli.shorthand import SWEEPING, config_folders, understood
+from ponder.config import resolve
+from ponder.config.errors import ERROR, JobFailed, UserError
 from ponder.config.registry import discover, plugins_of
-from ponder.config.spine import CONF, OF_A_PROMPT
+from ponder.config.spine import BEGUN, CONF, OF_A_PROMPT, WORDS, register
+from ponder.training.code_snapshot import DIFF, note
+from ponder.training.run_lock import LOCK, of_another
+from ponder.training.signals import GivenUp, guard
 
 NO_FILES = ("hydra.output_subdir=null", "hydra/job_logging=none")
 
@@ -27,108 +34,53 @@ def main(arguments: list[str] | None = None) -> int:
     """0 done, 1 a bug or a failed job, 2 a mistake in the input, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if "--help" in arguments or "-h" in arguments:
-        from ponder.cli.help import help_text
-
-        discover(plugins_of(arguments))
-        with contextlib.suppress(BrokenPipeError):  # of `| head`
-            print(help_text(CONF, *config_folders(arguments)), flush=True)
-            return 0
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _help(arguments)
     if "--version" in arguments:
         print(f"ponder {ponder.__version__}")
         return 0
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
-        arguments, notes = modern(_as_begun(arguments))
-        discover(plugins_of(arguments))
-        arguments = rewrite(launched(_again(_with_task(arguments))), CONF)
-        refuse_words(arguments, CONF)
+        arguments, notes = understood(arguments)
         for line in notes:
             print(line, file=sys.stderr)
         if os.environ.get("RANK", "0") != "0":  # of several processes the first one writes
             arguments = [*arguments, *NO_FILES, f"hydra.run.dir={tempfile.mkdtemp()}"]
-        elif _leaves_nothing(arguments):
+        elif _has_no_directory(arguments):
             arguments = [*arguments, *NO_FILES, "hydra.run.dir=."]
         return _compose_and_run(arguments)
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        return _refuse(error)
+        line = str(error) if isinstance(error, UserError) else explain(error)
+        if line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        return 2
 
 
-def _leaves_nothing(arguments: list[str]) -> bool:
-    """Whether this call has no run directory. Raises `UserError` for a sweep of what is shown."""
+def _help(arguments: list[str]) -> int:
+    from ponder.cli.help import help_text
+
+    discover(plugins_of(arguments))
+    try:
+        print(help_text(CONF, *config_folders(arguments)), flush=True)
+    except BrokenPipeError:  # of `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _has_no_directory(arguments: list[str]) -> bool:
+    """Whether this call has no run directory. Raises `UserError` for a sweep of such calls."""
     for action in OF_A_PROMPT:
-        if f"action={action}" in arguments and {"-m", "--multirun"} & set(arguments):
+        if f"action={action}" in arguments and SWEEPING & set(arguments):
             raise UserError(f"action={action}: found -m; legal: one call at a time, for several "
                             "texts generate.samples=<number>")
     return bool({"action=sweep", *(f"action={name}" for name in OF_A_PROMPT)} & set(arguments))
 
 
-def _as_begun(arguments: list[str]) -> list[str]:
-    """`resume=<run directory>`: the words that run was begun with, then those typed now.
-
-    Raises `UserError` where no run was begun in that directory.
-    """
-    named = [word for word in arguments if word.partition("=")[0] == "resume"
-             and word.partition("=")[2] not in ("auto", "never")]
-    if not named:
-        return arguments
-    from ponder.config.spine import WORDS
-
-    directory = named[-1].partition("=")[2]
-    try:
-        begun = json.loads((Path(directory) / WORDS).read_text())
-    except (OSError, ValueError):
-        raise UserError(f"resume={directory}: found no run there; legal: auto, never, or the "
-                        "directory of a run") from None
-    return [*begun, *(word for word in arguments if word not in named),
-            f"hydra.run.dir={directory}"]
-
-
-def _with_task(arguments: list[str]) -> list[str]:
-    """`model.name=<checkpoint> task.key=...`, where it is evaluated or speaks: the keys are those
-    of its task.
-    """
-    pairs = [word.lstrip("+").partition("=") for word in arguments]
-    keys = {key: value for key, _, value in pairs}
-    asked = keys.get("action") in ("evaluate", *OF_A_PROMPT)
-    if not asked or {"task", "experiment"} & {*keys} or not any(
-            key.startswith("task.") for key in keys):
-        return arguments
-    try:
-        saved = json.loads((Path(keys.get("model.name", "")) / "ponder.json").read_text())
-        return [f"task={saved['config']['task']['name']}", *arguments]
-    except (OSError, ValueError, KeyError, TypeError):
-        return arguments  # what is wrong there is told later
-
-
-def _again(arguments: list[str]) -> list[str]:
-    """`action=sweep sweep.retry=failed`: the words that send the lost jobs of a sweep again.
-
-    Raises `UserError` for other words: a job is what it was when it was sent.
-    """
-    if not {"action=sweep", "sweep.retry=failed"} <= set(arguments):
-        return arguments
-    from ponder.sweeps.plan import retry_arguments
-
-    return retry_arguments(arguments)
-
-
-def _refuse(error: Exception) -> int:
-    """One line and 2 for a mistake in the input. Raises anything else again."""
-    line = str(error) if isinstance(error, UserError) else explain(error)
-    if line is None:
-        raise error
-    print(f"error: {line}", file=sys.stderr)
-    return 2
-
-
 def _compose_and_run(arguments: list[str]) -> int:
+    """Hand the words to Hydra, which composes the configuration and calls `job` with it."""
     import hydra
-
-    from ponder.config.spine import register
 
     register()
     sys.argv = [sys.argv[0], *arguments]
@@ -142,3 +94,122 @@ def _compose_and_run(arguments: list[str]) -> int:
         raise UserError(f"{error.filename or 'hydra.run.dir'}: cannot be made ({error.strerror}); "
                         "legal: hydra.run.dir=<directory that can be written>") from None
     return max(codes, default=0)
+
+
+# --- one composed job -----------------------------------------------------------------------------
+
+
+def process() -> str:
+    """The name of this process among those of all machines."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def job(node: Any, codes: list[int], home: str) -> float | None:
+    """Do one composed job; its exit code goes to `codes`, and the accuracy is returned.
+
+    The line about a failure is printed here, so that Hydra adds none and a sweep goes on. In
+    another process than `home` (a launcher's) nobody reads `codes`: there the failure is raised as
+    well, as an error that can be pickled.
+    """
+    elsewhere = home != process()
+    if elsewhere:
+        guard()
+    codes.append(0)
+    try:
+        return perform(node)
+    except (UserError, JobFailed) as error:
+        failure = error
+    print(f"error: {failure}", file=sys.stderr)
+    if elsewhere:
+        raise failure
+    codes.append(2 if isinstance(failure, UserError) else 1)
+    return None
+
+
+def perform(node: Any) -> float | None:
+    """Check a composed node and do its action: the accuracy, where there is one.
+
+    Raises `UserError` for a mistake in the input, `JobFailed` for any other failure, caused by the
+    original error.
+    """
+    directory = _directory()
+    try:
+        config = resolve.read(node)
+        (directory / ERROR).unlink(missing_ok=True)
+        accuracy = _act(config, directory)
+        return None if accuracy is None else float(accuracy)
+    except (Exception, GivenUp) as error:
+        raise _failure(error, directory) from error
+
+
+def _act(config: Any, directory: Path) -> float | None:
+    """Do what `config.action` says. torch is loaded only by actions that need it."""
+    if config.action == "sweep":
+        from ponder.sweeps.follow import show_sweep
+
+        return show_sweep(config)
+    if config.action == "compare":
+        from ponder.reports.compare import run as compare
+
+        return compare(config, directory)
+    if config.action in OF_A_PROMPT:
+        from ponder.generation.speak import speak
+
+        return speak(config)
+    from ponder.cli.actions import run
+
+    note(directory)
+    return run(config, directory)
+
+
+def _failure(error: BaseException, directory: Path) -> UserError | JobFailed:
+    """The error that a job ends with. After a mistake in the input its directory is removed (of a
+    sweep, it keeps the line about it); after any other failure the traceback is in error.txt.
+    """
+    if isinstance(error, JobFailed):
+        return error
+    line = str(error) if isinstance(error, UserError) else explain(error)
+    if line is not None:
+        for file in (directory / BEGUN).glob("*.yaml"):
+            shutil.copy(file, directory / ".hydra")
+        if _in_a_sweep():
+            (directory / ERROR).write_text(f"{line}\n")
+        else:
+            _remove(directory)
+        return UserError(line)
+    said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    try:
+        (directory / ERROR).write_text("".join(traceback.format_exception(error)))
+    except OSError:
+        traceback.print_exception(error)
+        return JobFailed(said)
+    return JobFailed(f"{said}; the traceback is in {directory / ERROR}")
+
+
+def _in_a_sweep() -> bool:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def _directory() -> Path:
+    """Where this job's outputs go."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
+
+
+def _remove(directory: Path) -> None:
+    """Remove the directory of a refused job, where nothing but Hydra's own files is in it."""
+    files = ("run.log", WORDS, DIFF, LOCK)
+    there = {path.name for path in directory.glob("*")}
+    if of_another(directory) or not there <= {".hydra", *files}:
+        return
+    shutil.rmtree(directory / ".hydra", ignore_errors=True)
+    for name in files:
+        (directory / name).unlink(missing_ok=True)
+    for folder in (directory, *directory.parents):
+        if folder.parts[:1] != ("star_runs",) or any(folder.glob("*")):
+            return
+        folder.rmdir()

@@ -1,23 +1,107 @@
-"""What users type, rewritten into what Hydra reads: variant flags and experiment names.
+"""What users type, rewritten into what Hydra reads.
 
-Hydra groups cannot take a boolean, so `think=true` becomes an entry of `variant=[...]`; Hydra knows
-no function `linear(0.5, 0, 100)`, so schedules are quoted; an experiment such as
-`add_think_fixed_blind` is parsed, not looked up in a file; `reward.length=-0.1` may name a reward
-that is not there yet; and options may stand anywhere among the words.
+- Old keys are spelled as today, `resume=<directory>` becomes the words of that run.
+- Hydra groups cannot take a boolean, so `think=true` becomes an entry of `variant=[...]`.
+- `add_think_fixed_blind` is parsed as an experiment, not looked up in a file.
+- Hydra knows no function `linear(0.5, 0, 100)`, so schedules are quoted; so are texts and paths
+  with characters that Hydra does not read (`task.data=~/Bücher/a=b (1).txt`).
+- `reward.length=-0.1` may name a reward that is not there yet.
+- A Slurm partition alone means `hydra/launcher=slurm`.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
+import os
 import re
+import shutil
 from pathlib import Path
 
+from ponder.cli.errors import refuse_words
+from ponder.cli.legacy import modern
 from ponder.config.errors import UserError, closest
-from ponder.config.spine import VARIANTS, choices
+from ponder.config.registry import discover, plugins_of
+from ponder.config.spine import CONF, OF_A_PROMPT, VARIANTS, WORDS, choices
 
 DEFAULT_VARIANTS = ["think", "fixed", "blind", "search"]
+LAUNCHER = "hydra/launcher="
+SWEEPER = "hydra/sweeper="
+PARTITION = "hydra.launcher.partition="
+OURS = {"submitit_slurm": "slurm", "submitit_local": "local", "basic": "here"}  # instead of Hydra's
+SUBMITS = ("slurm", "local")
+SWEEPING = {"-m", "--multirun", "hydra.mode=MULTIRUN"}
+ONLY_PRINT = {"--cfg", "-c", "--info", "-i", "--help", "--hydra-help", "--shell-completion", "-sc"}
 _SCHEDULE = re.compile(r"""(?<!["'\w])(?:linear|cosine|exponential)\([^()]*\)""")
+_READABLE = re.compile(r"[\w./:+\-@%*?|$ ,\\]*", re.ASCII)  # of a value, by Hydra, without quotes
+_STRUCTURED = re.compile(r"""["'(].*|.*[\[\]{}"].*|\w+\(.*\)""", re.DOTALL)  # Hydra's to understand
 _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
+
+
+def understood(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The words for Hydra, and lines that the user should see about them.
+
+    Raises `UserError` for words that mean nothing.
+    """
+    arguments, notes = modern(_resumed(arguments))
+    discover(plugins_of(arguments))
+    arguments = rewrite(launched(_retried(_with_task(arguments))), CONF)
+    refuse_words(arguments, CONF, *config_folders(arguments))
+    return arguments, notes
+
+
+# --- words that stand for those of an earlier call ------------------------------------------------
+
+
+def _resumed(arguments: list[str]) -> list[str]:
+    """`resume=<run directory>`: the words that run was begun with, then those typed now.
+
+    Raises `UserError` where no run was begun in that directory.
+    """
+    named = [word for word in arguments if word.partition("=")[0] == "resume"
+             and word.partition("=")[2] not in ("auto", "never")]
+    if not named:
+        return arguments
+    directory = os.path.expanduser(named[-1].partition("=")[2])
+    try:
+        begun = json.loads((Path(directory) / WORDS).read_text())
+    except (OSError, ValueError):
+        raise UserError(f"resume={directory}: found no run there; legal: auto, never, or the "
+                        "directory of a run") from None
+    return [*begun, *(word for word in arguments if word not in named),
+            f"hydra.run.dir={directory}"]
+
+
+def _with_task(arguments: list[str]) -> list[str]:
+    """`model.name=<checkpoint> task.key=...`, where it is evaluated or speaks: the keys are those
+    of its task.
+    """
+    pairs = [word.lstrip("+").partition("=") for word in arguments]
+    keys = {key: value for key, _, value in pairs}
+    asked = keys.get("action") in ("evaluate", *OF_A_PROMPT)
+    if not asked or {"task", "experiment"} & {*keys} or not any(
+            key.startswith("task.") for key in keys):
+        return arguments
+    try:
+        saved = json.loads((Path(keys.get("model.name", "")) / "ponder.json").read_text())
+        return [f"task={saved['config']['task']['name']}", *arguments]
+    except (OSError, ValueError, KeyError, TypeError):
+        return arguments  # what is wrong there is told later
+
+
+def _retried(arguments: list[str]) -> list[str]:
+    """`action=sweep sweep.retry=failed`: the words that send the lost jobs of a sweep again.
+
+    Raises `UserError` for other words: a job is what it was when it was sent.
+    """
+    if not {"action=sweep", "sweep.retry=failed"} <= set(arguments):
+        return arguments
+    from ponder.sweeps.plan import retry_arguments
+
+    return retry_arguments(arguments)
+
+
+# --- flags, experiments, text ---------------------------------------------------------------------
 
 
 def rewrite(arguments: list[str], *folders: Path) -> list[str]:
@@ -28,7 +112,7 @@ def rewrite(arguments: list[str], *folders: Path) -> list[str]:
     """
     folders = (*folders, *config_folders(arguments))
     sweeping = "-m" in arguments or "--multirun" in arguments
-    arguments = [_plain(argument) for argument in arguments]
+    arguments = [_plain(argument, sweeping) for argument in arguments]
     flags, arguments = _take_flags(arguments, sweeping)
     experiment, arguments = _take(arguments, "experiment")
     listed, arguments = _take(arguments, "variant")
@@ -84,17 +168,26 @@ def parse_experiment(name: str, *folders: Path) -> tuple[str, list[str]]:
     return task, [] if flags == ["normal"] else flags
 
 
-def _plain(argument: str) -> str:
-    """Schedules and prompts quoted, and a reward's weight added where the reward is not there yet.
+def _plain(argument: str, sweeping: bool) -> str:
+    """One argument with `~` expanded and with quotes where Hydra needs them; a reward's weight is
+    added where the reward is not there yet.
     """
     if argument.startswith("prompt="):
-        return f"prompt={_quoted(argument.partition('=')[2])}"
+        return f"prompt={quoted(argument.partition('=')[2])}"
     argument = re.sub(r"^\+?experiment=", "experiment=", argument)
-    return re.sub(r"^reward\.", "++reward.", _SCHEDULE.sub(r'"\g<0>"', argument))
+    argument = re.sub(r"^reward\.", "++reward.", _SCHEDULE.sub(r'"\g<0>"', argument))
+    key, sign, value = argument.partition("=")
+    if not sign or not re.fullmatch(r"\+{0,2}[\w./@]+", key):
+        return argument
+    if value.startswith("~/"):
+        value = os.path.expanduser(value)
+    if _READABLE.fullmatch(value) or _STRUCTURED.fullmatch(value):
+        return f"{key}={value}"
+    return f"{key}={','.join(map(quoted, value.split(',') if sweeping else [value]))}"
 
 
-def _quoted(text: str) -> str:
-    """A text as Hydra and OmegaConf read it: no sign in it means anything else there."""
+def quoted(text: str) -> str:
+    """A text in quotes, as Hydra and OmegaConf read it: no sign in it has a meaning there."""
     text = re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + r"\${", text)
     text = re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + (r'\"' if found[2] else ""), text)
     return f'"{text}"'
@@ -114,13 +207,20 @@ def _take(arguments: list[str], key: str) -> tuple[str | None, list[str]]:
 
 def _take_flags(arguments: list[str], sweeping: bool,
                 ) -> tuple[dict[str, list[bool]], list[str]]:
-    """The values of each flag that was typed, and the arguments without them."""
-    flags = {}
+    """The values of each flag that was typed, and the arguments without them.
+
+    Raises `UserError` for a flag that is typed with two values.
+    """
+    flags: dict[str, list[bool]] = {}
     for flag in VARIANTS:
-        value, arguments = _take(arguments, flag)
-        if value is not None:
-            _one(flag, value.split(","), sweeping)
-            flags[flag] = [_boolean(flag, word.strip()) for word in value.split(",")]
+        typed = [word for word in arguments if word.startswith(f"{flag}=")]
+        arguments = [word for word in arguments if word not in typed]
+        for word in typed:
+            values = word.partition("=")[2].split(",")
+            _one(flag, values, sweeping)
+            found = [_boolean(flag, value.strip()) for value in values]
+            if flags.setdefault(flag, found) != found:
+                raise UserError(f"{word}: found {typed[0]} before it; legal: one of the two")
     return flags, arguments
 
 
@@ -199,3 +299,53 @@ def _combine(start: list[str], flags: dict[str, bool]) -> str:
     if flags.get("think") is False:
         start = []
     return f"[{','.join(flag for flag in VARIANTS if flags.get(flag, flag in start))}]"
+
+
+# --- where a sweep runs ---------------------------------------------------------------------------
+
+
+def launched(arguments: list[str]) -> list[str]:
+    """Arguments that name their launcher: a partition alone means `hydra/launcher=slurm`.
+
+    Raises `UserError` for a launcher or a sweeper without -m, which Hydra would ignore without a
+    word, and for Slurm on a machine that has none.
+    """
+    arguments = _to_directory([_ours(word) for word in arguments])
+    prints = any(word.partition("=")[0] in ONLY_PRINT for word in arguments)
+    for word in arguments:
+        if word.startswith(SWEEPER) and not prints and not SWEEPING & set(arguments):
+            raise UserError(f"{word}: found no -m, without which nothing is swept; legal: -m in "
+                            "front, or no word about a sweeper")
+    named = [word for word in arguments if word.startswith(LAUNCHER)]
+    said = named or [word for word in arguments if word.startswith(PARTITION)]
+    if said and not named:
+        named = [f"{LAUNCHER}slurm"]
+        arguments = [*arguments, *named]
+    if named and not prints:
+        _refuse_launcher(said[-1], named[-1].partition("=")[2], arguments)
+    return arguments
+
+
+def _to_directory(arguments: list[str]) -> list[str]:
+    """`sweep.dir` is Hydra's directory of a sweep, too."""
+    said = [word.partition("=")[2] for word in arguments if word.startswith("sweep.dir=")]
+    if not said or not SWEEPING & set(arguments):
+        return arguments
+    return [*arguments, f"hydra.sweep.dir={said[-1]}"]
+
+
+def _ours(word: str) -> str:
+    """Our launcher of the same kind, where one of Hydra's is named."""
+    key, _, name = word.partition("=")
+    return f"{LAUNCHER}{OURS[name]}" if f"{key}=" == LAUNCHER and name in OURS else word
+
+
+def _refuse_launcher(said: str, launcher: str, arguments: list[str]) -> None:
+    """Raise `UserError` where the launcher that `said` asks for cannot be used."""
+    if launcher in SUBMITS and not SWEEPING & set(arguments):
+        raise UserError(f"{said}: found no -m, without which nothing is launched; legal: -m in "
+                        "front, or no word about a launcher, to run here")
+    if launcher == "slurm" and not shutil.which("sbatch"):
+        raise UserError(f"{said}: found no sbatch on this machine; legal: a machine that sends "
+                        f"jobs to Slurm, {LAUNCHER}local for several runs at once on this one, or "
+                        "no word about a launcher for one run after another")

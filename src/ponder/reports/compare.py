@@ -162,14 +162,15 @@ def write(path: Path, comparison: Comparison) -> list[Path]:
         ".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}
     beside = path.with_name(f"{path.stem}_runs{path.suffix}")
     keys = comparison.keys
-    groups = [_group_row(group, keys) for group in comparison.groups]
+    groups = [group_row(group, keys) for group in comparison.groups]
     runs = [_run_row(result, keys) for group in comparison.groups for result in group.runs]
     for place, rows in ((path, groups), (beside, runs)):
         writers[path.suffix](place, _one_type_per_column(rows, keys))
     return [path, beside]
 
 
-def _group_row(group: Group, keys: Sequence[str]) -> dict[str, Any]:
+def group_row(group: Group, keys: Sequence[str]) -> dict[str, Any]:
+    """A group as a row of a table: its keys, how many seeds and runs, means and their errors."""
     row = {**{key: group.values[key] for key in keys}, "seeds": group.seeds,
            "runs": len(group.runs)}
     for name, estimate in group.numbers.items():
