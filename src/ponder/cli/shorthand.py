@@ -139,7 +139,7 @@ def config_folders(arguments: list[str]) -> list[Path]:
     Raises `UserError` for a `--config-dir` that is no directory.
     """
     found: list[Path] = []
-    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for word, following in zip(arguments, [*arguments, ""][1:], strict=True):
         option, sign, value = word.partition("=")
         if option in ("--config-dir", "-cd"):
             folder = Path(value if sign else following)
