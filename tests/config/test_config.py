@@ -241,3 +241,29 @@ def test_equal_hashes_mean_equal_results(composed: Compose) -> None:
     for key, value in (("seed", 1), ("task.max", 101), ("trainer.lr", 0.001), ("task.seed", 1),
                        ("rollout.samples", 9), ("answerer.sees", ["question", "thought"])):
         assert changed(key, value) != base
+
+
+# --- memory -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("word", [
+    "model.layers=1000000", "model.d_model=1000000", "rollout.samples=100000000",
+    "thinker.tokens=100000", "trainer.train_batch_size=1000000000",
+    "trainer.gen_batch_size=1000000000"])
+def test_what_cannot_fit_is_refused_by_its_key(word: str, composed: Compose,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ponder.config.checker.memory_bytes", lambda: 8.0 * 2**30)
+    with pytest.raises(UserError, match=f"{word}: found a run that needs at least .* GiB .*; "
+                                        "legal: what fits into the 8 GiB of this machine"):
+        read(composed(word))
+
+
+def test_what_fits_is_let_through(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: 2 networks of 2 blocks of 12 * 64^2 parameters take 3.1 MB; 256 rows of 3 tokens
+    of 2 blocks at least 3.9 MB.
+    """
+    monkeypatch.setattr("ponder.config.checker.memory_bytes", lambda: 7.1e6)
+    assert read(composed()).thinker.tokens == 2
+    monkeypatch.setattr("ponder.config.checker.memory_bytes", lambda: 7.0e6)
+    with pytest.raises(UserError, match="needs at least 0 GiB"):
+        read(composed())

@@ -6,7 +6,9 @@ states where it is written; and what parts require of each other (`requires` and
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
@@ -122,6 +124,7 @@ def _of_a_run(config: Config) -> Iterator[str]:
     yield from _rewards_need(config)
     yield from _of(config.trainer, config)
     yield from _models_must_be_there(config)
+    yield from _must_fit_memory(config)
 
 
 def _of(part: Any, config: Config) -> Iterator[str]:
@@ -255,3 +258,43 @@ def _files_must_fit(config: Config) -> Iterator[str]:
     if not re.fullmatch(r"\w[\w.-]*", config.run_type):
         yield (f"run_type={config.run_type}: found {config.run_type!r}; legal: letters, digits, "
                "_ . and -, as it names a directory")
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+def _must_fit_memory(config: Config) -> Iterator[str]:
+    """Sizes of which even a lower bound of the memory is more than there is.
+
+    A parameter takes 16 bytes (weight, gradient, two moments of the optimizer); a token of a row
+    that is learnt at least 10 vectors of the width in each block. Nothing is known of networks of
+    Hugging Face but that a token takes 8 bytes.
+    """
+    model, trainer, thinker = config.model, config.trainer, config.thinker
+    width, blocks = getattr(model, "d_model", 1), getattr(model, "layers", 1)
+    networks = 2 if thinker.tokens and config.answerer.model == "separate" else 1
+    weights = networks * 16 * 12 * blocks * width**2 if model.kind == "transformer" else 0
+    rows = max(trainer.train_batch_size, trainer.gen_batch_size or 0) * config.rollout.samples
+    rows *= thinker.tokens + 1
+    learnt = rows * (40 * width * blocks if model.kind == "transformer" else 8)
+    room = memory_bytes()
+    if weights + learnt <= room:
+        return
+    sizes = {"model.layers": blocks / 2, "model.d_model": width / 64} if weights > learnt else {
+        "trainer.train_batch_size": trainer.train_batch_size / 256,
+        "trainer.gen_batch_size": (trainer.gen_batch_size or 0) / 256,
+        "rollout.samples": config.rollout.samples / 8, "thinker.tokens": thinker.tokens / 8}
+    key = max(sizes, key=lambda name: sizes[name])
+    group, _, leaf = key.partition(".")
+    yield (f"{key}={getattr(getattr(config, group), leaf)}: found a run that needs at least "
+           f"{(weights + learnt) / 2**30:,.0f} GiB of memory; legal: what fits into the "
+           f"{room / 2**30:,.0f} GiB of this machine")
+
+
+def memory_bytes() -> float:
+    """Memory that this process may use; without bound where there is a GPU, whose is not known."""
+    if Path("/dev/nvidia0").exists():
+        return math.inf
+    room = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    with contextlib.suppress(OSError, ValueError):  # where no other bound is told
+        room = min(room, float(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return room

@@ -78,7 +78,7 @@ class TrainerConfig:
                         "units for it, else float32", legal=("float32", "bfloat16", "auto"))
     compile: bool = option(False, "torch.compile the networks")
     threads: int = option(0, "CPU threads; 0: one for networks below a million parameters, "
-                         "else as torch chooses", low=0)
+                         "else as torch chooses", low=0, high=1024)
 
     @property
     def per_step(self) -> int:

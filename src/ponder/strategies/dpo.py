@@ -74,7 +74,8 @@ class DPO(Strategy):
         loser = reward.masked_fill(right, torch.inf).argmin(1)
         both = right.any(1) & ~right.all(1)
         start = torch.arange(len(reward), device=reward.device) * samples
-        rollouts = rollouts.select_rows(torch.stack([start + winner, start + loser], 1).flatten(), 2)
+        pairs = torch.stack([start + winner, start + loser], 1).flatten()
+        rollouts = rollouts.select_rows(pairs, 2)
         learn = rollouts.learn & both.repeat_interleave(2)[:, None]
         sign = torch.tensor([1.0, -1.0], device=reward.device).repeat(len(reward))
         weight = instructive(rollouts.parts["exact_match"].view(-1, 2) > 0,
