@@ -17,7 +17,6 @@ import paths  # noqa: F401  (first: it makes ponder importable)
 from ponder.config.rollouts import SamplerConfig
 from ponder.config.running import TrainerConfig
 from ponder.config.schedule import parse_schedule
-from ponder.config.tasks import AddTask
 from ponder.core import distributed
 from ponder.core.math import Sampling
 from ponder.core.types import Rollouts, Scores
@@ -68,7 +67,7 @@ def build_trainer(work: Work, device: str = "cpu", dtype: str = "float32",
     a share of it.
     """
     torch.manual_seed(seed)
-    task = Add(AddTask(max=100, answer="digits", seed=seed, thought_length=2), thoughts=10)
+    task = Add(max=100, answer="digits", seed=seed, thought_length=2, thoughts=10)
     shape = Shape(len(task.vocabulary), POSITIONS, work.d_model, work.layers, work.heads)
     policy = Policy(Transformer(shape), None, task.vocabulary, Rules(work.tokens, work.stops))
     if shard:

@@ -20,7 +20,6 @@ import torch
 from paths import ROOT, fill
 from ponder.config.players import HfConfig
 from ponder.config.rollouts import SamplerConfig
-from ponder.config.tasks import QaTask
 from ponder.core.distributed import keep_freed_memory
 from ponder.core.types import Problems
 from ponder.models.huggingface.pretrained import load_text_model, load_vocabulary
@@ -28,7 +27,7 @@ from ponder.models.policies.choice import TextPolicy
 from ponder.models.policies.question import Rules
 from ponder.rollouts.cache import Store
 from ponder.rollouts.written import Written
-from ponder.tasks.choice.qa import Qa
+from ponder.tasks.choice.qa import Qa, QaKeys
 
 SUMS = [f"q{i},What is {37 * i % 89} plus {53 * i % 97} minus {i}?,{i},{i + 1},A"
         for i in range(64)]
@@ -39,7 +38,7 @@ def questions(path: str | None, count: int, words: Any, directory: Path) -> Prob
     if path is None:
         path = str(directory / "sums.csv")
         Path(path).write_text("\n".join(["id,question,A,B,answer", *SUMS]))
-    task = Qa(QaTask(data=path, train_questions=count, seed=0), words)
+    task = Qa(QaKeys(data=path, train_questions=count, seed=0), words)
     return task.sample(count, torch.Generator().manual_seed(0))
 
 

@@ -19,7 +19,6 @@ from torch import Tensor
 import paths  # noqa: F401  (first: it makes ponder importable)
 from ponder.config.rollouts import SamplerConfig
 from ponder.config.running import TrainerConfig
-from ponder.config.texts import CorpusTask
 from ponder.core.math import Sampling
 from ponder.core.types import Rollouts
 from ponder.models.gpt2.model import Init, Shape, Transformer
@@ -29,7 +28,7 @@ from ponder.models.value_head import Critic
 from ponder.rewards.answers import Reward
 from ponder.rollouts.sampler import Sampler, Source, given
 from ponder.strategies.base import Strategy
-from ponder.tasks.text.corpus import Corpus
+from ponder.tasks.text.corpus import Corpus, CorpusKeys
 from ponder.training.learner import Learner
 from ponder.training.trainer import Trainer
 
@@ -57,7 +56,7 @@ def corpus(directory: Path) -> Corpus:
     """Texts of a, b, c, d and the character that stands for others, without a prompt."""
     pieces = {"kind": "chars", "characters": "abcd\ufffd"}
     (directory / "tokens.json").write_text(json.dumps(pieces))
-    return Corpus(CorpusTask(prompt="", seed=0, test_passages=1), 0, str(directory))
+    return Corpus(CorpusKeys(prompt="", seed=0, test_passages=1), 0, str(directory))
 
 
 def author(task: Corpus, value: str = "none", stops: bool = False, seed: int = 0) -> Author:

@@ -24,7 +24,6 @@ import torch
 import optimum
 import results
 from paths import ROOT, fill
-from ponder.config.texts import CorpusTask
 from ponder.models.policies.continuation import Author
 from ponder.models.policies.question import Rules
 from ponder.rewards.text import pattern, wanted, whitespace
@@ -32,7 +31,7 @@ from ponder.strategies.base import Strategy
 from ponder.strategies.grpo import GRPO
 from ponder.strategies.ppo import PPO
 from ponder.strategies.reinforce import REINFORCE
-from ponder.tasks.text.corpus import Corpus
+from ponder.tasks.text.corpus import Corpus, CorpusKeys
 from ponder.training.checkpoint import load_model
 from ponder.training.progress import Hooks
 from tilted import tilted
@@ -44,14 +43,14 @@ PRICES = (0.02, 0.014, 0.01, 0.007, 0.005)  # of a nat, for which the best polic
 # name -> (what is wanted, words of the run, reward of a text, most nats from the model before)
 TEXTS = {
     "ppo_letter": ("more of the letter e", ["task.wanted=e"],
-                   lambda text: wanted(text, CorpusTask(wanted="e")), 20),
+                   lambda text: wanted(text, CorpusKeys(wanted="e")), 20),
     "ppo_whitespace": ("less white space",
                        ["reward=whitespace", "task.enough=0", "strategy.kl=0.005",
                         "trainer.lr=1.5e-3"],
-                       lambda text: -whitespace(text, CorpusTask()), 15),
+                       lambda text: -whitespace(text, CorpusKeys()), 15),
     "ppo_pattern": (f"consonant and vowel in turn, `{PAIRS}`",
                     ["reward=pattern", f"task.pattern='{PAIRS}'"],
-                    lambda text: pattern(text, CorpusTask(pattern=PAIRS)), 25),
+                    lambda text: pattern(text, CorpusKeys(pattern=PAIRS)), 25),
 }
 EXACT = {"kl": optimum.BETA, "kl_place": "reward", "kl_estimator": "k1", "entropy": 0.0}
 PLAIN = {**EXACT, "whiten": "none"}  # at the optimum nothing has an advantage, but whitened noise
@@ -121,7 +120,7 @@ def best(name: str, start: Path) -> float:
         torch.set_num_threads(1)
         saved = next((results.RUNS / name / "0").glob("checkpoint_*")) / "ponder.json"
         config = json.loads(saved.read_text())["config"]
-        task = Corpus(CorpusTask(data=config["task"]["data"], seed=0, test_passages=40), 0,
+        task = Corpus(CorpusKeys(data=config["task"]["data"], seed=0, test_passages=40), 0,
                       str(start))
         author = Author(load_model(start), None, task.vocabulary,
                         Rules(config["thinker"]["tokens"], False, writes="text"))

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from common import Work as Job
 from common import build_trainer
-from ponder.config.tasks import AddTask
 from ponder.core.math import Sampling
 from ponder.core.types import Problems, Rollouts
 from ponder.models.gpt2.layers import Shape
@@ -28,7 +27,7 @@ Work = Callable[[], object]
 def build(size: str, device: torch.device, questions: int | None = None) -> tuple[Policy, Problems]:
     """A thinker with fixed thoughts, and a batch of questions on the device."""
     width, layers, heads, count = SIZES[size]
-    task = Add(AddTask(max=10_000, answer="digits", seed=0, thought_length=TOKENS), 10)
+    task = Add(max=10_000, answer="digits", seed=0, thought_length=TOKENS, thoughts=10)
     shape = Shape(len(task.vocabulary), task.question_length + TOKENS + 2 + task.answer_length,
                   width, layers, heads, tied=False)
     torch.manual_seed(0)

@@ -21,7 +21,7 @@ from ponder.config.errors import UserError, brief, closest, shown
 from ponder.config.registry import REWARDS
 from ponder.config.resolve import read
 from ponder.config.spine import CONF, register
-from ponder.config.tasks import LANGUAGES
+from ponder.tasks.choice.qa import LANGUAGES
 
 FORMS = "a number, or linear, cosine or exponential(start, end, steps)"
 STRATEGIES = "dpo, exact, grpo, ppo, reinforce, rloo, sft, star"

@@ -17,7 +17,6 @@ from omegaconf import OmegaConf
 from ponder.cli.shorthand import rewrite
 from ponder.config.errors import UserError
 from ponder.config.generation import GenerateConfig
-from ponder.config.tasks import AdditionTask
 from ponder.core.types import Problems
 from ponder.generation.contexts import OwnWindow, TextWindow
 from ponder.generation.page import Page
@@ -218,7 +217,7 @@ def test_questions_are_typed_as_they_are_written() -> None:
                        ("a", "found no question"), ("", "found no question")):
         with pytest.raises(UserError, match=said):
             task.encode_question(text)
-    sums = Addition(AdditionTask(seed=0, digits=3), 20)
+    sums = Addition(digits=3, thought_length=3, thoughts=20)
     tokens, count = sums.encode_question("23+58=")
     assert sums.vocabulary.text(tokens).endswith("___:32_+85_=") and count == 3
     with pytest.raises(UserError, match="different lengths"):

@@ -13,12 +13,11 @@ from hypothesis import given as every
 from hypothesis import settings
 from hypothesis import strategies as st
 
-import ponder.tasks.text.cutting as cutting
+import ponder.tasks.text.documents as cutting
 import ponder.tasks.text.packed as packing
 from ponder.config.errors import UserError
 from ponder.config.rollouts import SamplerConfig
 from ponder.config.running import TrainerConfig
-from ponder.config.texts import TextTask
 from ponder.core.math import GREEDY, Sampling, correlation
 from ponder.core.types import Problems
 from ponder.models.gpt2.model import Shape, Transformer, resized
@@ -28,7 +27,7 @@ from ponder.models.policies.question import Rules
 from ponder.rollouts.positions import PlaceSampler, every_place, think_behind
 from ponder.rollouts.sampler import sample
 from ponder.strategies.star import SFT
-from ponder.tasks.text.documents import split
+from ponder.tasks.text.documents import TextKeys, split
 from ponder.tasks.text.passages import Text
 from ponder.tokenizers.pieces import Characters, PieceVocabulary, TriePieces, pieces_of
 from ponder.tokenizers.trie import Trie
@@ -53,7 +52,7 @@ def jsonl(path: Path, count: int) -> Path:
 
 def test_a_text_is_cut_once_and_is_there_again(tmp_path: Path) -> None:
     """Every document ends with end-of-text; train and test are the documents, and all of them."""
-    config = TextTask(data=str(jsonl(tmp_path / "x.jsonl", 50)), seed=0)
+    config = TextKeys(data=str(jsonl(tmp_path / "x.jsonl", 50)), seed=0)
     found = packing.packed(config, None, 4)
     text = found.vocabulary.text
     train, test = (text(side.tolist()).split("<end>")[:-1] for side in (found.train, found.test))
@@ -67,7 +66,7 @@ def test_a_text_is_cut_once_and_is_there_again(tmp_path: Path) -> None:
 
 def test_what_was_begun_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Broken off in the middle of writing: the same bytes in the end."""
-    config = TextTask(data=str(jsonl(tmp_path / "x.jsonl", 60)), seed=0, workers=1)
+    config = TextKeys(data=str(jsonl(tmp_path / "x.jsonl", 60)), seed=0, workers=1)
     monkeypatch.setattr(cutting, "BATCH", 500)
     whole = packing.packed(config, None, 0)
     monkeypatch.setattr(packing, "SCRATCH", tmp_path / "other")
@@ -98,7 +97,7 @@ def test_a_long_text_is_cut_in_parts(count: int, tmp_path: Path,
     text = "".join(json.dumps({"text": f"{number}\n" + f"{SENTENCE}\n" * (9 if number % 2 else 1)})
                    + "\n" for number in range(count))
     (tmp_path / "x.jsonl").write_text(text)
-    config = TextTask(data=str(tmp_path / "x.jsonl"), seed=0, workers=1, held_out=0.3)
+    config = TextKeys(data=str(tmp_path / "x.jsonl"), seed=0, workers=1, held_out=0.3)
     whole = packing.packed(config, None, 0)
     monkeypatch.setattr(cutting, "BATCH", 120)
     cut, calls = cutting._encode, []
@@ -125,7 +124,7 @@ def test_a_long_text_is_cut_in_parts(count: int, tmp_path: Path,
 def test_several_processes_cut_what_one_cuts(tmp_path: Path,
                                              monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cutting, "BATCH", 300)
-    config = TextTask(data=str(jsonl(tmp_path / "x.jsonl", 60)), tokens="trie", trie_size=300,
+    config = TextKeys(data=str(jsonl(tmp_path / "x.jsonl", 60)), tokens="trie", trie_size=300,
                       seed=0, workers=1)
     one = packing.packed(config, None, 0)
     monkeypatch.setattr(packing, "SCRATCH", tmp_path / "other")
@@ -136,7 +135,7 @@ def test_several_processes_cut_what_one_cuts(tmp_path: Path,
 def test_the_end_of_few_documents_is_held_out(tmp_path: Path) -> None:
     path = tmp_path / "x.txt"
     path.write_text("0123456789" * 10)
-    config = TextTask(data=str(path), held_out=0.25, seed=0)
+    config = TextKeys(data=str(path), held_out=0.25, seed=0)
     assert list(split(config)) == [(0, False, ("0123456789" * 10)[:75]),
                                    (0, True, ("0123456789" * 10)[75:])]
 
@@ -154,8 +153,8 @@ def test_a_data_set_of_the_hub_is_streamed(tmp_path: Path, monkeypatch: pytest.M
                     cache_dir=str(tmp_path))
 
     monkeypatch.setattr(datasets, "load_dataset", load)
-    config = TextTask(data="owner/name", subset="sample-10BT", seed=0)
-    local = TextTask(data=str(path), seed=0)
+    config = TextKeys(data="owner/name", subset="sample-10BT", seed=0)
+    local = TextKeys(data=str(path), seed=0)
     assert list(split(config)) == list(split(local))
     assert list(split(config, 30)) == list(split(local, 30))
     assert set(asked) == {("owner/name", "sample-10BT", "train", True)}
@@ -169,13 +168,13 @@ def test_halves_of_characters_are_no_text(tmp_path: Path) -> None:
     """JSON may hold them; UTF-8, and what reads it, may not."""
     path = tmp_path / "x.jsonl"
     path.write_text('{"text": "a\\ud83d b"}\n')
-    assert "".join(text for _, _, text in split(TextTask(data=str(path), seed=0))) == "a\ufffd b"
+    assert "".join(text for _, _, text in split(TextKeys(data=str(path), seed=0))) == "a\ufffd b"
 
 
 def test_another_tokenizer_of_the_same_name_is_noticed(tmp_path: Path) -> None:
     """What it cut before is cut again, and a checkpoint that it no longer fits is refused."""
     data, name = jsonl(tmp_path / "x.jsonl", 30), tmp_path / "words"
-    config = TextTask(data=str(data), tokens="hf", tokenizer=str(name), seed=0)
+    config = TextKeys(data=str(data), tokens="hf", tokenizer=str(name), seed=0)
     WORDS.tokenizer.save_pretrained(name)
     file = name / "tokenizer.json"
     told = json.loads(file.read_text())
@@ -197,7 +196,7 @@ def test_another_tokenizer_of_the_same_name_is_noticed(tmp_path: Path) -> None:
 
 
 def test_a_split_can_be_gone_on_with(tmp_path: Path) -> None:
-    config = TextTask(data=str(jsonl(tmp_path / "x.jsonl", 40)), seed=0)
+    config = TextKeys(data=str(jsonl(tmp_path / "x.jsonl", 40)), seed=0)
     assert list(split(config, 17)) == list(islice(split(config), 17, None))
 
 
@@ -209,7 +208,7 @@ def test_a_split_can_be_gone_on_with(tmp_path: Path) -> None:
 def test_bad_text_is_one_line(content: str, name: str, said: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=said) as error:
-        Text(TextTask(data=str(tmp_path / name), seed=0), 0)
+        Text(TextKeys(data=str(tmp_path / name), seed=0), 0)
     assert "\n" not in str(error.value)
 
 

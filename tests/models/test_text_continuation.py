@@ -15,7 +15,6 @@ import ponder.tasks.text.packed as packing
 from ponder.config.errors import UserError
 from ponder.config.players import HfConfig
 from ponder.config.rollouts import SamplerConfig
-from ponder.config.texts import CorpusTask
 from ponder.core.math import Sampling
 from ponder.core.types import Problems, Rollouts
 from ponder.models.huggingface.model import Model
@@ -25,7 +24,7 @@ from ponder.rewards.answers import Reward
 from ponder.rollouts.cache import Store
 from ponder.rollouts.sampler import given
 from ponder.rollouts.written import Written
-from ponder.tasks.text.corpus import ModelCorpus
+from ponder.tasks.text.corpus import CorpusKeys, ModelCorpus
 from ponder.tokenizers.pieces import HfPieces, identity
 from ponder.tokenizers.vocabulary import TextVocabulary
 from support.questions import WORDS, language_model, vocabulary
@@ -94,7 +93,7 @@ def test_prompts_are_passages_in_the_tokens_of_the_model(tmp_path: Path, monkeyp
     path = tmp_path / "text.jsonl"
     path.write_text("".join(json.dumps({"text": f"{number}: {TEXT[:40]}"}) + "\n"
                             for number in range(60)))
-    config = CorpusTask(data=str(path), length=9, seed=0, test_passages=5)
+    config = CorpusKeys(data=str(path), length=9, seed=0, test_passages=5)
     task, other = ModelCorpus(config, WORDS), ModelCorpus(config, THINKING)
     train, test = task.sample(50, generator()), task.test()
     assert torch.equal(train.question, other.sample(50, generator()).question)
@@ -116,7 +115,7 @@ def split_at(row: list[int], sign: int) -> list[list[int]]:
 
 @pytest.mark.parametrize(("prompt", "ids"), [("caf\u00e9", WORDS.encode("caf\u00e9")), ("", [1])])
 def test_one_prompt_again_and_again(prompt: str, ids: list[int]) -> None:
-    task = ModelCorpus(CorpusTask(prompt=prompt, seed=0, test_passages=3), WORDS)
+    task = ModelCorpus(CorpusKeys(prompt=prompt, seed=0, test_passages=3), WORDS)
     assert task.sample(2, generator()).question.tolist() == [ids] * 2
     assert task.test().question.tolist() == [ids] * 3 and task.question_length == len(ids)
 
@@ -127,7 +126,7 @@ def test_a_prompt_that_its_tokens_do_not_say_is_refused() -> None:
             return self.encode(text.lower())
 
     with pytest.raises(UserError, match=r"task\.prompt=AB: found 'ab', cut into the tokens"):
-        ModelCorpus(CorpusTask(prompt="AB", seed=0), Deaf(WORDS.tokenizer))
+        ModelCorpus(CorpusKeys(prompt="AB", seed=0), Deaf(WORDS.tokenizer))
 
 
 # --- what is likely -----------------------------------------------------------------------------
@@ -254,12 +253,12 @@ def test_distances_are_those_of_whole_distributions(lora: int, stops: bool,
 def test_half_a_character_earns_nothing_until_it_is_whole() -> None:
     """`a\u00e9\u20ac` is one token, then two, then three: \u00e9 is wanted, \u20ac is not."""
     rollouts = rollouts_of(row_of("a\u00e9\u20ac"), row_of("\u00e9")[:1])
-    task = CorpusTask(seed=0, wanted="\u00e9\ufffd", interim=True)
+    task = CorpusKeys(seed=0, wanted="\u00e9\ufffd", interim=True)
     policy = author_of(words=THINKING)
     found = Reward({"wanted": 1.0}, None, task)(policy, rollouts).parts["wanted"]
     assert found[0].tolist() == pytest.approx([0, 0, 1 / 2, 0, 0, 1 / 3 - 1 / 2])
     assert found[1].tolist() == [1, 0, 0, 0, 0, 0]  # at the end half a one is what it is
-    whole = Reward({"wanted": 1.0}, None, CorpusTask(seed=0, wanted="\u00e9\ufffd"))(
+    whole = Reward({"wanted": 1.0}, None, CorpusKeys(seed=0, wanted="\u00e9\ufffd"))(
         policy, rollouts).parts["wanted"]
     assert torch.allclose(found.sum(1), whole)
 

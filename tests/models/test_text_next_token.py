@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import ponder.tasks.text.packed as packing
-from ponder.config.texts import TextTask
 from ponder.core.math import Sampling
 from ponder.models.huggingface.model import Model
 from ponder.models.policies.question import Rules
 from ponder.models.policies.text_next_token import TextReader
 from ponder.rollouts.sampler import Gold
+from ponder.tasks.text.documents import TextKeys
 from ponder.tasks.text.passages import ModelText
 from support.questions import WORDS, language_model, save_language_model
 from support.small import Door
@@ -32,7 +32,7 @@ def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelText:
     path = tmp_path / "text.jsonl"
     path.write_text("".join(json.dumps({"text": f"{number}: {SENTENCE}"}) + "\n"
                             for number in range(60)))
-    return ModelText(TextTask(data=str(path), length=32, test_passages=6, seed=0), WORDS)
+    return ModelText(TextKeys(data=str(path), length=32, test_passages=6, seed=0), WORDS)
 
 
 def test_passages_are_in_the_tokens_of_the_model(task: ModelText) -> None:

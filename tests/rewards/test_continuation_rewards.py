@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from ponder.config.registry import REWARDS
-from ponder.config.texts import CorpusTask
 from ponder.core.credit import sequence_reward
 from ponder.core.types import Problems, Rollouts
 from ponder.models.gpt2.model import Init, Shape, Transformer
@@ -17,12 +16,13 @@ from ponder.models.policies.continuation import Author
 from ponder.models.policies.question import Rules
 from ponder.rewards.answers import Reward
 from ponder.rollouts.sampler import given
+from ponder.tasks.text.corpus import CorpusKeys
 from ponder.tokenizers.pieces import Characters, PieceVocabulary
 
 LETTERS = Characters("abc de.")
 WORDS, NORMAL = PieceVocabulary(LETTERS, 2), PieceVocabulary(LETTERS, 0)
 END, CLOSE, T0, T1 = 1, WORDS.end, WORDS.end + 1, WORDS.end + 2
-TASK = CorpusTask(seed=0, wanted="ae", unwanted="b", pattern="a.", words=["bad", "a"])
+TASK = CorpusKeys(seed=0, wanted="ae", unwanted="b", pattern="a.", words=["bad", "a"])
 
 
 def ids(text: str) -> list[int]:

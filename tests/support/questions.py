@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 
-from ponder.config.tasks import QaTask
 from ponder.models.huggingface.pretrained import quiet
-from ponder.tasks.choice.qa import Qa
+from ponder.tasks.choice.qa import Qa, QaKeys
 from ponder.tokenizers.vocabulary import TextVocabulary
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
@@ -44,7 +43,7 @@ def file_of(path: Path, count: int = 10, split: str = "", subjects: int = 1) -> 
 
 
 def task(path: Path, words: TextVocabulary = WORDS, **changes) -> Qa:
-    return Qa(replace(QaTask(data=str(path), seed=0), **changes), words)
+    return Qa(replace(QaKeys(data=str(path), seed=0), **changes), words)
 
 
 def language_model(kind: str = "llama", seed: int = 0) -> Any:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 
-from ponder.config.tasks import AddTask
 from ponder.models.gpt2.layers import Shape
 from ponder.models.gpt2.model import Init, Transformer
 from ponder.models.policies.question import Policy, Rules
@@ -15,7 +13,7 @@ from ponder.tasks.toy.add import Add
 
 
 def make_task(thoughts: int = 10, **changes) -> Add:
-    return Add(replace(AddTask(seed=0, thought_length=2), **changes), thoughts)
+    return Add(thoughts=thoughts, **{"thought_length": 2, **changes})
 
 
 def make_policy(task: Add, tokens: int = 3, stops: bool = True, sees: tuple[str, ...] = (

@@ -15,9 +15,8 @@ import pytest
 import torch
 
 from ponder.config.errors import UserError
-from ponder.config.tasks import AddTask, gold_length
-from ponder.tasks.tables import write_problems
-from ponder.tasks.toy.add import Add
+from ponder.tasks.base import write_problems
+from ponder.tasks.toy.add import Add, gold_length
 from support.small import generator, make_task
 
 
@@ -174,7 +173,7 @@ def test_train_and_test_together_are_all_questions() -> None:
 def test_the_share_held_out_is_near_what_was_asked(share: float, seed: int) -> None:
     task = make_task(max=1000, held_out=share, seed=seed)
     # about half a million unordered pairs, so four standard errors are at most 0.003
-    assert float(task.held_out(task._all()).double().mean()) == pytest.approx(share, abs=0.003)
+    assert float(task.are_held_out(task._all()).double().mean()) == pytest.approx(share, abs=0.003)
 
 
 def by_hand(numbers: list[int], seed: int, share: float) -> bool:
@@ -196,7 +195,7 @@ def test_the_split_is_the_hash_it_says(limit: int, terms: int, seed: int) -> Non
     task = make_task(max=limit, terms=terms, seed=seed, answer="digits")
     numbers = torch.randint(limit, (300, terms), generator=generator())
     expected = [by_hand(row, seed, 0.2) for row in numbers.tolist()]
-    assert task.held_out(numbers).tolist() == expected
+    assert task.are_held_out(numbers).tolist() == expected
     assert 30 < sum(expected) < 90
 
 
@@ -231,7 +230,7 @@ def test_training_questions_are_drawn_evenly() -> None:
     counts = torch.bincount(numbers[:, 0] * 10 + numbers[:, 1], minlength=100)
     drawn = counts[counts > 0]
     mean = 20_000 / len(drawn)
-    assert len(drawn) == 100 - int(task.held_out(task._all()).sum())
+    assert len(drawn) == 100 - int(task.are_held_out(task._all()).sum())
     assert (drawn - mean).abs().max() < 5 * mean**0.5
 
 
@@ -414,5 +413,5 @@ def test_a_directory_is_no_file(tmp_path: Path) -> None:
 
 def test_a_configuration_may_be_any_copy() -> None:
     """Nothing is kept between tasks: the same configuration gives the same task twice."""
-    config = replace(AddTask(seed=0, thought_length=2), max=30)
+    config = make_task(max=30).config
     assert Add(config, 10).problems() == Add(replace(config), 10).problems()

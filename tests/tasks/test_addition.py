@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ponder.config.errors import UserError
 from ponder.config.running import TrainerConfig
-from ponder.config.tasks import AdditionTask
 from ponder.core.metrics import known
 from ponder.core.types import Problems, Rollouts
 from ponder.evaluation.question import evaluate
@@ -28,9 +27,9 @@ from support.small import Door, generator
 
 def task_of(thoughts: int = 20, **changes) -> Addition:
     digits = changes.get("digits", 3)
-    return Addition(replace(AdditionTask(seed=0), **{
+    return Addition(thoughts=thoughts, **{
         "digits": digits, "thought_length": digits, "worked": 30, "test_questions": 90,
-        "epoch_size": 60, **changes}), thoughts)
+        "epoch_size": 60, **changes})
 
 
 def policy_of(task: Addition) -> Policy:

@@ -16,7 +16,6 @@ from ponder.cli.shorthand import rewrite
 from ponder.config.errors import UserError
 from ponder.config.resolve import read
 from ponder.config.spine import CONF, register
-from ponder.config.texts import CorpusTask
 from ponder.core.math import Sampling
 from ponder.core.metrics import known
 from ponder.core.types import Problems
@@ -24,7 +23,7 @@ from ponder.models.gpt2.model import Init, Shape, Transformer
 from ponder.models.policies.continuation import Author
 from ponder.models.policies.question import Rules
 from ponder.rollouts.sampler import sample
-from ponder.tasks.text.corpus import Corpus
+from ponder.tasks.text.corpus import Corpus, CorpusKeys
 from ponder.tokenizers.pieces import Characters, PieceVocabulary
 from support.runs import lines, run_processes, summary
 from support.small import Door, generator
@@ -44,7 +43,7 @@ def author_of(writes: str, stops: bool, tokens: int = 4) -> Author:
 def test_prompts_are_passages_of_either_side(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text(TEXT)
-    task = Corpus(CorpusTask(data="text.txt", length=9, seed=0, test_passages=5), 0)
+    task = Corpus(CorpusKeys(data="text.txt", length=9, seed=0, test_passages=5), 0)
     test, train = task.test(), task.sample(50, generator())
     cut = int(len(TEXT) * 0.9)
     begins = ["".join(TEXT[cut + place:cut + place + 9]) for place in np.arange(5) * 20 // 5 * 9]
@@ -56,7 +55,7 @@ def test_prompts_are_passages_of_either_side(tmp_path: Path, monkeypatch) -> Non
 @pytest.mark.parametrize(("prompt", "ids"), [("ab", [2, 3]), ("", [1])])
 def test_one_prompt_again_and_again(prompt: str, ids: list[int], tmp_path: Path) -> None:
     (tmp_path / "tokens.json").write_text(json.dumps(WORDS.pieces.state()))
-    task = Corpus(CorpusTask(prompt=prompt, seed=0, test_passages=3), 0, str(tmp_path))
+    task = Corpus(CorpusKeys(prompt=prompt, seed=0, test_passages=3), 0, str(tmp_path))
     assert task.sample(2, generator()).question.tolist() == [ids] * 2
     assert task.test().question.tolist() == [ids] * 3 and task.question_length == len(ids)
 
@@ -64,7 +63,7 @@ def test_one_prompt_again_and_again(prompt: str, ids: list[int], tmp_path: Path)
 def test_a_prompt_of_other_characters_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokens.json").write_text(json.dumps(WORDS.pieces.state()))
     with pytest.raises(UserError, match=r"task\.prompt=xa: found"):
-        Corpus(CorpusTask(prompt="xa", seed=0), 0, str(tmp_path))
+        Corpus(CorpusKeys(prompt="xa", seed=0), 0, str(tmp_path))
 
 
 # --- who writes what ----------------------------------------------------------------------------

@@ -12,12 +12,11 @@ import pytest
 import torch
 
 from ponder.config.errors import UserError
-from ponder.config.tasks import LANGUAGES, MmluTask, split_name
-from ponder.tasks.choice import prompts
-from ponder.tasks.choice.mmlu import Mmlu
+from ponder.config.registry import TASKS
+from ponder.tasks.base import write_problems
+from ponder.tasks.choice import questions as prompts
+from ponder.tasks.choice.qa import LANGUAGES, Mmlu, MmluKeys, split_name
 from ponder.tasks.choice.questions import Question, questions_of, read_questions
-from ponder.tasks.registry import TASKS
-from ponder.tasks.tables import write_problems
 from ponder.tokenizers.vocabulary import TextVocabulary
 from support.questions import CHAT, WORDS, file_of, task, vocabulary
 from support.small import generator
@@ -382,7 +381,7 @@ def test_english_comes_with_its_splits(monkeypatch: pytest.MonkeyPatch) -> None:
                  "choices": ["a", "b", "c", "d"], "answer": i % 4} for i in range(5)]
 
     hub(monkeypatch, load)
-    qa = Mmlu(MmluTask(seed=0), WORDS)
+    qa = Mmlu(MmluKeys(seed=0), WORDS)
     assert asked == [("cais/mmlu", "all", split) for split in
                      ("auxiliary_train", "test", "validation")]
     assert (qa.epoch_size, len(qa.test())) == (5, 10)
@@ -400,7 +399,7 @@ def test_translations_are_split_by_the_hash(monkeypatch: pytest.MonkeyPatch) -> 
                  "D": "d", "Answer": "C", "Subject": "anatomy"} for i in range(200)]
 
     hub(monkeypatch, load)
-    yoruba, german = (Mmlu(MmluTask(language=language, seed=0), WORDS)
+    yoruba, german = (Mmlu(MmluKeys(language=language, seed=0), WORDS)
                       for language in ("YO-NG", "DE-DE"))
     assert asked == [("openai/MMMLU", part, "test") for part in ("YO_NG", "DE_DE")]
     assert [one.id for one in yoruba.list] == [one.id for one in german.list]
@@ -414,18 +413,18 @@ def test_what_the_hub_refuses_is_one_line(monkeypatch: pytest.MonkeyPatch) -> No
 
     hub(monkeypatch, load)
     with pytest.raises(UserError) as error:
-        Mmlu(MmluTask(language="YO-NG", seed=0), WORDS)
+        Mmlu(MmluKeys(language="YO-NG", seed=0), WORDS)
     assert str(error.value) == (
         "task.language=YO-NG: openai/MMMLU cannot be loaded (no network); legal: task.data=<file> "
         "with the questions, or a network and HF_HUB_OFFLINE not set")
     with pytest.raises(UserError, match="task.language=XX: found no such language on the hub; "
                        f"legal: EN, {', '.join(LANGUAGES)}, or task.data"):
-        Mmlu(MmluTask(language="XX", seed=0), WORDS)
+        Mmlu(MmluKeys(language="XX", seed=0), WORDS)
 
 
 def test_mmlu_from_a_file(tmp_path: Path) -> None:
     path = file_of(tmp_path / "x.csv")
-    qa = TASKS["mmlu"](MmluTask(data=str(path), language="IG", seed=0), WORDS)
+    qa = TASKS["mmlu"].target(MmluKeys(data=str(path), language="IG", seed=0), WORDS)
     assert qa.epoch_size + len(qa.test()) == 10
 
 

@@ -12,7 +12,6 @@ import torch
 
 from optimum import LETTERS, SAMPLES, TOKENS, Census, trainer_of, value_of
 from ponder.config.rollouts import SamplerConfig
-from ponder.config.texts import CorpusTask
 from ponder.core.metrics import known
 from ponder.models.huggingface.model import Model
 from ponder.models.policies.question import Rules
@@ -20,7 +19,7 @@ from ponder.models.policies.text_continuation import TextAuthor
 from ponder.models.value_head import Critic
 from ponder.rollouts.cache import Store
 from ponder.rollouts.written import Written
-from ponder.tasks.text.corpus import ModelCorpus
+from ponder.tasks.text.corpus import CorpusKeys, ModelCorpus
 from ponder.tokenizers.vocabulary import TextVocabulary
 from support.optimum import STRATEGIES, fit
 from support.questions import WORDS, load_plain, save_language_model
@@ -274,7 +273,7 @@ def scribbler(words: TextVocabulary, value: str, stops: bool) -> TextAuthor:
 def test_the_optimum_is_found(name: str, stops: bool, tmp_path: Path) -> None:
     """As networks of our own do in test_optimum.py: the best policy of reward minus KL."""
     words, strategy = letters(), STRATEGIES[name]()
-    task = ModelCorpus(CorpusTask(prompt="", seed=0, test_passages=1), words)
+    task = ModelCorpus(CorpusKeys(prompt="", seed=0, test_passages=1), words)
     source = Written(SamplerConfig(samples=SAMPLES), 64, 512, Store(tmp_path), None)
     more = {} if name.startswith("ppo") else {"steps": 800, "epochs": 1}
     trainer = trainer_of(strategy, task, **more, stops=stops, source=source,

@@ -16,7 +16,7 @@ from ponder.core import distributed
 from ponder.models.policies.choice import TextPolicy
 from ponder.reports.run_page import write_report
 from ponder.rollouts.pairs import texts_of
-from ponder.tasks.tables import write_problems, write_table
+from ponder.tasks.base import write_problems, write_table
 from ponder.training import checkpoint
 from ponder.training.build import run as builders
 from ponder.training.console import build_console

@@ -25,7 +25,7 @@ from dataclasses import fields
 from ponder.config.errors import UserError
 from ponder.config.running import TrainerConfig
 from ponder.config.spine import program
-from ponder.config.tasks import split_name
+from ponder.tasks.choice.qa import split_name
 
 MODEL = "unsloth/Llama-3.1-8B-Instruct"
 _AGENT = "trainer.agent."

@@ -20,8 +20,6 @@ from ponder.config.registry import REWARDS, SEARCHES, STRATEGIES, TASKS, discove
 from ponder.config.rollouts import SamplerConfig, SearchConfig
 from ponder.config.running import LoggerConfig, SweepConfig, TrainerConfig
 from ponder.config.study import StudyConfig
-from ponder.config.tasks import gold_length
-from ponder.config.texts import WORD as WORD  # its tasks are registered
 
 PACKAGE = Path(__file__).resolve().parents[1]
 INSTALLED = (PACKAGE / "conf").is_dir()  # a wheel has the files of conf/ inside; else a checkout
@@ -175,7 +173,20 @@ def register() -> None:
         for name, schema in schemas(group).items():
             store.store(group=f"{group}/schema", name=name, node=schema)
     store.store(group="hydra/sweeper/schema", name="optuna", node=StudyConfig)
-    OmegaConf.register_new_resolver("ponder.gold_length", gold_length, replace=True)
+    OmegaConf.register_new_resolver("ponder.gold_length", _gold_length, replace=True)
+    OmegaConf.register_new_resolver("ponder.thought_length", _thought_length, replace=True)
+
+
+def _gold_length(*values: Any) -> int:
+    """Tokens of the gold thought of task=add: max, terms, modular and gold are its keys."""
+    return TASKS["add"].target.gold_length(*values)
+
+
+def _thought_length(_parent_: Any) -> int:
+    """Tokens of the longest gold thought of the task whose keys are the node `_parent_`."""
+    kind = TASKS[_parent_.name].target
+    values = {key: _parent_[key] for key in _parent_ if key not in ("thought_length", "data")}
+    return kind.longest_thought(kind.Keys(**values))
 
 
 def config_hash(config: Config) -> str:

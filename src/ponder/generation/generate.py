@@ -16,7 +16,7 @@ from ponder.generation.language import Text
 from ponder.generation.page import Page
 from ponder.generation.speakers import Speaker, Token
 from ponder.generation.spelled import spelt, thoughts
-from ponder.tasks.tables import write_table
+from ponder.tasks.base import write_table
 
 
 def generate(config: Config) -> None:

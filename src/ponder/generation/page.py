@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.style import Style
 
 from ponder.generation.spelled import Part
-from ponder.tokenizers.spelling import COLOURS
+from ponder.tokenizers.vocabulary import COLOURS
 
 FAINT = "dim"
 TOFU = "\ufffd"

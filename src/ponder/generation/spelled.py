@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from ponder.tokenizers.spelling import END, pieces
+from ponder.tokenizers.vocabulary import END, pieces
 
 OPEN = "<think>"  # models that think in words do it between this and </think>
 TORN = "\ufffd"  # the end of bytes that are no whole character yet

@@ -16,7 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from ponder.tokenizers.spelling import COLOURS, pieces
+from ponder.tokenizers.vocabulary import COLOURS, pieces
 
 Curve = tuple[list[float], list[float | None]]  # steps, values
 Table = dict[str, dict[str, float]]

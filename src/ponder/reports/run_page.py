@@ -29,7 +29,7 @@ from ponder.reports.runs import (
     typed_words,
     variant_flags,
 )
-from ponder.tokenizers.spelling import COLOURS, END, END_OF_TEXT, pieces, place
+from ponder.tokenizers.vocabulary import COLOURS, END, END_OF_TEXT, pieces, place
 
 PANELS: dict[str, tuple[str, ...]] = {
     "Loss": ("loss", "thinker_loss", "answer_loss"),

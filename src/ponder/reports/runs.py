@@ -21,8 +21,8 @@ import yaml
 
 from ponder.config.errors import UserError, shown
 from ponder.config.spine import GROUPS, WORDS, Config, schemas, variants
-from ponder.config.tasks import gold_length
 from ponder.reports.figures import Curve, natural_order
+from ponder.tasks.toy.add import gold_length
 
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 REFERENCE = re.compile(r"\$\{(\.?)([A-Za-z_][\w.]*)\}")

@@ -15,8 +15,8 @@ from ponder.core.types import Problems, Rollouts
 from ponder.models.policies.choice import TextPolicy
 from ponder.models.policies.question import Policy
 from ponder.rollouts.sampler import Source
+from ponder.tasks.base import read_table
 from ponder.tasks.choice.qa import Qa
-from ponder.tasks.tables import read_table
 
 TEXTS = ("rationale", "thought", "generated", "completion", "text")  # the first of them there is
 KINDS = (".csv", ".jsonl", ".parquet")

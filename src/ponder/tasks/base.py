@@ -1,16 +1,18 @@
-"""What a task is: what is asked, what is right, and what a hand-made thought would be."""
+"""What all tasks share: `Task`, tables of problems in files, and a split that needs no memory."""
 
 from __future__ import annotations
 
+import csv
+import io
+import json
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 from ponder.config.errors import UserError
-
-if TYPE_CHECKING:
-    import torch
-
-    from ponder.core.types import Problem, Problems
+from ponder.core.lazy_imports import Tensor, torch
+from ponder.core.types import Problem, Problems
 
 
 class Task:
@@ -22,11 +24,30 @@ class Task:
     None where they never end.
     """
 
+    Keys: ClassVar[Any]  # the dataclass of the keys
+    requires: ClassVar[frozenset[str]] = frozenset()  # words of `registry.ABILITIES`
+    offers: ClassVar[frozenset[str]] = frozenset()
+    gold_vocabulary: ClassVar[int] = 10  # thought tokens that spell any gold thought
     vocabulary: Any
     labels: int | None = None
     epoch_size: int | None = None
     question_length: Any
     answer_length: Any
+
+    def __init__(self, keys: Any = None, thoughts: int = 0, **values: Any) -> None:
+        """A task with the values of its keys, as `Parity(bits=8)` or from a configuration.
+
+        thoughts: how many thought tokens its vocabulary has. Raises `UserError` where a side of
+        the split would be empty, or `task.data` cannot be read.
+        """
+        if keys is None:
+            keys = type(self).Keys(**{"seed": 0, "thought_length": 0, **values})
+        self.config = keys
+        vars(self).update(vars(keys))
+        self._prepare(thoughts)
+
+    def _prepare(self, thoughts: int) -> None:
+        """Build the vocabulary and what else follows from the keys."""
 
     def sample(self, count: int, generator: torch.Generator) -> Problems:
         """`count` training problems."""
@@ -55,3 +76,155 @@ class Task:
         """
         raise UserError(f"prompt={text}: found a task whose questions cannot be typed; legal: a "
                         "model of a toy task, or of text")
+
+
+# --- tables of problems -------------------------------------------------------------------------
+
+TABLES = (".csv", ".jsonl", ".parquet")  # files of problems
+Row = tuple[str, dict[str, Any]]  # where it stands ("x.csv, line 3"), and its cells
+
+
+def missing(key: str, path: str | None, kinds: tuple[str, ...] = TABLES) -> Iterator[str]:
+    """The line that says that a file of problems is not there, or none."""
+    if path is not None and not (Path(path).is_file() and path.endswith(kinds)):
+        yield (f"task.{key}={path}: found no such table; legal: a file that ends in "
+               f"{', '.join(kinds[:-1])} or {kinds[-1]}")
+
+
+def read_table(path: Path, kinds: tuple[str, ...] = TABLES) -> list[Row]:
+    """The rows of a table. Raises `UserError` where it cannot be read or has none.
+
+    Cells of a .csv are text; those of a .jsonl or .parquet what they are, None where they are
+    empty. A row of a .csv stands where it ends, as cells may hold line breaks.
+    """
+    legal = f"{', '.join(kinds[:-1])} or {kinds[-1]}"
+    if path.suffix not in kinds:
+        raise UserError(f"{path}: found no table; legal: a file that ends in {legal}")
+    try:
+        if path.suffix == ".parquet":
+            rows = list(_parquet(path))
+        else:
+            rows = list((_csv if path.suffix == ".csv" else _jsonl)(path, _text(path)))
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())[:120]}); legal: "
+                        f"an intact {legal} file") from None
+    if not rows:
+        raise UserError(f"{path}: found no rows; legal: at least one problem")
+    return rows
+
+
+def require(path: Path, rows: list[Row], columns: tuple[str, ...]) -> None:
+    """Raise `UserError` where columns are missing."""
+    found = list(rows[0][1])
+    missing = [column for column in columns if column not in found]
+    if missing:
+        raise UserError(f"{path}: found columns {', '.join(map(str, found))}, but not "
+                        f"{', '.join(missing)}; legal: {', '.join(columns)}")
+
+
+def _text(path: Path) -> str:
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}, line {line}: found bytes that are no text in UTF-8; legal: a "
+                        "file in UTF-8") from None
+
+
+def _csv(path: Path, text: str) -> Iterator[Row]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header = next(reader, [])
+        for cells in reader:
+            if len(cells) != len(header) and cells:
+                raise UserError(f"{path}, line {reader.line_num}: found {len(cells)} cells; "
+                                f"legal: {len(header)}, as in the first line")
+            if cells:
+                yield f"{path}, line {reader.line_num}", dict(zip(header, cells, strict=True))
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num}: cannot be read ({error}); legal: cells "
+                        "between commas, with quotes around those that hold commas") from None
+
+
+def _jsonl(path: Path, text: str) -> Iterator[Row]:
+    for number, line in enumerate(io.StringIO(text), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: cannot be read ({error}); legal: one JSON "
+                            "object a line") from None
+        if not isinstance(row, dict):
+            raise UserError(f"{path}, line {number}: found {line.strip()[:40]}; legal: one JSON "
+                            "object a line")
+        yield f"{path}, line {number}", row
+
+
+def _parquet(path: Path) -> Iterator[Row]:
+    from pyarrow import parquet
+
+    for number, row in enumerate(parquet.read_table(path).to_pylist(), start=1):
+        yield f"{path}, row {number}", row
+
+
+def write_problems(path: Path, problems: list[tuple[str, Problem]]) -> None:
+    """Write (split, problem) rows: columns question, answer, thought, split and the metadata."""
+    write_table(path, [{"question": problem.question, "answer": problem.answer,
+                        "thought": problem.thought, "split": split, **problem.metadata}
+                       for split, problem in problems])
+
+
+def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows as .csv, .jsonl or .parquet, as the end of the name says."""
+    import pandas as pd
+
+    table = pd.DataFrame(rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        table.to_parquet(path, index=False)
+    elif path.suffix == ".jsonl":
+        table.to_json(path, orient="records", lines=True, force_ascii=False)
+    else:
+        table.to_csv(path, index=False)
+
+
+# --- numbers ------------------------------------------------------------------------------------
+
+def digits_of(values: Tensor, width: int) -> Tensor:
+    """(...,) -> (..., width), most significant first."""
+    return values[..., None] // 10 ** torch.arange(width - 1, -1, -1) % 10
+
+
+def in_share(keys: Tensor, share: float, seed: int) -> Tensor:
+    """True (N,) for about such a share of the keys (N, C), always the same ones for a seed.
+
+    A hash of the key decides.
+    """
+    state = torch.full((len(keys),), seed + 1, dtype=torch.long)
+    for column in keys.unbind(1):
+        state = _mix(state * 0x9E3779B9 + column + 0x7F4A7C15)
+    return (state & (2**52 - 1)).double() / 2**52 < share
+
+
+def _mix(state: Tensor) -> Tensor:
+    """Scramble 64-bit integers (the finaliser of SplitMix64, Steele et al. 2014)."""
+    state = (state ^ (state >> 30 & 0x3FFFFFFFF)) * -0x40A7B892E31B1A47
+    state = (state ^ (state >> 27 & 0x1FFFFFFFFF)) * -0x6B2FB644ECCEEE15
+    return state ^ (state >> 31 & 0x1FFFFFFFF)
+
+
+def typed_numbers(text: str, terms: int, limit: int) -> Tensor:
+    """(1, terms): the numbers of a typed sum such as `31+84=`.
+
+    Raises `UserError` unless these are `terms` whole numbers below `limit`, joined by +.
+    """
+    words = [word.strip() for word in text.strip().removesuffix("=").split("+")]
+    if len(words) != terms or not all(word.isdecimal() and word.isascii() for word in words):
+        legal = f"{terms} whole numbers joined by +, as in {'+'.join(['1'] * terms)}="
+        raise UserError(f"prompt={text}: found no question of this model; legal: {legal}")
+    for word in words:
+        if int(word) >= limit:
+            raise UserError(f"prompt={text}: found {word}; legal: numbers below {limit}")
+    return torch.tensor([[int(word) for word in words]])

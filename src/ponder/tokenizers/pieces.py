@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ponder.config.errors import UserError, brief
-from ponder.tokenizers.spelling import END_OF_TEXT, TORN
 from ponder.tokenizers.trie import Trie
-from ponder.tokenizers.vocabulary import Vocabulary, plain_words
+from ponder.tokenizers.vocabulary import END_OF_TEXT, TORN, Vocabulary, plain_words
 
 FILE = "tokens.json"  # in a checkpoint: how its text is cut
 UNKNOWN = "\ufffd"

@@ -9,15 +9,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+from ponder.core.lazy_imports import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 BYTES = [bytes([byte]) for byte in range(256)]
 CHUNK = 1 << 20  # bytes that are looked at together
 GROWTH = 4  # each round of learning adds a GROWTH-th of the tokens there are
-Ids = NDArray[np.int64]
+Ids: TypeAlias = "NDArray[np.int64]"
 
 
 class Trie:

@@ -1,4 +1,4 @@
-"""The vocabulary: ordinary tokens, special ones, and thoughts appended behind them."""
+"""Vocabularies: ordinary tokens, special ones and thought tokens, and how they are spelt."""
 
 from __future__ import annotations
 
@@ -8,10 +8,29 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import torch
-from torch import Tensor
+from ponder.core.lazy_imports import Tensor, torch
 
-from ponder.tokenizers.spelling import END, PAD, TORN
+PAD, END, END_OF_TEXT = "<pad>", "</think>", "<end>"
+TORN = "\ufffd"  # what bytes become that are no whole character
+_WORD, _THOUGHT = re.compile(r"</?\w+>|[^<]|<", re.DOTALL), re.compile(r"<t\d+>")
+COLOURS = {"ordinary": "blue", "thought": "cyan", "special": "magenta"}
+
+
+def place(power: int) -> str:
+    """The name of the digit that counts tens to some power: units, tens, ... 10^4."""
+    names = ("units", "tens", "hundreds", "thousands")
+    return names[power] if power < len(names) else f"10^{power}"
+
+
+def pieces(text: str) -> list[tuple[str, str]]:
+    """(token, kind) of every token of a text; kind is ordinary, thought or special."""
+    def kind(word: str) -> str:
+        if word in (PAD, END, END_OF_TEXT):
+            return "special"
+        return "thought" if _THOUGHT.fullmatch(word) else "ordinary"
+
+    return [(word, kind(word)) for word in _WORD.findall(text)]
+
 
 _TAG = re.compile(r"<t(\d+)>")
 
@@ -26,6 +45,7 @@ class Vocabulary:
 
     ordinary: tuple[str, ...]
     thoughts: int
+    separator: str = ""  # between ordinary words in a text
 
     @property
     def words(self) -> list[str]:
@@ -55,7 +75,7 @@ class Vocabulary:
     def text(self, tokens: list[int]) -> str:
         """Tokens as text, without padding."""
         words = self.words
-        return "".join(words[token] for token in tokens if token != self.pad)
+        return self.separator.join(words[token] for token in tokens if token != self.pad)
 
 
 def plain_words(tokenizer: Any) -> int:

@@ -25,8 +25,7 @@ from ponder.models.huggingface.model import Model
 from ponder.models.huggingface.pretrained import restore_text_model, save_text_model
 from ponder.models.policies.question import Policy
 from ponder.tokenizers.pieces import FILE, PieceVocabulary
-from ponder.tokenizers.spelling import END, PAD
-from ponder.tokenizers.vocabulary import Vocabulary
+from ponder.tokenizers.vocabulary import END, PAD, Vocabulary
 
 
 def save(policy: Policy, directory: Path, config: dict[str, Any],

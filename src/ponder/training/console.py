@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ponder.core.distributed import is_main_process
 from ponder.core.metrics import pace
-from ponder.tokenizers.spelling import COLOURS, pieces
+from ponder.tokenizers.vocabulary import COLOURS, pieces
 
 SHOWN = (("loss", "loss", "{:.3f}".format), ("val/loss", "held-out loss", "{:.3f}".format),
          ("accuracy", "accuracy", "{:.4f}".format), ("thought_entropy", "entropy", "{:.2f}".format),

@@ -1,27 +1,93 @@
-"""Multiple-choice questions from a file."""
+"""Multiple-choice questions: from a file, or MMLU (Hendrycks et al. 2020) from the hub."""
 
 from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
-
-from ponder.config.errors import UserError, closest
-from ponder.config.tasks import PREAMBLES, QaTask
+from ponder.config.errors import UserError, brief, closest
+from ponder.config.option import option
+from ponder.config.registry import task
+from ponder.core.lazy_imports import Tensor, torch
 from ponder.core.types import Problem, Problems
-from ponder.tasks.base import Task
-from ponder.tasks.choice import answers, prompts
-from ponder.tasks.choice.questions import HELD_OUT, LETTERS, Question, read_questions
+from ponder.tasks.base import Task, missing
+from ponder.tasks.choice import answers
+from ponder.tasks.choice import questions as prompts
+from ponder.tasks.choice.questions import HELD_OUT, LETTERS, Question, questions_of, read_questions
 from ponder.tokenizers.vocabulary import TextVocabulary
 
 UNPARSED = {answers.NONE: -1, answers.SEVERAL: -2}
+
+
+PREAMBLES = {
+    "generated": "Think step by step about the following question, then end with \"The answer is "
+                 "(X).\", where X is the letter of the right option.",
+    "letter": "Think step by step about the following question and its options.",
+    "cloze": "Think step by step about the following question.",
+}
+LANGUAGES = ("AR-XY", "BN-BD", "DE-DE", "ES-LA", "FR-FR", "HI-IN", "ID-ID", "IT-IT", "JA-JP",
+             "KO-KR", "PT-BR", "SW-KE", "YO-NG", "ZH-CN")  # of openai/MMMLU
+
+
+@dataclass
+class QaKeys:
+    """Multiple-choice questions from a file."""
+
+    name: str = option("qa", "name of the task", legal=("qa",))
+    data: str | None = option(None, "questions: .csv, .jsonl or .parquet with the columns "
+                              "question, A, B, ... (or choices), answer, and perhaps id, subject, "
+                              "split")
+    test_data: str | None = option(None, "held-out questions; null: the rows of `data` whose "
+                                   "split is test or val, else a share of them")
+    subjects: list[str] = option([], "only questions of these subjects; none: of all")
+    train_questions: int | None = option(None, "train on so many questions; null: on all", low=1)
+    test_questions: int = option(200, "held-out questions used by an evaluation", low=1)
+    held_out: float = option(0.2, "share that is held out where no split says which", low=0.0,
+                             high=0.9)
+    answer: str = option("generated", "how a question is answered: by a letter in the written "
+                         "text, by the likeliest letter after the thought, or by the likeliest "
+                         "text of an option after it", legal=("generated", "letter", "cloze"))
+    preamble: str | None = option(None, "instruction in front of the question; null: one that "
+                                  "fits task.answer")
+    shots: int = option(0, "worked examples in front", low=0)
+    shots_data: str | None = option(None, "file of the worked examples, with a column rationale "
+                                    "where they think; null: training questions")
+    shuffle: bool = option(True, "training questions in a new order every epoch")
+    gold: str = option("none", "there are no gold thoughts", legal=("none",))
+    thought_length: int = option(128, "longest rationale in tokens; the `think` variant allows as "
+                                 "many", low=1)
+    seed: int = option("${seed}", "which questions are held out")
+
+    def contradictions(self) -> Iterator[str]:
+        """Each combination of legal values that means nothing, as the line that says why."""
+        if self.data is None and self.name == "qa":
+            yield ("task.data=null: found no questions; legal: task.data=<file>.csv, .jsonl, "
+                   ".parquet")
+        for key in ("data", "test_data", "shots_data"):
+            yield from missing(key, getattr(self, key))
+        if self.held_out == 0 and self.test_data is None and self.name == "qa":
+            yield (f"task.held_out={self.held_out:g}: found no question to evaluate on; legal: "
+                   "above 0, or task.test_data=<file>")
+
+
+@dataclass
+class MmluKeys(QaKeys):
+    """MMLU (Hendrycks et al. 2020) in English or translated: from the hub, or from files."""
+
+    name: str = option("mmlu", "name of the task", legal=("mmlu",))
+    language: str = option("EN", "EN (cais/mmlu), or a language of openai/MMMLU such as YO-NG")
+
+    def contradictions(self) -> Iterator[str]:
+        """Each combination of legal values that means nothing, as the line that says why."""
+        yield from super().contradictions()
+        if self.data is None and self.language not in ("EN", *LANGUAGES):
+            yield (f"task.language={self.language}: found no such language on the hub; legal: EN, "
+                   f"{', '.join(LANGUAGES)}, or task.data=<file> with the questions")
 
 
 class Encoded(NamedTuple):
@@ -32,6 +98,7 @@ class Encoded(NamedTuple):
     options: list[array[int]]
 
 
+@task("qa", keys=QaKeys)
 class Qa(Task):
     """Multiple-choice questions, some of which are held out.
 
@@ -41,7 +108,10 @@ class Qa(Task):
     Training and test questions are numbered in one list, `Problems.index`.
     """
 
-    def __init__(self, config: QaTask, vocabulary: TextVocabulary) -> None:
+    requires = frozenset({"hf_model"})
+    offers = frozenset({"questions", "answers", "options", "hints"})
+
+    def __init__(self, config: QaKeys, vocabulary: TextVocabulary) -> None:
         self.config, self.vocabulary = config, vocabulary
         preamble = config.preamble
         self.preamble = PREAMBLES[config.answer] if preamble is None else preamble
@@ -241,3 +311,58 @@ def _padded(rows: Sequence[Sequence[int]], pad: int, left: bool = False) -> Tens
             part = slice(width - len(row), width) if left else slice(len(row))
             full[i, part] = torch.tensor(row)
     return full
+
+
+ENGLISH, TRANSLATED = "cais/mmlu", "openai/MMMLU"
+SPLITS = {"auxiliary_train": "train", "test": "test", "validation": "val"}  # as we call them
+
+
+@task("mmlu", keys=MmluKeys)
+class Mmlu(Qa):
+    """MMLU from `task.data`, else from the hub.
+
+    English trains on auxiliary_train. A translation has test questions only, so a share of these
+    is held out by their ids, which are the same in every language.
+    """
+
+    config: MmluKeys
+
+    def __init__(self, config: MmluKeys, vocabulary: TextVocabulary) -> None:
+        super().__init__(config, vocabulary)
+
+    def data(self) -> list[Question]:
+        """The questions of `task.data`, or of the hub in `task.language`."""
+        if self.config.data is not None:
+            return super().data()
+        for problem in self.config.contradictions():
+            raise UserError(problem)
+        language = self.config.language
+        if language == "EN":
+            parts = {ours: self._load(ENGLISH, "all", part) for part, ours in SPLITS.items()}
+        else:
+            parts = {"test": self._load(TRANSLATED, language.replace("-", "_"), "test")}
+        return [question for split, rows in parts.items() for question in questions_of(
+            rows[0][0], [(where, {**row, "split": split}) for where, row in rows], language)]
+
+    def _load(self, name: str, part: str, split: str) -> list[tuple[str, dict[str, Any]]]:
+        """The rows of a split, and where they stand. Raises `UserError` if they cannot be had."""
+        try:
+            from datasets import load_dataset
+
+            rows = list(load_dataset(name, part, split=split))
+        except Exception as error:  # the network, the hub, the disk: each has errors of its own
+            reason = brief(error)
+            raise UserError(
+                f"task.language={self.config.language}: {name} cannot be loaded ({reason}); legal: "
+                "task.data=<file> with the questions, or a network and HF_HUB_OFFLINE not set",
+            ) from None
+        return [(f"{name}/{part}/{split}, row {number}", row)  # type: ignore[misc]
+                for number, row in enumerate(rows, start=1)]
+
+
+def split_name(name: str) -> str:
+    """The language in an old name of a data set: `mmlu_YO-NG` -> `YO-NG`, `mmlu` -> `EN`."""
+    task, _, language = name.partition("_")
+    if task.lower() != "mmlu":
+        raise ValueError(f"{name!r} is no name of MMLU; legal: mmlu, mmlu_<language>")
+    return language.upper().replace("_", "-") or "EN"

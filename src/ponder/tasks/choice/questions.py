@@ -20,13 +20,13 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ponder.config.errors import UserError
-from ponder.config.tasks import QUESTIONS
-from ponder.tasks.tables import Row, read_table
+from ponder.tasks.base import Row, read_table
 
 LETTERS = "ABCDEFGHIJ"
 TRAINED, HELD_OUT = ("train", "dev", "auxiliary_train"), ("test", "val", "validation")
@@ -58,7 +58,7 @@ class Question:
 
 def read_questions(path: Path, language: str = "") -> list[Question]:
     """The questions of a file. Raises `UserError` that names the line of the first defect."""
-    return questions_of(str(path), read_table(path, QUESTIONS), language)
+    return questions_of(str(path), read_table(path), language)
 
 
 def questions_of(source: str, rows: list[Row], language: str = "") -> list[Question]:
@@ -159,3 +159,56 @@ def _short(cell: Any) -> str:
     """A cell as it is shown in a line."""
     text = repr(cell)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+Turns = list[tuple[str, str]]
+
+
+def turns(question: Question, preamble: str, examples: Sequence[Question], answer: str,
+          hint: bool = False) -> Turns:
+    """(role, text) of a dialogue that ends with the question: worked examples stand in front.
+
+    The preamble stands in front of all. hint says the right answer as well, for thoughts that lead
+    to it (the rationalisation of STaR).
+    """
+    asked = [text for example in examples
+             for text in (("user", shown(example, answer)), ("assistant", worked(example, answer)))]
+    last = shown(question, answer) + (f"\n{hinted(question, answer)}" if hint else "")
+    (role, first), *rest = [*asked, ("user", last)]
+    return [(role, f"{preamble}\n\n{first}" if preamble else first), *rest]
+
+
+def shown(question: Question, answer: str) -> str:
+    """The question, with a line for each option unless they are to be written out."""
+    lines = [f"Question: {question.question}"]
+    if answer != "cloze":
+        lines += [f"{letter}. {choice}" for letter, choice in
+                  zip(question.letters, question.choices, strict=True)]
+    return "\n".join(lines)
+
+
+def hinted(question: Question, answer: str) -> str:
+    """The line that says the right answer."""
+    right = question.choices[question.answer]
+    return (f"(Hint: the right answer is: {right})" if answer == "cloze"
+            else f"(Hint: the right answer is ({question.letter}) {right})")
+
+
+def worked(question: Question, answer: str) -> str:
+    """What an assistant writes for an example: the rationale if there is one, and the answer."""
+    end = bridge(question, answer) + options(question, answer)[question.answer]
+    return ((question.rationale or "") + end).strip()
+
+
+def bridge(question: Question, answer: str) -> str:
+    """What stands between the thought and an option."""
+    return {"generated": "", "letter": "\nAnswer:",
+            "cloze": f"\nQuestion: {question.question}\nAnswer:"}[answer]
+
+
+def options(question: Question, answer: str) -> list[str]:
+    """What each option looks like behind the bridge."""
+    if answer == "cloze":
+        return [f" {choice}" for choice in question.choices]
+    return [f" The answer is ({letter})." if answer == "generated" else f" {letter}"
+            for letter in question.letters]

@@ -2,21 +2,88 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-import torch
-from torch import Tensor
+from typing import Any
 
 from ponder.config.errors import UserError
-from ponder.config.texts import CorpusTask
+from ponder.config.option import option
+from ponder.config.registry import task
+from ponder.core.lazy_imports import Tensor, torch
+from ponder.core.lazy_imports import numpy as np
 from ponder.core.types import Problem, Problems
 from ponder.tasks.base import Task
+from ponder.tasks.text.documents import TextKeys, own_tokens, thought_tokens_need
 from ponder.tasks.text.packed import Ids, Packed, packed
 from ponder.tokenizers.pieces import UNKNOWN, Characters, HfPieces, PieceVocabulary, load_pieces
 from ponder.tokenizers.vocabulary import TextVocabulary
 
+WORD = r"[^\W\d_]+(?:'[^\W\d_]+)*"
 
+
+@dataclass
+class CorpusKeys(TextKeys):
+    """Prompts that are continued; rewards say what a continuation is worth."""
+
+    name: str = option("corpus", "name of the task", legal=("corpus",))
+    prompt: str | None = option(None, "every prompt is this text ('': none at all); null: prompts "
+                                "are passages of task.data")
+    length: int = option(16, "tokens of a prompt out of task.data", low=1)
+    test_passages: int = option(200, "prompts that an evaluation continues", low=1)
+    thought_length: int = option(24, "tokens of a continuation: the `think` variant allows so many",
+                                 low=1)
+    wanted: str = option("", "reward=wanted: the characters that count")
+    unwanted: str = option("", "reward=unwanted: the characters that count")
+    pattern: str = option("", "reward=pattern or matches: a regular expression (Python's re)")
+    words: list[str] = option([], "reward=words: words in lower case, or .txt files with a word a "
+                              "line")
+    interim: bool = option(False, "a token earns what it adds to the reward of the text so far; "
+                           "false: the text earns as a whole. The sums are the same")
+    unit: bool = option(False, "the rewards of a text are kept within 0 and 1, before their "
+                        "weights")
+    enough: float = option(1.0, "a continuation that earns so much counts as right (accuracy)")
+
+    def contradictions(self, config: Any = None) -> Iterator[str]:
+        """Each combination of legal values that means nothing, as the line that says why."""
+        if self.data is not None or self.prompt is None:
+            yield from super().contradictions()
+        if config is not None:
+            yield from _prompts_need(config)
+        try:
+            re.compile(self.pattern)
+        except re.error as error:
+            yield (f"task.pattern={self.pattern}: found no regular expression ({error}); legal: "
+                   "one that Python's re reads")
+        for word in self.words:
+            if word.endswith(".txt") and not Path(word).is_file():
+                yield f"task.words=[{word}]: found no such file; legal: words, or .txt files"
+            elif not word.endswith(".txt") and not (
+                    word == word.lower() and re.fullmatch(WORD, word)):
+                yield (f"task.words=[{word}]: found no word in lower case; legal: letters, and "
+                       "apostrophes between them, or .txt files")
+
+
+def _prompts_need(config: Any) -> Iterator[str]:
+    """What says which tokens prompts are cut into, and that something is written."""
+    if config.model.kind == "hf":
+        yield from own_tokens(config)
+        yield from thought_tokens_need(config)
+    elif config.task.data is None and config.model.name is None:
+        yield ("task.data=null: found model.name=null, so nothing says what text is cut into; "
+               "legal: task.data=<file>, or model.name=<checkpoint directory>")
+    if config.action == "problems":
+        return
+    if config.thinker.tokens == 0:
+        yield ("thinker.tokens=0: found task=corpus, where a thought is all that is written; "
+               "legal: with think, as in variant=[think]")
+    if config.thinker.writes == "thoughts":
+        yield ("thinker.writes=thoughts: found task=corpus, which asks for a text; legal: text, "
+               "both")
+
+
+@task("corpus", keys=CorpusKeys)
 class Corpus(Task):
     """Prompts (P, Q) without an answer: passages of a text, held-out ones for evaluations, or one
     prompt again and again, which is the only passage of a text that is just as long.
@@ -26,7 +93,9 @@ class Corpus(Task):
 
     answer_length = 0
 
-    def __init__(self, config: CorpusTask, thoughts: int, start: str | None = None) -> None:
+    offers = frozenset({"text"})
+
+    def __init__(self, config: CorpusKeys, thoughts: int, start: str | None = None) -> None:
         """Raises `UserError` where the text cannot be read, or is shorter than a prompt."""
         pieces = None if start is None else load_pieces(Path(start))
         text = None if config.data is None else packed(config, pieces, thoughts)
@@ -39,7 +108,7 @@ class Corpus(Task):
                             f"write; legal: {''.join(known.names).replace(UNKNOWN, '')!r}")
         self._take(config, text)
 
-    def _take(self, config: CorpusTask, text: Packed | None) -> None:
+    def _take(self, config: CorpusKeys, text: Packed | None) -> None:
         """Prompts out of a text, or the one of the configuration."""
         self.config, self.question_length = config, config.length
         if config.prompt is not None or text is None:
@@ -98,7 +167,7 @@ class Corpus(Task):
 class ModelCorpus(Corpus):
     """The same in the tokens of a Hugging Face model, without its chat template."""
 
-    def __init__(self, config: CorpusTask, vocabulary: TextVocabulary) -> None:
+    def __init__(self, config: CorpusKeys, vocabulary: TextVocabulary) -> None:
         self.vocabulary: TextVocabulary = vocabulary
         pieces = HfPieces(vocabulary.tokenizer)
         self._take(config, None if config.data is None else packed(config, pieces, 0))

@@ -1,23 +1,164 @@
-"""The documents of a text: of local files, or streamed from the hub."""
+"""The documents of a text, local or streamed from the hub, and their token ids."""
 
 from __future__ import annotations
 
+import glob
 import json
+import multiprocessing
+import os
 import re
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ponder.config.errors import UserError, brief, shown
-from ponder.config.texts import TextTask
-from ponder.tasks.numbers import in_share
+from ponder.config.option import option
+from ponder.core.lazy_imports import numpy as np
+from ponder.tasks.base import in_share
+from ponder.tokenizers.pieces import Pieces
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 HALVES = re.compile("[\ud800-\udfff]")  # of characters; JSON may hold one alone, UTF-8 may not
 FEW = 20  # of fewer documents the end of each is held out, and not some as a whole
+DOCUMENTS = (".txt", ".jsonl", ".parquet")
 
 
-def documents(config: TextTask, skip: int = 0) -> Iterator[str]:
+@dataclass
+class TextKeys:
+    """Running text: the next token of every place."""
+
+    name: str = option("text", "name of the task", legal=("text",))
+    data: str | None = option(None, "text: a .txt, .jsonl or .parquet file, a directory or a glob "
+                              "of such, or the name of a data set of the hub "
+                              "(HuggingFaceFW/fineweb-edu), which is streamed")
+    subset: str | None = option(None, "configuration of the data set of the hub (sample-10BT)")
+    column: str = option("text", "the column that holds the text of a document")
+    documents: int | None = option(None, "read so many documents; null: all", low=1)
+    tokens: str = option("chars", "what text is cut into: characters, pieces of any length learnt "
+                         "from the text, or the tokens of task.tokenizer",
+                         legal=("chars", "trie", "hf"))
+    tokenizer: str | None = option(None, "task.tokens=hf: a tokenizer of Hugging Face by name or "
+                                   "directory")
+    trie_size: int = option(2048, "task.tokens=trie: so many pieces, the 256 bytes among them",
+                            low=257, high=2**20)
+    learn_from: int = option(2**24, "characters and pieces are learnt from so many characters at "
+                             "the beginning of the text", low=1)
+    length: int = option(128, "tokens of a passage", low=2)
+    held_out: float = option(0.1, "share of the documents that is never trained on; of fewer than "
+                             "20 documents the end of each", low=0.0, high=0.9)
+    test_passages: int = option(200, "held-out passages used by an evaluation", low=1)
+    workers: int = option(0, "processes that cut the text into tokens; 0: one for each core",
+                          low=0)
+    places: str = option("random", "where thoughts are: behind all places of a passage, random "
+                         "ones, or those with the hardest next tokens (for model.ref_name, else "
+                         "for the model itself)", legal=("all", "random", "hardest"))
+    place_count: int = option(16, "so many places of each passage", low=1)
+    ahead: int = option(1, "so many next tokens are foreseen behind a thought; without "
+                        "thoughts of every place, those behind the first by layers of their own",
+                        low=1)
+    mix: bool = option(True, "what is foreseen behind a thought is mixed with what is foreseen "
+                       "without, in a share that is learnt")
+    gold: str = option("none", "there are no gold thoughts", legal=("none",))
+    thought_length: int = option(4, "the `think` variant allows so many thought tokens", low=1)
+    seed: int = option(0, "which documents are held out: the same ones whatever the seed of a run, "
+                       "so that no checkpoint has learnt what the next run is tested on")
+
+    def contradictions(self, config: Any = None) -> Iterator[str]:
+        """Each combination of legal values that means nothing, as the line that says why."""
+        if not self.data:
+            yield (f"task.data={'null' if self.data is None else ''}: found no text; legal: "
+                   f"task.data=<file> ({', '.join(DOCUMENTS)}), a directory, a glob, or a data set "
+                   "of the hub")
+        elif not self.streamed and not self.files:
+            found = "nothing to read there" if Path(self.data).exists() else "no such text"
+            yield (f"task.data={self.data}: found {found}; legal: files that end in "
+                   f"{', '.join(DOCUMENTS[:-1])} or {DOCUMENTS[-1]}, or <owner>/<name> of the hub")
+        if self.tokens == "hf" and self.tokenizer is None:
+            yield ("task.tokenizer=null: found no tokenizer; legal: a name on the hub or a "
+                   "directory, or task.tokens=chars, trie")
+        if self.held_out == 0:
+            yield (f"task.held_out={self.held_out:g}: found no text to evaluate on; legal: above "
+                   "0, at most 0.9")
+        if config is not None and config.model.kind == "hf" and config.action != "problems":
+            yield from own_tokens(config)
+        if config is not None and self.name == "text":
+            yield from _positions_need(config)
+
+    @property
+    def files(self) -> list[str]:
+        """The local files that `data` names, in order."""
+        path = Path(self.data or "")
+        found = [str(path)] if path.is_file() else glob.glob(str(self.data), recursive=True)
+        if path.is_dir():
+            found = [str(file) for file in path.rglob("*")]
+        return sorted(name for name in found if name.endswith(DOCUMENTS) and Path(name).is_file())
+
+    @property
+    def streamed(self) -> bool:
+        """Whether `data` is the name of a data set of the hub: `owner/name`, and no file."""
+        data = self.data or ""
+        named = data.count("/") == 1 and not data.startswith((".", "/", "~")) and "*" not in data
+        return named and not Path(data).exists() and not data.endswith(DOCUMENTS)
+
+
+def _positions_need(config: Any) -> Iterator[str]:
+    """What next tokens, and thoughts at the positions of a passage, ask of the other parts."""
+    task = config.task
+    if task.ahead >= task.length:
+        yield (f"task.ahead={task.ahead}: found no place of a passage with so many next tokens; "
+               f"legal: below task.length={task.length}")
+    if config.model.kind == "hf" and config.thinker.tokens:
+        yield from thought_tokens_need(config)
+    if config.model.kind == "hf" and task.ahead > 1 and not config.thinker.tokens:
+        yield (f"task.ahead={task.ahead}: found model=hf, which foresees the next token; legal: 1, "
+               "or a model such as nano, small")
+    if config.thinker.tokens:
+        yield from _thoughts_at_positions_need(config)
+
+
+def _thoughts_at_positions_need(config: Any) -> Iterator[str]:
+    """What thoughts at the positions of a passage ask for."""
+    answerer, strategy = config.answerer, config.strategy
+    if answerer.model != "shared":
+        yield (f"answerer.model={answerer.model}: found task=text, where one network thinks and "
+               "foresees; legal: shared")
+    if set(answerer.sees) != {"question", "thought"}:
+        yield (f"answerer.sees={shown(answerer.sees)}: found task=text, where a thought is read "
+               "behind its passage; legal: [question,thought]")
+    if getattr(strategy, "value", "none") != "none":
+        yield (f"strategy.value={strategy.value}: found task=text, where no value head reads "
+               "places; legal: none")
+    if getattr(strategy, "kl", 0) not in (0, 0.0):
+        yield (f"strategy.kl={shown(strategy.kl)}: found task=text, whose thoughts have no "
+               "reference; legal: 0")
+
+
+def own_tokens(config: Any) -> Iterator[str]:
+    """A Hugging Face model reads text in no other tokens than its own."""
+    if config.task.tokens != "chars":
+        yield (f"task.tokens={config.task.tokens}: found model=hf, which reads its own tokens; "
+               "legal: no word about it")
+
+
+def thought_tokens_need(config: Any) -> Iterator[str]:
+    """Those of a text are the thinker's, and an end of thoughts."""
+    typed, known = config.model.thought_tokens, config.thinker.vocabulary + 1
+    if typed and config.thinker.writes in ("text", "auto") and (
+            config.task.name == "corpus"):
+        yield (f"model.thought_tokens={typed}: found thinker.writes=text, of which none is part; "
+               "legal: 0, or thinker.writes=both")
+    elif typed not in (0, known):
+        yield (f"model.thought_tokens={typed}: found thinker.vocabulary={known - 1}, whose tokens "
+               f"and an end of thoughts are added anyway; legal: 0, {known}")
+
+
+def documents(config: TextKeys, skip: int = 0) -> Iterator[str]:
     """The texts of all documents but the first `skip`; a .txt file is one.
 
     Raises `UserError` that names the file and line where there is no text.
@@ -27,7 +168,7 @@ def documents(config: TextTask, skip: int = 0) -> Iterator[str]:
     return islice(found, None if end is None else max(end - skip, 0))
 
 
-def _local(config: TextTask) -> Iterator[str]:
+def _local(config: TextKeys) -> Iterator[str]:
     for name in config.files:
         path = Path(name)
         read = {".txt": _plain, ".jsonl": _jsonl, ".parquet": _parquet}[path.suffix]
@@ -68,7 +209,7 @@ def _parquet(path: Path, column: str) -> Iterator[str]:
             yield _cell(f"{path}, row {number}", {column: value}, column)
 
 
-def _streamed(config: TextTask, skip: int) -> Iterator[str]:
+def _streamed(config: TextKeys, skip: int) -> Iterator[str]:
     """Raises `UserError` where the data set, or its column, cannot be had."""
     try:
         from datasets import load_dataset
@@ -99,7 +240,7 @@ def _cell(where: str, row: Any, column: str) -> str:
     return HALVES.sub("\ufffd", value)
 
 
-def split(config: TextTask, skip: int = 0) -> Iterator[tuple[int, bool, str]]:
+def split(config: TextKeys, skip: int = 0) -> Iterator[tuple[int, bool, str]]:
     """(number of the document, whether it is held out, its text), but for the first `skip` ones.
 
     A hash of its number decides; few documents are each held out from a place on.
@@ -112,14 +253,103 @@ def split(config: TextTask, skip: int = 0) -> Iterator[tuple[int, bool, str]]:
         yield number, _held_out(number, config), text
 
 
-def _held_out(number: int, config: TextTask) -> bool:
+def _held_out(number: int, config: TextKeys) -> bool:
     import torch
 
     return bool(in_share(torch.tensor([[number]]), config.held_out, config.seed))
 
 
-def _ends(config: TextTask, texts: list[str], skip: int) -> Iterator[tuple[int, bool, str]]:
+def _ends(config: TextKeys, texts: list[str], skip: int) -> Iterator[tuple[int, bool, str]]:
     for number, text in enumerate(texts[skip:], start=skip):
         at = int(len(text) * (1 - config.held_out))
         yield number, False, text[:at]
         yield number, True, text[at:]
+
+
+BATCH = 2**21  # characters that a process cuts at a time
+Ids: TypeAlias = "NDArray[np.integer]"
+
+
+@dataclass
+class Batch:
+    """Texts that are cut together: (whether it is held out, text, whether a document ends there).
+    done says how many documents are whole with them; None where the last one is not.
+    """
+
+    texts: list[tuple[bool, str, bool]]
+    done: int | None = None
+
+
+Cut = tuple[int | None, list[tuple[Ids, int]]]  # done; ids and bytes of text of either side
+
+
+def _batches(config: TextKeys, skip: int) -> Iterator[Batch]:
+    """Documents, and parts of long ones, of about `BATCH` characters."""
+    batch, size, last = Batch([]), 0, skip
+    for number, held_out, text in split(config, skip):
+        for part, ends in _parts(text):
+            if size >= BATCH:
+                batch.done = number if number != last else None
+                yield batch
+                batch, size = Batch([]), 0
+            batch.texts.append((held_out, part, ends))
+            size, last = size + len(part), number
+    if batch.texts:
+        batch.done = last + 1
+        yield batch
+
+
+def _parts(text: str) -> Iterator[tuple[str, bool]]:
+    """A text in parts of at most `BATCH` characters, whole lines where there are any, and whether
+    it ends with them.
+    """
+    start = 0
+    while len(text) - start > BATCH:
+        end = text.rfind("\n", start, start + BATCH) + 1 or start + BATCH
+        yield text[start:end], False
+        start = end
+    yield text[start:], True
+
+
+def in_processes(config: TextKeys, skip: int, pieces: Pieces) -> Iterator[Cut]:
+    """All batches, cut, in order; a text of a few batches is cut here."""
+    workers = config.workers or os.cpu_count() or 1
+    batches = _batches(config, skip)
+    first = list(islice(batches, 4))
+    _begin(pieces)
+    yield from map(_encode, first)
+    if len(first) < 4:
+        return
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _begin, (pieces,)) \
+        if workers > 1 else nullcontext()
+    with pool as hands:
+        if hands is None:
+            yield from map(_encode, batches)
+            return
+        waiting = [hands.submit(_encode, batch) for batch in islice(batches, 2 * workers)]
+        while waiting:
+            yield waiting.pop(0).result()
+            waiting += [hands.submit(_encode, batch) for batch in islice(batches, 1)]
+
+
+_PIECES: list[Pieces] = []  # of this process
+
+
+def _begin(pieces: Pieces) -> None:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    _PIECES[:] = [pieces]
+
+
+def _encode(batch: Batch) -> Cut:
+    """The token ids of a batch; a document that ends in it has end-of-text behind it."""
+    pieces = _PIECES[0]
+    sides: list[tuple[list[Ids], int]] = []
+    for held_out in (False, True):
+        parts, size = list[Ids](), 0
+        for side, text, ends in batch.texts:
+            if side == held_out and text:
+                parts += [np.array(pieces.encode(text), np.int64) + 2, np.ones(int(ends), np.int64)]
+                size += len(text.encode("utf-8", "surrogatepass")) + ends
+        sides.append((parts, size))
+    return batch.done, [(np.concatenate([*parts, np.empty(0, np.int64)]), size)
+                          for parts, size in sides]

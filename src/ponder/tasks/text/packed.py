@@ -15,12 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from tqdm import tqdm
-
-from ponder.config.texts import TextTask
-from ponder.tasks.text.cutting import Ids, in_processes
-from ponder.tasks.text.documents import documents
+from ponder.core.lazy_imports import numpy as np
+from ponder.tasks.text.documents import Ids, TextKeys, documents, in_processes
 from ponder.tokenizers.pieces import (
     FILE,
     Characters,
@@ -65,7 +61,7 @@ class Packed:
         return self.progress.test_bytes / max(self.progress.test_tokens, 1)
 
 
-def packed(config: TextTask, pieces: Pieces | None, thoughts: int) -> Packed:
+def packed(config: TextKeys, pieces: Pieces | None, thoughts: int) -> Packed:
     """The text of `config`, cut by pieces, or by those it asks for. Of several processes, or runs,
     one cuts and the others wait for as long as that takes.
 
@@ -89,7 +85,7 @@ def _mapped(path: Path, kind: type[np.integer]) -> Ids:
     return np.memmap(path, kind, "r") if path.stat().st_size else np.empty(0, kind)
 
 
-def _identity(config: TextTask, pieces: Pieces | None) -> str:
+def _identity(config: TextKeys, pieces: Pieces | None) -> str:
     """A hash of everything that decides which tokens there are, and where they lie."""
     keys = ("data", "subset", "column", "documents", "held_out", "seed")
     of_pieces = ("tokens", "trie_size", "learn_from") if pieces is None else ()
@@ -120,7 +116,7 @@ def _known(folder: Path) -> Pieces:
     return pieces_of(json.loads((folder / FILE).read_text()))
 
 
-def _learnt(config: TextTask) -> Pieces:
+def _learnt(config: TextKeys) -> Pieces:
     """Characters or pieces of a trie that the beginning of the text teaches."""
     parts, left = list[str](), config.learn_from
     for text in documents(config):
@@ -134,7 +130,7 @@ def _learnt(config: TextTask) -> Pieces:
     return TriePieces(Trie.learn(text, config.trie_size))
 
 
-def _cut(config: TextTask, folder: Path, pieces: Pieces | None) -> None:
+def _cut(config: TextKeys, folder: Path, pieces: Pieces | None) -> None:
     """Cut what is not cut yet."""
     progress = _progress(folder)
     if progress.done:
@@ -142,6 +138,8 @@ def _cut(config: TextTask, folder: Path, pieces: Pieces | None) -> None:
     known = pieces or (_known(folder) if (folder / FILE).is_file() else _learnt(config))
     _note(folder, FILE, known.state())
     kind = _kind(PieceVocabulary(known, 0))
+    from tqdm import tqdm
+
     width, total = np.dtype(kind).itemsize, sum(os.stat(name).st_size for name in config.files)
     bar = tqdm(total=total or None, unit="B", unit_scale=True, disable=None,
                desc="text to tokens", initial=progress.train_bytes + progress.test_bytes)

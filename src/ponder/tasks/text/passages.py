@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from ponder.config.errors import UserError
-from ponder.config.texts import TextTask
+from ponder.config.registry import task
+from ponder.core.lazy_imports import Tensor, torch
+from ponder.core.lazy_imports import numpy as np
 from ponder.core.types import Problem, Problems
 from ponder.tasks.base import Task
+from ponder.tasks.text.documents import TextKeys
 from ponder.tasks.text.packed import Ids, packed
 from ponder.tokenizers.pieces import HfPieces, Pieces, PieceVocabulary
 from ponder.tokenizers.vocabulary import TextVocabulary
 
 
+@task("text", keys=TextKeys)
 class Text(Task):
     """A problem is a passage: question (P, T) holds its tokens, answer (P, T) the next of each.
 
@@ -22,7 +22,9 @@ class Text(Task):
     where not all are asked for. pieces are those the text is cut into; None: as its keys say.
     """
 
-    def __init__(self, config: TextTask, thoughts: int, pieces: Pieces | None = None) -> None:
+    offers = frozenset({"answers", "positions"})
+
+    def __init__(self, config: TextKeys, thoughts: int, pieces: Pieces | None = None) -> None:
         """Raises `UserError` where the text cannot be read, or is shorter than a passage."""
         self.config = config
         self.text = packed(config, pieces, thoughts)
@@ -82,7 +84,7 @@ class Text(Task):
 class ModelText(Text):
     """The same in the tokens of a Hugging Face model; a document ends in its end-of-sequence."""
 
-    def __init__(self, config: TextTask, vocabulary: TextVocabulary) -> None:
+    def __init__(self, config: TextKeys, vocabulary: TextVocabulary) -> None:
         super().__init__(config, 0, HfPieces(vocabulary.tokenizer))
         self.words = vocabulary
 

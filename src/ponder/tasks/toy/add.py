@@ -2,44 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from ponder.config.errors import UserError
-from ponder.config.tasks import AddTask
+from ponder.config.option import option
+from ponder.config.registry import task
+from ponder.core.lazy_imports import Tensor, torch
 from ponder.core.types import Problem, Problems
-from ponder.tasks.base import Task
-from ponder.tasks.numbers import digits_of, in_share, typed_numbers
-from ponder.tasks.tables import read_table, require
-from ponder.tokenizers.spelling import place
-from ponder.tokenizers.vocabulary import Vocabulary
+from ponder.tasks.base import digits_of, in_share, read_table, require, typed_numbers
+from ponder.tasks.toy.base import ToyTask
+from ponder.tokenizers.vocabulary import Vocabulary, place
 
 ENUMERABLE = 2_000_000
 LABELLED = 20_000
 TRIES = 1000
+NUMBER_TOKENS = 1_000_000
 
 
-class Add(Task):
+@task("add")
+class Add(ToyTask):
     """Sums of `terms` numbers below `max`, modulo `max` or plain.
 
     A question is its zero-padded digits, `+` between the numbers and `=` at the end. Questions
     that differ only in the order of their numbers are always on the same side of the split.
     """
 
-    def __init__(self, config: AddTask, thoughts: int) -> None:
-        self.config = config
-        self.largest = config.max - 1 if config.modular else config.terms * (config.max - 1)
-        numbers = [f"#{n}" for n in range(self.largest + 1)] if config.answer == "number" else []
+    offers = frozenset({"questions", "answers", "labels", "gold_thoughts"})
+    gold_vocabulary = 10
+
+    max: int = option(100, "operands (and, if modular, answers) are below this", low=2, high=10**15)
+    terms: int = option(2, "how many numbers are added", low=2, high=16)
+    modular: bool = option(True, "answer modulo max; false: the plain sum")
+    answer: str = option("number", "answer as one number token or as digits",
+                         legal=("number", "digits"))
+    order: str = option("most", "digits of thoughts and answers: most or least significant first",
+                        legal=("most", "least"))
+    gold: str = option("digits", "gold thought: digits of the answer, scratchpad (column sums with "
+                       "carries), or none", legal=("digits", "scratchpad", "none"))
+    split: str = option("random", "held out: a random share, or whole combinations of unit digits",
+                        legal=("random", "systematic"))
+    thought_length: int = option(
+        "${ponder.gold_length:${.max},${.terms},${.modular},${.gold}}",
+        "tokens of the gold thought, computed; the `think` variant allows as many")
+
+    def _prepare(self, thoughts: int) -> None:
+        self.largest = self.max - 1 if self.modular else self.terms * (self.max - 1)
+        numbers = [f"#{n}" for n in range(self.largest + 1)] if self.answer == "number" else []
         self.vocabulary = Vocabulary((*"0123456789", "+", "=", *numbers), thoughts)
-        self.width = len(str(config.max - 1))
+        self.width = len(str(self.max - 1))
         self.answer_width = len(str(self.largest))
         self.labels = self.largest + 1 if self.largest < LABELLED else None
-        self.question_length = config.terms * (self.width + 1)
-        self.answer_length = 1 if config.answer == "number" else self.answer_width
-        self.table = self._read(Path(config.data)) if config.data else None
+        self.question_length = self.terms * (self.width + 1)
+        self.answer_length = 1 if self.answer == "number" else self.answer_width
+        self.table = self._numbers(Path(self.data)) if self.data else None
         if self.table is None:
             self._draw(1, held_out=False, generator=self._seeded())  # something is left to learn
         self._test: Problems | None = None
@@ -68,9 +85,9 @@ class Add(Task):
         parts = self.table
         if parts is None:
             numbers = self._all() if self._few() else torch.cat([
-                self._draw(self.config.test_questions, held_out=False, generator=self._seeded()),
+                self._draw(self.test_questions, held_out=False, generator=self._seeded()),
                 self._test_numbers()]).unique(dim=0)
-            parts = _split(numbers, self._sums(numbers), self.held_out(numbers))
+            parts = _by_split(numbers, self._sums(numbers), self.are_held_out(numbers))
         return [(split, problem) for split, (numbers, answers) in parts.items()
                 for problem in self._as_text(numbers, answers)]
 
@@ -84,17 +101,17 @@ class Add(Task):
 
     # --- the split ------------------------------------------------------------------------------
 
-    def held_out(self, numbers: Tensor) -> Tensor:
+    def are_held_out(self, numbers: Tensor) -> Tensor:
         """True (N,) for questions (N, terms) that are never trained on.
 
         A hash of the sorted numbers (or, if systematic, of their sorted unit digits) decides, so
         that the split needs no memory and is the same for every run with the same `task.seed`.
         """
-        keys = (numbers % 10 if self.config.split == "systematic" else numbers).sort(1).values
-        return in_share(keys, self.config.held_out, self.config.seed)
+        keys = (numbers % 10 if self.split == "systematic" else numbers).sort(1).values
+        return in_share(keys, self.held_out, self.seed)
 
     def _seeded(self) -> torch.Generator:
-        return torch.Generator().manual_seed(self.config.seed)
+        return torch.Generator().manual_seed(self.seed)
 
     def _draw(self, count: int, held_out: bool, generator: torch.Generator) -> Tensor:
         """(count, terms): questions of one side of the split, drawn with replacement.
@@ -102,39 +119,39 @@ class Add(Task):
         Fewer where a side is so small that `TRIES` times as many draws bring no more of it. Raises
         `UserError` where it is empty.
         """
-        kept = torch.empty(0, self.config.terms, dtype=torch.long)
+        kept = torch.empty(0, self.terms, dtype=torch.long)
         for _ in range(TRIES):
-            numbers = torch.randint(self.config.max, (2 * count, self.config.terms),
+            numbers = torch.randint(self.max, (2 * count, self.terms),
                                     generator=generator)
-            kept = torch.cat([kept, numbers[self.held_out(numbers) == held_out]])
+            kept = torch.cat([kept, numbers[self.are_held_out(numbers) == held_out]])
             if len(kept) >= count:
                 break
         if len(kept) == 0:
-            raise UserError(f"task.held_out={self.config.held_out}: found that it holds out "
+            raise UserError(f"task.held_out={self.held_out}: found that it holds out "
                             f"{'no question' if held_out else 'every question'} of this task; "
                             f"legal: a {'larger' if held_out else 'smaller'} share, or another "
                             "task.seed")
         return kept[:count]
 
     def _test_numbers(self) -> Tensor:
-        numbers = self._all() if self._few() else torch.empty(0, self.config.terms).long()
-        numbers = numbers[self.held_out(numbers)]
+        numbers = self._all() if self._few() else torch.empty(0, self.terms).long()
+        numbers = numbers[self.are_held_out(numbers)]
         if len(numbers) == 0:
-            count = 2 * self.config.test_questions
+            count = 2 * self.test_questions
             numbers = self._draw(count, held_out=True, generator=self._seeded()).unique(dim=0)
         return numbers[self._some(len(numbers))]
 
     def _some(self, count: int) -> Tensor:
         """Up to `test_questions` of so many rows, the same ones for the same `task.seed`."""
-        return torch.randperm(count, generator=self._seeded())[:self.config.test_questions]
+        return torch.randperm(count, generator=self._seeded())[:self.test_questions]
 
     def _few(self) -> bool:
         """Whether all questions can be listed."""
-        return self.config.max ** self.config.terms <= ENUMERABLE
+        return self.max ** self.terms <= ENUMERABLE
 
     def _all(self) -> Tensor:
-        ranges = [torch.arange(self.config.max)] * self.config.terms
-        return torch.cartesian_prod(*ranges).view(-1, self.config.terms)
+        ranges = [torch.arange(self.max)] * self.terms
+        return torch.cartesian_prod(*ranges).view(-1, self.terms)
 
     # --- tokens ---------------------------------------------------------------------------------
 
@@ -142,7 +159,7 @@ class Add(Task):
         """Problems of numbers (N, terms); answers (N,) are their sums unless given."""
         if answers is None:
             answers = self._sums(numbers)
-        if self.config.answer == "number":
+        if self.answer == "number":
             answer = 1 + 12 + answers[:, None]
         else:
             answer = 1 + self._ordered(answers)
@@ -155,12 +172,12 @@ class Add(Task):
 
         Raises `UserError` where it is no sum of this task.
         """
-        numbers = typed_numbers(text, self.config.terms, self.config.max)
+        numbers = typed_numbers(text, self.terms, self.max)
         return self._question(numbers)[0].tolist(), self.answer_length
 
     def _sums(self, numbers: Tensor) -> Tensor:
         total = numbers.sum(1)
-        return total % self.config.max if self.config.modular else total
+        return total % self.max if self.modular else total
 
     def _question(self, numbers: Tensor) -> Tensor:
         digits = digits_of(numbers, self.width)
@@ -171,12 +188,12 @@ class Add(Task):
 
     def _gold(self, numbers: Tensor, answers: Tensor) -> Tensor | None:
         """(N, K + 1): the hand-made thought and end-of-thought."""
-        if self.config.gold == "none" or self.vocabulary.thoughts < 10:
+        if self.gold == "none" or self.vocabulary.thoughts < 10:
             return None
         digits = self._ordered(answers)
-        if self.config.gold == "scratchpad":
+        if self.gold == "scratchpad":
             steps = self._scratchpad(numbers)
-            reduced = self.config.modular and 10**self.width != self.config.max
+            reduced = self.modular and 10**self.width != self.max
             digits = torch.cat([steps, digits], 1) if reduced else steps
         end = torch.full((len(answers), 1), self.vocabulary.end)
         return torch.cat([self.vocabulary.first_thought + digits, end], 1)
@@ -192,39 +209,39 @@ class Add(Task):
 
     def _ordered(self, answers: Tensor) -> Tensor:
         digits = digits_of(answers, self.answer_width)
-        return digits if self.config.order == "most" else digits.flip(1)
+        return digits if self.order == "most" else digits.flip(1)
 
     def _features(self, answers: Tensor) -> dict[str, Tensor]:
         return {place(i): answers // 10**i % 10 for i in range(self.answer_width)}
 
     # --- files ----------------------------------------------------------------------------------
 
-    def _read(self, path: Path) -> dict[str, tuple[Tensor, Tensor]]:
+    def _numbers(self, path: Path) -> dict[str, tuple[Tensor, Tensor]]:
         """(numbers, answers) of the splits train and test of a .csv or .parquet file."""
         rows = read_table(path)
         require(path, rows, ("question", "answer"))
-        found = [self._row(where, row) for where, row in rows]
+        found = [self._numbers_of_row(where, row) for where, row in rows]
         numbers = torch.tensor([numbers for numbers, _, _ in found])
         answers = torch.tensor([answer for _, answer, _ in found])
-        test = self.held_out(numbers)
+        test = self.are_held_out(numbers)
         if "split" in rows[0][1]:
             test = torch.tensor([split == "test" for _, _, split in found])
         for name, part in (("train", ~test), ("test", test)):
             if not part.any():
                 raise UserError(f"{path}: found no {name} problems; legal: a column split with "
                                 "train and test in it, or another task.held_out")
-        return _split(numbers, answers, test)
+        return _by_split(numbers, answers, test)
 
-    def _row(self, where: str, row: dict[str, Any]) -> tuple[list[int], int, str]:
+    def _numbers_of_row(self, where: str, row: dict[str, Any]) -> tuple[list[int], int, str]:
         """Numbers, answer and split of one row. Raises `UserError` that names the line."""
         question, answer = str(row["question"]).strip(), str(row["answer"]).strip()
         terms = [term.strip() for term in question.removesuffix("=").split("+")]
         split = str(row.get("split", "train"))
-        limit = self.config.max
-        if len(terms) != self.config.terms or not all(
+        limit = self.max
+        if len(terms) != self.terms or not all(
                 word.isdecimal() and word.isascii() for word in [*terms, answer]):
             raise UserError(f"{where}: found question {question!r} and answer {answer!r}; legal: "
-                            f"{self.config.terms} whole numbers joined by +, and a whole number")
+                            f"{self.terms} whole numbers joined by +, and a whole number")
         if any(int(term) >= limit for term in terms) or int(answer) > self.largest:
             raise UserError(f"{where}: found question {question!r} and answer {answer!r}; legal: "
                             f"numbers below task.max={limit}, answers up to {self.largest}")
@@ -232,6 +249,35 @@ class Add(Task):
             raise UserError(f"{where}: found split {split!r}; legal: train, test")
         return [int(term) for term in terms], int(answer), split
 
+    @staticmethod
+    def gold_length(*values: Any) -> int:
+        """`gold_length` of the values of max, terms, modular and gold."""
+        return gold_length(*values)
 
-def _split(numbers: Tensor, answers: Tensor, test: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    def contradictions(self) -> Iterator[str]:
+        """Each combination of legal values that means nothing, as the line that says why."""
+        largest = self.max - 1 if self.modular else self.terms * (self.max - 1)
+        if self.answer == "number" and largest >= NUMBER_TOKENS:
+            yield (f"task.max={self.max}: found answers up to {largest}, too many for a token "
+                   f"each; legal: answers below {NUMBER_TOKENS}, or task.answer=digits")
+        if self.gold == "scratchpad" and self.terms > 10:
+            yield (f"task.terms={self.terms}: found carries that are no digit, in "
+                   "task.gold=scratchpad; legal: at most 10")
+        length = gold_length(self.max, self.terms, self.modular, self.gold)
+        if self.thought_length != length:
+            yield (f"task.thought_length={self.thought_length}: found another length than the "
+                   f"gold thought has; legal: {length} (set thinker.tokens for more)")
+
+
+def gold_length(limit: int, terms: int, modular: bool, gold: str) -> int:
+    """Tokens of the gold thought of an `add` problem."""
+    digits = len(str(limit - 1 if modular else terms * (limit - 1)))
+    if gold != "scratchpad":
+        return digits
+    columns = len(str(limit - 1))
+    reduced = modular and 10**columns != limit
+    return 2 * columns + (digits if reduced else 0)
+
+
+def _by_split(numbers: Tensor, answers: Tensor, test: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
     return {"train": (numbers[~test], answers[~test]), "test": (numbers[test], answers[test])}

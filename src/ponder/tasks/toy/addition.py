@@ -11,16 +11,15 @@ significant first.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
-import torch
-from torch import Tensor
-
 from ponder.config.errors import UserError
-from ponder.config.tasks import AdditionTask
+from ponder.config.option import option
+from ponder.config.registry import task
+from ponder.core.lazy_imports import Tensor, torch
 from ponder.core.types import Problem, Problems
-from ponder.tasks.base import Task
-from ponder.tasks.numbers import digits_of, in_share, typed_numbers
+from ponder.tasks.base import Task, digits_of, in_share, typed_numbers
 from ponder.tokenizers.vocabulary import Vocabulary
 
 PLUS, EQUALS, COLON, BLANK = 10, 11, 12, 13  # after the ten digits
@@ -28,6 +27,7 @@ SUMS = 20  # 9 + 9 and what is carried over: 0 to 19
 TRIES = 1000
 
 
+@task("addition")
 class Addition(Task):
     """Sums of two numbers of 1 to `digits` digits; lengths are equally frequent.
 
@@ -36,21 +36,36 @@ class Addition(Task):
     their numbers are always on the same side of the split.
     """
 
-    def __init__(self, config: AdditionTask, thoughts: int) -> None:
-        self.config = config
-        self.epoch_size = config.epoch_size
+    requires = frozenset({"own_network"})
+    offers = frozenset({"questions", "answers", "gold_thoughts", "hints", "worked_examples"})
+    gold_vocabulary = 20  # thought tokens that its gold thoughts are spelt in
+
+    digits: int = option(5, "the longest numbers have so many digits", low=1, high=16)
+    epoch_size: int = option(4000, "training questions of a round, drawn anew", low=1)
+    worked: int = option(200, "short sums whose scratchpads are given (trainer.rehearse)", low=1)
+    worked_digits: int = option(2, "these have at most so many digits", low=1)
+    held_out: float = option(0.2, "share of the questions that is never trained on", low=0.01,
+                             high=0.9)
+    test_questions: int = option(2000, "held-out questions used by an evaluation", low=1)
+    gold: str = option("scratchpad", "gold thought: the sums of the columns",
+                       legal=("scratchpad",))
+    seed: int = option("${seed}", "which questions are held out")
+    thought_length: int = option("${.digits}", "tokens of the longest gold thought, computed; the "
+                                 "`think` variant allows as many")
+
+    def _prepare(self, thoughts: int) -> None:
         self.vocabulary = Vocabulary((*"0123456789", "+", "=", ":", "_"), thoughts)
-        self.answer_length = config.digits + 1
-        self.shift = config.digits - 1
-        self.question_length = self.shift + 3 * (config.digits + 1) + 1
-        self._test = self._draw(self._equal(config.test_questions), True, self._seeded()).unique(
+        self.answer_length = self.digits + 1
+        self.shift = self.digits - 1
+        self.question_length = self.shift + 3 * (self.digits + 1) + 1
+        self._test = self._draw(self._equal(self.test_questions), True, self._seeded()).unique(
             dim=0)
-        self._worked = self._draw(self._equal(config.worked, config.worked_digits), False,
+        self._worked = self._draw(self._equal(self.worked, self.worked_digits), False,
                                   self._seeded())
 
     def sample(self, count: int, generator: torch.Generator) -> Problems:
         """`count` training problems of random lengths."""
-        lengths = torch.randint(1, self.config.digits + 1, (count,), generator=generator)
+        lengths = torch.randint(1, self.digits + 1, (count,), generator=generator)
         return self.encode(self._draw(lengths, False, generator), generator)
 
     def test(self) -> Problems:
@@ -60,7 +75,7 @@ class Addition(Task):
         """
         problems = self.encode(self._test, self._seeded())
         lengths = lengths_of(self._test)
-        problems.groups = {f"{n}_digits": lengths == n for n in range(1, self.config.digits + 1)}
+        problems.groups = {f"{n}_digits": lengths == n for n in range(1, self.digits + 1)}
         return problems
 
     def examples(self, count: int, generator: torch.Generator) -> Problems:
@@ -93,16 +108,16 @@ class Addition(Task):
 
     # --- questions ------------------------------------------------------------------------------
 
-    def held_out(self, numbers: Tensor) -> Tensor:
+    def are_held_out(self, numbers: Tensor) -> Tensor:
         """True (N,) for questions (N, 2) that are never trained on."""
-        return in_share(numbers.sort(1).values, self.config.held_out, self.config.seed)
+        return in_share(numbers.sort(1).values, self.held_out, self.seed)
 
     def _seeded(self) -> torch.Generator:
-        return torch.Generator().manual_seed(self.config.seed)
+        return torch.Generator().manual_seed(self.seed)
 
     def _equal(self, count: int, longest: int | None = None) -> Tensor:
         """(count,): lengths in turn."""
-        return torch.arange(count) % (longest or self.config.digits) + 1
+        return torch.arange(count) % (longest or self.digits) + 1
 
     def _draw(self, lengths: Tensor, held_out: bool, generator: torch.Generator) -> Tensor:
         """(N, 2): pairs of numbers of these lengths (N,), all of one side of the split.
@@ -116,10 +131,10 @@ class Addition(Task):
             share = torch.rand(int(wrong.sum()), 2, generator=generator, dtype=torch.float64)
             low, high = smallest[wrong, None], 10 ** lengths[wrong, None]
             numbers[wrong] = low + (share * (high - low)).long()
-            wrong = self.held_out(numbers) != held_out
+            wrong = self.are_held_out(numbers) != held_out
             if not wrong.any():
                 return numbers
-        raise UserError(f"task.held_out={self.config.held_out}: found no "
+        raise UserError(f"task.held_out={self.held_out}: found no "
                         f"{'held-out' if held_out else 'training'} question of "
                         f"{int(lengths[wrong][0])} digits; legal: another share or task.seed")
 
@@ -127,7 +142,7 @@ class Addition(Task):
 
     def encode(self, numbers: Tensor, generator: torch.Generator) -> Problems:
         """Problems of numbers (N, 2), each shifted by a random number of blanks."""
-        width, lengths = self.config.digits, lengths_of(numbers)
+        width, lengths = self.digits, lengths_of(numbers)
         room = torch.rand(len(numbers), generator=generator) * (width + 1 - lengths)
         front = (1 + BLANK) * (torch.arange(self.shift) >= self.shift - room.long()[:, None])
         hint, digits = _filled(BLANK, numbers, self.answer_length), digits_of(numbers, width)
@@ -143,7 +158,7 @@ class Addition(Task):
 
         Raises `UserError` where it is no sum of two numbers of equally many digits.
         """
-        numbers = typed_numbers(text, 2, 10**self.config.digits)
+        numbers = typed_numbers(text, 2, 10**self.digits)
         if not torch.equal(lengths_of(numbers), lengths_of(numbers.flip(1))):
             raise UserError(f"prompt={text}: found numbers of different lengths; legal: two of "
                             "equally many digits, as in 23+58=")
@@ -160,14 +175,23 @@ class Addition(Task):
         """(N, D + 1): sums of the columns, units first, and end-of-thought."""
         if self.vocabulary.thoughts < SUMS:
             return None
-        thought = torch.full((len(numbers), self.config.digits + 1), self.vocabulary.pad)
+        thought = torch.full((len(numbers), self.digits + 1), self.vocabulary.pad)
         lengths, carry = lengths_of(numbers), torch.zeros(len(numbers), dtype=torch.long)
-        columns = digits_of(numbers, self.config.digits).flip(2).sum(1)
+        columns = digits_of(numbers, self.digits).flip(2).sum(1)
         for place, column in enumerate(columns.unbind(1)):
             total = column + carry
             carry = total // 10
             thought[:, place] = (self.vocabulary.first_thought + total) * (place < lengths)
         return thought.scatter(1, lengths[:, None], self.vocabulary.end)
+
+    def contradictions(self) -> Iterator[str]:
+        """Each combination of legal values that means nothing, as the line that says why."""
+        if self.worked_digits > self.digits:
+            yield (f"task.worked_digits={self.worked_digits}: found more than task.digits; legal: "
+                   f"at most {self.digits}")
+        if self.thought_length != self.digits:
+            yield (f"task.thought_length={self.thought_length}: found another length than the "
+                   f"gold thought has; legal: {self.digits} (set thinker.tokens for more)")
 
 
 def lengths_of(numbers: Tensor) -> Tensor:

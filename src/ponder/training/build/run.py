@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from ponder.config.errors import UserError
-from ponder.config.registry import SEARCHES, STRATEGIES
+from ponder.config.registry import SEARCHES, STRATEGIES, TASKS
 from ponder.config.schedule import parse_schedule
 from ponder.config.spine import Config
 from ponder.core.distributed import (
@@ -41,7 +41,6 @@ from ponder.strategies.exact import Pathwise
 from ponder.strategies.star import SFT
 from ponder.tasks.base import Task
 from ponder.tasks.choice.qa import Qa
-from ponder.tasks.registry import TASKS
 from ponder.tasks.text.corpus import Corpus, ModelCorpus
 from ponder.tasks.text.passages import ModelText, Text
 from ponder.training.build.corpus import build_corpus, corpus_evaluation, corpus_reward
@@ -78,7 +77,7 @@ def build_task(config: Config) -> Task:
     if config.model.kind == "hf":
         return build_text_task(config)
     thoughts = config.thinker.vocabulary if config.thinker.tokens else 0
-    return TASKS[config.task.name](config.task, thoughts)
+    return TASKS[config.task.name].target(config.task, thoughts)
 
 
 def build_policy(config: Config, task: Task) -> Policy:

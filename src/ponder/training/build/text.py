@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ponder.config.errors import UserError
 from ponder.config.players import HfConfig
-from ponder.config.registry import STRATEGIES
+from ponder.config.registry import STRATEGIES, TASKS
 from ponder.config.spine import Config, writes
 from ponder.core.math import matmul_dtype
 from ponder.core.types import Problems, Rollouts
@@ -25,7 +25,6 @@ from ponder.rollouts.recorded import Preloaded, read_generated
 from ponder.rollouts.sampler import Source
 from ponder.rollouts.written import Written
 from ponder.tasks.choice.qa import Qa
-from ponder.tasks.registry import TASKS
 from ponder.tokenizers.pieces import HfPieces, identity
 from ponder.tokenizers.vocabulary import TextVocabulary
 
@@ -34,7 +33,7 @@ CACHE = Path("scratch") / "generated"
 
 def build_text_task(config: Config) -> Qa:
     """Questions in the tokens of the model."""
-    return TASKS[config.task.name](config.task, load_vocabulary(config.model))
+    return TASKS[config.task.name].target(config.task, load_vocabulary(config.model))
 
 
 def thinking_model(config: Config) -> HfConfig:
