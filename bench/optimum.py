@@ -59,7 +59,7 @@ def corpus(directory: Path) -> Corpus:
     return Corpus(CorpusKeys(prompt="", seed=0, test_passages=1), 0, str(directory))
 
 
-def author(task: Corpus, value: str = "none", stops: bool = False, seed: int = 0) -> Author:
+def make_policy(task: Corpus, value: str = "none", stops: bool = False, seed: int = 0) -> Author:
     """A small model whose texts are anything but equally likely, and a reference that is it."""
     torch.manual_seed(11 + seed)
     net = Transformer(Shape(len(task.vocabulary), TOKENS + 2, 32, 1, 2), Init(*[0.3] * 5))
@@ -81,7 +81,7 @@ def trainer_of(strategy: Strategy, task: Corpus, steps: int = 400, epochs: int =
     """A loop on texts without a prompt, of a fixed length or up to it; a policy is our own, and
     samples, where no other is given.
     """
-    policy = policy or author(task, value_of(strategy), stops, seed)
+    policy = policy or make_policy(task, value_of(strategy), stops, seed)
     source = source or Sampler(SamplerConfig(samples=SAMPLES))
     config = TrainerConfig(max_steps=steps, train_batch_size=GROUPS, warmup=10, lr=3e-3,
                            lr_decay="linear", weight_decay=0.0, internal_epochs=epochs,
@@ -148,7 +148,7 @@ class Census:
         return torch.stack(found[::-1], 1)
 
     @property
-    def foreseen(self) -> float:
+    def explained(self) -> float:
         """Share of the variance of what is still to come that the value head explains, over the
         texts that the policy writes.
         """

@@ -5,8 +5,8 @@
 
 Exact: texts of three characters out of five, where the best policy is known (bench/optimum.py).
 Text: a GPT-2 of 110,000 weights learns characters (experiment=normal), then continues passages for
-a reward, on a leash (experiment=ppo_corpus). What the best policy within so many nats of that model
-earns is found without PPO (bench/tilted.py). Runs are kept as those of results.py.
+a reward, with a KL penalty (experiment=ppo_corpus). What the best policy within so many nats of
+that model earns is found without PPO (bench/tilted.py). Runs are kept as those of results.py.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def exact(name: str, seed: int) -> dict[str, float]:
     trainer.fit(Hooks(lambda *_: None, lambda _: 0.0, lambda _: None))
     census = optimum.Census.of(trainer)
     found = {"reached": census.reached,
-             **({} if census.value is None else {"foreseen": census.foreseen})}
+             **({} if census.value is None else {"explained": census.explained})}
     kept.write_text(json.dumps(found))
     print(name, seed, found, flush=True)
     return found
@@ -90,14 +90,14 @@ def exact(name: str, seed: int) -> dict[str, float]:
 
 def exact_table(run: bool) -> str:
     lines = ["| strategy | share of the way from J(q) to J*, seeds 0 / 1 / 2 | variance of what is "
-             "to come that the value head foresees |", "|---|---|---|"]
+             "to come that the value head predicts |", "|---|---|---|"]
     for name in STRATEGIES:
         found = [exact(name, seed) for seed in results.SEEDS
                  if run or list((results.RUNS / "ppo_exact").glob(
                      f"{name.replace(' ', '_')}_{seed}.json"))]
         reached = " / ".join(f"{each['reached']:.3f}" for each in found) or "not run yet"
-        foreseen = " / ".join(f"{each['foreseen']:.2f}" for each in found if "foreseen" in each)
-        lines.append(f"| {name} | {reached} | {foreseen or '-'} |")
+        explained = " / ".join(f"{each['explained']:.2f}" for each in found if "explained" in each)
+        lines.append(f"| {name} | {reached} | {explained or '-'} |")
     return "\n".join(lines) + "\n"
 
 
@@ -113,7 +113,7 @@ def normal(data: str) -> Path:
 
 
 def best(name: str, start: Path) -> float:
-    """What the best policy within the bound earns behind held-out prompts; kept."""
+    """What the best policy within the bound earns as continuations of held-out prompts; kept."""
     _, _, worth, bound = TEXTS[name]
     kept = results.RUNS / name / "best.json"
     if not kept.is_file():

@@ -1,4 +1,4 @@
-"""Thoughts behind the places of a text, beside no thoughts: the table of docs/results.md.
+"""Thoughts at positions of a text, compared with no thoughts: the table of docs/results.md.
 
     python bench/reading.py <folder with the texts> [--only smollm2]
     python bench/reading.py --table

@@ -7,12 +7,12 @@ thought tokens that are the gold digits, one full update (backward, clip, AdamW)
 answerer. The peer script runs as a subprocess in turns with ours, on as many threads.
 
 What is alike: addition modulo 100, six question tokens, two gold digits and four thought tokens (so
-places three and four are never right), 24 tokens in the vocabulary, 64 positions, tied embeddings,
+tokens three and four are never right), 24 tokens in the vocabulary, 64 positions, tied embeddings,
 float32, group-relative advantages divided by the group's standard deviation, no KL penalty.
 What differs: the peer samples from the whole vocabulary and may end early, we from the ten
 thoughts; its reward reads text, ours tokens; it repeats the question for each sample, we compute it
 once. A share (ours) or a number (its) of right tokens gives the same advantages. The row `with
-answerer` also trains the answer's two digits behind the thought, as users do; the peer has no such
+answerer` also trains the answer's two digits after the thought, as users do; the peer has no such
 work.
 
 The notes' way: one rollout at a time until end-of-thought (at most 4 tokens), every prefix computed
@@ -79,7 +79,7 @@ def measure(trainer: Trainer, steps: int, rates: Rates) -> None:
 
 @torch.no_grad()
 def think_alone(policy: Policy, question: Tensor) -> Tensor:
-    """(1, Q + t): one question (1, Q) and a thought behind it; every prefix is computed again."""
+    """(1, Q + t): one question (1, Q) and a thought after it; every prefix is computed again."""
     net, allowed, row = policy.thinker, policy.allowed, question
     for _ in range(policy.rules.tokens):
         logits = net.logits(net(row)[0])[:, -1, allowed]

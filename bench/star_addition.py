@@ -4,7 +4,7 @@
     python bench/star_addition.py --table   draw and write from the runs there are
 
 Runs are kept, and found again, as those of bench/results.py: one thread, a directory a seed.
---runs keeps them elsewhere.
+--runs keeps them in another directory.
 """
 
 from __future__ import annotations

@@ -20,17 +20,17 @@ from ponder.models.policies.continuation import Author
 
 
 @torch.no_grad()
-def tilted(author: Author, prompts: Tensor, worth: Callable[[str], float], beta: float,
+def tilted(policy: Author, prompts: Tensor, worth: Callable[[str], float], beta: float,
            particles: int = 32, seed: int = 0) -> tuple[float, float]:
-    """(E[r], KL to the reference in nats) of the best policy behind prompts (P, Q), whose texts
-    have as many tokens as the author writes; worth of a text is its reward.
+    """(E[r], KL to the reference in nats) of the best continuations of prompts (P, Q), whose texts
+    have as many tokens as the policy writes; worth of a text is its reward.
     """
     generator = torch.Generator().manual_seed(seed)
-    net, words, length = author.thinker, author.allowed, author.rules.tokens
+    net, words, length = policy.thinker, policy.allowed, policy.rules.tokens
     rows = prompts.repeat_interleave(particles, 0)
     texts, potential = [""] * len(rows), torch.zeros(len(rows))
     weight, total = torch.zeros(len(prompts), particles), torch.zeros(len(prompts))
-    letters = [author.vocabulary.decode([token]) for token in range(words.start, words.stop)]
+    letters = [policy.vocabulary.decode([token]) for token in range(words.start, words.stop)]
     for step in range(1, length + 1):
         logq = net.logits(net(rows, last=1)[0][:, 0], words).log_softmax(-1)
         known: dict[str, list[float]] = {}

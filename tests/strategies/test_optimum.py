@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from optimum import BETA, Census, Table, author, corpus, every_text, trainer_of
+from optimum import BETA, Census, Table, corpus, every_text, make_policy, trainer_of
 from ponder.core.math import Sampling
 from ponder.core.types import Rollouts
 from ponder.rollouts.sampler import sample
@@ -24,7 +24,7 @@ from support.small import generator
 
 def works(census: Census) -> bool:
     """Whether a run has found the optimum, and its value head what is worth how much."""
-    return census.reached > 0.98 and (census.value is None or census.foreseen > 0.7)
+    return census.reached > 0.98 and (census.value is None or census.explained > 0.7)
 
 
 @pytest.mark.slow
@@ -37,7 +37,7 @@ def test_the_optimum_is_found(name: str, tmp_path: Path) -> None:
     before = Census.of(trainer)
     assert before.reached == pytest.approx(0, abs=1e-6) and before.optimum > before.beginning + 0.1
     after = fit(trainer)
-    assert works(after), (after.reached, after.value is not None and after.foreseen)
+    assert works(after), (after.reached, after.value is not None and after.explained)
     assert after.reached < 1 + 1e-6  # nothing is better than the best
 
 
@@ -131,7 +131,7 @@ MISTAKES: dict[str, Callable[[Trainer], Trainer]] = {
 def test_a_mistake_is_noticed(mistake: str, tmp_path: Path) -> None:
     trainer = trainer_of(STRATEGIES["ppo, shared"](), corpus(tmp_path))
     census = fit(MISTAKES[mistake](trainer))
-    print(f"{mistake}: reached {census.reached:.3f}, foreseen {census.foreseen:.3f}")
+    print(f"{mistake}: reached {census.reached:.3f}, explained {census.explained:.3f}")
     assert not works(census)
 
 
@@ -148,7 +148,7 @@ def test_all_texts_have_probability_one(stops: bool, tmp_path: Path) -> None:
 @pytest.mark.parametrize("stops", [False, True])
 def test_texts_are_written_as_often_as_they_are_likely(stops: bool, tmp_path: Path) -> None:
     task = corpus(tmp_path)
-    policy = author(task, stops=stops)
+    policy = make_policy(task, stops=stops)
     rollouts = sample(policy, task.test(), 20_000, Sampling(), generator())
     texts = every_text(policy)
     rows = torch.cat([texts, rollouts.thought]).unique(dim=0, return_inverse=True)[1]

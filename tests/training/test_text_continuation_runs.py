@@ -284,4 +284,4 @@ def test_the_optimum_is_found(name: str, stops: bool, tmp_path: Path) -> None:
     assert before.reached == pytest.approx(0, abs=1e-6) and before.optimum > before.beginning + 0.05
     after = fit(trainer)
     assert 0.95 < after.reached < 1 + 1e-6, after.reached
-    assert after.value is None or stops or after.foreseen > 0.7
+    assert after.value is None or stops or after.explained > 0.7

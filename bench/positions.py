@@ -1,15 +1,15 @@
-"""Thoughts behind all places of a passage: how fast, and whom rewards pay.
+"""Thoughts after every position of a passage: how fast, and which tokens rewards pay.
 
-    python bench/places.py <text> <normal> <another normal> <one that thinks>
+    python bench/positions.py <text> <normal> <another normal> <one that thinks>
 
 The first two are checkpoints of `experiment=normal`, the last one of
 `experiment=supervised_rollout_think`.
 
-Speed: all places at once, beside one place after the other, each its own question with its own
-cache; in turns, one thread, the median of the ratios. Rewards: the same thoughts, behind all places
-of the same passages, are paid in several ways; told is the correlation of reward and of credit with
-the difficulty of the next token (-log p of the second normal model, the reference). An untaught
-thinker would not do: what it foresees behind a thought is noise.
+Speed: all positions in one batch, beside one position after the other, each a question of its own
+with its own cache; in turns, one thread, the median of the ratios. Rewards: the same thoughts,
+after every position of the same passages, are paid in several ways; the table shows the correlation
+of reward and of credit with the difficulty of the next token (-log p of the second normal model,
+the reference). An untrained thinker would not do: what it predicts after a thought is noise.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def one_by_one(policy: Policy, passages: Problems, samples: int) -> None:
-    """Each place is a question of its own: the passage up to there."""
+    """Each position is a question of its own: the passage up to there."""
     for end in range(1, passages.question.shape[1] + 1):
         sample(policy, replace(passages, question=passages.question[:, :end]), samples, Sampling())
 
 
 def speed(config, task, net) -> str:
-    """SIZES are passages, tokens of each, and thoughts a place."""
-    lines = ["| passages | tokens of each | thoughts a place | at once (s) | place by place (s) | "
+    """The table of times; SIZES: passages, tokens of each, thoughts a position."""
+    lines = ["| passages | tokens of each | thoughts a position | at once (s) | one by one (s) | "
              "ratio |", "|---|---|---|---|---|---|"]
     for count, length, samples in SIZES:
         policy = PassageThinker(net, task.vocabulary, builders.build_rules(config), 1, True)
@@ -76,7 +76,7 @@ def speed(config, task, net) -> str:
 
 
 @torch.no_grad()
-def whom_it_pays(config, task, policy: PassageThinker, reference: PassageThinker) -> str:
+def correlations(config, task, policy: PassageThinker, reference: PassageThinker) -> str:
     passages = task.test()[slice(0, 64)]
     passages = replace(passages, positions=every_place(policy, passages))
     rollouts = think_behind(policy, passages, config.rollout.samples, Sampling(),
@@ -113,7 +113,7 @@ def main() -> None:
                      f"model.name={options.thinker}", f"model.ref_name={options.reference}")
     task = builders.build_task(short)
     policy, reference = builders.build_policy(short, task), build_unthinking(short, task)
-    pays = whom_it_pays(short, task, policy, reference)
+    pays = correlations(short, task, policy, reference)
     fill(ROOT / "docs" / "results.md", "easy_tokens", pays)
     print(fast + "\n" + pays)
 
