@@ -33,7 +33,7 @@ from ponder.strategies.ppo import PPO
 from ponder.strategies.reinforce import REINFORCE
 from ponder.tasks.text.corpus import Corpus, CorpusKeys
 from ponder.training.checkpoint import load_model
-from ponder.training.progress import Hooks
+from ponder.training.trainer import Hooks
 from tilted import tilted
 
 NORMAL = ["experiment=normal", "model.d_model=64", "model.layers=2", "trainer.train_batch_size=32",

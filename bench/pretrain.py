@@ -34,7 +34,7 @@ from paths import ROOT, fill
 from ponder.config.resolve import read
 from ponder.config.spine import register
 from ponder.training.build import run as builders
-from ponder.training.progress import Hooks
+from ponder.training.trainer import Hooks
 
 LEVEL = 1.88  # nats per character: what the plain recipe is known to reach
 PEER_STEPS, TURN, LOOK = 2500, 20, 100

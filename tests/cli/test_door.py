@@ -20,7 +20,7 @@ from ponder.cli.help import choices, help_text
 from ponder.config import resolve
 from ponder.config.errors import UserError
 from ponder.config.spine import CONF, VARIANTS, Config, program
-from ponder.training import resume
+from ponder.training import run_directory
 from support.small import Door
 
 RUN = Path(__file__).resolve().parents[2] / "run.py"
@@ -234,16 +234,16 @@ def test_a_key_that_a_run_did_not_know_had_its_default(door: Door, ran: list,
     older = json.loads(json.dumps(config))
     del older["thinker"]["stage_steps"], older["task"]["thought_length"]
     (tmp_path / "ponder.json").write_text(json.dumps({"config": older}))
-    resume.same_run(tmp_path, config)
+    run_directory.same_run(tmp_path, config)
     for group, key in (("thinker", "stage_steps"), ("task", "thought_length")):
         other = {**config, group: {**config[group], key: 7}}
         line = f"{group}.{key}=7: found {config[group][key]} in the run that is in "
         with pytest.raises(UserError, match=line):
-            resume.same_run(tmp_path, other)
+            run_directory.same_run(tmp_path, other)
     newer = {**config, "thinker": {**config["thinker"], "unheard": 1}}
     (tmp_path / "ponder.json").write_text(json.dumps({"config": newer}))
     with pytest.raises(UserError, match="found 1 in the run"):
-        resume.same_run(tmp_path, config)
+        run_directory.same_run(tmp_path, config)
 
 
 def test_another_shape_than_the_checkpoint_has_is_refused(door: Door, ran: list,

@@ -28,8 +28,7 @@ from ponder.rollouts.engines.own import Writer
 from ponder.rollouts.sampler import given
 from ponder.rollouts.written import Written
 from ponder.tasks.choice.qa import Qa
-from ponder.training.console import Plain
-from ponder.training.rollout_log import Teller
+from ponder.training.console import Plain, ProgressReporter
 from support.questions import WORDS, file_of, language_model, save_language_model, task
 from support.small import generator
 
@@ -163,9 +162,9 @@ def test_judging_says_how_far_it_is(tmp_path: Path, capsys: pytest.CaptureFixtur
     policy.answer(problems, found.thought, 2)
     assert heard == [("judging", rows, 8) for rows in (0, 2, 4, 6, 8)]
     console.last -= 11  # seconds since a line was printed
-    teller = Teller(console)
+    reporter = ProgressReporter(console)
     for how_far in heard[:3]:
-        teller.reading(*how_far)
+        reporter.scoring(*how_far)
     assert capsys.readouterr().out == "judging 2/8 texts  0 s left\n"
 
 

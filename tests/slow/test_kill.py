@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import kill
-from ponder.training.resume import newest
+from ponder.training.run_directory import newest
 
 SMALL = ["experiment=add_think_fixed", "task.max=10", "model.d_model=8", "model.layers=1",
          "task.test_questions=20", "trainer.train_batch_size=4", "trainer.threads=1",

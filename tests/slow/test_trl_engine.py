@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from ponder.training.build import text as build_text
-from ponder.training.progress import Progress
 from ponder.training.session import Session
+from ponder.training.trainer import Progress
 from support.questions import file_of, save_language_model
 from support.small import Door
 

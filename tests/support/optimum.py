@@ -9,8 +9,7 @@ from ponder.strategies.base import Strategy
 from ponder.strategies.grpo import GRPO
 from ponder.strategies.ppo import PPO
 from ponder.strategies.reinforce import REINFORCE
-from ponder.training.progress import Hooks
-from ponder.training.trainer import Trainer
+from ponder.training.trainer import Hooks, Trainer
 
 KL_PENALTY = {"kl": BETA, "kl_place": "reward", "kl_estimator": "k1", "entropy": 0.0}
 # Advantages vanish at the optimum: whitened, they would be noise.

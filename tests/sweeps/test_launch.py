@@ -146,7 +146,7 @@ def heard(*numbers: int) -> list[int]:
             for number in numbers:
                 signal.raise_signal(number)
             first = list(calls)
-            signals.hand_on()
+            signals.redeliver()
             assert signals.caught is None
             signal.raise_signal(signal.SIGTERM)
             assert signals.caught == signal.SIGTERM  # it listens again

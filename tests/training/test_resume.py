@@ -16,8 +16,7 @@ import torch
 
 from ponder.rewards import answers as rewards
 from ponder.training.checkpoint import save
-from ponder.training.resume import newest
-from ponder.training.run_lock import hold
+from ponder.training.run_directory import lock, newest
 from ponder.training.signals import Signals
 from support.runs import config_of
 from support.small import Door
@@ -252,7 +251,7 @@ def test_the_first_signal_is_noted_and_the_second_acts(number: signal.Signals) -
 
 
 def test_a_directory_where_a_run_goes_on_is_refused(door: Door) -> None:
-    held = hold(Path("run"))
+    held = lock(Path("run"))
     assert held is not None
     code, _, err = door(*SMALL, "trainer.max_steps=2")
     assert code == 2 and err.startswith("error: hydra.run.dir=run: found a run that goes on there ")

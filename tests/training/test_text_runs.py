@@ -16,8 +16,7 @@ import ponder.training.learner
 import ponder.training.session
 from ponder.core.metrics import known
 from ponder.training.build import text as build_text
-from ponder.training.console import Plain
-from ponder.training.rollout_log import Scribe
+from ponder.training.console import Plain, ProgressReporter
 from support.questions import file_of, save_language_model
 from support.small import Door
 
@@ -205,10 +204,10 @@ def test_a_run_cut_off_anywhere_ends_with_the_same_adapter(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("words", "doing", "number"), [
-    *[("model.lora_r=4 strategy.keep=best", "writing", number) for number in (3, 14, 26, 40)],
-    *[("model.lora_r=4 strategy.keep=best", "reading", number) for number in (1, 3, 5, 8)],
-    *[("trainer.single_batch=true", *where) for where in (("writing", 8), ("reading", 5))],
-    *[("strategy=dpo trainer.preload_data_for_val=val.csv", "reading", number)
+    *[("model.lora_r=4 strategy.keep=best", "sampling", number) for number in (3, 14, 26, 40)],
+    *[("model.lora_r=4 strategy.keep=best", "scoring", number) for number in (1, 3, 5, 8)],
+    *[("trainer.single_batch=true", *where) for where in (("sampling", 8), ("scoring", 5))],
+    *[("strategy=dpo trainer.preload_data_for_val=val.csv", "scoring", number)
       for number in (1, 3, 6, 12)]])
 def test_an_end_is_heeded_while_texts_are_written_or_read(
         words: str, doing: str, number: int, run: Door, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,18 +221,18 @@ def test_an_end_is_heeded_while_texts_are_written_or_read(
     more = [*words.split(), "trainer.max_epochs=2", "trainer.skip_first_validation_loop=false"]
     assert run(*more, "hydra.run.dir=whole")[0] == 0
     shutil.rmtree("cache")
-    before, calls = getattr(Scribe, doing), []
+    before, calls = getattr(ProgressReporter, doing), []
 
-    def heard(self: Scribe, *how_far) -> None:
+    def heard(self: ProgressReporter, *how_far) -> None:
         calls.append(1)
         if len(calls) == number:
             signal.raise_signal(signal.SIGINT)
         before(self, *how_far)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Scribe, doing, heard)
+        patch.setattr(ProgressReporter, doing, heard)
         assert run(*more)[0] == 130
-    assert number <= len(calls) <= number + (doing == "reading")  # of a whole one it hears at once
+    assert number <= len(calls) <= number + (doing == "scoring")  # of a whole one it hears at once
     assert run(*more)[0] == 0
     assert summary()["weights_sha256"] == summary("whole")["weights_sha256"]
     assert [(line["step"], line.get("accuracy")) for line in lines()] == [

@@ -10,8 +10,8 @@ import torch
 from ponder.config.running import TrainerConfig
 from ponder.training.checkpoint import weights_sha256
 from ponder.training.collector import minibatches
-from ponder.training.optimizers import learning_rate_share
-from ponder.training.progress import Hooks
+from ponder.training.learner import learning_rate_share
+from ponder.training.trainer import Hooks
 from support.players import STRATEGIES, gradients, padded_left, trainer_of
 
 

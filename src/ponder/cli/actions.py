@@ -19,13 +19,12 @@ from ponder.rollouts.pairs import texts_of
 from ponder.tasks.base import write_problems, write_table
 from ponder.training import checkpoint
 from ponder.training.build import run as builders
-from ponder.training.console import build_console
-from ponder.training.progress import Stopped
-from ponder.training.rollout_log import Teller
+from ponder.training.collector import StopRequested
+from ponder.training.console import ProgressReporter, build_console
+from ponder.training.diagnostics import summarise, verdict
 from ponder.training.session import Session
 from ponder.training.signals import Signals
-from ponder.training.summary import summarise, verdict
-from ponder.training.trackers import Log, build_mirror
+from ponder.training.trackers import Log, TrackedRun, build_tracker
 
 PATIENCE = 5  # seconds in which a process that failed may say so, before srun ends it with the rest
 
@@ -69,7 +68,7 @@ def train(config: Config, directory: Path) -> float | None:
     try:
         with Signals() as signals:
             while not session.train(signals):  # all is saved
-                signals.hand_on()
+                signals.redeliver()
     finally:
         session.close()
     return session.finish(write_report)
@@ -82,15 +81,16 @@ def evaluate_checkpoint(config: Config, directory: Path) -> float:
     policy = builders.build_policy(config, task).to(device)
     builders.use_threads(config, policy)
     console = build_console(None)
+    reporter = ProgressReporter(console)
     evaluate = builders.build_evaluation(config, policy, task, task.test().to(device),
-                                         lambda source: Teller(console).follow(source, policy))
+                                         lambda source: reporter.attach(source, policy))
     try:
         found = evaluate()
     finally:
         console.close()
     if not distributed.is_main_process():
         return found.metrics["accuracy"]
-    log = Log(directory, build_mirror(config.logger, directory, asdict(config)))
+    log = Log(directory, build_tracker(config.logger, TrackedRun(directory, asdict(config))))
     log.write(config.step, found.metrics)
     log.table(f"val_{config.step}", found.rows)
     log.close()
@@ -115,11 +115,11 @@ def export(config: Config, directory: Path) -> None:
     session.policy.leashed = False  # what the reference says of them is not asked for
     try:
         with Signals() as signals:
-            session.heed(signals)
+            session.stop_on(signals)
             try:
                 rollouts = session.trainer.collect()
-            except Stopped:  # what was written by now is in the cache
-                signals.hand_on()
+            except StopRequested:  # what was written by now is in the cache
+                signals.redeliver()
                 raise KeyboardInterrupt from None
     finally:
         session.close()

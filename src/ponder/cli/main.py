@@ -24,7 +24,7 @@ from ponder.config.errors import ERROR, JobFailed, UserError
 from ponder.config.registry import discover, plugins_of
 from ponder.config.spine import BEGUN, CONF, OF_A_PROMPT, WORDS, register
 from ponder.training.code_snapshot import DIFF, note
-from ponder.training.run_lock import LOCK, of_another
+from ponder.training.run_directory import LOCK, used_by_another_process
 from ponder.training.signals import GivenUp, guard
 
 NO_FILES = ("hydra.output_subdir=null", "hydra/job_logging=none")
@@ -204,7 +204,7 @@ def _remove(directory: Path) -> None:
     """Remove the directory of a refused job, where nothing but Hydra's own files is in it."""
     files = ("run.log", WORDS, DIFF, LOCK)
     there = {path.name for path in directory.glob("*")}
-    if of_another(directory) or not there <= {".hydra", *files}:
+    if used_by_another_process(directory) or not there <= {".hydra", *files}:
         return
     shutil.rmtree(directory / ".hydra", ignore_errors=True)
     for name in files:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ponder.config.errors import shown
 from ponder.config.option import option
-from ponder.config.registry import TASKS
+from ponder.config.registry import TASKS, TRACKERS
 
 if TYPE_CHECKING:
     from ponder.config.spine import Config
@@ -151,7 +151,7 @@ def _shards_need(config: Config) -> Iterator[str]:
 class LoggerConfig:
     """Where metrics go besides metrics.jsonl."""
 
-    kind: str = option("none", "mirror", legal=("none", "wandb", "tensorboard"))
+    kind: str = option("none", "tracker", legal=lambda: TRACKERS.names())
     project: str = option("ponder", "wandb project")
     naming: str = option("directory", "a run's name in wandb: that of its directory, or its run "
                          "type and parameters", legal=("directory", "parameters"))

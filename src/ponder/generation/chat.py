@@ -71,7 +71,7 @@ class Chat:
             tokens = self.speaker.stream(prompt, self.config, self.random)
             text = streamed(self.page, self.speaker, prompt, _until(tokens, signals))
             if signals.caught not in (None, signal.SIGINT):
-                signals.hand_on()
+                signals.redeliver()
         self.talk.said(text.tokens)
         if signals.caught == signal.SIGINT:
             self.page.note("note: stopped")

@@ -31,6 +31,7 @@ class Strategy(WithOptions):
 
     requires: ClassVar[set[str]] = set()
     normalise = "tokens"
+    explores = True  # thoughts are sampled to learn from, not given and not enumerated
     rows_alone = False  # whether, once credit is given, a row means the same without its group
     weighs_whole_thoughts = False  # so that single tokens cannot be left out
 

@@ -29,6 +29,7 @@ class Task:
     offers: ClassVar[frozenset[str]] = frozenset()
     gold_vocabulary: ClassVar[int] = 10  # thought tokens that spell any gold thought
     vocabulary: Any
+    unit = "questions"  # what there are so many of, as people read it
     labels: int | None = None
     epoch_size: int | None = None
     question_length: Any

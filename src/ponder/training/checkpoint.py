@@ -26,6 +26,7 @@ from ponder.models.huggingface.pretrained import restore_text_model, save_text_m
 from ponder.models.policies.question import Policy
 from ponder.tokenizers.pieces import FILE, PieceVocabulary
 from ponder.tokenizers.vocabulary import END, PAD, Vocabulary
+from ponder.training.run_directory import file_sha256, write_json
 
 
 def save(policy: Policy, directory: Path, config: dict[str, Any],
@@ -118,11 +119,6 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def save_pretrained(model: Transformer, directory: Path, vocabulary: Vocabulary,
                     weights: dict[str, Tensor] | None = None) -> None:
     """config.json, model.safetensors and a word tokenizer, as `transformers` reads them; weights
@@ -203,14 +199,6 @@ def load_model(directory: Path, key: str = "model.name") -> Transformer:
 
 def _short(error: Exception) -> str:
     return brief(error)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON to a temporary file, then rename: readers see all of it or nothing."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(temporary, path)
 
 
 def weights_sha256(model: nn.Module, weights: dict[str, Tensor] | None = None) -> str:

@@ -24,13 +24,18 @@ from ponder.rollouts.sampler import Gold, Source, given
 from ponder.strategies.base import Strategy
 from ponder.strategies.star import SFT
 from ponder.tasks.base import Task
-from ponder.training.progress import Stopped
+
+
+class StopRequested(Exception):
+    """A stop was requested while rollouts were sampled or scored; nothing was learnt from them."""
 
 
 @dataclass
 class Collector:
-    """Collects the rollouts of a round. noted are its numbers for the log, each 0-dim; single the
-    one batch of questions of `trainer.single_batch`.
+    """Collects the rollouts of a round: questions, thoughts, rewards, credit.
+
+    metrics: numbers of the last round for the log, each 0-dim. single: the one batch of questions
+    of `trainer.single_batch`.
     """
 
     config: TrainerConfig
@@ -41,19 +46,20 @@ class Collector:
     strategy: Strategy
     tokens_per_rollout: int
     generator: torch.Generator
-    noted: dict[str, Tensor] = field(default_factory=dict)
+    metrics: dict[str, Tensor] = field(default_factory=dict)
     single: Problems | None = None
 
     def collect(self, step: int) -> tuple[Rollouts, int]:
-        """(rollouts with credit, how many were sampled): think about the questions of a round,
-        reward the thoughts, give credit. An end while it lasts leaves everything as it was, so that
-        the same round can be collected later.
+        """(rollouts with credit, how many were sampled).
+
+        `StopRequested` on the way leaves the generator as it was, so that the same round can be
+        collected later.
         """
         random, single = self.generator.get_state(), self.single
         try:
             with full_parameters(self.policy):
                 return self._collect(step)
-        except Stopped:
+        except StopRequested:
             self.generator.set_state(random)
             self.single = single
             raise
@@ -67,14 +73,15 @@ class Collector:
             if config.rationalise:
                 rollouts = self._rationalised(rollouts, step)
         rollouts = self.credited(rollouts, step)
-        rollouts.learn = some_tokens(rollouts.learn, self.tokens_per_rollout, self.generator)
+        learn = some_tokens(rollouts.learn, self.tokens_per_rollout, self.generator)
+        rollouts = replace(rollouts, learn=learn)
         if self.task.epoch_size is not None:
             rollouts = rollouts.learnable(self.strategy.rows_alone)
         return (rollouts.concatenate(self._rehearsed()) if config.rehearse else rollouts), count
 
     def _rehearsed(self) -> Rollouts:
-        """Worked examples, to be learnt as they are; half of them with a hint where questions may
-        get one.
+        """Rollouts of worked examples, with credit as in supervised learning. Half of them have a
+        hint where questions may get one.
         """
         problems = self.task.examples(self.config.rehearse, self.generator).to(self._device)
         if self.config.rationalise:
@@ -84,11 +91,11 @@ class Collector:
         return SFT().credit(Gold().collect(self.policy, problems, 0))
 
     def credited(self, rollouts: Rollouts, step: int) -> Rollouts:
-        """Note what critic and reference say of rewarded rollouts, and give credit."""
+        """Rewarded rollouts with credit, and with value and reference log-probabilities."""
         with matmul_dtype(self.config.dtype, self._device):
             rollouts = self.policy.annotate(rollouts, self.source.sampling(step))
         rollouts = self.strategy.credit(rollouts, step)
-        self.noted |= self.policy.remarks(rollouts)
+        self.metrics = {**self.metrics, **self.policy.remarks(rollouts)}
         return rollouts
 
     @property
@@ -96,7 +103,8 @@ class Collector:
         return next(self.policy.parameters()).device
 
     def _questions(self) -> Problems:
-        """Those of a round: of a data set all, else `gen_batch_size`, else those of one step."""
+        """The questions of a round: a whole data set, else `gen_batch_size` or those of one step.
+        """
         if self.single is not None:
             return self.single
         config = self.config
@@ -109,52 +117,55 @@ class Collector:
         return problems
 
     def rewarded(self, rollouts: Rollouts) -> Rollouts:
-        """With their rewards, where the strategy asks for any."""
+        """The rollouts with rewards, where the strategy needs any."""
         if self.strategy.needs_reward(rollouts.group_size):
             rollouts = self.reward(self.policy, rollouts)
             flat = flat_groups(rollouts.total_reward, rollouts.group_size)
-            self.noted = {"reward": rollouts.total_reward.mean(),
+            self.metrics = {"reward": rollouts.total_reward.mean(),
                           "flat_groups": flat.float().mean()}
         return rollouts
 
     def _rationalised(self, rollouts: Rollouts, step: int) -> Rollouts:
-        """Groups without a right answer think again with the answer as a hint, and forget the hint
-        (STaR's rationalisation): those thoughts are given, none of their tokens was chosen.
+        """Sample groups without a right answer again, with the answer as a hint in the question.
+
+        This is STaR's rationalisation (Zelikman et al. 2022). The hint is removed afterwards, so
+        the new thoughts count as given: none of their tokens was chosen by the policy.
         """
         failed = (~_right(rollouts)).nonzero()[:, 0]
-        self.noted["failed"] = (~_right(rollouts)).float().mean()
+        self.metrics["failed"] = (~_right(rollouts)).float().mean()
         if len(failed) == 0:
             return rollouts
         problems = rollouts.problems[failed]
         found = self.source.collect(self.policy, self.task.hinted(problems), step, self.generator)
         again = self.reward(self.policy, given(problems, found.thought, rollouts.samples))
-        self.noted["rationalised"] = _right(again).float().mean()
+        self.metrics["rationalised"] = _right(again).float().mean()
         return rollouts.replace_groups(failed, again)
 
 
 def _right(rollouts: Rollouts) -> Tensor:
-    """(P,): whether a group has a right answer."""
+    """(P,): whether any rollout of a problem has the right answer."""
     return (rollouts.parts["exact_match"].view(-1, rollouts.samples) > 0).any(1)
 
 
 def minibatches(rollouts: Rollouts, config: TrainerConfig, generator: torch.Generator,
                 ) -> Iterator[list[Rollouts]]:
-    """The optimizer steps of a round, each a list of micro-batches of whole groups: those of this
-    process, as many as every other has.
+    """The micro-batches of each optimizer step of a round, in whole groups.
+
+    They are those of this process; placeholders make them as many in every process.
     """
     count, size = len(rollouts.problems), config.train_batch_size
     per_step = config.per_step
     for _ in range(config.internal_epochs):
-        whole = 0 < count <= size  # one micro-batch, in any order
-        if whole and not is_distributed():
+        single = 0 < count <= size  # one micro-batch, so the order does not matter
+        if single and not is_distributed():
             yield [rollouts]
             continue
-        order = torch.arange(count) if whole else torch.randperm(count, generator=generator)
+        order = torch.arange(count) if single else torch.randperm(count, generator=generator)
         order = order.to(rollouts.thought.device)
         for start in range(0, count, per_step):
             groups = order[start:start + per_step]
             part = local_range(len(groups))
-            own = groups[part.start:part.stop].split(size) if part else ()
-            missing = -(-largest_local_count(len(groups)) // size) - len(own)
-            yield [*(rollouts[some] for some in own),
+            local = groups[part.start:part.stop].split(size) if part else ()
+            missing = -(-largest_local_count(len(groups)) // size) - len(local)
+            yield [*(rollouts[some] for some in local),
                    *[replace(rollouts[groups[:1]], placeholder=True)] * missing]

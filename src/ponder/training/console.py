@@ -1,9 +1,14 @@
-"""What the terminal shows: a live display for people, plain lines for log files."""
+"""What the terminal shows: a live display for people, plain lines for log files.
+
+Notes and evaluations also go to the job's log file (`run.log`, which Hydra opens).
+"""
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
+from collections.abc import Callable
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -13,53 +18,76 @@ from rich.text import Text
 
 from ponder.core.distributed import is_main_process
 from ponder.core.metrics import pace
+from ponder.models.policies.question import Policy
+from ponder.models.policies.thinker import TextThinker
+from ponder.rollouts.sampler import Source
+from ponder.rollouts.written import Batch, Written
+from ponder.rollouts.written import Progress as Writing
 from ponder.tokenizers.vocabulary import COLOURS, pieces
 
 SHOWN = (("loss", "loss", "{:.3f}".format), ("val/loss", "held-out loss", "{:.3f}".format),
-         ("accuracy", "accuracy", "{:.4f}".format), ("thought_entropy", "entropy", "{:.2f}".format),
-         ("steps_per_second", "steps/s", pace),
+         ("reward", "reward", "{:.3f}".format), ("accuracy", "accuracy", "{:.4f}".format),
+         ("thought_entropy", "entropy", "{:.2f}".format), ("steps_per_second", "steps/s", pace),
          ("rollouts_per_second", "rollouts/s", "{:.0f}".format))
 
 
 def figures(metrics: dict[str, float]) -> str:
-    """The numbers people watch, in one line."""
+    """The most important numbers in one line."""
     return "  ".join(f"{label} {form(metrics[name])}" for name, label, form in SHOWN
                      if name in metrics)
 
 
+def log_line(text: str) -> None:
+    """Add a line to the job's log file, where there is one; nothing is printed."""
+    record = logging.LogRecord("ponder", logging.INFO, __file__, 0, text, None, None)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)
+
+
 class Plain:
-    """Plain lines: one an evaluation, and one every ten seconds between."""
+    """Prints a line for every evaluation, and at most one every ten seconds in between."""
 
     def __init__(self) -> None:
-        self.seen: dict[str, float] = {}
+        self.latest: dict[str, float] = {}
         self.last = time.monotonic()
 
     def note(self, text: str) -> None:
+        """Show a line that stays."""
+        log_line(text)
+        self._print(text)
+
+    def _print(self, text: str) -> None:
         print(text, flush=True)
 
     def update(self, step: int, end: int | None, metrics: dict[str, float]) -> None:
-        """Numbers at a step; end: the last step, as far as is known by now."""
-        self.seen.update(metrics)
-        if "accuracy" in metrics or time.monotonic() - self.last > 10:
+        """Show the numbers of a step. end: the last step, None where it is not known yet."""
+        self.latest.update(metrics)
+        line = f"step {step}{'' if end is None else f'/{end}'}  {figures(self.latest)}"
+        if "accuracy" in metrics:
+            log_line(line)
+        self._show_step(step, end, line, "accuracy" in metrics)
+
+    def _show_step(self, step: int, end: int | None, line: str, evaluated: bool) -> None:
+        if evaluated or time.monotonic() - self.last > 10:
             self.last = time.monotonic()
-            known = "" if end is None else f"/{end}"
-            print(f"step {step}{known}  {figures(self.seen)}", flush=True)
+            self._print(line)
 
     def busy(self, line: str, over: bool) -> None:
-        """How far something is that is no step, and whether it is over."""
+        """Show how far something is that takes no optimizer steps. over: it has ended."""
         if time.monotonic() - self.last > 10:
             self.last = time.monotonic()
-            print(line, flush=True)
+            self._print(line)
 
     def samples(self, rows: list[str]) -> None:
-        pass
+        """Show a few rollouts."""
 
     def close(self) -> None:
-        pass
+        """End the live display; what is shown stays."""
 
 
 class Silent(Plain):
-    """Nothing: of processes that follow another."""
+    """Shows nothing: the console of every process but the main one."""
 
     def note(self, text: str) -> None:
         pass
@@ -72,14 +100,14 @@ class Silent(Plain):
 
 
 class Rich(Plain):
-    """A bar, the numbers, and a few rollouts in colour; no bar where there are no steps."""
+    """A bar, the numbers, and a few rollouts in colour. bar: there are optimizer steps to show."""
 
-    def __init__(self, total: int | None, console: Console) -> None:
+    def __init__(self, total: int | None, console: Console, bar: bool = True) -> None:
         super().__init__()
         self.console = console
         self.progress = Progress(BarColumn(None), MofNCompleteColumn(), TextColumn("steps, left"),
                                  TimeRemainingColumn(), console=console)
-        self.task = self.progress.add_task("train", total=total, visible=total is not None)
+        self.task = self.progress.add_task("train", total=total, visible=bar)
         self.rollouts: list[Text] = []
         self.doing = ""
         self.live = Live(self._render(), console=console, refresh_per_second=4)
@@ -88,27 +116,30 @@ class Rich(Plain):
     def _render(self) -> Group:
         panel = Panel(Group(*self.rollouts), title="held-out questions", title_align="left",
                       border_style="dim")
-        return Group(self.progress, Text(figures(self.seen)),
+        return Group(self.progress, Text(figures(self.latest)),
                      *([Text(self.doing)] if self.doing else []),
                      *([panel] if self.rollouts else []))
 
-    def note(self, text: str) -> None:
+    def _refresh(self) -> None:
+        self.live.start()  # again, where it was closed for a requeue that did not happen
+        self.live.update(self._render())
+
+    def _print(self, text: str) -> None:
         self.console.print(text, highlight=False, soft_wrap=True)
 
-    def update(self, step: int, end: int | None, metrics: dict[str, float]) -> None:
-        self.seen.update(metrics)
+    def _show_step(self, step: int, end: int | None, line: str, evaluated: bool) -> None:
         self.progress.update(self.task, completed=step, total=end)
-        self.live.update(self._render())
+        self._refresh()
 
     def busy(self, line: str, over: bool) -> None:
         if over or time.monotonic() - self.last > 0.25:
             self.last = time.monotonic()
             self.doing = "" if over else line
-            self.live.update(self._render())
+            self._refresh()
 
     def samples(self, rows: list[str]) -> None:
         self.rollouts = [coloured(row) for row in rows]
-        self.live.update(self._render())
+        self._refresh()
 
     def close(self) -> None:
         self.live.stop()
@@ -122,11 +153,63 @@ def coloured(row: str) -> Text:
     return text
 
 
-def build_console(total: int | None) -> Plain:
-    """The live display on a terminal, plain lines elsewhere, nothing from a process that follows
-    another. total: of steps; None: there are none.
+def build_console(total: int | None = None, bar: bool = False) -> Plain:
+    """The live display on a terminal, plain lines elsewhere, nothing in processes but the main one.
+
+    total: optimizer steps, None where their number is not known yet. bar: there are any to show.
     """
     if not is_main_process():
         return Silent()
     console = Console()
-    return Rich(total, console) if console.is_terminal and sys.stdout.isatty() else Plain()
+    if console.is_terminal and sys.stdout.isatty():
+        return Rich(total, console, bar)
+    return Plain()
+
+
+class ProgressReporter:
+    """Shows how far sampling and scoring of texts is.
+
+    pause is called at every token step, and may raise. on_batch is called with every sampled batch.
+    """
+
+    def __init__(self, console: Plain, pause: Callable[[], None] = lambda: None,
+                 on_batch: Callable[[Batch], None] | None = None) -> None:
+        self.console, self.pause = console, pause
+        self.on_batch = on_batch or (lambda batch: None)
+        self.started: dict[str, float] = {}  # time, of each activity
+
+    def attach(self, source: Source, policy: Policy) -> None:
+        """Report what a source samples (if it samples text) and what a policy scores."""
+        inner = getattr(source, "inner", source)
+        if isinstance(inner, Written):
+            inner.finished, inner.heard = self.on_batch, self.sampling
+        if isinstance(policy, TextThinker):
+            policy.heard = self.scoring
+
+    def sampling(self, writing: Writing) -> None:
+        """A token of every unfinished row has been sampled."""
+        rows = writing.rows + writing.cached
+        seconds = self._seconds("sampling", begins=not (writing.tokens or writing.cached))
+        self.console.busy(f"writing {rows}/{writing.total} texts  "
+                          f"{writing.tokens / seconds:.0f} tokens/s  "
+                          f"{_left(seconds, writing.share)}", rows == writing.total)
+        self.pause()
+
+    def scoring(self, doing: str, rows: int, total: int) -> None:
+        """`rows` of `total` texts have been scored; doing: what it is for, as people read it."""
+        seconds = self._seconds(doing, begins=rows == 0)
+        if rows:
+            self.console.busy(f"{doing} {rows}/{total} texts  {_left(seconds, rows / total)}",
+                              rows == total)
+        if rows < total:
+            self.pause()
+
+    def _seconds(self, doing: str, begins: bool) -> float:
+        """Since the activity began."""
+        if begins:
+            self.started[doing] = time.monotonic()
+        return max(time.monotonic() - self.started[doing], 1e-9)
+
+
+def _left(seconds: float, share: float) -> str:
+    return f"{seconds * (1 / max(share, 1e-9) - 1):.0f} s left"

@@ -1,9 +1,9 @@
-"""One optimizer step, whatever the strategy: losses, gradients, guards."""
+"""One optimizer step, whatever the strategy: losses, gradients, clipping, and the optimizers."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from ponder.core.distributed import (
     full_state_dict,
     full_tensors,
     is_sharded,
+    shard_like,
     shard_state_dict,
     sum_gradients,
 )
@@ -26,14 +27,17 @@ from ponder.core.math import Sampling, matmul_dtype
 from ponder.core.types import Rollouts, Scores
 from ponder.models.policies.question import Policy
 from ponder.strategies.base import Losses, Strategy
-from ponder.training.optimizers import build_optimizer, restore
+
+NOT_HIDDEN = ("wte", "wpe", "embed", "lm_head", "critic", "mixer")  # Muon leaves them to AdamW
 
 
 @dataclass
 class Denominators:
-    """What the losses of an optimizer step are divided by, each 0-dim: the strategy's own count,
-    the tokens that learn, and the rows the answerer learns from (where thoughts are text, the
-    tokens of these thoughts)."""
+    """What the losses of an optimizer step are divided by, each 0-dim.
+
+    credit: the strategy's own count. tokens: those that learn. answers: the rows the answerer
+    learns from; where the answer is part of a text, the tokens of these rows' thoughts.
+    """
 
     credit: Tensor
     tokens: Tensor
@@ -42,11 +46,12 @@ class Denominators:
 
 @dataclass
 class Learner:
-    """Turns micro-batches into a step of the optimizer.
+    """Turns micro-batches into one step of the optimizer.
 
-    Denominators are those of the whole optimizer step, over all processes, so micro-batches,
-    accumulation and processes never change the gradient. A step whose loss or gradient is not
-    finite changes nothing.
+    Denominators are those of the whole optimizer step, over all processes, so that neither
+    micro-batch size nor accumulation nor the number of processes changes the gradient. A step whose
+    loss or gradient is not finite changes no weight. learns_from_gold: the answerer learns from the
+    task's gold thoughts.
     """
 
     config: TrainerConfig
@@ -62,73 +67,74 @@ class Learner:
         self.optimizer = build_optimizer(config, policy)
         nets = [policy.thinker, policy.answerer, *([policy.critic] if policy.critic else []),
                 *policy.attached.values()]
-        self.players = [list(net.parameters()) for net in dict.fromkeys(nets)]
-        self._learning(False)
-        first = parameters if config.reset_model_every_epoch else []
-        self.first = [p.detach().clone() for p in first]
+        self.networks = [list(net.parameters()) for net in dict.fromkeys(nets)]
+        self._train_mode(False)
+        kept = parameters if config.reset_model_every_epoch else []
+        self.initial = [p.detach().clone() for p in kept]
 
     def reset(self) -> None:
-        """Back to the first weights, as if nothing had been learnt."""
+        """Go back to the initial weights and an optimizer without state."""
         parameters = [p for p in self.policy.parameters() if p.requires_grad]
         with torch.no_grad():
-            for parameter, value in zip(parameters, self.first, strict=True):
+            for parameter, value in zip(parameters, self.initial, strict=True):
                 parameter.copy_(value)
         self.optimizer.state.clear()
 
     def step(self, batch: list[Rollouts], step: int, rate: float, sampling: Sampling,
              observe: Callable[[Policy, Rollouts, Scores], None]) -> Losses:
-        """Accumulate the micro-batches' gradients under common denominators; then one step.
+        """Accumulate the gradients of all micro-batches, then take a step at learning rate `rate`.
 
-        `observe` hears of every micro-batch and its scores. The result has `skipped`, 1 where the
-        loss or the gradient was not finite and nothing was learnt.
+        Returns the losses by name, each 0-dim; `skipped` is 1 where the loss or the gradient was
+        not finite and no step was taken. `observe` is called with every micro-batch and its scores,
+        unless the step was skipped.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        whole = self.denominators(batch)
+        denominators = self.denominators(batch)
         losses: Losses = {}
         seen: list[tuple[Rollouts, Scores]] = []
-        self._learning(True)
+        self._train_mode(True)
         for micro in batch:
             with full_root_parameters(self.policy):
-                scores, parts = self.learn(micro, sampling, whole, step)
+                scores, parts = self.backward(micro, sampling, denominators, step)
             seen.append((micro, scores))
             for name, value in parts.items():
                 losses[name] = losses.get(name, torch.zeros_like(value)) + value.detach()
-        self._learning(False)
+        self._train_mode(False)
         if not is_sharded(self.policy):  # else they were summed as they came
             sum_gradients(self.policy.parameters())
         losses = {name: all_reduce_sum(value) for name, value in losses.items()}
         losses["grad_norm"] = self.clip()
-        sound = torch.isfinite(losses["loss"] + losses["grad_norm"])
-        losses["skipped"] = (~sound).float()
-        if sound:
+        finite = torch.isfinite(losses["loss"] + losses["grad_norm"])
+        losses["skipped"] = (~finite).float()
+        if finite:
             for micro, scores in seen:
                 observe(self.policy, micro, scores)
             self.optimizer.step()
         return losses
 
-    def _learning(self, learning: bool) -> None:
+    def _train_mode(self, training: bool) -> None:
         if self.policy.has_modes:
-            self.policy.train(learning)
+            self.policy.train(training)
 
-    def learn(self, micro: Rollouts, sampling: Sampling, whole: Denominators, step: int,
-              ) -> tuple[Scores, Losses]:
-        """Add a micro-batch's gradients to those there are."""
+    def backward(self, micro: Rollouts, sampling: Sampling, denominators: Denominators, step: int,
+                 ) -> tuple[Scores, Losses]:
+        """Add a micro-batch's gradients to the accumulated ones."""
         with matmul_dtype(self.config.dtype, self.device):
             scores = self.score(micro, sampling)
-            parts = self.losses(scores, micro, whole, step)
+            parts = self.losses(scores, micro, denominators, step)
         parts["loss"].backward()
         return scores, parts
 
     @torch.no_grad()
-    def look(self, batch: list[Rollouts], step: int, sampling: Sampling) -> Losses:
-        """The losses of a batch, without a step."""
-        whole = self.denominators(batch)
+    def evaluate(self, batch: list[Rollouts], step: int, sampling: Sampling) -> Losses:
+        """The losses of a batch, without gradients."""
+        denominators = self.denominators(batch)
         losses: Losses = {}
         for micro in batch:
             with matmul_dtype(self.config.dtype, self.device):
-                parts = self.losses(self.score(micro, sampling), micro, whole, step)
+                parts = self.losses(self.score(micro, sampling), micro, denominators, step)
             for name, value in parts.items():
                 losses[name] = losses.get(name, torch.zeros_like(value)) + value
         return {name: all_reduce_sum(value) for name, value in losses.items()}
@@ -138,7 +144,7 @@ class Learner:
         return self.policy.score(micro, sampling, gold)
 
     def denominators(self, batch: list[Rollouts]) -> Denominators:
-        """Those of the whole optimizer step."""
+        """The denominators of a whole optimizer step, over all micro-batches and processes."""
         def total(values: list[Tensor]) -> Tensor:
             live = [value if not micro.placeholder else 0 * value
                     for micro, value in zip(batch, values, strict=True)]
@@ -153,32 +159,35 @@ class Learner:
         return Denominators(total([self.strategy.count(micro) for micro in batch]),
                             total([micro.learn.sum() for micro in batch]), total(rows))
 
-    def losses(self, scores: Scores, micro: Rollouts, whole: Denominators, step: int) -> Losses:
-        """Thinker's loss by the strategy, minus its entropy bonus, plus the answerer's likelihood:
-        the mean over rows; where thoughts are text, a token of the answer counts as one of these.
+    def losses(self, scores: Scores, micro: Rollouts, denominators: Denominators, step: int,
+               ) -> Losses:
+        r"""The strategy's loss of the thinker, minus its entropy bonus, plus the answerer's loss:
 
-        The sum is the score-function gradient for what was sampled and the ordinary one for what
-        is differentiable.
+        .. math:: L = L_\mathrm{strategy} - \beta H - \frac{1}{N} \sum_i w_i \log p(a_i)
+
+        Its gradient is the score-function estimate for what was sampled and the ordinary gradient
+        for what is differentiable. Placeholder micro-batches have losses of 0.
         """
         weight = torch.ones_like(scores.answer) if self.learns_from_gold else _weight(micro)
-        losses = self.strategy.loss(scores, micro, whole.credit, step)
-        answer = -(weight * scores.answer).sum() / whole.answers
-        spread = (scores.entropy * micro.learn).sum() / whole.tokens
+        losses = self.strategy.loss(scores, micro, denominators.credit, step)
+        answer = -(weight * scores.answer).sum() / denominators.answers
+        entropy = (scores.entropy * micro.learn).sum() / denominators.tokens
         bonus = self.entropy(step)
         loss = losses["thinker_loss"] + answer
-        loss = loss - bonus * spread if bonus else loss
-        found = {"loss": loss, **losses, "answer_loss": answer, "thought_entropy": spread}
+        loss = loss - bonus * entropy if bonus else loss
+        found = {"loss": loss, **losses, "answer_loss": answer, "thought_entropy": entropy}
         return {name: 0 * value for name, value in found.items()} if micro.placeholder else found
 
     def clip(self) -> Tensor:
-        """Clip each player's gradient by itself; the norm over all (0-dim)."""
+        """Clip the gradient of each network by itself. Returns the norm over all (0-dim)."""
         limit = self.config.grad_clip or math.inf
-        norms = [full_norm(nn.utils.clip_grad_norm_(player, limit)) for player in self.players]
+        norms = [full_norm(nn.utils.clip_grad_norm_(net, limit)) for net in self.networks]
         return torch.stack(norms).square().sum().sqrt()
 
     def state(self) -> dict[str, Any]:
-        """Optimizer, strategy, and those networks that a checkpoint does not hold as models; of
-        several processes with shards the leading one's holds it all, and all must ask.
+        """The optimizer, the strategy, and the modules that a checkpoint does not hold as models.
+
+        With sharded weights every process must call this; the main one gets full tensors.
         """
         extras = full_state_dict(
             self.policy, lambda name: not name.startswith(("thinker.", "answerer.")))
@@ -186,7 +195,7 @@ class Learner:
                 "strategy": self.strategy.state(), "extras": extras}
 
     def load(self, state: dict[str, Any]) -> None:
-        restore(self.optimizer, state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         self.strategy.load(state["strategy"])
         self.policy.load_state_dict(shard_state_dict(self.policy, state["extras"]), strict=False)
 
@@ -194,3 +203,103 @@ class Learner:
 def _weight(rollouts: Rollouts) -> Tensor:
     assert rollouts.weight is not None
     return rollouts.weight
+
+
+# --- optimizers ----------------------------------------------------------------------------------
+
+def build_optimizer(config: TrainerConfig, policy: nn.Module,
+                    ) -> torch.optim.Optimizer | CombinedOptimizer:
+    """AdamW for all weights that learn; with `trainer.optimizer=muon`, Muon for the matrices hidden
+    blocks and AdamW for the rest. The same learning rate serves either.
+    """
+    named = [(name, weight) for name, weight in policy.named_parameters() if weight.requires_grad]
+    if config.optimizer == "adamw":
+        return _adamw(config, [weight for _, weight in named], config.weight_decay)
+    hidden = [weight for name, weight in named
+              if weight.dim() == 2 and not any(word in name for word in NOT_HIDDEN)]
+    known = {id(weight) for weight in hidden}
+    rest = [weight for _, weight in named if id(weight) not in known]
+    muon = [torch.optim.Muon(hidden, lr=config.lr, weight_decay=config.weight_decay,
+                             adjust_lr_fn="match_rms_adamw")] if hidden else []
+    return CombinedOptimizer([*muon, *([_adamw(config, rest, 0.0)] if rest else [])])
+
+
+def _adamw(config: TrainerConfig, weights: list[nn.Parameter], decay: float) -> torch.optim.AdamW:
+    return torch.optim.AdamW(weights, lr=config.lr, betas=(0.9, config.beta2), weight_decay=decay,
+                             fused=True)
+
+
+class CombinedOptimizer:
+    """Several optimizers as one, each with weights of its own.
+
+    Muon (Jordan et al. 2024) replaces the momentum of a matrix by the nearest orthogonal matrix, so
+    that all directions are learnt equally fast, scaled to steps as large as AdamW's (Liu et al.
+    2025).
+    """
+
+    def __init__(self, parts: list[torch.optim.Optimizer]) -> None:
+        self.parts = parts
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return [group for part in self.parts for group in part.param_groups]
+
+    @property
+    def state(self) -> CombinedState:
+        return CombinedState(self.parts)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for part in self.parts:
+            part.zero_grad(set_to_none)
+
+    def step(self) -> None:
+        for part in self.parts:
+            part.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {str(number): part.state_dict() for number, part in enumerate(self.parts)}
+
+
+class CombinedState:
+    """The states of several optimizers."""
+
+    def __init__(self, parts: list[torch.optim.Optimizer]) -> None:
+        self.parts = parts
+
+    def clear(self) -> None:
+        for part in self.parts:
+            part.state.clear()
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer | CombinedOptimizer,
+                   saved: dict[str, Any]) -> None:
+    """Restore an optimizer's state from its `state_dict`, sharded where its weights are."""
+    if isinstance(optimizer, CombinedOptimizer):
+        for number, part in enumerate(optimizer.parts):
+            load_optimizer(part, saved[str(number)])
+        return
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    moments = {number: dict(_moments_of(weights[number], known))
+               for number, known in saved["state"].items()}
+    optimizer.load_state_dict({**saved, "state": moments})
+
+
+def _moments_of(weight: Tensor, known: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in known.items():
+        yield name, value.clone() if name == "step" else shard_like(weight, value)
+
+
+def learning_rate_share(config: TrainerConfig, step: int, end: int) -> float:
+    """Share of the peak learning rate at a step: linear warm-up, then the decay until `end`.
+
+    wsd: warm-up, stable, decay (Hu et al. 2024); `end` moves forward once a search has settled.
+    """
+    warm = min(1.0, (step + 1) / max(config.warmup, 1))
+    done = min(1.0, step / max(end, 1))
+    if config.lr_decay == "linear":
+        return warm * max(config.lr_end, 1 - done)
+    if config.lr_decay == "cosine":
+        return warm * (config.lr_end + (1 - config.lr_end) * (1 + math.cos(math.pi * done)) / 2)
+    if config.lr_decay == "wsd":
+        return warm * min(1.0, max(config.lr_end, (end - step) / config.cooldown))
+    return warm

@@ -1,4 +1,4 @@
-"""One training run and its directory: begun or gone on with, looked at, saved, stopped, ended."""
+"""One training run and its directory: start or resume it, validate, save, stop and finish it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import functools
 import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ponder.config.errors import UserError
-from ponder.config.spine import Config, program
+from ponder.config.registry import STRATEGIES
+from ponder.config.spine import Config
 from ponder.core.distributed import (
     all_gather,
     any_process,
@@ -25,95 +26,61 @@ from ponder.core.distributed import (
     local_item,
 )
 from ponder.core.math import has_bfloat16, uses_bfloat16
-from ponder.core.types import Rollouts
+from ponder.core.types import Problems, Rollouts
 from ponder.evaluation.choice import rows_of
 from ponder.evaluation.question import Evaluation
 from ponder.models.policies.choice import TextPolicy
 from ponder.models.policies.question import Policy
-from ponder.rollouts.sampler import Source
 from ponder.tasks.base import Task
 from ponder.tasks.choice.qa import Qa
-from ponder.training import checkpoint, resume
+from ponder.training import checkpoint, run_directory
 from ponder.training.build import run as builders
 from ponder.training.build.networks import place
-from ponder.training.console import Plain, build_console
-from ponder.training.progress import Hooks, Metrics, Progress, Stopped
-from ponder.training.rollout_log import Scribe
-from ponder.training.run_lock import hold
+from ponder.training.collector import StopRequested
+from ponder.training.console import Plain, ProgressReporter, build_console
+from ponder.training.diagnostics import RunWarnings, summarise, verdict
 from ponder.training.signals import ORDER, Signals
-from ponder.training.summary import summarise, verdict
-from ponder.training.trackers import Log, Nowhere, build_mirror
-from ponder.training.trainer import Trainer
-from ponder.training.watch import Watch
+from ponder.training.trackers import (
+    Log,
+    NoTracker,
+    RolloutLog,
+    TrackedRun,
+    build_tracker,
+    disk_errors,
+)
+from ponder.training.trainer import Hooks, Metrics, Progress, Trainer
 
 SHOWN_ROLLOUTS = 5
 
 
-def loudest(signals: Signals) -> int | None:
-    """The signal that counts, of those that the processes have caught: the same in each."""
-    return next((number for number in ORDER if any_process(signals.caught == number)), None)
-
-
 class Session:
-    """Builds everything, and goes on where a checkpoint of the same run was left."""
+    """Builds everything a run needs, and resumes where the directory has a checkpoint of it."""
 
     def __init__(self, config: Config, directory: Path) -> None:
         self.config, self.directory = config, directory
-        self.held = hold(directory) if is_main_process() else None
-        self.stopped: Callable[[], bool] = lambda: False
+        self.lock_file = run_directory.lock(directory) if is_main_process() else None
+        self.stop_requested: Callable[[], bool] = lambda: False
         self.device = builders.build_device(config)
         self.task: Task = builders.build_task(config)
         self.test = self.task.test().to(self.device)
-        self.policy: Policy = place(config, builders.build_policy(config, self.task),
-                                          self.device)
+        self.policy: Policy = place(config, builders.build_policy(config, self.task), self.device)
         builders.use_threads(config, self.policy)
         self.trainer: Trainer = builders.build_trainer(config, self.task, self.policy, self.device)
         notes: list[str] = []
-        length = self._begin(notes.append)
+        length = self._start_or_resume(notes.append)
         self.log = self._open_log(length)
-        self.console: Plain = build_console(config.trainer.max_steps)
-        self.found: Evaluation | None = None
-        self.evaluate = builders.build_evaluation(config, self.policy, self.task, self.test,
-                                               self._follow)
-        self.val = builders.build_val_rollouts(config, self.policy, self.task)
-        self._follow(self.trainer.source)
-        sampled = (config.rollout.kind == "sample" and not config.thinker.flows
-                   and config.strategy.name not in ("sft", "exact"))
-        thoughts = config.thinker.vocabulary if config.thinker.tokens else 0
-        self.watch = Watch(thoughts, sampled and thoughts > 0, self.console.note)
-        if config.task.name == "text":
-            self.watch.advice = ""
-        parameters = sum(p.numel() for p in self.policy.parameters() if p.requires_grad)
-        kind = {"text": "passages", "corpus": "prompts"}.get(config.task.name, "questions")
-        half = ", in bfloat16" if uses_bfloat16(config.trainer.dtype, self.device) else ""
-        self.console.note(f"{directory}: {parameters:,} parameters, {len(self.test)} held-out "
-                          f"{kind}, on {self.device}{half}")
-        if half and not has_bfloat16(self.device):
-            self.console.note("trainer.dtype=bfloat16: this processor has no units for it and is "
-                              "faster in float32, which trainer.dtype=auto would take")
-        for line in notes:
-            self.console.note(line)
+        self.console: Plain = build_console(self.trainer.expected_end, bar=True)
+        self.evaluation: Evaluation | None = None
+        self.evaluate = builders.build_evaluation(
+            config, self.policy, self.task, self.test,
+            lambda source: self._reporter().attach(source, self.policy))
+        self.val_rollouts = builders.build_val_rollouts(config, self.policy, self.task)
+        self._reporter(self._rollout_log()).attach(self.trainer.source, self.policy)
+        self.warnings = self._warnings()
+        self.end = self.trainer.end
+        self._describe(notes)
 
-    def _open_log(self, length: int) -> Log:
-        """The run's log; of processes that follow one that nobody reads."""
-        if not is_main_process():
-            return Log(Path(tempfile.mkdtemp()), Nowhere())
-        config, directory = self.config, self.directory
-        mirror = build_mirror(config.logger, directory, asdict(config), self.trainer.progress.step)
-        return Log(directory, mirror, length)
-
-    def _follow(self, source: Source) -> None:
-        """Put on disk and show what a source of texts writes."""
-        rows = None
-        if isinstance(self.policy, TextPolicy) and isinstance(self.task, Qa):
-            rows = functools.partial(rows_of, self.policy, self.task)
-        Scribe(self.log, self.console, self.trainer.progress, self._pause, rows).follow(
-            source, self.policy)
-
-    def _pause(self) -> None:
-        """Writing and reading end where an end was asked for: what is whole is in the cache."""
-        if not is_distributed() and self.stopped():  # several only stop where all are
-            raise Stopped
+    # --- start ----------------------------------------------------------------------------------
 
     @property
     def done(self) -> dict[str, Any] | None:
@@ -124,60 +91,117 @@ class Session:
             return None
         return json.loads(path.read_text())
 
-    def _begin(self, note: Callable[[str], None]) -> int:
-        """Clear the directory or go on with its run, as `resume` says; the length of its log."""
+    def _start_or_resume(self, note: Callable[[str], None]) -> int:
+        """Clear the directory or resume its run, as `resume` says. Returns the length of its log.
+        """
         if self.config.resume == "never" and is_main_process():
-            resume.clear(self.directory)
+            run_directory.clear(self.directory)
         barrier()
-        saved = resume.newest(self.directory, note)
-        length = 0 if saved is None else self._go_on(saved, note)
+        saved = run_directory.newest(self.directory, note)
+        length = 0 if saved is None else self._resume(saved, note)
         barrier()
         if is_main_process():
-            resume.remember_words(self.directory)
-        if is_main_process() and self.done is None:  # a longer run goes on: what is there is no end
-            (self.directory / "summary.json").unlink(missing_ok=True)
+            with disk_errors(self.directory):
+                run_directory.save_command(self.directory)
+            if self.done is None:  # a longer run continues: its old summary is no end
+                (self.directory / "summary.json").unlink(missing_ok=True)
         return length
 
-    def _go_on(self, saved: resume.Saved, note: Callable[[str], None]) -> int:
-        """Restore a checkpoint of this run; the length of its log by then, in bytes."""
-        resume.same_run(saved.path, asdict(self.config))
+    def _resume(self, saved: run_directory.Saved, note: Callable[[str], None]) -> int:
+        """Restore a checkpoint of this run. Returns the length of its log then, in bytes."""
+        run_directory.same_run(saved.path, asdict(self.config))
         checkpoint.restore(self.policy, saved.path)
         state = saved.state(self.device)
         self.trainer.load(state["trainer"])
-        random = state["random"]  # of older versions one for all
+        random = state["random"]  # earlier versions saved one state for all processes
         torch.set_rng_state(local_item(random).cpu() if isinstance(random, list) else random.cpu())
         if state["random_cuda"] and torch.cuda.is_available():
             torch.cuda.set_rng_state(local_item(state["random_cuda"]).cpu())
         note(f"going on from step {saved.step} ({saved.path})")
         return state["log_length"]
 
-    # --- what the loop asks for -----------------------------------------------------------------
+    def _open_log(self, length: int) -> Log:
+        """The run's log; processes other than the main one write to one that nobody reads."""
+        if not is_main_process():
+            return Log(Path(tempfile.mkdtemp()), NoTracker())
+        config = self.config
+        run = TrackedRun(self.directory, asdict(config), self.trainer.progress.step)
+        return Log(self.directory, build_tracker(config.logger, run), length)
+
+    def _reporter(self, rollout_log: RolloutLog | None = None) -> ProgressReporter:
+        return ProgressReporter(self.console, self._pause, rollout_log and rollout_log.add)
+
+    def _rollout_log(self) -> RolloutLog | None:
+        """The tables of sampled rollouts, where the policy writes texts that answer questions."""
+        if not (isinstance(self.policy, TextPolicy) and isinstance(self.task, Qa)):
+            return None
+        return RolloutLog(self.log, lambda: self.trainer.progress.epoch,
+                          functools.partial(rows_of, self.policy, self.task))
+
+    def _pause(self) -> None:
+        """Interrupt sampling and scoring where a stop was requested; the cache keeps what is
+        complete. Several processes stop only between steps, all together.
+        """
+        if not is_distributed() and self.stop_requested():
+            raise StopRequested
+
+    def _warnings(self) -> RunWarnings:
+        config = self.config
+        thoughts = config.thinker.vocabulary if config.thinker.tokens else 0
+        explores = bool(config.rollout.kind == "sample" and not config.thinker.flows and thoughts
+                        and STRATEGIES[config.strategy.name].target.explores)
+        answers = self.task.unit == "questions"
+        return RunWarnings(thoughts, explores, self.console.note,
+                           advice="; try variant blind, or reward=gain" if answers else "",
+                           chance=guessing_accuracy(self.test) if answers else None)
+
+    def _describe(self, notes: list[str]) -> None:
+        """Say what is trained, and what happened while it was opened."""
+        config, device = self.config, self.device
+        parameters = sum(p.numel() for p in self.policy.parameters() if p.requires_grad)
+        half = uses_bfloat16(config.trainer.dtype, device)
+        self.console.note(f"{self.directory}: {parameters:,} parameters, {len(self.test)} held-out "
+                          f"{self.task.unit}, on {device}{', in bfloat16' if half else ''}")
+        if half and not has_bfloat16(device):
+            self.console.note("trainer.dtype=bfloat16: this processor has no units for it and is "
+                              "faster in float32, which trainer.dtype=auto would take")
+        for line in notes:
+            self.console.note(line)
+
+    # --- what the loop calls --------------------------------------------------------------------
 
     def train(self, signals: Signals) -> bool:
-        """Train to the end, or to the first signal; whether it was the end."""
-        self.heed(signals)
-        self.trainer.fit(Hooks(self.log_metrics, self.validate, self.save, self.spoilt,
-                               self.stopped))
-        stopped = self.stopped()
+        """Train to the end, or until the first signal. Returns whether it was the end."""
+        self.stop_on(signals)
+        self.trainer.fit(Hooks(self.log_metrics, self.validate, self.save, self.keep_skipped,
+                               self.stop_requested))
+        stopped = self.stop_requested()
         if stopped:
-            signals.caught = loudest(signals)
+            signals.caught = strongest_signal(signals)
+            self.console.close()
             self.console.note(f"stopped at step {self.trainer.progress.step}; to go on: "
-                              f"{program()} resume={self.directory}")
+                              f"python run.py resume={self.directory}")
         return not stopped
 
-    def heed(self, signals: Signals) -> None:
-        """Stop at these."""
-        self.stopped = lambda: any_process(signals.caught is not None)
+    def stop_on(self, signals: Signals) -> None:
+        """Stop training cleanly when one of these signals arrives in any process."""
+        self.stop_requested = lambda: any_process(signals.caught is not None)
 
     def log_metrics(self, progress: Progress, metrics: Metrics) -> None:
+        """Write and show the numbers of a step; warn where they are a bad sign."""
         self.log.write(progress.step, metrics)
-        self.console.update(progress.step, self.trainer.expected, metrics)
-        self.watch.hear(metrics)
+        if self.trainer.end < self.end:
+            self.console.note(f"the search has settled: the learning rate now decays, and the run "
+                              f"ends at step {self.trainer.end} instead of {self.end} "
+                              "(trainer.lr_decay=wsd)")
+            self.end = self.trainer.end
+        self.console.update(progress.step, self.trainer.expected_end, metrics)
+        self.warnings.update(metrics, progress.step)
 
     def validate(self, progress: Progress) -> float | None:
-        """Look at the held-out questions, and at the rollouts of `preload_data_for_val`."""
+        """Evaluate held-out questions, and the losses of `trainer.preload_data_for_val`."""
         trainer, name = self.config.trainer, f"val_{progress.step}"
-        losses = {} if self.val is None else self.trainer.appraise(replace(self.val))
+        losses = {} if self.val_rollouts is None else self.trainer.losses_of(self.val_rollouts)
         if trainer.keep_evaluated:
             weights = checkpoint.saved_weights(self.policy)
             if is_main_process():
@@ -188,64 +212,85 @@ class Session:
                 self.log_metrics(progress, losses)
             return None
         with full_parameters(self.policy):
-            self.found = self.evaluate()
-        self.log_metrics(progress, {"epoch": progress.epoch, **losses, **self.found.metrics})
-        self.log.table(name, self.found.rows)
-        shown = self.found.rows[:SHOWN_ROLLOUTS]
+            self.evaluation = self.evaluate()
+        found = self.evaluation
+        self.log_metrics(progress, {"epoch": progress.epoch, **losses, **found.metrics})
+        self.log.table(name, found.rows)
         self.console.samples([f"{row['question']}{row.get('thought', row.get('rationale', ''))}"
-                              f"{row['answer']}" for row in shown])
-        return self.found.metrics["accuracy"]
+                              f"{row['answer']}" for row in found.rows[:SHOWN_ROLLOUTS]])
+        return found.metrics["accuracy"]
 
     def save(self, progress: Progress) -> None:
+        """Write a checkpoint of the networks and the training state, and delete old ones."""
         weights = checkpoint.saved_weights(self.policy)
+        cuda = torch.cuda.is_available()
         state = {"trainer": self.trainer.state(), "log_length": self.log.sync(),
                  "random": all_gather(torch.get_rng_state()),
-                 "random_cuda": all_gather(torch.cuda.get_rng_state()) if torch.cuda.is_available()
-                 else []}
+                 "random_cuda": all_gather(torch.cuda.get_rng_state()) if cuda else []}
         if not is_main_process():
             return
         epoch = progress.epoch + (self.trainer.round is not None)  # the one that has begun
         checkpoint.save(self.policy, self.directory / f"checkpoint_{epoch}", asdict(self.config),
                         state, {"step": progress.step, "epoch": epoch,
                                 "accuracy": progress.accuracy}, weights)
-        resume.prune(self.directory, self.config.trainer.keep_checkpoints)
+        run_directory.prune(self.directory, self.config.trainer.keep_checkpoints)
 
-    def spoilt(self, progress: Progress, batch: list[Rollouts]) -> None:
-        """Keep a batch whose loss or gradient was not finite; enough of them end the run."""
+    def keep_skipped(self, progress: Progress, batch: list[Rollouts]) -> None:
+        """Keep a batch whose loss or gradient was not finite.
+
+        Raises `UserError` after `trainer.max_bad_steps` of them in a row.
+        """
         path = self.directory / f"bad_{progress.step}" / "rollouts.pt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save([asdict(micro) for micro in batch], path)
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save([asdict(micro) for micro in batch], path)
         self.console.note(f"step {progress.step} was skipped: its loss or gradient is not finite; "
                           f"its batch is in {path}")
-        if progress.bad >= self.config.trainer.max_bad_steps:
-            raise UserError(f"trainer.max_bad_steps={progress.bad}: found so many steps in a row "
-                            f"that are not finite, up to step {progress.step}; the batches are in "
-                            f"{self.directory}/bad_*; legal: a lower trainer.lr, a finite reward, "
-                            "trainer.dtype=float32")
+        if progress.skipped_in_a_row >= self.config.trainer.max_bad_steps:
+            raise UserError(f"trainer.max_bad_steps={progress.skipped_in_a_row}: found so many "
+                            f"steps in a row that are not finite, up to step {progress.step}; the "
+                            f"batches are in {self.directory}/bad_*; legal: a lower trainer.lr, a "
+                            "finite reward, trainer.dtype=float32")
 
     # --- the end --------------------------------------------------------------------------------
 
     def close(self) -> None:
+        """End the display, close the log and unlock the directory."""
         self.console.close()
         self.log.close()
-        if self.held:
-            self.held.close()
+        if self.lock_file:
+            self.lock_file.close()
 
     def finish(self, write_report: Callable[[Path, dict[str, Any], dict[str, Any]], None],
                ) -> float | None:
-        """Evaluate, report, and write `summary.json` last: the accuracy."""
+        """Evaluate unless that was done at this step, write the report, and `summary.json` last.
+        Returns the accuracy.
+        """
         progress, trainer = self.trainer.progress, self.config.trainer
         with full_parameters(self.policy):
-            found = self.found or (self.evaluate() if trainer.do_eval and trainer.do_acc_eval
-                                   else Evaluation({}, {}, []))
+            found = self.evaluation or (
+                self.evaluate() if trainer.do_eval and trainer.do_acc_eval
+                else Evaluation({}, {}, []))
         weights = full_state_dict(self.policy)
         if not is_main_process():
             return found.metrics.get("accuracy")
         summary = {**summarise(self.config, self.directory, self.policy, found, weights),
                    "steps": progress.step, "seconds": progress.seconds,
                    "rollouts_per_second": progress.rollouts / max(progress.seconds, 1e-9)}
-        write_report(self.directory, summary, asdict(self.config))
-        checkpoint.write_json(self.directory / "summary.json", summary)
+        with disk_errors(self.directory):
+            write_report(self.directory, summary, asdict(self.config))
+            checkpoint.write_json(self.directory / "summary.json", summary)
         print(f"{verdict(found)} after {progress.step} steps, {progress.seconds:.0f} s of "
               f"training; results: {self.directory}/report.html")
         return summary["accuracy"]
+
+
+def strongest_signal(signals: Signals) -> int | None:
+    """The most important signal that any process has caught, the same in each."""
+    return next((number for number in ORDER if any_process(signals.caught == number)), None)
+
+
+def guessing_accuracy(problems: Problems) -> float:
+    """The accuracy of always giving the most frequent answer."""
+    counts = problems.answer.unique(dim=0, return_counts=True)[1]
+    return float(counts.max() / counts.sum())

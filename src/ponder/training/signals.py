@@ -1,10 +1,10 @@
-"""Signals that ask a run to end, and launchers that listen for the same ones.
+"""Signals that ask a run to end, also where a launcher has handlers for the same ones.
 
-In a job of submitit's, SIGUSR2 has a handler that puts the job back into the queue and leaves, and
-SIGTERM one that does nothing, as SIGKILL will follow or nothing at all. Ours are set above them:
-the signal is noted, the loop saves at the end of its step, and then theirs is called.
+In a submitit job, SIGUSR2 has a handler that requeues the job and exits, and SIGTERM one that does
+nothing (SIGKILL follows, or nothing). Ours replace them for a while: the signal is recorded, the
+loop saves at the end of its step, and then the earlier handler is called.
 
-Left out: hearing of an end without a signal; a job that is killed goes on from its last checkpoint.
+Left out: an end without a signal. A job that is killed resumes from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ import threading
 from types import FrameType
 from typing import Any, Self
 
-ORDER = (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)  # the first says most
+ORDER = (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)  # most important first
 
 
 class GivenUp(BaseException):
-    """A launcher's handler refused to put its job back into the queue, and why. No `Exception`, as
-    it is raised wherever the signal strikes, and nothing on the way may take it for its own.
+    """A launcher's handler could not requeue its job; the message says why.
+
+    No `Exception`: it is raised wherever the signal arrives, and nothing there must catch it.
     """
 
 
 class Signals:
-    """While it lasts, the first Ctrl-C, SIGTERM or SIGUSR2 is only noted, so that the loop can end
-    in order; a second Ctrl-C or SIGTERM does what it always did.
+    """A context in which the first Ctrl-C, SIGTERM or SIGUSR2 is only recorded, so that the loop
+    can end cleanly; a second Ctrl-C or SIGTERM has its usual effect.
     """
 
     def __init__(self) -> None:
@@ -40,7 +41,7 @@ class Signals:
         return self
 
     def _catch(self, number: int, frame: FrameType | None) -> None:
-        if self.caught != signal.SIGUSR2:  # which says more than those that come with it
+        if self.caught != signal.SIGUSR2:  # more important than those that come with it
             self.caught = number
         for other in (signal.SIGINT, signal.SIGTERM):
             signal.signal(other, self.before[other])
@@ -49,9 +50,9 @@ class Signals:
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
-    def hand_on(self) -> None:
-        """Do what the caught signal did before, now that all is saved. Where a launcher's handler
-        returns, the run goes on. Raises `KeyboardInterrupt` where there was no handler.
+    def redeliver(self) -> None:
+        """Call the handler that the caught signal had before, now that everything is saved. Where
+        a launcher's handler returns, the run goes on. Raises `KeyboardInterrupt` without a handler.
         """
         number, self.caught = self.caught, None
         handler = self.before[number or signal.SIGINT]
@@ -59,13 +60,13 @@ class Signals:
             raise KeyboardInterrupt
         self.__exit__()
         if number == signal.SIGUSR2:
-            signal.signal(number, signal.SIG_IGN)  # one call puts the job back
+            signal.signal(number, signal.SIG_IGN)  # one call requeues the job
         handler(number, None)
         self.__enter__()
 
 
 def guard() -> None:
-    """For a launcher's process: what its handler of SIGUSR2 raises becomes `GivenUp`."""
+    """In a launcher's process, let what its handler of SIGUSR2 raises become `GivenUp`."""
     before = signal.getsignal(signal.SIGUSR2)
     if not callable(before) or threading.current_thread() is not threading.main_thread():
         return
@@ -80,7 +81,7 @@ def guard() -> None:
 
 
 def _forget() -> None:
-    """In a forked helper: only its parent may save or requeue, and it must end when it is told."""
+    """Reset handlers in a forked child: only its parent may save or requeue."""
     for number, plain in ((signal.SIGUSR2, signal.SIG_IGN), (signal.SIGTERM, signal.SIG_DFL)):
         if callable(signal.getsignal(number)):
             signal.signal(number, plain)

@@ -1,4 +1,4 @@
-"""Where numbers go: metrics.jsonl is the truth, wandb and tensorboard mirror it."""
+"""Where numbers go: metrics.jsonl is the record, a tracker (wandb, tensorboard) mirrors it."""
 
 from __future__ import annotations
 
@@ -8,22 +8,47 @@ import json
 import math
 import os
 import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ponder.config.errors import UserError
+from ponder.config.registry import TRACKERS, tracker
 from ponder.config.running import LoggerConfig
 from ponder.config.spine import WANDB_ID
 
+if TYPE_CHECKING:
+    from ponder.core.types import Rollouts
+    from ponder.rollouts.written import Batch
 
-class Mirror(Protocol):
+ROLLOUT_FILES = ("generated", "rationalised")  # of an epoch's first and second sampling
+ToRows = Callable[["Rollouts", int], list[dict[str, Any]]]  # of rollouts and their seed
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """What a tracker is told about a run. step: the step after which it goes on."""
+
+    directory: Path
+    config: dict[str, Any]
+    step: int = 0
+
+
+class Tracker(Protocol):
+    """Mirrors metrics; built with the keys `logger.*` and a `TrackedRun`."""
+
     def write(self, step: int, metrics: dict[str, float]) -> None: ...
 
     def close(self) -> None: ...
 
 
-class Nowhere:
-    """The mirror of `logger=none`."""
+@tracker("none")
+class NoTracker:
+    """Metrics go to metrics.jsonl only."""
+
+    def __init__(self, config: LoggerConfig | None = None, run: TrackedRun | None = None) -> None:
+        pass
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         pass
@@ -32,21 +57,21 @@ class Nowhere:
         pass
 
 
+@tracker("wandb")
 class Wandb:
-    """Mirrors to Weights & Biases; offline unless `logger.mode=online`.
+    """Weights & Biases; offline unless `logger.mode=online`.
 
-    The run directory keeps the id, so that a run that goes on is one run there too.
+    The run directory keeps the id, so that a resumed run stays one run there too.
     """
 
-    def __init__(self, config: LoggerConfig, directory: Path, run_config: dict[str, Any]) -> None:
+    def __init__(self, config: LoggerConfig, run: TrackedRun) -> None:
         import wandb
 
-        kept = directory / WANDB_ID
-        name = kept.read_text() if kept.is_file() else None
+        kept = run.directory / WANDB_ID
+        identity = kept.read_text() if kept.is_file() else None
         self.run = wandb.init(project=config.project, mode=config.mode,  # type: ignore[arg-type]
-                              dir=str(directory), name=_name(config, directory, run_config),
-                              config=run_config, settings=wandb.Settings(silent=True), id=name,
-                              resume="allow")
+                              dir=str(run.directory), name=_name(config, run), config=run.config,
+                              settings=wandb.Settings(silent=True), id=identity, resume="allow")
         kept.write_text(self.run.id)
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
@@ -56,26 +81,18 @@ class Wandb:
         self.run.finish()
 
 
-def _name(config: LoggerConfig, directory: Path, run_config: dict[str, Any]) -> str:
-    """What `logger.naming` says."""
-    from hydra.core.hydra_config import HydraConfig
-
-    if config.naming == "directory":
-        return "/".join(directory.parts[-2:])
-    typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    return parameter_name(run_config, list(typed))
-
-
+@tracker("tensorboard")
 class Tensorboard:
-    """Mirrors to TensorBoard event files in the run directory; those of steps after `step`, which
-    will be taken again, count no more.
+    """TensorBoard event files in the run directory.
+
+    Those of a resumed run discard the events of steps that are taken again.
     """
 
-    def __init__(self, directory: Path, step: int) -> None:
+    def __init__(self, config: LoggerConfig, run: TrackedRun) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(str(directory / "tensorboard"),
-                                    purge_step=step + 1 if step else None)
+        self.writer = SummaryWriter(str(run.directory / "tensorboard"),
+                                    purge_step=run.step + 1 if run.step else None)
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         for name, value in metrics.items():
@@ -85,80 +102,116 @@ class Tensorboard:
         self.writer.close()
 
 
-def build_mirror(config: LoggerConfig, directory: Path, run_config: dict[str, Any],
-                 step: int = 0) -> Mirror:
-    """The mirror that `logger=` names, of a run that goes on after `step`.
-
-    Raises `UserError` where its package is missing.
-    """
+def build_tracker(config: LoggerConfig, run: TrackedRun) -> Tracker:
+    """The tracker that `logger.kind` names. Raises `UserError` where its package is missing."""
     try:
-        if config.kind == "wandb":
-            return Wandb(config, directory, run_config)
-        if config.kind == "tensorboard":
-            return Tensorboard(directory, step)
+        return TRACKERS[config.kind].target(config, run)
     except ImportError as error:
         raise UserError(f"logger={config.kind}: {error.name} is not installed; legal: "
                         f"pip install {error.name}, or logger=none") from None
-    return Nowhere()
+
+
+@contextlib.contextmanager
+def disk_errors(path: object) -> Iterator[None]:
+    """Turn an `OSError` while a file is written (a full disk) into a `UserError` that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error}); legal: a disk "
+                        "with room; what was written before is whole") from None
 
 
 class Log:
-    """Writes lines to metrics.jsonl, each flushed, and mirrors them.
+    """Writes metrics.jsonl, one line at a time, and the tables of a run; mirrors the metrics.
 
-    `length` is how many bytes of an earlier file count: what was written after a checkpoint is
-    written again by the run that goes on from it.
+    length: how many bytes of an existing file to keep. Lines after a checkpoint are written again
+    by the run that resumes from it.
     """
 
-    def __init__(self, directory: Path, mirror: Mirror, length: int = 0) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        self.directory = directory
-        self.mirror = mirror
-        self.file = (directory / "metrics.jsonl").open("a")
-        self.file.truncate(min(length, os.path.getsize(self.file.name)))
+    def __init__(self, directory: Path, tracker: Tracker, length: int = 0) -> None:
+        self.directory, self.tracker = directory, tracker
+        path = directory / "metrics.jsonl"
+        with disk_errors(path):
+            directory.mkdir(parents=True, exist_ok=True)
+            self.file = path.open("a")
+            self.file.truncate(min(length, os.path.getsize(path)))
 
     def sync(self) -> int:
-        """Wait until all lines are on the disk; the length of the file in bytes."""
-        self.file.flush()
-        os.fsync(self.file.fileno())
-        return os.path.getsize(self.file.name)
+        """Wait until all lines are on the disk. Returns the length of the file in bytes."""
+        with disk_errors(self.file.name):
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            return os.path.getsize(self.file.name)
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """One line: `{"step": step, name: value, ...}`; null stands for what is not finite."""
         line = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        try:
+        with disk_errors(self.file.name):
             self.file.write(json.dumps({"step": step, **line}) + "\n")
             self.file.flush()
-        except OSError as error:
-            raise UserError(f"{self.file.name}: cannot be written ({error.strerror}); legal: a "
-                            "disk with room; the lines before are whole") from None
-        self.mirror.write(step, metrics)
+        self.tracker.write(step, metrics)
 
     def table(self, name: str, rows: list[dict[str, Any]]) -> Path:
         """Write `<name>/generated.csv`."""
-        return self.append(name, "generated", rows, anew=True)
+        return self.append(name, "generated", rows, new=True)
 
-    def append(self, name: str, file: str, rows: list[dict[str, Any]], anew: bool) -> Path:
-        """Put rows behind those of `<name>/<file>.csv`, or begin it anew."""
+    def append(self, name: str, file: str, rows: list[dict[str, Any]], new: bool) -> Path:
+        """Append rows to `<name>/<file>.csv`. new: replace the file."""
         path = self.directory / name / f"{file}.csv"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w" if anew else "a", newline="", encoding="utf-8") as table:
-            writer = csv.DictWriter(table, list(rows[0]))
-            if anew:
-                writer.writeheader()
-            writer.writerows(rows)
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("w" if new else "a", newline="", encoding="utf-8") as table:
+                writer = csv.DictWriter(table, list(rows[0]))
+                if new:
+                    writer.writeheader()
+                writer.writerows(rows)
         return path
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # each line has been heard of when it was written
+        with contextlib.suppress(OSError):  # reported when the line was written
             self.file.close()
-        self.mirror.close()
+        self.tracker.close()
+
+
+class RolloutLog:
+    """Appends every batch of a round to train_<epoch>/generated.csv, and batches that were sampled
+    with a hint to rationalised.csv. to_rows makes table rows of rollouts.
+
+    A round that is collected again after an interruption replaces its file: finished batches come
+    from the cache.
+    """
+
+    def __init__(self, log: Log, epoch: Callable[[], int], to_rows: ToRows) -> None:
+        self.log, self.current_epoch, self.to_rows = log, epoch, to_rows
+        self.epoch, self.file = -1, 0
+
+    def add(self, batch: Batch) -> None:
+        """Write a finished batch."""
+        if batch.number == 0:
+            again = self.epoch == self.current_epoch()
+            self.epoch, self.file = self.current_epoch(), min(self.file + 1, 1) if again else 0
+        rows = self.to_rows(batch.rollouts, batch.seed)
+        self.log.append(f"train_{self.epoch}", ROLLOUT_FILES[self.file], rows,
+                        new=batch.number == 0)
+
+
+# --- names of wandb runs -------------------------------------------------------------------------
+
+def _name(config: LoggerConfig, run: TrackedRun) -> str:
+    """The run's name, as `logger.naming` says."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if config.naming == "directory":
+        return "/".join(run.directory.parts[-2:])
+    typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    return parameter_name(run.config, list(typed))
 
 
 def parameter_name(run: dict[str, Any], typed: list[str]) -> str:
-    """The name that runs had in wandb, such as `train_beta=0.1_samples=3_ts=dpo_ds=mmlu_...`.
+    """A name made of parameters, such as `train_beta=0.1_samples=3_ts=dpo_ds=mmlu_...`.
 
-    run is the whole configuration. typed are the words of the command line: names have `wd=100`
-    or `wd=100.0` as it was typed.
+    run: the whole configuration. typed: the words of the command line; the name has a number as it
+    was typed there, `wd=100` or `wd=100.0`.
     """
     task, strategy, trainer = run["task"], run["strategy"], run["trainer"]
     right = strategy["name"] == "star" and strategy["keep"] == "correct"

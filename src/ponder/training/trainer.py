@@ -1,9 +1,9 @@
-"""The loop: sample, reward, credit, learn, repeat. It knows no strategy's name."""
+"""The training loop: sample, reward, give credit, learn, repeat. It knows no strategy's name."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -18,10 +18,63 @@ from ponder.rewards.answers import Reward
 from ponder.rollouts.sampler import Source
 from ponder.strategies.base import Losses
 from ponder.tasks.base import Task
-from ponder.training.collector import Collector, minibatches
-from ponder.training.learner import Learner
-from ponder.training.optimizers import learning_rate_share
-from ponder.training.progress import Hooks, Metrics, Progress, Round, Stopped
+from ponder.training.collector import Collector, StopRequested, minibatches
+from ponder.training.learner import Learner, learning_rate_share
+
+Metrics = dict[str, float]
+# Fields that had another name in checkpoints of earlier versions.
+RENAMED = {"owed": "validation_pending", "bad": "skipped_in_a_row", "begun": "first_step",
+           "done": "steps_done", "over": "finished", "shuffle": "generator_state"}
+
+
+@dataclass
+class Progress:
+    """Where a run stands.
+
+    seconds counts training alone: no evaluation, logging or saving. validated: the step of the last
+    evaluation. validation_pending: one was interrupted and has to be repeated. skipped_in_a_row:
+    steps in a row whose loss or gradient was not finite.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    rollouts: int = 0
+    seconds: float = 0.0
+    accuracy: float | None = None
+    validated: int = -1
+    validation_pending: bool = False
+    skipped_in_a_row: int = 0
+
+
+@dataclass
+class Round:
+    """The rollouts that are being learnt from, and how many optimizer steps they have given.
+
+    generator_state: of the generator before their first minibatch was drawn, so that a resumed run
+    draws the same ones. first_step: the step at which the round began. finished: the strategy wants
+    no more steps.
+    """
+
+    rollouts: Rollouts
+    generator_state: Tensor
+    first_step: int = 0
+    steps_done: int = 0
+    finished: bool = False
+
+
+@dataclass
+class Hooks:
+    """What the loop calls when something is due.
+
+    `validate` returns the accuracy, or None where none is measured. `skipped` gets the batch of a
+    step that was not finite. `stop_requested` says whether the run should end.
+    """
+
+    log: Callable[[Progress, Metrics], None]
+    validate: Callable[[Progress], float | None]
+    save: Callable[[Progress], None]
+    skipped: Callable[[Progress, list[Rollouts]], None] = lambda progress, batch: None
+    stop_requested: Callable[[], bool] = lambda: False
 
 
 @dataclass
@@ -53,25 +106,28 @@ class Trainer:
     # --- the loop -------------------------------------------------------------------------------
 
     def fit(self, hooks: Hooks) -> Progress:
-        """Train until a limit is reached or somebody stops it; save in any case."""
-        config, progress = self.config, self.progress
-        first = not (config.skip_first_validation_loop or progress.step or self.round
-                     or progress.validated == 0)
+        """Train until a limit is reached or a stop is requested; save in either case."""
         try:
-            if first or progress.owed:
-                self._validate(hooks)
-            while not (self.finished() or hooks.stopped()):
-                if self.round is None:
-                    self.round = self._begin_round()
+            self._validate_first(hooks)
+            while not (self.finished() or hooks.stop_requested()):
+                self.round = self.round or self._begin_round()
                 self._learn(self.round, hooks)
-                if self.finished() or not hooks.stopped():
+                if self.finished() or not hooks.stop_requested():
                     self._end_round(hooks)
-            if self.finished() and progress.validated != progress.step:
+            if self.finished() and self.progress.validated != self.progress.step:
                 self._validate(hooks)
-        except Stopped:
+        except StopRequested:
             pass
         self._save(hooks)
-        return progress
+        return self.progress
+
+    def _validate_first(self, hooks: Hooks) -> None:
+        """Validate before the first step, or repeat a validation that was interrupted."""
+        progress = self.progress
+        first = not (self.config.skip_first_validation_loop or progress.step or self.round
+                     or progress.validated == 0)
+        if first or progress.validation_pending:
+            self._validate(hooks)
 
     def _begin_round(self) -> Round:
         started = time.perf_counter()
@@ -81,17 +137,17 @@ class Trainer:
         self.progress.seconds += time.perf_counter() - started
         return Round(rollouts, self.generator.get_state(), self.progress.step)
 
-    def _learn(self, flight: Round, hooks: Hooks) -> None:
-        """The steps of a round that are still to be done, or as many as there is time for."""
+    def _learn(self, current: Round, hooks: Hooks) -> None:
+        """Take the remaining steps of a round, or as many as the limits allow."""
         progress, started = self.progress, time.perf_counter()
-        for batch in self.remaining(flight):
+        for batch in self.remaining(current):
             losses = self.step(batch)
-            flight.done += 1
-            flight.over = self.learner.strategy.enough(losses)
+            current.steps_done += 1
+            current.finished = self.learner.strategy.enough(losses)
             progress.seconds += time.perf_counter() - started
-            self._due(hooks, batch, losses)
+            self._after_step(hooks, batch, losses)
             started = time.perf_counter()
-            if self.finished() or hooks.stopped():
+            if self.finished() or hooks.stop_requested():
                 break
         progress.seconds += time.perf_counter() - started
 
@@ -99,7 +155,7 @@ class Trainer:
         hooks.save(self.progress)
 
     def _end_round(self, hooks: Hooks) -> None:
-        """A round that is a whole data set is looked at and saved."""
+        """Count the round; validate and save where a round is a whole data set."""
         config, progress = self.config, self.progress
         self.round = None
         progress.epoch += 1
@@ -111,20 +167,22 @@ class Trainer:
                 hooks.save(progress)
 
     def finished(self) -> bool:
+        """Whether the limit of steps, rounds or accuracy is reached."""
         config, progress = self.config, self.progress
-        reached = (config.target_accuracy is not None and progress.accuracy is not None
-                   and progress.accuracy >= config.target_accuracy)
+        accurate = (config.target_accuracy is not None and progress.accuracy is not None
+                    and progress.accuracy >= config.target_accuracy)
         rounds = config.max_epochs is not None and progress.epoch >= config.max_epochs
-        return progress.step >= self.end or rounds or reached
+        return progress.step >= self.end or rounds or accurate
 
-    def _due(self, hooks: Hooks, batch: list[Rollouts], losses: Losses) -> None:
+    def _after_step(self, hooks: Hooks, batch: list[Rollouts], losses: Losses) -> None:
+        """Log, validate and save where they are due."""
         config, progress = self.config, self.progress
-        bad = bool(losses["skipped"])
-        progress.bad = progress.bad + 1 if bad else 0
-        if bad or progress.step % config.log_every_n_steps == 0 or progress.step == 1:
+        skipped = bool(losses["skipped"])
+        progress.skipped_in_a_row = progress.skipped_in_a_row + 1 if skipped else 0
+        if skipped or progress.step % config.log_every_n_steps == 0 or progress.step == 1:
             hooks.log(progress, self.metrics())
-        if bad:
-            hooks.spoilt(progress, batch)
+        if skipped:
+            hooks.skipped(progress, batch)
         if progress.step % config.val_every_n_steps == 0:
             self._validate(hooks)
         due = config.save_every_n_steps and progress.step % config.save_every_n_steps == 0
@@ -132,78 +190,81 @@ class Trainer:
             hooks.save(progress)
 
     def _validate(self, hooks: Hooks) -> None:
+        progress = self.progress
         if not self.config.do_eval:
             return
-        self.progress.owed = True
-        self.progress.accuracy = hooks.validate(self.progress)
-        self.progress.validated, self.progress.owed = self.progress.step, False
+        progress.validation_pending = True
+        progress.accuracy = hooks.validate(progress)
+        progress.validated, progress.validation_pending = progress.step, False
 
     # --- one round ------------------------------------------------------------------------------
 
     def collect(self) -> Rollouts:
         """The rollouts of a round, with their credit."""
-        progress = self.progress
-        rollouts, count = self.collector.collect(progress.step)
-        progress.rollouts += count
+        rollouts, count = self.collector.collect(self.progress.step)
+        self.progress.rollouts += count
         return rollouts
 
-    def remaining(self, flight: Round) -> Iterator[list[Rollouts]]:
-        """The optimizer steps of a round that are still to be done."""
-        self.generator.set_state(flight.shuffle)
-        batches = minibatches(flight.rollouts, self.config, self.generator)
+    def remaining(self, current: Round) -> Iterator[list[Rollouts]]:
+        """The micro-batches of each optimizer step of a round that is still to be taken."""
+        self.generator.set_state(current.generator_state)
+        batches = minibatches(current.rollouts, self.config, self.generator)
         for number, batch in enumerate(batches):
-            if number >= flight.done:
-                if flight.over:
+            if number >= current.steps_done:
+                if current.finished:
                     return
                 yield batch
 
     def step(self, batch: list[Rollouts]) -> Losses:
-        """One optimizer step at the learning rate of the moment."""
+        """One optimizer step at the scheduled learning rate."""
         config, progress = self.config, self.progress
         if config.lr_decay == "wsd" and self.source.settled():
             self.end = min(self.end, progress.step + config.cooldown)
-        rate = config.lr * learning_rate_share(config, *self._course())
+        rate = config.lr * learning_rate_share(config, *self._schedule_position())
         losses = self.learner.step(batch, progress.step, rate, self.source.sampling(progress.step),
                                    self.source.observe)
         progress.step += 1
         if progress.step % self.refresh_every == 0:
             self.policy.refresh()
-        self.recent = {**losses, **self.collector.noted}
+        self.recent = {**losses, **self.collector.metrics}
         return losses
 
-    def _course(self) -> tuple[int, int]:
-        """How far the learning rate's course has come, and where it ends: a round where every
-        round begins with the first weights, else the run.
+    def _schedule_position(self) -> tuple[int, int]:
+        """(step, last step) of the learning rate's schedule: those of the run, or those of a round
+        where every round begins with the initial weights.
         """
-        flight, config = self.round, self.config
-        if not config.reset_model_every_epoch or flight is None:
+        current = self.round
+        if not self.config.reset_model_every_epoch or current is None:
             return self.progress.step, self.end
-        return self.progress.step - flight.begun, self._steps(flight)
+        return self.progress.step - current.first_step, self._steps_of(current)
 
-    def _steps(self, flight: Round) -> int:
-        """How many steps a round has."""
-        count = -(-len(flight.rollouts.problems) // self.config.per_step)
+    def _steps_of(self, current: Round) -> int:
+        """Optimizer steps of a whole round."""
+        count = -(-len(current.rollouts.problems) // self.config.per_step)
         return count * self.config.internal_epochs
 
     @property
-    def expected(self) -> int | None:
-        """The last step, were all rounds as long as this or those before; None before the first."""
-        rounds, flight, progress = self.config.max_epochs, self.round, self.progress
+    def expected_end(self) -> int | None:
+        """The last step, if later rounds are as long as the present or earlier ones. None before
+        the first round, where only the number of rounds is known.
+        """
+        rounds, current, progress = self.config.max_epochs, self.round, self.progress
         if rounds is None:
             return self.end
-        if flight is not None:
-            return min(self.end, flight.begun + self._steps(flight) * (rounds - progress.epoch))
+        if current is not None:
+            ahead = self._steps_of(current) * (rounds - progress.epoch)
+            return min(self.end, current.first_step + ahead)
         return min(self.end, progress.step * rounds // progress.epoch) if progress.epoch else None
 
-    def appraise(self, rollouts: Rollouts) -> Metrics:
-        """The losses of rollouts from which nothing is learnt."""
-        noted, step = self.collector.noted, self.progress.step
+    def losses_of(self, rollouts: Rollouts) -> Metrics:
+        """The losses of rollouts from which nothing is learnt, as `val/<name>`."""
+        kept, step = self.collector.metrics, self.progress.step
         with full_parameters(self.policy):
             rollouts = self.collector.credited(self.collector.rewarded(rollouts), step)
-            self.collector.noted = noted
+            self.collector.metrics = kept
             numbers = torch.arange(len(rollouts.problems), device=self.device)
             batch = [rollouts[part] for part in numbers.split(self.config.train_batch_size)]
-            losses = self.learner.look(batch, step, self.source.sampling(step))
+            losses = self.learner.evaluate(batch, step, self.source.sampling(step))
         return {f"val/{name}": float(value) for name, value in losses.items()}
 
     def metrics(self) -> Metrics:
@@ -212,33 +273,39 @@ class Trainer:
         seconds = max(progress.seconds, 1e-9)
         return {**{name: float(value) for name, value in self.recent.items()},
                 "lr": self.learner.optimizer.param_groups[0]["lr"], "epoch": progress.epoch,
-                "last_step": self.expected or self.end, "seconds": progress.seconds,
+                "last_step": self.expected_end or self.end, "seconds": progress.seconds,
                 "steps_per_second": progress.step / seconds,
                 "rollouts_per_second": progress.rollouts / seconds, **self.source.metrics()}
 
-    # --- going on later -------------------------------------------------------------------------
+    # --- resuming -------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """Everything that decides how training goes on, but the networks a checkpoint holds."""
+        """Everything that decides how training continues, except the networks of a checkpoint."""
+        single = self.collector.single
         return {"progress": asdict(self.progress), "learner": self.learner.state(),
                 "source": self.source.state(), "generator": self.generator.get_state(),
                 "end": self.end if self.end < self.config.max_steps else None,
-                "noted": self.collector.noted,
-                "single": None if self.collector.single is None else asdict(self.collector.single),
+                "noted": self.collector.metrics,
+                "single": None if single is None else asdict(single),
                 "round": None if self.round is None else asdict(self.round)}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was taken."""
-        self.progress = Progress(**state["progress"])
+        """Continue from a `state`, also of an earlier version."""
+        self.progress = Progress(**_renamed(state["progress"]))
         self.learner.load(state["learner"])
         self.source.load(state["source"])
         self.generator.set_state(state["generator"].cpu())
         self.end = min(state["end"] or self.config.max_steps, self.config.max_steps)
-        self.collector.noted = state["noted"]
+        self.collector.metrics = state["noted"]
         single = state["single"]
         self.collector.single = None if single is None else Problems.from_dict(single)
-        flight = state["round"]
-        if flight is not None:
-            flight["rollouts"] = Rollouts.from_dict(flight["rollouts"])
-            flight["shuffle"] = flight["shuffle"].cpu()
-            self.round = Round(**flight)
+        if state["round"] is not None:
+            saved = _renamed(state["round"])
+            saved["rollouts"] = Rollouts.from_dict(saved["rollouts"])
+            saved["generator_state"] = saved["generator_state"].cpu()
+            self.round = Round(**saved)
+
+
+def _renamed(state: dict[str, Any]) -> dict[str, Any]:
+    """A record's fields under their present names."""
+    return {RENAMED.get(name, name): value for name, value in state.items()}

@@ -1,9 +1,9 @@
-"""`trainer.engine=trl`: rounds as always, but TRL learns from them.
+"""`trainer.engine=trl`: rounds are collected as always, but TRL learns from them.
 
 Questions, thoughts, rewards, pairs, evaluations, logs and checkpoints are ours; loss, gradients and
 steps are those of TRL's DPOTrainer or GRPOTrainer, with our optimizer and learning rates. TRL
-learns from thoughts alone: where an answer stands behind the thought (task.answer letter or cloze)
-it does not learn that. A round that is cut off is begun again.
+learns thoughts only: an answer that follows the thought (task.answer letter or cloze) is not
+learnt. A round that is interrupted is begun again.
 """
 
 from __future__ import annotations
@@ -25,40 +25,39 @@ from ponder.models.policies.choice import TextPolicy
 from ponder.rollouts.pairs import pairs_of, tokens_of
 from ponder.strategies.dpo import DPO
 from ponder.strategies.grpo import GRPO
-from ponder.training.optimizers import learning_rate_share
-from ponder.training.progress import Hooks, Metrics, Round
-from ponder.training.trainer import Trainer
+from ponder.training.learner import learning_rate_share
+from ponder.training.trainer import Hooks, Metrics, Round, Trainer
 
 NAMES = {"loss": "loss", "grad_norm": "grad_norm", "entropy": "thought_entropy", "kl": "kl",
          "rewards/margins": "margin", "rewards/accuracies": "ranking_accuracy",
          "rewards/chosen": "reward_won", "rewards/rejected": "reward_lost",
-         "clip_ratio/region_mean": "clip_fraction"}  # TRL's words, and ours
+         "clip_ratio/region_mean": "clip_fraction"}  # TRL's names and ours
 LOSSES = {"dpo": "sigmoid", "ipo": "ipo"}
 MEANS = {"tokens": "dapo", "sequences": "grpo", "constant": "dr_grpo"}
 
 
 class TrlTrainer(Trainer):
-    """The loop, whose rounds are learnt by TRL. rate is the learning rate of the last step."""
+    """The training loop with TRL as the learner. rate: the learning rate of the last step."""
 
     rate = 0.0
 
     def metrics(self) -> Metrics:
         return {**super().metrics(), "lr": self.rate}
 
-    def _learn(self, flight: Round, hooks: Hooks) -> None:
+    def _learn(self, current: Round, hooks: Hooks) -> None:
         policy, strategy = self.policy, self.learner.strategy
         assert isinstance(policy, TextPolicy)
         net, words = policy.net, policy.vocabulary.tokenizer
         words.pad_token = words.pad_token or words.eos_token
-        flight.done = 0
+        current.steps_done = 0
         with tempfile.TemporaryDirectory() as folder, net.attending():
             parts = {"model": net.model, "processing_class": words,
-                     "callbacks": [_listener(self, hooks)], "optimizers": self._optimizer()}
+                     "callbacks": [_callback(self, hooks)], "optimizers": self._optimizer()}
             if isinstance(strategy, DPO):
-                peer = self._dpo(strategy, flight.rollouts, folder, parts)
+                peer = self._dpo(strategy, current.rollouts, folder, parts)
             else:
                 assert isinstance(strategy, GRPO)
-                peer = self._grpo(strategy, flight.rollouts, folder, parts)
+                peer = self._grpo(strategy, current.rollouts, folder, parts)
             try:
                 peer.train()
             finally:
@@ -67,13 +66,13 @@ class TrlTrainer(Trainer):
                     net.model.delete_adapter("ref")  # type: ignore[operator]
 
     def _save(self, hooks: Hooks) -> None:
-        """In the middle of a round nothing is saved."""
+        """Save between rounds only."""
         if self.round is None:
             super()._save(hooks)
 
     def _optimizer(self) -> tuple[Any, Any]:
-        """Ours, and its course from here on."""
-        (start, end), optimizer = self._course(), self.learner.optimizer
+        """Our optimizer, and the schedule of its learning rate from here on."""
+        (start, end), optimizer = self._schedule_position(), self.learner.optimizer
         assert isinstance(optimizer, torch.optim.Optimizer)
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] = self.config.lr
@@ -81,7 +80,7 @@ class TrlTrainer(Trainer):
             optimizer, lambda step: learning_rate_share(self.config, start + step, end))
 
     def _arguments(self, folder: str) -> dict[str, Any]:
-        """Those that all of TRL's trainers have."""
+        """Arguments that all of TRL's trainers take."""
         config, steps = self.config, self.config.train_gradient_accumulation_steps
         return {"output_dir": folder, "learning_rate": config.lr, "logging_steps": 1,
                 "gradient_accumulation_steps": steps, "gradient_checkpointing": False,
@@ -92,12 +91,12 @@ class TrlTrainer(Trainer):
                 "dataloader_pin_memory": self.device.type == "cuda"}
 
     def _dpo(self, strategy: DPO, rollouts: Rollouts, folder: str, parts: dict[str, Any]) -> Any:
-        """TRL's trainer of the pairs, which come with what the reference says of them."""
+        """TRL's DPO trainer, for pairs that have reference log-probabilities already."""
         trl, config, trainer = _trl(), strategy, self.config
 
         class Given(trl.DPOTrainer):
             def _prepare_dataset(self, dataset: Any, *arguments: Any) -> Any:
-                return dataset  # it has tokens already
+                return dataset  # ours is tokenized already
 
         losses = [LOSSES[config.objective], *(["sft"] if config.likelihood else [])]
         arguments = trl.DPOConfig(
@@ -162,11 +161,11 @@ def _trl() -> Any:
                         "trainer.engine=ponder") from None
 
 
-def _listener(trainer: TrlTrainer, hooks: Hooks) -> Any:
-    """Hears of each of TRL's steps: counts it, logs, evaluates, and says when to stop."""
+def _callback(trainer: TrlTrainer, hooks: Hooks) -> Any:
+    """Counts each of TRL's steps, logs and evaluates when due, and stops TRL when we stop."""
     net = trainer.policy.thinker
 
-    class Listener(library().TrainerCallback):
+    class Callback(library().TrainerCallback):
         def __init__(self) -> None:
             self.started = time.perf_counter()
 
@@ -175,18 +174,18 @@ def _listener(trainer: TrlTrainer, hooks: Hooks) -> Any:
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float],
                    **more: Any) -> None:
-            flight, progress = trainer.round, trainer.progress
-            if "loss" not in logs or flight is None:
+            current, progress = trainer.round, trainer.progress
+            if "loss" not in logs or current is None:
                 return
-            progress.step, flight.done = progress.step + 1, flight.done + 1
+            progress.step, current.steps_done = progress.step + 1, current.steps_done + 1
             progress.seconds += time.perf_counter() - self.started
             losses = {ours: torch.tensor(float(logs[theirs])) for theirs, ours in NAMES.items()
                       if theirs in logs}
             losses["skipped"] = (~losses["loss"].isfinite()).float()
-            trainer.recent = {**losses, **trainer.collector.noted}
+            trainer.recent = {**losses, **trainer.collector.metrics}
             with net.attending(NAME):  # type: ignore[operator]
-                trainer._due(hooks, [], losses)
+                trainer._after_step(hooks, [], losses)
             self.started = time.perf_counter()
-            control.should_training_stop = trainer.finished() or hooks.stopped()
+            control.should_training_stop = trainer.finished() or hooks.stop_requested()
 
-    return Listener()
+    return Callback()

@@ -22,6 +22,7 @@ class Text(Task):
     where not all are asked for. pieces are those the text is cut into; None: as its keys say.
     """
 
+    unit = "passages"
     offers = frozenset({"answers", "positions"})
 
     def __init__(self, config: TextKeys, thoughts: int, pieces: Pieces | None = None) -> None:

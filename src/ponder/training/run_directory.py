@@ -1,26 +1,30 @@
-"""Going on where a run was cut off: which checkpoint is whole, and which may go.
+"""The directory of a run: its lock, which checkpoint to resume from, and which ones to delete.
 
 A checkpoint is trusted when every file has the hash that its manifest says; a damaged one is
-reported and the one before it used.
+reported and the one before it is used.
 """
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
+import os
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-import torch
 from omegaconf import OmegaConf
 
 from ponder.config.errors import UserError
 from ponder.config.spine import BEGUN, OF_THE_CALL, WANDB_ID, WORDS, restored
-from ponder.training.checkpoint import file_sha256, write_json
+from ponder.core.lazy_imports import torch
 
-# Keys that say how long, how loud or how safe a run is, and not what it computes.
+LOCK = ".lock"  # in a run directory: which process works there, or was the last to
+# Keys that do not change what a run computes, only how long it is or what it keeps.
 MAY_CHANGE = {*OF_THE_CALL, "trainer.max_steps", "trainer.max_epochs", "trainer.target_accuracy",
               "trainer.save_every_n_steps", "trainer.keep_checkpoints", "trainer.max_bad_steps",
               "trainer.data_parallel"}
@@ -28,21 +32,21 @@ MAY_CHANGE = {*OF_THE_CALL, "trainer.max_steps", "trainer.max_epochs", "trainer.
 
 @dataclass(frozen=True)
 class Saved:
-    """A whole checkpoint of a run."""
+    """An intact checkpoint of a run."""
 
     path: Path
     step: int
     accuracy: float | None
 
     def state(self, device: torch.device) -> dict[str, Any]:
-        """What training needs to go on; nothing is unpickled but tensors and plain values."""
+        """The training state. Only tensors and plain values are unpickled."""
         found = torch.load(self.path / "state.pt", map_location="cpu", weights_only=True, mmap=True)
         return _moved(found, device)
 
 
 def _moved(value: Any, device: torch.device) -> Any:
-    """A tensor, or those in dictionaries and lists, on the device. What belongs to the optimizer
-    stays on the disk till it is taken: a process may want a share of it only.
+    """Tensors moved to the device, also inside dictionaries and lists. The optimizer's stay on the
+    disk (memory-mapped) until they are read, as a process may need a shard of them only.
     """
     if isinstance(value, dict):
         return {name: item if name == "optimizer" else _moved(item, device)
@@ -53,15 +57,18 @@ def _moved(value: Any, device: torch.device) -> Any:
 
 
 def newest(directory: Path, note: Callable[[str], None]) -> Saved | None:
-    """The newest whole checkpoint of a run directory; `note` hears of damaged ones."""
+    """The newest intact checkpoint of a run directory; None without one.
+
+    Damaged ones are renamed, and `note` is called with a line about each.
+    """
     for path, manifest in list(_manifests(directory)):
         fault = _fault(path, manifest)
         if fault is None:
             return Saved(path, manifest["step"], manifest.get("accuracy"))
-        aside = path.with_name(f"damaged_{path.name.lstrip('.')}")
-        shutil.rmtree(aside, ignore_errors=True)
-        path.rename(aside)
-        note(f"{path}: damaged ({fault}), now {aside.name}; going back to the one before")
+        renamed = path.with_name(f"damaged_{path.name.lstrip('.')}")
+        shutil.rmtree(renamed, ignore_errors=True)
+        path.rename(renamed)
+        note(f"{path}: damaged ({fault}), now {renamed.name}; going back to the one before")
     return None
 
 
@@ -76,7 +83,7 @@ def prune(directory: Path, keep: int) -> None:
 
 
 def _manifests(directory: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Checkpoints and their manifests, newest first; a hidden one was being replaced."""
+    """Checkpoints and their manifests, newest first; a hidden one was about to be replaced."""
     found = []
     for path in [*directory.glob("checkpoint_*"), *directory.glob(".checkpoint_*.old")]:
         try:
@@ -100,11 +107,13 @@ def _fault(path: Path, manifest: dict[str, Any]) -> str | None:
 
 
 def same_run(saved: Path, config: dict[str, Any]) -> None:
-    """Raise `UserError` where a checkpoint is of another experiment than the configuration. A key
-    that is newer than the checkpoint had its default then.
+    """Raise `UserError` where a checkpoint belongs to another experiment than the configuration.
+
+    A key that is newer than the checkpoint counts as having had its default.
     """
     before = json.loads((saved / "ponder.json").read_text())["config"]
-    old, new, defaults = dict(_flat(before)), dict(_flat(config)), dict(_flat(_whole(before)))
+    old, new = dict(_flat(before)), dict(_flat(config))
+    defaults = dict(_flat(_with_defaults(before)))
     old.update((key, defaults[key]) for key in defaults.keys() & new.keys() - old.keys())
     for key in sorted(old.keys() | new.keys()):
         if key.split(".")[0] in MAY_CHANGE or key in MAY_CHANGE:
@@ -115,8 +124,8 @@ def same_run(saved: Path, config: dict[str, Any]) -> None:
                             "resume=never to begin anew")
 
 
-def _whole(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration with all keys of this version; nothing of one that has others."""
+def _with_defaults(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration with all keys of this version; empty where it has unknown keys."""
     try:
         found: Any = OmegaConf.to_object(restored(config))
         return asdict(found)
@@ -133,7 +142,7 @@ def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def clear(directory: Path) -> None:
-    """Remove what an earlier run left in a directory: checkpoints, evaluations, its end."""
+    """Remove what an earlier run left in a directory: checkpoints, evaluations, the summary."""
     for pattern in ("checkpoint_*", "damaged_checkpoint_*", ".checkpoint_*", "val_*", "bad_*"):
         for path in directory.glob(pattern):
             shutil.rmtree(path, ignore_errors=True)
@@ -141,9 +150,9 @@ def clear(directory: Path) -> None:
         (directory / name).unlink(missing_ok=True)
 
 
-def remember_words(directory: Path) -> None:
-    """Keep the words this run was begun or gone on with, for `resume=<directory>`, and what Hydra
-    made of them: a call that is refused would leave its own in their place.
+def save_command(directory: Path) -> None:
+    """Save the words of the command line for `resume=<directory>`, and a copy of Hydra's files: a
+    later call that is refused overwrites the latter.
     """
     from hydra.core.hydra_config import HydraConfig
 
@@ -153,3 +162,62 @@ def remember_words(directory: Path) -> None:
         (directory / BEGUN).mkdir(exist_ok=True, parents=True)
         for file in directory.joinpath(".hydra").glob("*.yaml"):
             shutil.copy(file, directory / BEGUN)
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+def file_sha256(path: Path) -> str:
+    """Hash of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON to a temporary file, then rename it: readers see all of it or nothing."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+# --- the lock ------------------------------------------------------------------------------------
+
+def lock(directory: Path) -> IO[str] | None:
+    """Lock a run's directory until the returned file is closed or this process ends; two runs would
+    damage each other's checkpoints. None where the file system has no locks.
+
+    Raises `UserError` where another process has the lock, or the directory cannot be written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        file = (directory / LOCK).open("a+")
+    except OSError as error:
+        raise UserError(f"hydra.run.dir={directory}: cannot be written ({error.strerror}); legal: "
+                        "a directory that you may write to") from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        with file:
+            raise UserError(f"hydra.run.dir={directory}: found a run that goes on there "
+                            f"({file.read().strip()}); legal: another directory, or when it has "
+                            "ended") from None
+    except OSError:
+        file.close()
+        return None
+    file.truncate(0)
+    file.write(_process_name())
+    file.flush()
+    return file
+
+
+def used_by_another_process(directory: Path) -> bool:
+    """Whether another process has locked a directory since this one did."""
+    try:
+        return (directory / LOCK).read_text() not in ("", _process_name())
+    except OSError:
+        return False
+
+
+def _process_name() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}\n"
