@@ -279,7 +279,8 @@ def _must_fit_memory(config: Config) -> Iterator[str]:
     room = memory_bytes()
     if weights + learnt <= room:
         return
-    sizes = {"model.layers": blocks / 2, "model.d_model": width / 64} if weights > learnt else {
+    sizes = {  # in units of what is usual
+        "model.layers": blocks / 2, "model.d_model": width / 64,
         "trainer.train_batch_size": trainer.train_batch_size / 256,
         "trainer.gen_batch_size": (trainer.gen_batch_size or 0) / 256,
         "rollout.samples": config.rollout.samples / 8, "thinker.tokens": thinker.tokens / 8}
