@@ -167,7 +167,8 @@ def required_abilities(config: Config) -> Iterator[Required]:
         yield f"strategy={strategy.name}", STRATEGIES[strategy.name].requires
     for name in config.reward:
         yield f"reward={name}", REWARDS[name].requires
-    flags = {"blind": {"questions"}, "super": {"gold_thoughts"}, "search": {"questions", "own_network"}}
+    flags = {"blind": {"questions"}, "super": {"gold_thoughts"},
+             "search": {"questions", "own_network"}}
     for flag in variants(config):
         yield f"variant={flag}", flags.get(flag, set())
     if writes(config) != "thoughts":
