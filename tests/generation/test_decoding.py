@@ -17,10 +17,15 @@ from hypothesis import strategies as some
 from torch import Tensor
 
 from ponder.core.math import GREEDY, Sampling, distribution
-from ponder.generation.beams import Search, beam_search
-from ponder.generation.contexts import OwnWindow, TextWindow, Window
-from ponder.generation.draws import collected, draws
-from ponder.generation.language import Text
+from ponder.generation.contexts import DecodingContext
+from ponder.generation.decoding import (
+    BeamSearch,
+    Completion,
+    LanguageModel,
+    beam_search,
+    completions_of,
+    sample_steps,
+)
 from ponder.models.gpt2.model import Init, Shape, Transformer
 from ponder.models.huggingface.model import Model
 from ponder.tokenizers.vocabulary import Vocabulary
@@ -32,7 +37,7 @@ EARLY: dict[str, Any] = {"first": True, "bound": False, "exact": "never"}
 
 
 class Table:
-    """A language of random log-probabilities: the next token depends on all before it."""
+    """A language model of random log-probabilities: the next token depends on all before it."""
 
     def __init__(self, words: int, ends: tuple[int, ...] = (), seed: int = 0,
                  forbidden: tuple[int, ...] = ()) -> None:
@@ -45,17 +50,17 @@ class Table:
         logits[list(self.forbidden)] = -torch.inf
         return logits.log_softmax(-1)
 
-    def begin(self, tokens: list[int]) -> Tensor:
-        self.rows = [tuple(tokens)]
+    def start(self, prompt: list[int]) -> Tensor:
+        self.rows = [tuple(prompt)]
         return self.next(self.rows[0])[None]
 
-    def append(self, rows: Tensor, tokens: Tensor) -> Tensor:
+    def extend(self, rows: Tensor, tokens: Tensor) -> Tensor:
         self.rows = [(*self.rows[row], token) for row, token in zip(
             rows.tolist(), tokens.tolist(), strict=True)]
         return torch.stack([self.next(row) for row in self.rows])
 
 
-def brute_force(table: Table, prompt: list[int], room: int, alpha: float) -> list[Text]:
+def brute_force(table: Table, prompt: list[int], room: int, alpha: float) -> list[Completion]:
     """All texts: those that end, and those of `room` tokens that do not."""
     found = []
     for length in range(1, room + 1):
@@ -68,9 +73,15 @@ def brute_force(table: Table, prompt: list[int], room: int, alpha: float) -> lis
             logprob = sum(float(table.next((*prompt, *text[:place]))[token])
                           for place, token in enumerate(text))
             if logprob > -math.inf:
-                found.append(Text(list(text), logprob, last in table.ends,
+                found.append(Completion(list(text), logprob, last in table.ends,
                                   logprob / length**alpha))
     return sorted(found, key=lambda text: -(text.score or 0))
+
+
+def sampled_from(model: LanguageModel, prompt: list[int], sampling: Sampling, samples: int,
+                 max_tokens: int, random: torch.Generator | None = None) -> list[Completion]:
+    steps = sample_steps(model, prompt, sampling, samples, max_tokens, random or generator())
+    return completions_of(steps, samples, model.ends)
 
 
 # --- beam search and brute force ----------------------------------------------------------------
@@ -85,7 +96,7 @@ def test_with_beams_for_all_prefixes_it_finds_the_best_texts(
         seed: int) -> None:
     table = Table(words, ends, seed)
     expected = brute_force(table, [1, 0], room, alpha)
-    found = beam_search(table, [1, 0], Search(words**room, alpha, stopping), room)
+    found = beam_search(table, [1, 0], BeamSearch(words**room, alpha, stopping), room)
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
         assert (one.tokens, one.ended) == (other.tokens, other.ended)
@@ -98,7 +109,7 @@ def test_a_narrow_beam_is_worth_what_it_says_and_no_more_than_the_best() -> None
     for seed in range(30):
         table = Table(4, (0,), seed)
         best = {tuple(text.tokens): text for text in brute_force(table, [2], 4, 1.0)}
-        found = beam_search(table, [2], Search(2), 4)
+        found = beam_search(table, [2], BeamSearch(2), 4)
         top = max(text.score or 0 for text in best.values())
         assert 1 <= len(found) <= 2 and found == sorted(found, key=lambda text: -(text.score or 0))
         for text in found:
@@ -109,9 +120,8 @@ def test_a_narrow_beam_is_worth_what_it_says_and_no_more_than_the_best() -> None
 
 def test_one_beam_is_greedy_until_the_end() -> None:
     table = Table(5, (0,), 3)
-    found, = beam_search(table, [1], Search(1, stopping="first"), 6)
-    steps = draws(Table(5, (0,), 3), [1], GREEDY, 1, 6, generator())
-    greedy, = collected(steps, 1, (0,))
+    found, = beam_search(table, [1], BeamSearch(1, stopping="first"), 6)
+    greedy, = sampled_from(Table(5, (0,), 3), [1], GREEDY, 1, 6)
     assert (found.tokens, found.ended) == (greedy.tokens, greedy.ended)
     assert found.logprob == pytest.approx(greedy.logprob)
 
@@ -125,7 +135,7 @@ def test_the_length_penalty_by_hand() -> None:
 
     short, long = math.log(0.5), math.log(0.5) + 2 * math.log(0.9)
     for alpha, first in ((0.0, [0]), (1.0, [1, 1, 1])):
-        found = beam_search(Two(2, (0,)), [1], Search(8, alpha), 3)
+        found = beam_search(Two(2, (0,)), [1], BeamSearch(8, alpha), 3)
         score = {tuple(text.tokens): text.score for text in found}
         assert found[0].tokens == first
         assert score[(0,)] == pytest.approx(short)
@@ -142,16 +152,16 @@ def test_the_end_of_a_search_by_hand(stopping: str, found: list[int]) -> None:
             p = [0.6, 0.4] if len(text) == 1 else [0.01, 0.99]
             return torch.tensor(p, dtype=torch.double).log()
 
-    text, = beam_search(Late(2, (0,)), [1], Search(1, 1.0, stopping), 3)
+    text, = beam_search(Late(2, (0,)), [1], BeamSearch(1, 1.0, stopping), 3)
     assert text.tokens == found and text.score == pytest.approx(
         math.log(0.6) if found == [0] else (math.log(0.4) + 2 * math.log(0.99)) / 3)
 
 
-def test_what_may_not_come_never_comes() -> None:
+def test_forbidden_tokens_are_never_generated() -> None:
     table = Table(3, (0,), 0, forbidden=(0, 1))
-    found = beam_search(table, [2], Search(4), 3)
+    found = beam_search(table, [2], BeamSearch(4), 3)
     assert [text.tokens for text in found] == [[2, 2, 2]]
-    sampled = collected(draws(table, [2], Sampling(top_p=0.9), 50, 3, generator()), 50, (0,))
+    sampled = sampled_from(table, [2], Sampling(top_p=0.9), 50, 3)
     assert {tuple(text.tokens) for text in sampled} == {(2, 2, 2)}
 
 
@@ -193,8 +203,8 @@ def test_beam_search_is_that_of_transformers(stopping: str, alpha: float, tmp_pa
             num_return_sequences=beams, do_sample=False, max_new_tokens=room, eos_token_id=end,
             pad_token_id=end, length_penalty=alpha, early_stopping=EARLY[stopping],
             return_dict_in_generate=True, output_scores=True)
-        window = OwnWindow(net, slice(None), (end,))
-        found = beam_search(window, prompt, Search(beams, alpha, stopping), room)
+        context = DecodingContext(net, slice(None), (end,))
+        found = beam_search(context, prompt, BeamSearch(beams, alpha, stopping), room)
         assert [text.tokens for text in found] == as_texts(theirs.sequences, prompt, end)
         torch.testing.assert_close(torch.tensor([text.score for text in found]),
                                    theirs.sequences_scores, atol=1e-4, rtol=0)
@@ -210,7 +220,7 @@ def test_beam_search_with_several_end_tokens(kind: str) -> None:
         num_return_sequences=4, max_new_tokens=15, eos_token_id=ends, pad_token_id=0,
         return_dict_in_generate=True, output_scores=True)
     net = Model(model)
-    found = beam_search(TextWindow(net, tuple(ends)), prompt, Search(4), 15)
+    found = beam_search(DecodingContext(net, None, tuple(ends)), prompt, BeamSearch(4), 15)
     for text, row, score in zip(found, theirs.sequences, theirs.sequences_scores, strict=True):
         assert row[3:3 + len(text.tokens)].tolist() == text.tokens
         assert text.score == pytest.approx(float(score), abs=1e-4)
@@ -222,8 +232,7 @@ def test_greedy_is_that_of_transformers(seed: int, tmp_path: Path) -> None:
     theirs = opened(net, tmp_path).generate(
         torch.tensor([[5, 6, 7]]), attention_mask=torch.ones(1, 3), do_sample=False,
         max_new_tokens=25, eos_token_id=2, pad_token_id=2)
-    text, = collected(draws(OwnWindow(net, slice(None), (2,)), [5, 6, 7], GREEDY, 1, 25,
-                            generator()), 1, (2,))
+    text, = sampled_from(DecodingContext(net, slice(None), (2,)), [5, 6, 7], GREEDY, 1, 25)
     assert [text.tokens] == as_texts(theirs, [5, 6, 7], 2)
 
 
@@ -236,8 +245,8 @@ def test_greedy_is_that_of_transformers(seed: int, tmp_path: Path) -> None:
 def test_samples_are_as_frequent_as_they_should_be(sampling: Sampling) -> None:
     """Chi-square of 20,000 texts of two tokens, against 5 standard deviations."""
     net, count = own(4, words=6), 20_000
-    window = OwnWindow(net, slice(None), (0,))
-    texts = collected(draws(window, [1, 2], sampling, count, 2, generator()), count, (0,))
+    context = DecodingContext(net, slice(None), (0,))
+    texts = sampled_from(context, [1, 2], sampling, count, 2)
     often = Counter(tuple(text.tokens) for text in texts)
     expected = {}
     first = distribution(_plain(net, [1, 2]), sampling).exp()
@@ -264,13 +273,13 @@ def _plain(net: Transformer, tokens: list[int]) -> Tensor:
     return net.logits(net(torch.tensor([tokens]), last=1)[0][0, 0])
 
 
-def test_company_and_ended_texts_change_nothing() -> None:
-    window = OwnWindow(own(5, words=6), slice(None), (0, 1))
-    many = collected(draws(window, [3, 4], Sampling(), 7, 12, generator(2)), 7, (0, 1))
+def test_a_sample_does_not_depend_on_the_other_samples() -> None:
+    context = DecodingContext(own(5, words=6), slice(None), (0, 1))
+    many = sampled_from(context, [3, 4], Sampling(), 7, 12, generator(2))
     for number, text in enumerate(many):
         random = generator(2)
         torch.rand(number, 12, generator=random)
-        alone, = collected(draws(window, [3, 4], Sampling(), 1, 12, random), 1, (0, 1))
+        alone, = sampled_from(context, [3, 4], Sampling(), 1, 12, random)
         assert alone.tokens == text.tokens
     assert len({len(text.tokens) for text in many}) > 2  # some left early
     for text in many:
@@ -278,17 +287,17 @@ def test_company_and_ended_texts_change_nothing() -> None:
         assert not {0, 1} & set(text.tokens[:-1])
 
 
-# --- windows ------------------------------------------------------------------------------------
+# --- contexts ------------------------------------------------------------------------------------
 
 
-def windows() -> list[tuple[Window, Any]]:
-    """A window of each kind, and what says the same from nothing: tokens -> log-probabilities."""
+def contexts() -> list[tuple[DecodingContext, Any]]:
+    """A context of each kind, and what says the same from nothing: tokens -> log-probabilities."""
     net, model = own(1, positions=24), language_model("gpt2")
     model.config.max_position_embeddings = 24
     model.config.n_positions = 24
     text = Model(model)
-    return [(OwnWindow(net, slice(2, 20), ()), lambda tokens: _padded(net, tokens)),
-            (TextWindow(text, ()), lambda tokens: text.logits(
+    return [(DecodingContext(net, slice(2, 20), ()), lambda tokens: _padded(net, tokens)),
+            (DecodingContext(text, None, ()), lambda tokens: text.logits(
                 text.read(torch.tensor([tokens]), keep=False)[0][0, -1]).log_softmax(-1))]
 
 
@@ -298,59 +307,59 @@ def _padded(net: Transformer, tokens: list[int]) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", [0, 1])
-def test_rows_are_kept_doubled_and_dropped(kind: int) -> None:
-    window, plain = windows()[kind]
+def test_texts_are_selected_repeated_and_dropped(kind: int) -> None:
+    context, plain = contexts()[kind]
     texts, random = [[4, 5, 6]], torch.Generator().manual_seed(0)
-    found = window.begin([4, 5, 6])
+    found = context.start([4, 5, 6])
     for _ in range(8):
         rows = torch.randint(len(texts), (3,), generator=random)
         tokens = torch.randint(3, 19, (3,), generator=random)
         texts = [[*texts[row], token] for row, token in zip(rows.tolist(), tokens.tolist(),
                                                             strict=True)]
-        found = window.append(rows, tokens)
+        found = context.extend(rows, tokens)
     expected = torch.stack([plain(text) for text in texts])
     torch.testing.assert_close(found, expected.to(found.dtype), atol=1e-5, rtol=1e-5)
-    assert window.read == 3 + 8 * 3 and window.slid == 0
+    assert context.tokens_read == 3 + 8 * 3 and context.truncations == 0
 
 
 @pytest.mark.parametrize("kind", [0, 1])
-def test_a_new_prompt_reads_what_is_new_in_it_alone(kind: int) -> None:
-    window, plain = windows()[kind]
-    window.begin([4, 5, 6, 7])
-    window.append(torch.tensor([0, 0]), torch.tensor([8, 9]))
-    window.append(torch.tensor([0, 1]), torch.tensor([10, 11]))
-    before = window.read
+def test_a_new_prompt_reuses_the_cache_of_their_common_beginning(kind: int) -> None:
+    context, plain = contexts()[kind]
+    context.start([4, 5, 6, 7])
+    context.extend(torch.tensor([0, 0]), torch.tensor([8, 9]))
+    context.extend(torch.tensor([0, 1]), torch.tensor([10, 11]))
+    before = context.tokens_read
     for tokens, new in (([4, 5, 6, 7, 8, 10, 12, 13], 2), ([4, 5, 6, 14], 1), ([4, 5, 6], 1),
                         ([7, 5, 6], 3)):
-        found = window.begin(tokens)
+        found = context.start(tokens)
         torch.testing.assert_close(found[0], plain(tokens).to(found.dtype), atol=1e-5, rtol=1e-5)
-        assert window.read - before == new
-        before = window.read
+        assert context.tokens_read - before == new
+        before = context.tokens_read
 
 
 @pytest.mark.parametrize("kind", [0, 1])
-def test_behind_its_positions_a_text_slides_on(kind: int) -> None:
-    window, plain = windows()[kind]
+def test_a_text_longer_than_the_positions_is_truncated_to_its_later_half(kind: int) -> None:
+    context, plain = contexts()[kind]
     random = torch.Generator().manual_seed(1)
-    held, found = [[4, 5, 6], [4, 5, 6]], window.begin([4, 5, 6])
+    held, found = [[4, 5, 6], [4, 5, 6]], context.start([4, 5, 6])
     rows = torch.tensor([0, 0])
     for _ in range(60):
         tokens = torch.randint(3, 19, (2,), generator=random)
-        found = window.append(rows, tokens)
+        found = context.extend(rows, tokens)
         held = [[*text, token] for text, token in zip(held, tokens.tolist(), strict=True)]
         if len(held[0]) > 24:
             held = [text[-12:] for text in held]
         rows = torch.arange(2)
         expected = torch.stack([plain(text) for text in held])
         torch.testing.assert_close(found, expected.to(found.dtype), atol=1e-5, rtol=1e-5)
-    assert window.slid == 3 and window.read == 3 + 2 * (60 + 3 * 11)
-    assert window.begin([4, 5, 6]).shape[0] == 1 and window.slid == 0
+    assert context.truncations == 3 and context.tokens_read == 3 + 2 * (60 + 3 * 11)
+    assert context.start([4, 5, 6]).shape[0] == 1 and context.truncations == 0
     with pytest.raises(ValueError, match="25 tokens, with 24 positions"):
-        window.begin([4] * 25)
+        context.start([4] * 25)
 
 
 @pytest.mark.parametrize("kind", [0, 1])
-def test_room_grows(kind: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_grows(kind: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ponder.generation.contexts.CHUNK", 3)
-    test_rows_are_kept_doubled_and_dropped(kind)
-    test_behind_its_positions_a_text_slides_on(kind)
+    test_texts_are_selected_repeated_and_dropped(kind)
+    test_a_text_longer_than_the_positions_is_truncated_to_its_later_half(kind)

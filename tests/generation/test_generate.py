@@ -307,7 +307,7 @@ def test_a_talk_through_a_pipe(words: str, number: str, door: Door) -> None:
     assert re.fullmatch(rf"<t\d>{number}</think>\d", first) and second == first[-1]
     assert "error: prompt=what?: found no question of this model" in err
     assert "thoughts are hidden\n/nonsense: no such command; legal: /thoughts, /reset, /help" in err
-    assert "all is forgotten" in err and "Ctrl-D ends" in err
+    assert "the conversation is forgotten" in err and "Ctrl-D ends" in err
 
 
 @pytest.mark.slow

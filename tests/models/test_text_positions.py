@@ -15,8 +15,8 @@ from ponder.config.generation import GenerateConfig
 from ponder.config.rollouts import SamplerConfig
 from ponder.core.math import GREEDY, Sampling
 from ponder.core.types import Problems
-from ponder.generation.muser import ForeignMuser
-from ponder.generation.position_contexts import TextPlaceWindow
+from ponder.generation.contexts import ThinkingContext
+from ponder.generation.generators import ThinkingTextGenerator
 from ponder.models.huggingface.model import Model
 from ponder.models.policies.question import Rules
 from ponder.models.policies.text_next_token import TextReader
@@ -200,12 +200,13 @@ def test_a_written_word_is_as_likely_as_it_is_foreseen(kind: str, stops: bool) -
     """Behind the thoughts in front of it, all places at once; company changes nothing."""
     policy = thinker(kind, stops)
     known: Any = policy.vocabulary
-    speaker = ForeignMuser(TextPlaceWindow(policy, (known.end_of_text,)), known)
+    context = ThinkingContext(policy, policy.ordinary, (known.end_of_text,))
+    speaker = ThinkingTextGenerator(context, known)
     prompt = speaker.prompt("the cat")
     config = GenerateConfig(samples=5, tokens=9, temperature=1.3)
     texts, lengths = speaker.sample(prompt, config, generator()), set()
     for text in texts:
-        said = speaker.counted(text.tokens)
+        said = speaker.scored_tokens(text.tokens)
         line = torch.tensor([[*prompt, *said]])
         places = torch.arange(len(prompt) - 1, line.shape[1] - 1)[None]
         thought = told(text.tokens, policy)

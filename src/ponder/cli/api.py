@@ -29,9 +29,7 @@ from ponder.config.spine import CONF, Config, register
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ponder.generation.checkpoint_model import (  # pyright: ignore[reportMissingImports]
-        CheckpointModel,
-    )
+    from ponder.generation.checkpoint_model import CheckpointModel
 
 _ONE_AT_A_TIME = threading.RLock()
 # Text that Hydra reads as it stands: no sign but these, a list, or a function such as linear(...).
@@ -175,9 +173,7 @@ def load(checkpoint: str | Path, device: str = "cpu") -> CheckpointModel:
     `model.think(["31+84="])` gives the thought, the answer and their log-probabilities for each
     question; a language model goes on from a text by `model.generate("Once")`.
     """
-    from ponder.generation.checkpoint_model import (  # pyright: ignore[reportMissingImports]
-        load_checkpoint,
-    )
+    from ponder.generation.checkpoint_model import load_checkpoint
 
     with _ONE_AT_A_TIME, _torch_restored():
         return load_checkpoint(checkpoint, device)

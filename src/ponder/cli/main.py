@@ -153,9 +153,9 @@ def _act(config: Any, directory: Path) -> float | None:
 
         return compare(config, directory)
     if config.action in OF_A_PROMPT:
-        from ponder.generation.speak import speak
+        from ponder.generation.terminal import run as run_terminal
 
-        return speak(config)
+        return run_terminal(config)
     from ponder.cli.actions import run
 
     note(directory)

@@ -83,6 +83,24 @@ def _with_checkpoint(node: Any) -> Any:
     return merged
 
 
+def checkpoint_config(name: str, device: str = "auto") -> Any:
+    """The configuration with which a checkpoint directory, or a model of Hugging Face, generates
+    and answers. Raises `UserError` where `name` is neither.
+    """
+    from omegaconf import OmegaConf
+
+    from ponder.config.spine import register, restored
+
+    register()  # the resolver that configurations of checkpoints refer to
+    merged = _of_checkpoint(Path(name) / "ponder.json")
+    if merged is None:
+        merged = restored({"task": {"name": "add"}, "model": {"kind": "transformer", "name": name},
+                           "rollout": {"kind": "sample"}, "strategy": {"name": "reinforce"}})
+        merged = foreign(merged)
+    merged.action, merged.model.name, merged.trainer.device = "chat", name, device
+    return OmegaConf.to_object(merged)
+
+
 def _of_checkpoint(path: Path) -> Any:
     """The configuration in a checkpoint's ponder.json; None for a directory from elsewhere."""
     from ponder.config.spine import restored, schemas

@@ -1,193 +1,232 @@
-"""Networks as languages. What a network has read it keeps as keys and values, and reads no token
-twice: neither that of a text that grows, nor the beginning that a new prompt shares with the last.
+"""Decoding contexts: a network as a `LanguageModel`. What it has read stays in its key/value cache
+and is not read again: neither the tokens of a text that grows, nor the beginning that a new prompt
+shares with the last one.
 
-Its positions are the one thing that ends. A text that needs one more slides on: its later half is
-read again as if it began there, so that a token behind the end is read twice on average.
+The number of positions is limited. A text that needs one more is truncated to its later half, which
+is read again as if the text began there: each token behind the limit is read twice on average.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ponder.core.math import at_least_float32
-from ponder.models.backbone import Segment
-from ponder.models.gpt2.model import Cache, Transformer
-from ponder.models.huggingface.attention import Buffer
-from ponder.models.huggingface.model import Model
+from ponder.core.math import GREEDY, Sampling, at_least_float32
+from ponder.models.backbone import Backbone, Decoder, Segment
+from ponder.models.policies.positions import PassageThinker
+from ponder.rollouts.sampler import choose
 
-CHUNK = 128  # tokens for which room is made at once
-ENDLESS = 2**31  # positions of a model that names no number of them
+CHUNK = 128  # tokens by which a cache grows
+UNLIMITED = 2**31  # positions of a model that names no number of them
 
 
-class Window:
-    """N texts that grow together, and the last `limit` tokens of each that the network sees.
+class DecodingContext:
+    """The last `limit` tokens of N texts that grow together, read by one network.
 
-    held (N, T) are these tokens, slid counts how often they lost their earlier half, and read how
-    many tokens the network has read in all.
+    words: ids of the tokens that may come, over which probabilities add up to 1; None: all that the
+        network may write.
+    ends: tokens that end a text.
+    vectors (T, D): input embeddings that the network reads before every text; their positions are
+        not available to the text.
+
+    tokens (N, T) are those in the context; truncations counts how often they lost their earlier
+    half, tokens_read how many tokens the network has read in all.
     """
 
-    def __init__(self, ends: tuple[int, ...], limit: int, device: torch.device) -> None:
-        self.ends, self.limit, self.device = ends, limit, device
-        self.held = torch.empty(1, 0, dtype=torch.long, device=device)
-        self.slid = self.read = 0
+    @torch.inference_mode()
+    def __init__(self, net: Backbone, words: slice | None, ends: tuple[int, ...],
+                 vectors: Tensor | None = None) -> None:
+        self.net, self.words, self.ends, self.device = net, words, ends, net.device
+        self.limit = net.positions or UNLIMITED
+        self.prefix: Segment | None = None  # of the vectors
+        if vectors is not None:
+            self.prefix = net.read(vectors[None], last=1)[1]
+            self.limit -= len(vectors)
+        self.cache = self.prefix  # what new tokens are read behind
+        self.decoder: Decoder | None = None  # the cache with all tokens of the texts
+        self.tokens = torch.empty(1, 0, dtype=torch.long, device=self.device)
+        self.truncations = self.tokens_read = 0
 
     @torch.inference_mode()
-    def begin(self, tokens: list[int]) -> Tensor:
-        """See `Language`. Raises ValueError where there are none, or more than positions."""
-        return self._logprobs(self._begun(tokens))
+    def start(self, prompt: list[int]) -> Tensor:
+        """See `LanguageModel`. Raises ValueError for an empty prompt or one of more than `limit`
+        tokens.
+        """
+        return self._logprobs(self._start(prompt))
 
-    def _begun(self, tokens: list[int]) -> Tensor:
-        """The last state (1, D) of a text that begins with these tokens."""
-        if not 0 < len(tokens) <= self.limit:
-            raise ValueError(f"{len(tokens)} tokens, with {self.limit} positions")
-        prompt = torch.tensor([tokens], device=self.device)
-        width = min(len(tokens) - 1, self.held.shape[1])  # the last one's state is asked for
-        same = int((prompt[0, :width] == self.held[0, :width]).long().cumprod(0).sum())
-        self.slid = 0
-        self._keep(same)
-        return self._reading(prompt, same)
+    def _start(self, prompt: list[int]) -> Tensor:
+        """The state (1, D) at the end of a prompt."""
+        if not 0 < len(prompt) <= self.limit:
+            raise ValueError(f"{len(prompt)} tokens, with {self.limit} positions")
+        tokens = torch.tensor([prompt], device=self.device)
+        width = min(len(prompt) - 1, self.tokens.shape[1])  # the last one's state is asked for
+        same = int((tokens[0, :width] == self.tokens[0, :width]).long().cumprod(0).sum())
+        self.truncations = 0
+        return self._read(tokens, same)
 
     @torch.inference_mode()
-    def append(self, rows: Tensor, tokens: Tensor) -> Tensor:
-        """See `Language`."""
-        if not torch.equal(rows, torch.arange(len(self.held), device=self.device)):
-            self.held = self.held[rows]
+    def extend(self, rows: Tensor, tokens: Tensor) -> Tensor:
+        """See `LanguageModel`."""
+        if not torch.equal(rows, torch.arange(len(self.tokens), device=self.device)):
             self._select(rows)
-        if self.held.shape[1] == self.limit:
-            self.slid += 1
-            self._keep(0)
-            held = torch.cat([self.held, tokens[:, None]], 1)
-            return self._logprobs(self._reading(held[:, -max(1, self.limit // 2):], 0))
-        self.held = torch.cat([self.held, tokens[:, None]], 1)
-        self.read += len(tokens)
-        return self._logprobs(self._extend(tokens))
+        both = torch.cat([self.tokens, tokens[:, None]], 1)
+        if both.shape[1] > self.limit:
+            self.truncations += 1
+            return self._logprobs(self._read(both[:, -max(1, self.limit // 2):], 0))
+        self.tokens = both
+        self.tokens_read += len(tokens)
+        return self._logprobs(self._step(tokens))
 
-    def _reading(self, tokens: Tensor, same: int) -> Tensor:
-        """Read tokens (N, T) of which the first `same` are in the memory: last states (N, D)."""
-        self.held = tokens
-        self.read += tokens[:, same:].numel()
-        return self._read(tokens[:, same:])
+    def _read(self, tokens: Tensor, cached: int) -> Tensor:
+        """Read tokens (N, T), the first `cached` of which are the first text's so far: last states
+        (N, D).
+        """
+        if cached == 0:
+            self.cache = self.prefix
+        elif self.decoder is not None:
+            before = 0 if self.prefix is None else self.prefix.mask.shape[1]
+            first = torch.zeros(1, dtype=torch.long, device=self.device)
+            self.cache = self.decoder.segment(first).first(slice(0, 1), before + cached)
+        self.tokens = tokens
+        self.tokens_read += tokens[:, cached:].numel()
+        behind = [] if self.cache is None else [self.cache.repeat(len(tokens))]
+        states, segment = self.net.read(tokens[:, cached:], None, behind, last=1)
+        self.cache = behind[0].longer(segment) if behind else segment
+        self.decoder = self.net.decoder(self.cache, 1, CHUNK)
+        return states[:, 0]
 
-    def _read(self, tokens: Tensor) -> Tensor:
-        """Last states (N, D) of tokens (N, T) behind what is in the memory."""
-        raise NotImplementedError
-
-    def _extend(self, tokens: Tensor) -> Tensor:
+    def _step(self, tokens: Tensor) -> Tensor:
         """States (N, D) of one more token (N,) a text."""
-        raise NotImplementedError
+        return self._with_room(1).step(tokens)
+
+    def _with_room(self, count: int) -> Decoder:
+        """The decoder, with room for `count` more tokens."""
+        assert self.decoder is not None
+        if self.decoder.written + count > self.decoder.room:
+            self.decoder = self.decoder.grow(max(CHUNK, count))
+        return self.decoder
 
     def _select(self, rows: Tensor) -> None:
-        """Keep the memory of some texts by index."""
-        raise NotImplementedError
+        """Keep some texts by index (n,)."""
+        assert self.decoder is not None
+        self.tokens, self.decoder = self.tokens[rows], self.decoder.select(rows)
 
-    def _keep(self, count: int) -> None:
-        """Keep the memory of the first `count` tokens of the first text alone."""
-        raise NotImplementedError
-
-    def _logprobs(self, hidden: Tensor) -> Tensor:
-        """(N, D) -> (N, V)"""
-        raise NotImplementedError
-
-
-class OwnWindow(Window):
-    """A GPT-2 of ours. words are the ids that may come, over which probabilities add up to 1."""
-
-    def __init__(self, net: Transformer, words: slice, ends: tuple[int, ...]) -> None:
-        super().__init__(ends, net.shape.positions, net.head.device)
-        self.net, self.words = net, words
-        self.cache: Cache | None = None
-
-    def _read(self, tokens: Tensor) -> Tensor:
-        past = None if self.cache is None else self._past(self.cache)
-        hidden, present = self.net(tokens, past, last=1)
-        self.cache = self.net.cache(present, 0)
-        return hidden[:, 0]
-
-    @staticmethod
-    def _past(cache: Cache) -> list[Tensor]:
-        return [kv[:, :cache.length] for kv in cache.kv]
-
-    def _extend(self, tokens: Tensor) -> Tensor:
-        return self.net.extend(tokens, self._roomy(1))
-
-    def _roomy(self, count: int) -> Cache:
-        """The memory, with room for so many tokens more."""
-        assert self.cache is not None
-        length = self.cache.length
-        if length + count > self.cache.kv[0].shape[1]:
-            room = min(max(CHUNK, count), self.net.shape.positions - length)
-            self.cache = self.net.cache(self._past(self.cache), room)
-        return self.cache
-
-    def _select(self, rows: Tensor) -> None:
-        assert self.cache is not None
-        self.cache = self.cache.select(rows)
-
-    def _keep(self, count: int) -> None:
-        if self.cache is not None:
-            past = [kv[:1, :count] for kv in self.cache.kv]
-            self.cache = self.net.cache(past, 0) if count else None
-
-    def _logprobs(self, hidden: Tensor) -> Tensor:
-        some = at_least_float32(self.net.logits(hidden, self.words)).log_softmax(-1)
-        start, stop, _ = self.words.indices(self.net.shape.vocabulary)
-        return F.pad(some, (start, self.net.shape.vocabulary - stop), value=-torch.inf)
+    def _logprobs(self, states: Tensor) -> Tensor:
+        """Log-probabilities (N, V) of the next token, of states (N, D)."""
+        logprobs = at_least_float32(self.net.logits(states, self.words)).log_softmax(-1)
+        return logprobs if self.words is None else among(logprobs, self.words,
+                                                         len(self.net.embeddings))
 
 
-class TextWindow(Window):
-    """A model of Hugging Face: a prompt's keys and values exist once for all texts behind it."""
+def among(logprobs: Tensor, words: slice, count: int) -> Tensor:
+    """Log-probabilities (N, count), -inf but for some words (N, W), whose ids are a slice."""
+    start, stop, _ = words.indices(count)
+    return F.pad(logprobs, (start, count - stop), value=-torch.inf)
 
-    def __init__(self, net: Model, ends: tuple[int, ...]) -> None:
-        config: Any = net.network.config
-        super().__init__(ends, getattr(config, "max_position_embeddings", None) or ENDLESS,
-                         net.device)
-        self.net = net
-        self.prompt: Segment | None = None
-        self.buffer = Buffer(0, torch.zeros(1, dtype=torch.long, device=self.device))
 
-    def _read(self, tokens: Tensor) -> Tensor:
-        past = [] if self.prompt is None else [self.prompt]
-        hidden, more = self.net.read(tokens, None, past)
-        self.prompt = more if self.prompt is None else self.prompt.longer(more)
-        self.buffer = Buffer(CHUNK, torch.zeros(len(tokens), dtype=torch.long, device=self.device))
-        return hidden[:, -1]
+class ThinkingContext(DecodingContext):
+    """Thinks at the last position of each of N texts before it predicts the next token. The
+    prediction after the thought is mixed with the one without, as in `PassageThinker`, over the
+    words that may come.
 
-    def _extend(self, tokens: Tensor) -> Tensor:
-        assert self.prompt is not None
-        written, room = int(self.buffer.at[0]), self.buffer.room
-        if written == room:
-            self.buffer = Buffer(room + CHUNK, self.buffer.at, {
-                layer: (F.pad(key, (0, 0, 0, CHUNK)), F.pad(value, (0, 0, 0, CHUNK)))
-                for layer, (key, value) in self.buffer.kv.items()})
-        return self.net.write(tokens, self.buffer, [self.prompt], written + 1)
+    A thought is decoded into the cache and removed again, so that no later position sees it. Its
+    positions are not available to the text, which is truncated so much earlier. Thoughts are
+    recorded: see `thoughts`.
+    """
 
-    def _select(self, rows: Tensor) -> None:
-        assert self.prompt is not None
-        if len(self.prompt.mask) > 1:
-            self.prompt = self.prompt.select(rows)
-        self.buffer = self.buffer.select(rows)
+    words: slice
 
-    def _keep(self, count: int) -> None:
-        if count == 0 or self.prompt is None:
-            self.prompt = None
-            return
-        first = torch.zeros(1, dtype=torch.long, device=self.device)
-        memory = self.prompt.select(first)
-        if self.buffer.kv:
-            written = self.buffer.select(first)
-            at = int(written.at[0])
-            memory = memory.longer(Segment(
-                torch.ones_like(self.held[:1, :at], dtype=torch.bool), memory.length + at,
-                {layer: (key[:, :, :at], value[:, :, :at])
-                 for layer, (key, value) in written.kv.items()}))
-        self.prompt = Segment(memory.mask[:, :count], torch.full_like(memory.length, count),
-                              {layer: (key[:, :, :count], value[:, :, :count])
-                               for layer, (key, value) in memory.kv.items()})
+    def __init__(self, policy: PassageThinker, words: slice, ends: tuple[int, ...]) -> None:
+        super().__init__(policy.thinker, words, ends)
+        self.policy = policy
+        self.limit -= policy.rules.tokens + 1
+        # Every (prompt, tokens so far) that was looked at is a node of a tree, with a thought.
+        self.node: list[int] = []  # of each text
+        self.recorded: list[list[int]] = []  # of each node: its thought
+        self.children: dict[tuple[int, int], int] = {}  # (node, token) -> node
+        self.prepare(GREEDY)
 
-    def _logprobs(self, hidden: Tensor) -> Tensor:
-        return at_least_float32(self.net.logits(hidden)).log_softmax(-1)
+    def prepare(self, sampling: Sampling, texts: int = 1, seed: int = 0) -> None:
+        """Set how to think from the next `start` on, which begins so many texts side by side: each
+        has thoughts, and random numbers, of its own.
+        """
+        self.sampling = sampling
+        self.seeds = range(seed, seed + texts)
+        self.random: list[torch.Generator] = []
 
+    @torch.inference_mode()
+    def start(self, prompt: list[int]) -> Tensor:
+        """See `LanguageModel`: (N, V)."""
+        state = self._start(prompt)
+        self.random = [torch.Generator().manual_seed(seed) for seed in self.seeds]
+        rows = torch.zeros(len(self.seeds), dtype=torch.long, device=self.device)
+        self.node, self.recorded, self.children = [*range(len(rows))], [], {}
+        self._select(rows)
+        return self._logprobs(state[rows])
+
+    @torch.inference_mode()
+    def extend(self, rows: Tensor, tokens: Tensor) -> Tensor:
+        """See `LanguageModel`."""
+        kept, first = rows.tolist(), len(self.recorded)
+        for node, (row, token) in enumerate(zip(kept, tokens.tolist(), strict=True), first):
+            self.children[self.node[row], token] = node
+        self.node = [*range(first, first + len(kept))]
+        self.random = [self.random[row] for row in kept]
+        return super().extend(rows, tokens)
+
+    @property
+    def thought(self) -> list[int]:
+        """The last thought of the first text, with its end."""
+        return self.recorded[self.node[0]]
+
+    def thoughts(self, completion: list[int], number: int = 0) -> list[list[int]]:
+        """The thought before each token of a completion of the n-th text that was begun."""
+        found, node = [], number
+        for token in completion:
+            found.append(self.recorded[node])
+            node = self.children.get((node, token), -1)
+        return found
+
+    def _logprobs(self, states: Tensor) -> Tensor:
+        thought, after = self._think(states)
+        pad = self.policy.vocabulary.pad
+        self.recorded += [[token for token in row if token != pad] for row in thought.tolist()]
+        mixed = self.policy.mixture(states, after)[:, self.words]
+        return among(mixed.log_softmax(-1), self.words, len(self.policy.vocabulary))
+
+    def _think(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        """(thoughts (N, <= K + 1), states (N, D) after them), from the texts' last states (N, D).
+        Thoughts that have ended are still decoded; their tokens are ignored.
+        """
+        count, vocabulary = self.policy.rules.tokens, self.policy.vocabulary
+        noise, after, written = self._noise(count), state, []
+        going = torch.ones(len(state), dtype=torch.bool, device=self.device)
+        close = torch.full_like(going, vocabulary.end, dtype=torch.long)
+        with self._temporarily(count + 1):
+            for step in range(count + 1):
+                token = close if step == count else choose(self.policy, state, self.sampling,
+                                                           noise[:, step])[0]
+                written.append(token.where(going, vocabulary.pad))
+                state = self._step(token)
+                after = torch.where(going[:, None], state, after)
+                going = going & (token != vocabulary.end)
+                if self.policy.rules.stops and not going.any():
+                    break
+        return torch.stack(written, 1), after
+
+    @contextlib.contextmanager
+    def _temporarily(self, count: int) -> Iterator[None]:
+        """Remove what is decoded meanwhile, at most `count` tokens a text, from the cache again."""
+        decoder = self._with_room(count)
+        written = decoder.written
+        yield
+        decoder.rewind(written)
+
+    def _noise(self, count: int) -> Tensor:
+        """(N, K): uniform numbers that decide each thought."""
+        drawn = [torch.rand(count, generator=own) for own in self.random]
+        return torch.stack(drawn).to(self.device)

@@ -123,6 +123,7 @@ class PieceVocabulary(Vocabulary):
     """Token ids: 0 padding, 1 end-of-text, then the pieces, then `</think>` and the thoughts."""
 
     pieces: Pieces
+    chat = False  # it has no chat template
 
     def __init__(self, pieces: Pieces, thoughts: int) -> None:
         super().__init__((END_OF_TEXT, *pieces.names), thoughts)
@@ -136,6 +137,29 @@ class PieceVocabulary(Vocabulary):
     def encode(self, text: str) -> list[int]:
         """Text as token ids, none added."""
         return [2 + piece for piece in self.pieces.encode(text)]
+
+    def opening(self, text: str) -> list[int]:
+        """A text from its beginning; an empty one begins behind the end of the one before."""
+        return self.encode(text) or [self.end_of_text]
+
+    def prompt(self, turns: list[tuple[str, str]]) -> list[int]:
+        """Tokens of a dialogue of (role, text) turns, which stand below each other."""
+        return self.encode("".join(f"{text}\n" for _, text in turns))
+
+    def unknown(self, text: str) -> str:
+        """The first character of a text that has no token, or ""."""
+        if not isinstance(self.pieces, Characters):
+            return ""
+        return next((one for one in text if one == UNKNOWN or one not in self.pieces.names), "")
+
+    @property
+    def characters(self) -> str:
+        """The characters that have a token, where each token is one character."""
+        return "".join(self.pieces.names).replace(UNKNOWN, "")
+
+    def is_thought(self, token: int) -> bool:
+        """Whether a token is a thought token, or the end of a thought."""
+        return token >= self.end
 
     def written(self, stops: bool, thoughts: bool) -> slice:
         """Ids that may continue a text: the pieces; before them end-of-text, where a text ends by

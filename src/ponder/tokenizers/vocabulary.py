@@ -123,6 +123,19 @@ class TextVocabulary:
         """Ids a thinker may write: all of them."""
         return slice(0, len(self))
 
+    def is_thought(self, token: int) -> bool:
+        """Whether a token is a thought token, or the end of a thought."""
+        return token >= self.plain
+
+    def unknown(self, text: str) -> str:
+        """The first character of a text that has no token, or ""; every byte has one."""
+        return ""
+
+    @property
+    def characters(self) -> str:
+        """As of `PieceVocabulary`; unlimited here."""
+        return ""
+
     def encode(self, text: str) -> list[int]:
         """Text as tokens, none added."""
         return self.tokenizer.encode(text, add_special_tokens=False)

@@ -1,4 +1,4 @@
-"""What checkpoints say: tokens into text, talks into prompts, thoughts and answers of a task."""
+"""Generators: tokens into text, conversations into prompts, thoughts and answers of a task."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ from ponder.cli.shorthand import rewrite
 from ponder.config.errors import UserError
 from ponder.config.generation import GenerateConfig
 from ponder.core.types import Problems
-from ponder.generation.contexts import OwnWindow, TextWindow
-from ponder.generation.page import Page
-from ponder.generation.ponderer import Ponderer
-from ponder.generation.speakers import Foreigner, Narrator, Speaker, ends_of
-from ponder.generation.spelled import Part, Spelt, spelt
-from ponder.generation.talk import Talk
+from ponder.generation.checkpoint_model import end_tokens
+from ponder.generation.contexts import DecodingContext
+from ponder.generation.generators import QuestionGenerator, TextGenerator
+from ponder.generation.stream_decoder import Part, Renderer, StreamDecoder
+from ponder.generation.terminal import Conversation
 from ponder.models.gpt2.model import Init, Shape, Transformer
 from ponder.models.huggingface.model import Model
 from ponder.rollouts.sampler import given as thoughts_given
@@ -65,11 +64,11 @@ def check_quoted(text: str) -> None:
 
 def test_a_character_of_several_tokens_waits_until_it_is_whole() -> None:
     tokens = WORDS.encode("aé日b")
-    spelling = Spelt(WORDS.text)
-    said = [spelling.add(token) for token in tokens]
+    decoder = StreamDecoder(WORDS.text)
+    said = [decoder.add(token) for token in tokens]
     assert said == [[("a", "ordinary")], [], [("é", "ordinary")], [], [], [("日", "ordinary")],
                     [("b", "ordinary")]]
-    assert spelling.end() == []
+    assert decoder.end() == []
 
 
 @pytest.mark.slow
@@ -79,7 +78,7 @@ def test_a_character_of_several_tokens_waits_until_it_is_whole() -> None:
 @example([96, 96, 96, 96, 158, 96, 96])
 def test_token_by_token_the_text_is_that_of_all_tokens(tokens: list[int]) -> None:
     """Also where the bytes are no text."""
-    said = "".join(part.text for part in spelt(Spelt(WORDS.text), tokens))
+    said = "".join(part.text for part in StreamDecoder(WORDS.text).all(tokens))
     whole = WORDS.text(tokens)
     if "\ufffd" not in whole:
         assert said == whole
@@ -88,7 +87,8 @@ def test_token_by_token_the_text_is_that_of_all_tokens(tokens: list[int]) -> Non
 
 def test_tags_are_told_from_words() -> None:
     def kinds(text: str, thinking: bool = False) -> list[Part]:
-        return spelt(Spelt(lambda tokens: "".join(map(chr, tokens)), thinking), map(ord, text))
+        decoder = StreamDecoder(lambda tokens: "".join(map(chr, tokens)), thinking)
+        return decoder.all(map(ord, text))
 
     def joined(parts: list[Part]) -> list[tuple[str, str]]:
         return [("".join(part.text for part in group), kind) for kind, group in
@@ -108,30 +108,30 @@ def test_tags_are_told_from_words() -> None:
 def test_thoughts_in_colour_plain_or_hidden(mode: str, shown: str, monkeypatch: pytest.MonkeyPatch,
                                             capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
-    page = Page(mode)
-    page.coloured = mode == "colour"
-    page.prompt("31=")
-    page.parts([Part("<t3>", "thought"), Part("</think>", "special"), Part("15", "ordinary")])
-    page.close()
-    page.close()
+    renderer = Renderer(mode)
+    renderer.coloured = mode == "colour"
+    renderer.prompt("31=")
+    renderer.parts([Part("<t3>", "thought"), Part("</think>", "special"), Part("15", "ordinary")])
+    renderer.end_line()
+    renderer.end_line()
     assert capsys.readouterr().out == shown
 
 
 def test_a_model_does_not_steer_the_terminal(monkeypatch: pytest.MonkeyPatch,
                                              capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
-    Page("colour").write("a\x1b[2Jb\n\tc")
+    Renderer("colour").write("a\x1b[2Jb\n\tc")
     assert capsys.readouterr().out == "a\ufffd[2Jb\n\tc"
 
 
 # --- thinkers of a task -------------------------------------------------------------------------
 
 
-def ponderer(thoughts: int = 4, **changes) -> tuple[Ponderer, Problems]:
+def question_generator(thoughts: int = 4, **changes) -> tuple[QuestionGenerator, Problems]:
     task = make_task(thoughts, answer="digits", max=100)
     policy = make_policy(task, **{"tokens": 3, **changes}).requires_grad_(False).double()
     problems = task.encode(torch.tensor([[31, 84], [7, 99]]))
-    return Ponderer(policy, task.encode_question), problems
+    return QuestionGenerator(policy, task.encode_question), problems
 
 
 WAYS = [{}, {"stops": False}, {"sees": ("thought",)}, {"sees": ("question",)}, {"shared": True},
@@ -140,16 +140,16 @@ WAYS = [{}, {"stops": False}, {"sees": ("thought",)}, {"sees": ("question",)}, {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_the_greedy_text_is_the_policys_thought_and_answer(way: dict) -> None:
-    speaker, problems = ponderer(**way)
-    policy = speaker.policy
+    model, problems = question_generator(**way)
+    policy = model.policy
     rollouts = greedy(policy, problems)
     answers = policy.reply(problems, rollouts.thought)
     filled = replace(problems, answer=answers)
     logprob = rollouts.logprobs.sum(1) + policy.answer(filled, rollouts.thought)[0]
     for row, text in enumerate(("31+84=", "07+99=")):
-        prompt = speaker.prompt(text)
+        prompt = model.prompt(text)
         assert prompt == problems.question[row].tolist()
-        found, = speaker.sample(prompt, GREEDILY, NO_GENERATOR)
+        found, = model.sample(prompt, GREEDILY, NO_GENERATOR)
         thought = rollouts.thought[row]
         assert found.tokens == [*thought[thought != 0].tolist(), *answers[row].tolist()]
         assert found.logprob == pytest.approx(float(logprob[row]))
@@ -158,8 +158,8 @@ def test_the_greedy_text_is_the_policys_thought_and_answer(way: dict) -> None:
 @pytest.mark.parametrize("way", WAYS)
 def test_wide_beams_find_the_likeliest_thought_and_answer(way: dict) -> None:
     """Against every thought and every answer; padding is no answer, though it has a probability."""
-    speaker, problems = ponderer(2, **{"tokens": 2, **way})
-    policy, one = speaker.policy, problems[:1]
+    model, problems = question_generator(2, **{"tokens": 2, **way})
+    policy, one = model.policy, problems[:1]
     end, pad, tokens = policy.vocabulary.end, 0, policy.rules.tokens
     words = range(end + 1, end + 3)
     thoughts = [thought for length in range(0 if policy.rules.stops else tokens, tokens + 1)
@@ -176,7 +176,7 @@ def test_wide_beams_find_the_likeliest_thought_and_answer(way: dict) -> None:
                  for p, answer in zip(total, answers.tolist(), strict=True)]
     best.sort(key=lambda pair: -pair[0])
     config = GenerateConfig(beams=200, samples=5, length_penalty=0.0)
-    found = speaker.search(speaker.prompt("31+84="), config)
+    found = model.search(model.prompt("31+84="), config)
     assert len(found) == min(200, len(rows) * end**2)
     found = [text for text in found if pad not in text.tokens]
     for text, (logprob, expected) in zip(found[:5], best, strict=False):
@@ -192,22 +192,22 @@ def _plain():
 
 @pytest.mark.slow
 def test_sampled_thoughts_are_as_likely_as_they_say() -> None:
-    speaker, _ = ponderer(tokens=1, stops=True)
-    prompt, count = speaker.prompt("31+84="), 3000
-    texts = speaker.sample(prompt, GenerateConfig(samples=count), generator())
-    end = speaker.policy.vocabulary.end
+    model, _ = question_generator(tokens=1, stops=True)
+    prompt, count = model.prompt("31+84="), 3000
+    texts = model.sample(prompt, GenerateConfig(samples=count), generator())
+    end = model.policy.vocabulary.end
     share = sum(text.tokens[0] == end for text in texts) / count
-    p = float(speaker.thinker.begin(prompt)[0, end].exp()) if speaker._think() else 0
+    p = float(model.thinker.start(prompt)[0, end].exp()) if model._to_think() else 0
     assert abs(share - p) < 5 * math.sqrt(p * (1 - p) / count)
 
 
 def test_the_question_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    speaker, _ = ponderer(shared=True, stops=False)
+    model, _ = question_generator(shared=True, stops=False)
     config = GenerateConfig(samples=4)
-    speaker.sample(speaker.prompt("31+84="), config, generator())
+    model.sample(model.prompt("31+84="), config, generator())
     # 6 of the question; of each text 3 + 1 of the thought and 1 of the answer; the question's last
     # token again where a text begins anew behind it
-    assert speaker.thinker.read <= 6 + 4 * 5 + 3
+    assert model.thinker.tokens_read <= 6 + 4 * 5 + 3
 
 
 def test_questions_are_typed_as_they_are_written() -> None:
@@ -227,37 +227,38 @@ def test_questions_are_typed_as_they_are_written() -> None:
 # --- language models ----------------------------------------------------------------------------
 
 
-def narrator(positions: int = 16) -> Narrator:
+def text_generator(positions: int = 16) -> TextGenerator:
     words = PieceVocabulary(Characters.learn("abc \n"), 2)
     net = Transformer(Shape(len(words), positions, 8, 1, 2), Init(*[0.4] * 5))
-    window = OwnWindow(net.requires_grad_(False), words.written(True, False), (words.end_of_text,))
-    return Narrator(window, words)
+    net.requires_grad_(False)
+    context = DecodingContext(net, words.written(True, False), (words.end_of_text,))
+    return TextGenerator(context, words)
 
 
-def test_a_narrator_says_no_special_words_but_the_end() -> None:
-    speaker = narrator()
+def test_a_text_model_generates_text_tokens_and_the_end_alone() -> None:
+    model = text_generator()
     config = GenerateConfig(samples=200, tokens=30)
-    texts = speaker.sample(speaker.prompt("ab"), config, generator())
+    texts = model.sample(model.prompt("ab"), config, generator())
     said = {token for text in texts for token in text.tokens}
-    assert said == set(range(1, speaker.vocabulary.end))
-    assert speaker.slid
-    assert speaker.prompt("") == [1]
+    assert said == set(range(1, model.vocabulary.end))
+    assert model.truncated
+    assert model.prompt("") == [1]
     with pytest.raises(UserError, match=r"prompt: found 'x', which the model has never read; leg"):
-        speaker.prompt("abxc")
+        model.prompt("abxc")
     with pytest.raises(UserError, match="found 17 tokens; legal: at most 16, the positions"):
-        speaker.prompt("a" * 17)
+        model.prompt("a" * 17)
 
 
-def foreigner(template: str | None) -> Foreigner:
+def hugging_face_generator(template: str | None) -> TextGenerator:
     model = language_model("gpt2")
     model.generation_config.eos_token_id = [WORDS.end, 77]
     net, words = Model(model, len(WORDS)), vocabulary(template)
-    return Foreigner(TextWindow(net, ends_of(net, words)), words)
+    return TextGenerator(DecodingContext(net, None, end_tokens(net, words)), words)
 
 
-def test_a_foreigner_uses_its_template_and_ends() -> None:
-    plain, chatty = foreigner(None), foreigner(CHAT)
-    assert (plain.turns, chatty.turns) == (False, True)
+def test_a_hugging_face_model_uses_its_template_and_end_tokens() -> None:
+    plain, chatty = hugging_face_generator(None), hugging_face_generator(CHAT)
+    assert (plain.has_chat_template, chatty.has_chat_template) == (False, True)
     assert plain.decode(plain.prompt("hi")) == "hi" and plain.prompt("") == [WORDS.end]
     assert chatty.decode(chatty.prompt("hi")) == "[user]hi[assistant]"
     assert plain.ends == tuple(sorted({WORDS.end, 77}))
@@ -266,46 +267,46 @@ def test_a_foreigner_uses_its_template_and_ends() -> None:
 # --- talks --------------------------------------------------------------------------------------
 
 
-def test_a_talk_in_turns_and_one_in_a_text() -> None:
-    chatty = Talk(foreigner(CHAT), 50)
+def test_a_conversation_in_turns_and_one_in_a_text() -> None:
+    chatty = Conversation(hugging_face_generator(CHAT), 50)
     assert _heard(chatty, "hi") == "[user]hi[assistant]"
-    chatty.said(WORDS.encode("you"))
+    chatty.add_reply(WORDS.encode("you"))
     assert _heard(chatty, "so") == "[user]hi[assistant]you[user]so[assistant]"
     chatty.reset()
     assert _heard(chatty, "so") == "[user]so[assistant]"
-    plain = Talk(foreigner(None), 50)
+    plain = Conversation(hugging_face_generator(None), 50)
     assert _heard(plain, "hi") == "hi\n"
-    plain.said(WORDS.encode("you"))
+    plain.add_reply(WORDS.encode("you"))
     assert _heard(plain, "so") == "hi\nyou\nso\n"
-    plain.said(WORDS.encode("me\n"))
-    assert _heard(plain, "a") == "hi\nyou\nso\nme\na\n" and not plain.forgot
+    plain.add_reply(WORDS.encode("me\n"))
+    assert _heard(plain, "a") == "hi\nyou\nso\nme\na\n" and not plain.truncated
 
 
-def _heard(talk: Talk, line: str) -> str:
-    return talk.speaker.decode(talk.hear(line))
+def _heard(conversation: Conversation, line: str) -> str:
+    return conversation.generator.decode(conversation.ask(line))
 
 
-def test_a_long_talk_loses_its_beginning() -> None:
-    talk = Talk(narrator(16), 100)  # 8 of 16 positions are for the reply
-    assert _heard(talk, "abc") == "abc\n"
-    talk.said(talk.speaker.encode("cba"))  # type: ignore[attr-defined]
-    assert _heard(talk, "a") == "\na\n"[-4:].rjust(4, "a") and talk.forgot
-    turns = Talk(foreigner(CHAT), 500)  # 256 of 512
+def test_a_long_conversation_loses_its_beginning() -> None:
+    conversation = Conversation(text_generator(16), 100)  # 8 of 16 positions are for the reply
+    assert _heard(conversation, "abc") == "abc\n"
+    conversation.add_reply(conversation.generator.encode("cba"))
+    assert _heard(conversation, "a") == "\na\n"[-4:].rjust(4, "a") and conversation.truncated
+    turns = Conversation(hugging_face_generator(CHAT), 500)  # 256 of 512
     for number in range(40):
-        prompt = turns.hear(f"line {number}")
+        prompt = turns.ask(f"line {number}")
         assert len(prompt) <= 256
-        turns.said(WORDS.encode("yes"))
+        turns.add_reply(WORDS.encode("yes"))
     assert _heard(turns, "end").startswith("[user]line ") and turns.turns[0] != ("user", "line 0")
     before = list(turns.turns)
     with pytest.raises(UserError, match=r"prompt: found 5\d\d tokens; legal: at most 512"):
-        turns.hear("x" * 500)
+        turns.ask("x" * 500)
     assert turns.turns == before
 
 
 def test_a_thinker_has_no_memory() -> None:
-    speaker, problems = ponderer()
-    talk = Talk(speaker, 10)
-    assert isinstance(speaker, Speaker) and not speaker.talks
-    assert talk.hear("31+84=") == problems.question[0].tolist()
-    talk.said([1])
-    assert talk.hear("31+84=") == problems.question[0].tolist()
+    model, problems = question_generator()
+    conversation = Conversation(model, 10)
+    assert not model.has_memory
+    assert conversation.ask("31+84=") == problems.question[0].tolist()
+    conversation.add_reply([1])
+    assert conversation.ask("31+84=") == problems.question[0].tolist()

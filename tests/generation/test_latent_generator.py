@@ -1,4 +1,4 @@
-"""What checkpoints say whose thoughts are vectors, or stand behind every place of a text."""
+"""Generation from policies whose thoughts are vectors, or tokens drawn by Gumbel-softmax."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import torch
 from ponder.config.generation import GenerateConfig
 from ponder.core.math import Sampling
 from ponder.evaluation.latent import evaluate_latent
-from ponder.generation.ponderer import Ponderer
-from ponder.generation.spelled import spelt, thoughts
-from ponder.generation.wordless import Wordless
+from ponder.generation.generators import LatentQuestionGenerator, QuestionGenerator
+from ponder.generation.stream_decoder import ordinary_text, thought_text
 from ponder.models.policies.latent import Continuous, Gumbel
 from ponder.rollouts.latent import unsaid, vectors
 from ponder.tasks.toy.add import Add
@@ -26,11 +25,12 @@ NO_GENERATOR = torch.Generator()
 # --- vectors ------------------------------------------------------------------------------------
 
 
-def wordless(sees: tuple[str, ...] = BLIND, shared: bool = False) -> tuple[Wordless, Add]:
+def latent_generator(sees: tuple[str, ...] = BLIND, shared: bool = False,
+                     ) -> tuple[LatentQuestionGenerator, Add]:
     task = make_task(4, answer="digits", max=100)
     policy = make_flowing(task, tokens=3, sees=sees, shared=shared).requires_grad_(False)
     assert isinstance(policy, Continuous)
-    return Wordless(policy, task.encode_question), task
+    return LatentQuestionGenerator(policy, task.encode_question), task
 
 
 NETWORKS = pytest.mark.parametrize("sees, shared", [
@@ -38,25 +38,25 @@ NETWORKS = pytest.mark.parametrize("sees, shared", [
 
 
 @NETWORKS
-def test_answers_behind_vectors_are_as_likely_as_they_are_learnt(sees: tuple[str, ...],
+def test_log_probabilities_of_answers_are_those_of_the_policy(sees: tuple[str, ...],
                                                                  shared: bool) -> None:
     """Of every answer without padding, which has no likelihood there; and question after question,
     as nothing may be left of the one before.
     """
-    speaker, task = wordless(sees, shared)
-    policy, end = speaker.policy, speaker.policy.vocabulary.end
+    model, task = latent_generator(sees, shared)
+    policy, end = model.policy, model.policy.vocabulary.end
     answers = torch.cartesian_prod(*[torch.arange(1, end)] * task.answer_length)
     for text in ("31+84=", "07+99="):
-        prompt = speaker.prompt(text)
+        prompt = model.prompt(text)
         problems = task.encode(torch.tensor([[int(text[:2]), int(text[3:5])]]))
         many = replace(problems[torch.zeros(len(answers), dtype=torch.long)], answer=answers)
         learnt = policy.score(unsaid(policy, many), Sampling()).answer
-        found = speaker.search(prompt, GenerateConfig(beams=200, samples=200))
+        found = model.search(prompt, GenerateConfig(beams=200, samples=200))
         found = [one for one in found if policy.vocabulary.pad not in one.tokens]
         assert len(found) > 100
         place = {tuple(row): number for number, row in enumerate(answers.tolist())}
         for one in found:
-            answer = speaker.counted(one.tokens)
+            answer = model.scored_tokens(one.tokens)
             assert one.logprob == pytest.approx(float(learnt[place[tuple(answer)]]), abs=1e-5)
             assert one.score == pytest.approx(one.logprob / len(answer))
         assert found[0].logprob == pytest.approx(float(learnt.max()), abs=1e-5)
@@ -65,35 +65,35 @@ def test_answers_behind_vectors_are_as_likely_as_they_are_learnt(sees: tuple[str
 @NETWORKS
 def test_a_question_gets_the_thought_and_answer_of_its_evaluation(sees: tuple[str, ...],
                                                                   shared: bool) -> None:
-    speaker, task = wordless(sees, shared)
-    policy, problems = speaker.policy, task.test()[:5]
+    model, task = latent_generator(sees, shared)
+    policy, problems = model.policy, task.test()[:5]
     rows = evaluate_latent(policy, problems).rows
     replies = policy.reply(problems, vectors(policy, problems)[0])
     for row, reply in zip(rows, replies.tolist(), strict=True):
-        prompt = speaker.prompt(row["question"])
-        found, = speaker.sample(prompt, GREEDILY, NO_GENERATOR)
-        streamed = [token for token, _ in speaker.stream(prompt, GREEDILY, NO_GENERATOR)]
-        best, = speaker.search(prompt, GenerateConfig(beams=1))
+        prompt = model.prompt(row["question"])
+        found, = model.sample(prompt, GREEDILY, NO_GENERATOR)
+        streamed = [token for token, _ in model.stream(prompt, GREEDILY, NO_GENERATOR)]
+        best, = model.search(prompt, GenerateConfig(beams=1))
         assert found.tokens == streamed == best.tokens
-        assert speaker.counted(found.tokens) == reply
-        parts = spelt(speaker.spelling(prompt), found.tokens)
+        assert model.scored_tokens(found.tokens) == reply
+        parts = model.decoder(prompt).all(found.tokens)
         numbers = [part.text[1:-1] for part in parts if part.kind == "number"]
-        assert [thoughts(parts) + "</think>", " | ".join(numbers)] == [
+        assert [thought_text(parts) + "</think>", " | ".join(numbers)] == [
             row["thought"], row["numbers"]]
-        assert "".join(part.text for part in parts if part.kind == "ordinary") == row["answer"]
+        assert ordinary_text(parts) == row["answer"]
 
 
-def test_samples_share_their_thought_and_are_drawn_by_the_keys() -> None:
-    speaker, _ = wordless()
-    prompt = speaker.prompt("31+84=")
-    many = speaker.sample(prompt, GenerateConfig(samples=50), generator())
+def test_samples_share_their_thought() -> None:
+    model, _ = latent_generator()
+    prompt = model.prompt("31+84=")
+    many = model.sample(prompt, GenerateConfig(samples=50), generator())
     assert len({tuple(text.tokens[:4]) for text in many}) == 1
     assert len({tuple(text.tokens[4:]) for text in many}) > 10
-    few = speaker.sample(prompt, GenerateConfig(samples=50, top_k=1), generator())
-    greedy, = speaker.sample(prompt, GREEDILY, NO_GENERATOR)
+    few = model.sample(prompt, GenerateConfig(samples=50, top_k=1), generator())
+    greedy, = model.sample(prompt, GREEDILY, NO_GENERATOR)
     assert {tuple(text.tokens) for text in few} == {tuple(greedy.tokens)}
-    with_seed, = speaker.sample(prompt, GenerateConfig(), generator(3))
-    streamed = list(speaker.stream(prompt, GenerateConfig(), generator(3)))
+    with_seed, = model.sample(prompt, GenerateConfig(), generator(3))
+    streamed = list(model.stream(prompt, GenerateConfig(), generator(3)))
     assert [token for token, _ in streamed] == with_seed.tokens
     assert sum(logprob for _, logprob in streamed) == pytest.approx(with_seed.logprob)
 
@@ -105,16 +105,17 @@ def test_gumbel_thoughts_are_sampled_as_tokens() -> None:
     task = make_task(4, answer="digits", max=100)
     policy = make_flowing(task, "gumbel", tokens=3).requires_grad_(False)
     assert isinstance(policy, Gumbel)
-    speaker, problems = Ponderer(policy, task.encode_question), task.test()[:5]
+    model = QuestionGenerator(policy, task.encode_question)
+    problems = task.test()[:5]
     rollouts = greedy(policy, problems)
     answers = policy.reply(problems, rollouts.thought)
     logprob = rollouts.logprobs.sum(1) + policy.answer(
         replace(problems, answer=answers), rollouts.thought)[0]
     for row in range(5):
-        prompt = speaker.prompt(task.vocabulary.text(problems.question[row].tolist()))
-        found, = speaker.sample(prompt, GREEDILY, NO_GENERATOR)
+        prompt = model.prompt(task.vocabulary.text(problems.question[row].tolist()))
+        found, = model.sample(prompt, GREEDILY, NO_GENERATOR)
         assert found.tokens == [*rollouts.thought[row].tolist(), *answers[row].tolist()]
         assert found.logprob == pytest.approx(float(logprob[row]), abs=1e-5)
-    prompt = speaker.prompt("31+84=")
-    many = speaker.sample(prompt, GenerateConfig(samples=40), generator())
+    prompt = model.prompt("31+84=")
+    many = model.sample(prompt, GenerateConfig(samples=40), generator())
     assert len({tuple(text.tokens[:3]) for text in many}) > 5

@@ -1,0 +1,228 @@
+"""Open a checkpoint: as a generator for the terminal, or as a model that thinks and answers."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from ponder.config.errors import UserError
+from ponder.config.generation import GenerateConfig
+from ponder.config.resolve import checkpoint_config
+from ponder.config.spine import Config, writes
+from ponder.core.types import Problems
+from ponder.generation.contexts import DecodingContext, ThinkingContext
+from ponder.generation.generators import (
+    Generator,
+    LatentQuestionGenerator,
+    QuestionGenerator,
+    TextGenerator,
+    ThinkingTextGenerator,
+)
+from ponder.generation.stream_decoder import ordinary_text
+from ponder.models.huggingface.model import Model
+from ponder.models.huggingface.pretrained import load_text_model, load_vocabulary
+from ponder.rollouts.sampler import greedy
+from ponder.tokenizers.pieces import FILE, PieceVocabulary, load_pieces
+from ponder.tokenizers.vocabulary import TextVocabulary
+from ponder.training.build import run as builders
+from ponder.training.build.reading import place_thinker, text_place_thinker
+from ponder.training.checkpoint import load_model
+
+Net = TypeVar("Net", bound=nn.Module)
+
+
+# --- a model in Python --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A question with the thought and the answer that a model gives it. thought is without its end
+    token; log-probabilities are in nats, of the whole thought and of the answer after it.
+    """
+
+    question: str
+    thought: str
+    answer: str
+    thought_logprob: float
+    answer_logprob: float
+
+
+class CheckpointModel:
+    """A checkpoint that answers questions (`think`), or continues texts (`generate`)."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def think(self, questions: list[str]) -> list[Reply]:
+        """The most likely thought and answer for each question, as an evaluation gives them.
+
+        Raises `UserError` where the checkpoint answers no questions, or a text is none of its task.
+        """
+        raise UserError(f"{self.config.model.name}: found a language model, which answers no "
+                        "questions; legal: generate(prompt), or a checkpoint of a task with "
+                        "questions")
+
+    def generate(self, prompt: str, *, seed: int = 0, **options: Any) -> str:
+        """One completion of a prompt, without its thoughts. options are the keys `generate.*`:
+        tokens, temperature, top_k, top_p.
+
+        Raises `UserError` for a prompt that the model cannot read.
+        """
+        return self.completions(prompt, seed=seed, **options)[0]
+
+    def completions(self, prompt: str, *, seed: int = 0, **options: Any) -> list[str]:
+        """`samples` completions of a prompt, or with `beams` the best of a beam search."""
+        raise NotImplementedError
+
+
+def load_checkpoint(path: str | Path, device: str = "cpu") -> CheckpointModel:
+    """The model of a checkpoint directory, or of a Hugging Face model by its path or name.
+
+    Raises `UserError` where there is none.
+    """
+    config = checkpoint_config(str(path), device)
+    return _Answering(config) if answers_questions(config) else _Continuing(config)
+
+
+class _Continuing(CheckpointModel):
+    """A language model."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.generator = build_generator(config)
+
+    def completions(self, prompt: str, *, seed: int = 0, **options: Any) -> list[str]:
+        settings, random = GenerateConfig(**options), torch.Generator().manual_seed(seed)
+        generator, tokens = self.generator, self.generator.prompt(prompt)
+        found = (generator.search(tokens, settings)[:settings.samples] if settings.beams
+                 else generator.sample(tokens, settings, random))
+        return [ordinary_text(generator.decoder(tokens).all(one.tokens)) for one in found]
+
+
+class _Answering(CheckpointModel):
+    """Thinker and answerer of a toy task."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        device = builders.build_device(config)
+        self.task = builders.build_task(config)
+        self.policy = _ready(config, builders.build_policy(config, self.task), device)
+        self.device = device
+
+    def completions(self, prompt: str, *, seed: int = 0, **options: Any) -> list[str]:
+        raise UserError(f"{self.config.model.name}: found a model that answers questions; legal: "
+                        "think(questions), or a checkpoint of a language model")
+
+    @torch.inference_mode()
+    def think(self, questions: list[str]) -> list[Reply]:
+        """The most likely thought and answer for each question, as an evaluation gives them."""
+        groups: dict[tuple[int, int], list[int]] = defaultdict(list)  # of equal shapes
+        encoded = [self.task.encode_question(question) for question in questions]
+        for index, (tokens, answer_length) in enumerate(encoded):
+            groups[len(tokens), answer_length].append(index)
+        found: dict[int, Reply] = {}
+        for (_, answer_length), indices in groups.items():
+            tokens = torch.tensor([encoded[index][0] for index in indices], device=self.device)
+            replies = self._think([questions[index] for index in indices], tokens, answer_length)
+            found |= zip(indices, replies, strict=True)
+        return [found[index] for index in range(len(questions))]
+
+    def _think(self, questions: list[str], tokens: torch.Tensor, answer_length: int) -> list[Reply]:
+        """Replies to questions with tokens (P, Q), all of one length."""
+        policy, vocabulary = self.policy, self.policy.vocabulary
+        empty = tokens.new_full((len(tokens), answer_length), vocabulary.pad)
+        problems = Problems(tokens, empty, None, vocabulary.pad)
+        rollouts = greedy(policy, problems)
+        answers = policy.reply(problems, rollouts.thought)
+        logprob, _ = policy.answer(replace(problems, answer=answers), rollouts.thought)
+        columns = zip(questions, rollouts.thought.tolist(), answers.tolist(),
+                      rollouts.logprobs.sum(1).tolist(), logprob.tolist(), strict=True)
+        return [Reply(question,
+                      vocabulary.text([token for token in thought if token != policy.end]),
+                      vocabulary.text(answer).replace("#", ""), thought_logprob, answer_logprob)
+                for question, thought, answer, thought_logprob, answer_logprob in columns]
+
+
+# --- generators ---------------------------------------------------------------------------------
+
+
+def build_generator(config: Config) -> Generator:
+    """The generator of `model.name`: a model of Hugging Face, a GPT-2 on text, or the thinker and
+    answerer of a toy task. Raises `UserError`.
+    """
+    path, device = Path(config.model.name), builders.build_device(config)
+    if config.model.kind == "hf":
+        return _hugging_face_generator(config, device)
+    if (path / FILE).is_file():
+        return _text_generator(config, path, device)
+    config = _without_data(config)
+    task = builders.build_task(config)
+    policy = _ready(config, builders.build_policy(config, task), device)
+    kind = LatentQuestionGenerator if config.thinker.kind == "continuous" else QuestionGenerator
+    return kind(policy, task.encode_question)  # type: ignore[arg-type]
+
+
+def answers_questions(config: Config) -> bool:
+    """Whether `model.name` is a checkpoint of a task with questions."""
+    return config.model.kind != "hf" and not (Path(config.model.name) / FILE).is_file()
+
+
+def _without_data(config: Config) -> Config:
+    """Without the files of its task and its reference model, which only training needs."""
+    if hasattr(config.task, "data"):
+        config = replace(config, task=replace(config.task, data=None))
+    return replace(config, model=replace(config.model, ref_name=None))
+
+
+def _hugging_face_generator(config: Config, device: torch.device) -> Generator:
+    """With thoughts before each token where the model has learnt them."""
+    of_text = config.task.name == "text"
+    if of_text and config.thinker.tokens:
+        policy = _ready(config, text_place_thinker(config), device)
+        words: Any = policy.vocabulary
+        return ThinkingTextGenerator(
+            ThinkingContext(policy, slice(0, words.plain), end_tokens(policy.net, words)), words)
+    vocabulary = load_vocabulary(config.model, closes=writes(config) == "both")
+    net = _ready(config, load_text_model(config.model, len(vocabulary)), device)
+    if of_text:  # a thinker without its thoughts
+        net.words = vocabulary.plain
+    return TextGenerator(DecodingContext(net, None, end_tokens(net, vocabulary)), vocabulary)
+
+
+def end_tokens(net: Model, vocabulary: TextVocabulary) -> tuple[int, ...]:
+    """The tokens that end a text of a model of Hugging Face, in order."""
+    settings: Any = getattr(net.network, "generation_config", None)
+    named = getattr(settings, "eos_token_id", None)
+    known = named if isinstance(named, list) else [named]
+    return tuple(sorted({end for end in (vocabulary.end_of_text, *known) if end is not None}))
+
+
+def _text_generator(config: Config, path: Path, device: torch.device) -> Generator:
+    """A GPT-2 on text: with thoughts before each token, or among the words, where it has learnt
+    them.
+    """
+    net, pieces = load_model(path), load_pieces(path)
+    thoughts = net.shape.vocabulary - len(PieceVocabulary(pieces, 0))
+    if thoughts < 0:
+        raise UserError(f"model.name={path}: found {net.shape.vocabulary} tokens, fewer than its "
+                        f"{FILE} names; legal: the two of one checkpoint")
+    vocabulary = PieceVocabulary(pieces, thoughts)
+    thinks = config.thinker.tokens > 0
+    among_words = thinks and config.task.name == "corpus" and writes(config) == "both"
+    words, ends = vocabulary.written(True, among_words), (vocabulary.end_of_text,)
+    if config.task.name != "text" or not thinks:
+        return TextGenerator(DecodingContext(_ready(config, net, device), words, ends), vocabulary)
+    policy = place_thinker(config, net, vocabulary)
+    return ThinkingTextGenerator(
+        ThinkingContext(_ready(config, policy, device), words, ends), vocabulary)
+
+
+def _ready(config: Config, net: Net, device: torch.device) -> Net:
+    """A network on its device, for inference alone."""
+    builders.use_threads(config, net)
+    return net.to(device).requires_grad_(False).eval()
