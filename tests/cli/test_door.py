@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -165,6 +167,28 @@ def test_problems_that_cannot_be_written(out: str, door: Door) -> None:
     code, said, err = door("action=problems", f"out={out}", "task.max=10", "trainer.threads=1")
     assert (code, said) == (2, "")
     assert err.startswith(f"error: out={out}: cannot be written (") and err.count("\n") == 1
+
+
+def test_an_existing_file_survives_a_full_disk(door: Door, tmp_path: Path,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(table: pd.DataFrame, path: Path, **options: Any) -> None:
+        Path(path).write_text("half a table")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "p.csv").write_text("kept")
+    monkeypatch.setattr(pd.DataFrame, "to_csv", full)
+    code, said, err = door("action=problems", "out=p.csv", "task.max=10", "trainer.threads=1")
+    assert (code, said) == (2, "") and err.startswith("error: out=p.csv: cannot be written (")
+    assert (tmp_path / "p.csv").read_text() == "kept" and not (tmp_path / ".p.csv.tmp").exists()
+
+
+def test_a_run_that_cannot_be_written_to_is_not_resumed(door: Door, tmp_path: Path,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "words.json").write_text("[]")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    code, said, err = door(f"resume={tmp_path}")
+    assert (code, said) == (2, "") and err.count("\n") == 1
+    assert err.startswith(f"error: resume={tmp_path}: found a directory that cannot be written")
 
 
 def test_a_damaged_data_file_gets_one_line(door: Door, tmp_path: Path) -> None:

@@ -68,6 +68,9 @@ def _resumed(arguments: list[str]) -> list[str]:
     except (OSError, ValueError):
         raise UserError(f"resume={directory}: found no run there; legal: auto, never, or the "
                         "directory of a run") from None
+    if not os.access(directory, os.W_OK):
+        raise UserError(f"resume={directory}: found a directory that cannot be written to; legal: "
+                        "one that can, such as a copy of it")
     return [*begun, *(word for word in arguments if word not in named),
             f"hydra.run.dir={directory}"]
 

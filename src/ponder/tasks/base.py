@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -178,17 +179,26 @@ def write_problems(path: Path, problems: list[tuple[str, Problem]]) -> None:
 
 
 def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows as .csv, .jsonl or .parquet, as the end of the name says."""
+    """Write rows as .csv, .jsonl or .parquet, as the end of the name says.
+
+    The table is written under another name and then renamed, so that a full disk leaves an existing
+    file as it is.
+    """
     import pandas as pd
 
     table = pd.DataFrame(rows)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".parquet":
-        table.to_parquet(path, index=False)
-    elif path.suffix == ".jsonl":
-        table.to_json(path, orient="records", lines=True, force_ascii=False)
-    else:
-        table.to_csv(path, index=False)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        if path.suffix == ".parquet":
+            table.to_parquet(temporary, index=False)
+        elif path.suffix == ".jsonl":
+            table.to_json(temporary, orient="records", lines=True, force_ascii=False)
+        else:
+            table.to_csv(temporary, index=False)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 # --- numbers ------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ Notes and evaluations also go to the job's log file (`run.log`, which Hydra open
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import time
@@ -41,8 +42,10 @@ def log_line(text: str) -> None:
     """Add a line to the job's log file, where there is one; nothing is printed."""
     record = logging.LogRecord("ponder", logging.INFO, __file__, 0, text, None, None)
     for handler in logging.getLogger().handlers:
-        if isinstance(handler, logging.FileHandler):
-            handler.handle(record)
+        if isinstance(handler, logging.FileHandler) and handler.stream:
+            with contextlib.suppress(OSError):  # a full disk is reported by what must be written
+                handler.stream.write(handler.format(record) + "\n")
+                handler.flush()
 
 
 class Plain:
