@@ -21,9 +21,9 @@ from ponder.reports.compare import (
     MAX_CURVES,
     MAX_POINTS,
     compare,
+    comparison_page,
     group_curves,
     markdown,
-    page,
     print_table,
     write,
 )
@@ -252,7 +252,7 @@ def test_accuracies_that_are_none_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "0" / "summary.json").write_text('{"accuracy": NaN, "necessity": 7}')
     found = compared(tmp_path)
     assert found.groups[0].numbers["accuracy"].mean is None
-    assert "No run was evaluated." in page(found, tmp_path)
+    assert "No run was evaluated." in comparison_page(found, tmp_path)
 
 
 def test_one_seed_twice_is_said(tmp_path: Path) -> None:
@@ -349,7 +349,7 @@ def test_the_page_is_whole_and_loads_nothing(tmp_path: Path) -> None:
     found = two_groups(tmp_path, reward="</script><b>")
     make_run(tmp_path / "c", reward="<i>")
     found = compared(tmp_path)
-    content = page(found, tmp_path)
+    content = comparison_page(found, tmp_path)
     assert content.count('id="plotly"') == 1
     content = without_library(content)
     tags = Tags()
@@ -370,7 +370,7 @@ def test_what_is_drawn_has_bounds_that_are_said(tmp_path: Path) -> None:
     found = compared(tmp_path)
     groups = list(group_curves(found.groups))
     assert sum(len(curves) + 1 for _, curves, _ in groups) == MAX_CURVES and len(groups) == 8
-    content = without_library(page(found, tmp_path))
+    content = without_library(comparison_page(found, tmp_path))
     assert "Drawn are 32 of 48 runs" in content
     longest = max(map(len, (text.split(",") for text in re.findall(r'"x":\s?\[([^\]]*)\]',
                                                                    content))))
@@ -485,7 +485,7 @@ def test_the_level_of_chance_is_drawn_where_all_runs_have_it(tmp_path: Path) -> 
     make_run(tmp_path / "a")
     make_run(tmp_path / "b", lr=0.1)
     assert compared(tmp_path).chance == ("chance 1/100", 0.01)
-    assert "chance 1/100" in page(compared(tmp_path), tmp_path)
+    assert "chance 1/100" in comparison_page(compared(tmp_path), tmp_path)
     make_run(tmp_path / "c", max=10)
     assert compared(tmp_path).chance is None
 
@@ -493,7 +493,7 @@ def test_the_level_of_chance_is_drawn_where_all_runs_have_it(tmp_path: Path) -> 
 def test_groups_link_to_the_reports_of_their_runs(tmp_path: Path) -> None:
     (make_run(tmp_path / "runs" / "a b", seed=3) / "report.html").write_text("")
     make_run(tmp_path / "runs" / "c", seed=4)
-    content = page(compared(tmp_path), tmp_path / "out")
+    content = comparison_page(compared(tmp_path), tmp_path / "out")
     assert re.findall(r'<a href="([^"]*)">(\w+)</a>', content) == [
         ("../runs/a%20b/report.html", "3")]
 

@@ -220,6 +220,8 @@ def test_digits_are_read_units_first() -> None:
     assert answer_digits(run("#7", "B")) == {}
     assert chance(run("#7", max=97, modular=True)) == ("chance 1/97", 1 / 97)
     assert chance(run("#7", "#82", max=97, modular=False)) == ("chance 1/2", 0.5)
+    rows = [{"gold": "a"}, {"gold": "b"}]
+    assert chance(RunRecord({"metrics": {"val/bits_per_byte": 2.0}}, {}, [], rows)) is None
 
 
 def test_shares_are_conditional() -> None:

@@ -153,7 +153,7 @@ def write(path: Path, comparison: Comparison) -> list[Path]:
     .csv, .jsonl and .parquet have a row per group, and beside them `<name>_runs` a row per run.
     """
     if path.suffix == ".html":
-        path.write_text(page(comparison, path.parent), encoding="utf-8")
+        path.write_text(comparison_page(comparison, path.parent), encoding="utf-8")
         return [path]
     if path.suffix == ".md":
         path.write_text(markdown(comparison), encoding="utf-8")
@@ -227,7 +227,7 @@ def markdown(comparison: Comparison) -> str:
 # --- the page ------------------------------------------------------------------------------------
 
 
-def page(comparison: Comparison, folder: Path) -> str:
+def comparison_page(comparison: Comparison, folder: Path) -> str:
     """The whole page, whose links to reports start in `folder`."""
     parts = {"Groups": _groups_table(comparison, folder),
              "Accuracy over the steps": _curves_figure(comparison),

@@ -19,7 +19,7 @@ from typing import Any
 from ponder.tokenizers.vocabulary import COLOURS, pieces
 
 Curve = tuple[list[float], list[float | None]]  # steps, values
-Table = dict[str, dict[str, float]]
+Shares = dict[str, dict[str, float]]  # token -> value -> P(token | value)
 Level = tuple[str, float]  # label and height of a dashed line
 
 MAX_POINTS, MAX_TOKENS, MAX_CHARACTERS = 2000, 40, 400  # of a curve, a heat map, a text
@@ -84,12 +84,12 @@ DRAW = """
 # --- numbers and names ---------------------------------------------------------------------------
 
 
-def conditional_shares(tokens: Sequence[str | None], values: Sequence[str]) -> Table:
+def conditional_shares(tokens: Sequence[str | None], values: Sequence[str]) -> Shares:
     """P(token | value) as {token: {value: share}}, from pairs; None stands for no token."""
     pairs = [(token, value) for token, value in zip(tokens, values, strict=True)
              if token is not None]
     totals = Counter(value for _, value in pairs)
-    table: Table = defaultdict(dict)
+    table: Shares = defaultdict(dict)
     for (token, value), count in Counter(pairs).items():
         table[token][value] = count / totals[value]
     return dict(table)

@@ -163,14 +163,14 @@ def accuracy_curve(directory: Path) -> Curve:
 def chance_level(summary: dict[str, Any], task: dict[str, Any], answers: int = 0,
                  ) -> tuple[str, float] | None:
     """(label, accuracy) of guessing: as the evaluation says, else 1 / number of answers, which the
-    task tells, or `answers`. None where it is unknown, as for text, whose tokens are not equally
-    likely.
+    task tells, or `answers`. None for evaluations of text, whose tokens are not equally likely.
     """
     metrics = summary.get("metrics")
-    said = metrics.get("chance") if isinstance(metrics, dict) else None
-    if finite(said):
-        return f"chance {said:.2%}", float(said)
-    if task.get("name") in ("text", "corpus"):
+    metrics = metrics if isinstance(metrics, dict) else {}
+    told = metrics.get("chance")
+    if finite(told):
+        return f"chance {told:.2%}", float(told)
+    if {"val/bits_per_byte", "val/reward"} & {*metrics}:
         return None
     count = task.get("max") if task.get("modular") else answers
     return (f"chance 1/{count}", 1 / count) if finite(count) and count > 1 else None
