@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 
 import paths  # noqa: F401  (first: it makes ponder importable)
-from ponder.config.rollouts import SamplerConfig
+from ponder.config.option import parse_schedule
+from ponder.config.players import SamplerConfig
 from ponder.config.running import TrainerConfig
-from ponder.config.schedule import parse_schedule
 from ponder.core import distributed
 from ponder.core.math import Sampling
 from ponder.core.types import Rollouts, Scores

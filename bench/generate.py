@@ -18,8 +18,7 @@ from typing import Any
 import torch
 
 from paths import ROOT, fill
-from ponder.config.players import HfConfig
-from ponder.config.rollouts import SamplerConfig
+from ponder.config.players import HfConfig, SamplerConfig
 from ponder.core.distributed import keep_freed_memory
 from ponder.core.types import Problems
 from ponder.models.huggingface.pretrained import load_text_model, load_vocabulary

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 import paths  # noqa: F401  (first: it makes ponder importable)
-from ponder.config.rollouts import SamplerConfig
+from ponder.config.players import SamplerConfig
 from ponder.config.running import TrainerConfig
 from ponder.core.math import Sampling
 from ponder.core.types import Rollouts

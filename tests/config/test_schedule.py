@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ponder.config.schedule import parse_schedule
+from ponder.config.option import parse_schedule
 
 
 @pytest.mark.parametrize("value", [0.5, "0.5", " 5e-1 ", 5 / 10])

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from ponder.cli.shorthand import rewrite
 from ponder.config.errors import UserError
-from ponder.config.generation import GenerateConfig
+from ponder.config.running import GenerateConfig
 from ponder.core.types import Problems
 from ponder.generation.checkpoint_model import end_tokens
 from ponder.generation.contexts import DecodingContext

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ponder.config.generation import GenerateConfig
+from ponder.config.running import GenerateConfig
 from ponder.core.math import Sampling
 from ponder.evaluation.latent import evaluate_latent
 from ponder.generation.generators import LatentQuestionGenerator, QuestionGenerator

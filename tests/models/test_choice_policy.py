@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ponder.config.players import HfConfig
-from ponder.config.rollouts import SamplerConfig
+from ponder.config.players import HfConfig, SamplerConfig
 from ponder.core.math import GREEDY, Sampling
 from ponder.core.types import Problems, Rollouts
 from ponder.models.huggingface.attention import Buffer

@@ -12,8 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ponder.config.players import ThinkerConfig
-from ponder.config.rollouts import SamplerConfig
+from ponder.config.players import SamplerConfig, ThinkerConfig
 from ponder.config.running import TrainerConfig
 from ponder.core.math import Sampling, straight_through
 from ponder.core.metrics import known

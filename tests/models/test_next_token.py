@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import ponder.tasks.text.documents as cutting
 import ponder.tasks.text.packed as packing
 from ponder.config.errors import UserError
-from ponder.config.rollouts import SamplerConfig
+from ponder.config.players import SamplerConfig
 from ponder.config.running import TrainerConfig
 from ponder.core.math import GREEDY, Sampling, correlation
 from ponder.core.types import Problems

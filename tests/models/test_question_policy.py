@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ponder.config.rollouts import SamplerConfig
+from ponder.config.players import SamplerConfig
 from ponder.core.math import Sampling, left_justify
 from ponder.models.gpt2 import sharing
 from ponder.rollouts import sampler as rollout_module

@@ -13,8 +13,7 @@ from torch import Tensor
 
 import ponder.tasks.text.packed as packing
 from ponder.config.errors import UserError
-from ponder.config.players import HfConfig
-from ponder.config.rollouts import SamplerConfig
+from ponder.config.players import HfConfig, SamplerConfig
 from ponder.core.math import Sampling
 from ponder.core.types import Problems, Rollouts
 from ponder.models.huggingface.model import Model

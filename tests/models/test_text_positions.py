@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from ponder.config.generation import GenerateConfig
-from ponder.config.rollouts import SamplerConfig
+from ponder.config.players import SamplerConfig
+from ponder.config.running import GenerateConfig
 from ponder.core.math import GREEDY, Sampling
 from ponder.core.types import Problems
 from ponder.generation.contexts import ThinkingContext

@@ -8,8 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ponder.config.players import thought_count
-from ponder.config.rollouts import BalancedConfig, SearchConfig, TreeConfig
+from ponder.config.players import BalancedConfig, SearchConfig, TreeConfig, thought_count
 from ponder.core.types import Problems
 from ponder.models.policies.question import Policy
 from ponder.rollouts.search.balanced import Balanced, Codebook, assign, deal, padded_groups

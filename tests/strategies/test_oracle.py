@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ponder.config.rollouts import SamplerConfig
+from ponder.config.players import SamplerConfig
 from ponder.core.math import Sampling
 from ponder.core.types import Problems, Rollouts, Scores
 from ponder.models.policies.question import Policy

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ponder.config.rollouts import SamplerConfig
+from ponder.config.players import SamplerConfig
 from ponder.config.running import TrainerConfig
 from ponder.core.types import Problems, Rollouts
 from ponder.models.policies.question import Policy

@@ -251,7 +251,7 @@ def test_words_are_distributions(word: str, kind: str, about: dict) -> None:
 @needs_optuna
 def test_a_trial_that_was_cut_off_before_it_was_known_does_not_count(tmp_path: Path) -> None:
     """Killed between Optuna's number and the values for it."""
-    from ponder.config.study import StudyConfig
+    from ponder.config.running import StudyConfig
 
     space = read_space(["seed=int(interval(0,9))"], None)
     settings = OmegaConf.structured(StudyConfig(n_trials=2))

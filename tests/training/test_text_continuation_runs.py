@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from optimum import LETTERS, SAMPLES, TOKENS, Census, trainer_of, value_of
-from ponder.config.rollouts import SamplerConfig
+from ponder.config.players import SamplerConfig
 from ponder.core.metrics import known
 from ponder.models.huggingface.model import Model
 from ponder.models.policies.question import Rules

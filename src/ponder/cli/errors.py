@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ponder.config.errors import UserError, closest, shown
-from ponder.config.option import legal_words
-from ponder.config.schedule import FORMS
+from ponder.config.option import FORMS, legal_words
 from ponder.config.spine import CONF, choices
 
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}

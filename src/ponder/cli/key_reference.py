@@ -13,8 +13,8 @@ from typing import Any
 
 from ponder.config.option import legal_words
 from ponder.config.registry import discover
+from ponder.config.running import StudyConfig
 from ponder.config.spine import Config, schemas
-from ponder.config.study import StudyConfig
 
 HEAD = """\
 # Every key

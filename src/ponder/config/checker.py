@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from ponder.config.errors import UserError, closest, shown
-from ponder.config.external import no_model
-from ponder.config.option import legal_words
+from ponder.config.option import FORMS, legal_words, parse_schedule
 from ponder.config.registry import ABILITIES, REWARDS, STRATEGIES, TASKS, lines_of
-from ponder.config.schedule import FORMS, parse_schedule
+from ponder.config.resolve import no_model
 from ponder.config.spine import GROUPS, OF_A_PROMPT, VARIANTS, Config, schemas, variants, writes
 
 TABLES = (".csv", ".jsonl", ".parquet")

@@ -13,13 +13,23 @@ from dataclasses import asdict, dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Any
 
-from ponder.config.generation import GenerateConfig
 from ponder.config.option import option
-from ponder.config.players import AnswererConfig, HfConfig, ModelConfig, ThinkerConfig
+from ponder.config.players import (
+    AnswererConfig,
+    HfConfig,
+    ModelConfig,
+    SamplerConfig,
+    SearchConfig,
+    ThinkerConfig,
+)
 from ponder.config.registry import REWARDS, SEARCHES, STRATEGIES, TASKS, discover
-from ponder.config.rollouts import SamplerConfig, SearchConfig
-from ponder.config.running import LoggerConfig, SweepConfig, TrainerConfig
-from ponder.config.study import StudyConfig
+from ponder.config.running import (
+    GenerateConfig,
+    LoggerConfig,
+    StudyConfig,
+    SweepConfig,
+    TrainerConfig,
+)
 
 PACKAGE = Path(__file__).resolve().parents[1]
 INSTALLED = (PACKAGE / "conf").is_dir()  # a wheel has the files of conf/ inside; else a checkout

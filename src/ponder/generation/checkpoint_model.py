@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from ponder.config.errors import UserError
-from ponder.config.generation import GenerateConfig
 from ponder.config.resolve import checkpoint_config
+from ponder.config.running import GenerateConfig
 from ponder.config.spine import Config, writes
 from ponder.core.types import Problems
 from ponder.generation.contexts import DecodingContext, ThinkingContext

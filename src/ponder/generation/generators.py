@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ponder.config.errors import UserError
-from ponder.config.generation import GenerateConfig
+from ponder.config.running import GenerateConfig
 from ponder.core.math import GREEDY, Sampling
 from ponder.core.types import Problems
 from ponder.generation.contexts import DecodingContext, ThinkingContext

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ponder.config.players import ThinkerConfig
-from ponder.config.rollouts import SamplerConfig
+from ponder.config.players import SamplerConfig, ThinkerConfig
 from ponder.core.math import GREEDY
 from ponder.core.types import Problems, Rollouts
 from ponder.models.policies.latent import Continuous, Flowing

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ponder.config.rollouts import SamplerConfig
+from ponder.config.players import SamplerConfig
 from ponder.core.math import Sampling
 from ponder.core.types import Problems, Rollouts
 from ponder.models.backbone import Segment

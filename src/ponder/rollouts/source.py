@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ponder.config.schedule import parse_schedule
+from ponder.config.option import parse_schedule
 from ponder.core.lazy_imports import Tensor, torch
 from ponder.core.math import Sampling
 from ponder.core.types import Problems, Rollouts, Scores
 
 if TYPE_CHECKING:
-    from ponder.config.rollouts import SamplerConfig
+    from ponder.config.players import SamplerConfig
     from ponder.models.policies.question import Policy
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from ponder.config.rollouts import SamplerConfig
+from ponder.config.players import SamplerConfig
 from ponder.core.distributed import is_distributed, is_local, merge_parts
 from ponder.core.math import GREEDY, Sampling
 from ponder.core.types import Problems, Rollouts

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ponder.config.option import option, schedule
-from ponder.config.schedule import parse_schedule
+from ponder.config.option import option, parse_schedule, schedule
 from ponder.core.credit import kl_estimate
 from ponder.core.lazy_imports import Tensor, torch
 from ponder.core.types import Rollouts, Scores

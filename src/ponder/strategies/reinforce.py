@@ -13,9 +13,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ponder.config.option import option, schedule
+from ponder.config.option import option, parse_schedule, schedule
 from ponder.config.registry import strategy
-from ponder.config.schedule import parse_schedule
 from ponder.core.credit import discounted, group_advantages, kl_estimate, shares
 from ponder.core.lazy_imports import Tensor, torch
 from ponder.core.types import Rollouts, Scores

@@ -30,7 +30,7 @@ from omegaconf import OmegaConf
 
 from ponder.config.checker import check_leaf, leaves
 from ponder.config.errors import UserError, brief
-from ponder.config.study import SAMPLERS, StudyConfig, StudySampler
+from ponder.config.running import SAMPLERS, StudyConfig, StudySampler
 from ponder.sweeps.follow import compare_hint
 from ponder.sweeps.jobs import read_jobs
 from ponder.sweeps.plan import without_hydra

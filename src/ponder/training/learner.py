@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ponder.config.option import Schedule
 from ponder.config.running import TrainerConfig
-from ponder.config.schedule import Schedule
 from ponder.core.distributed import (
     all_reduce_sum,
     full_norm,

@@ -19,7 +19,7 @@ from ponder.core.types import Problems, Rollouts, Scores
 from ponder.rollouts.source import Source, given
 
 if TYPE_CHECKING:
-    from ponder.config.rollouts import BalancedConfig, SearchConfig
+    from ponder.config.players import BalancedConfig, SearchConfig
     from ponder.models.policies.question import Policy
     from ponder.tasks.base import Task
 

@@ -9,8 +9,8 @@ import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ponder.config.option import parse_schedule
 from ponder.config.registry import search
-from ponder.config.schedule import parse_schedule
 from ponder.core.lazy_imports import Tensor, no_grad, torch
 from ponder.core.math import sinkhorn
 from ponder.core.types import Problems, Rollouts
@@ -18,7 +18,7 @@ from ponder.rollouts.search.base import best, close, leaf_values
 from ponder.rollouts.source import SampledSource, Source, given
 
 if TYPE_CHECKING:
-    from ponder.config.rollouts import SearchConfig
+    from ponder.config.players import SearchConfig
     from ponder.models.policies.question import Policy
 
 

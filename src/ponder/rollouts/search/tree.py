@@ -20,7 +20,7 @@ from ponder.rollouts.search.base import best, close, leaf_values
 from ponder.rollouts.source import Source, given
 
 if TYPE_CHECKING:
-    from ponder.config.rollouts import SearchConfig
+    from ponder.config.players import SearchConfig
     from ponder.models.gpt2.layers import Shape
     from ponder.models.gpt2.value_model import ValueModel
     from ponder.models.policies.question import Policy

@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from ponder.config.rollouts import SamplerConfig
+from ponder.config.players import SamplerConfig
 from ponder.config.spine import Config, writes
 from ponder.core.math import matmul_dtype
 from ponder.core.types import Problems

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ponder.config.players import HfConfig
-from ponder.config.rollouts import SamplerConfig
+from ponder.config.players import HfConfig, SamplerConfig
 from ponder.config.spine import Config, writes
 from ponder.models.huggingface.model import Model
 from ponder.models.huggingface.pretrained import load_text_model

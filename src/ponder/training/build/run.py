@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from ponder.config.errors import UserError
+from ponder.config.option import parse_schedule
 from ponder.config.registry import SEARCHES, STRATEGIES, TASKS
-from ponder.config.schedule import parse_schedule
 from ponder.config.spine import Config
 from ponder.core.distributed import (
     is_distributed,
