@@ -26,17 +26,17 @@ demo: setup ## Run the main job: two networks invent a language and add with it
 check: setup ## Within a minute: ruff, pyright, the fast unit tests
 	$(BIN)/ruff check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -n 2 -m "not slow" --ignore tests/slow --ignore tests/cluster
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --ignore tests/slow --ignore tests/cluster
 
 test: setup ## Within twelve minutes: ruff, pyright, all tests but tests/slow and tests/cluster
 	$(BIN)/ruff check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -n 2 --durations 10 --ignore tests/slow --ignore tests/cluster
+	$(BIN)/python -m pytest -n 2 --dist worksteal --durations 10 --ignore tests/slow --ignore tests/cluster
 
 test-all: setup ## Everything: ruff, pyright, all tests; a real Slurm for tests/cluster
 	$(BIN)/ruff check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -n 2 --durations 20 --ignore tests/cluster
+	$(BIN)/python -m pytest -n 2 --dist worksteal --durations 20 --ignore tests/cluster
 	$(BIN)/python -m pytest --durations 5 tests/cluster
 
 cluster: setup ## Start a real Slurm of one machine to try sweeps on (Debian, as root)
