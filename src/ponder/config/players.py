@@ -60,7 +60,7 @@ class HfConfig:
                               "checkpoint of an earlier run")
     ref_name: str | None = option(None, "reference model of dpo and kl; null: the model as it "
                                   "began (with LoRA: the same weights without the adapter). With "
-                                  "reward=plausibility: the model that judges, and of no leash")
+                                  "reward=plausibility: the model that judges; there is no KL then")
     chat_name: str | None = option(None, "take tokenizer and chat template from this model; null: "
                                    "from the model itself")
     chat: bool = option(True, "use the chat template, where the tokenizer has one")

@@ -52,7 +52,8 @@ Target = TypeVar("Target", bound=Callable[..., Any])
 class Entry:
     """One registered class or function.
 
-    keys: the dataclass of its keys, None where it has none. about: the first line of its docstring.
+    keys: the dataclass of its keys, None where it has none. about: the first line of the docstring
+    of its keys, where these are a dataclass of their own, else of its own.
     requires, offers: words of `ABILITIES`. Of rewards: weight, where one is chosen by name; needs,
     keys that must be set; refuses, a function from a configuration to lines that say what is wrong.
     """
@@ -146,7 +147,7 @@ def reward(function: Any = None, *, weight: float = 1.0, requires: Iterable[str]
     """Register a reward under the name of its function; for `weight` and the others see `Entry`."""
     def put(target: Any) -> Any:
         _add(REWARDS, target.__name__, target, requires=requires, weight=weight,
-             needs=tuple(needs), refuses=refuses)
+             needs=tuple(needs), refuses=refuses, about=first_line(target))
         return target
 
     return put if function is None else put(function)
@@ -154,7 +155,8 @@ def reward(function: Any = None, *, weight: float = 1.0, requires: Iterable[str]
 
 def _registering(registry: Registry, name: str, keys: type | None) -> Callable[[Target], Target]:
     def put(target: Target) -> Target:
-        _add(registry, name, target, keys=keys or keys_of(target, registry.group, name))
+        _add(registry, name, target, keys=keys or keys_of(target, registry.group, name),
+             about=first_line(keys or target))
         return target
 
     return put
@@ -168,8 +170,8 @@ def _add(registry: Registry, name: str, target: Any, requires: Iterable[str] = (
     if unknown:
         raise UserError(f"{registry.group}={name}: found requires or offers {unknown[0]!r}"
                         f"{closest(unknown[0], [*ABILITIES])}; legal: {', '.join(ABILITIES)}")
-    registry.add(Entry(registry.group, name, target, target.__module__, first_line(target),
-                       requires=requires, offers=offers, **more))
+    registry.add(Entry(registry.group, name, target, target.__module__, requires=requires,
+                       offers=offers, **more))
 
 
 def first_line(target: Any) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ponder.config.errors import UserError, brief
-from ponder.config.registry import discover
+from ponder.config.registry import TASKS, discover
 from ponder.config.spine import OF_A_PROMPT
 
 SHAPE = {"d_model": "n_embd", "layers": "n_layer", "heads": "n_head",
@@ -74,7 +74,8 @@ def _with_checkpoint(node: Any) -> Any:
     for key in (*OF_THIS_CALL, *(key for key in typed if key == "seed" or "." in key)):
         if not key.startswith("hydra."):
             OmegaConf.update(merged, key, OmegaConf.select(node, key))
-    of_text = node.action in OF_A_PROMPT and merged.task.name in ("text", "corpus")
+    of_text = node.action in OF_A_PROMPT and bool(
+        {"text", "positions"} & TASKS[merged.task.name].offers)
     if "variant" in typed and of_text and not variants(node):
         merged.thinker.tokens = 0
     elif "variant" in typed and variants(node) != variants(merged):

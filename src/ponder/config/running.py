@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ponder.config.errors import shown
 from ponder.config.option import option
-from ponder.config.registry import TASKS, TRACKERS
+from ponder.config.registry import STRATEGIES, TASKS, TRACKERS
 
 if TYPE_CHECKING:
     from ponder.config.spine import Config
@@ -109,7 +109,8 @@ def _rounds_need(config: Config) -> Iterator[str]:
                                 or getattr(strategy, "keep", "") != "correct"):
         yield ("trainer.rationalise=true: found nothing that keeps right thoughts; legal: with "
                "thoughts, strategy=star and strategy.keep=correct, or false")
-    if trainer.rehearse and config.thinker.tokens and strategy.name not in ("star", "sft"):
+    if trainer.rehearse and config.thinker.tokens and not (
+            STRATEGIES[strategy.name].target.rows_alone):
         yield (f"trainer.rehearse={trainer.rehearse}: found strategy={strategy.name}, which learns "
                "from groups; legal: 0, or strategy=star or sft")
 

@@ -110,7 +110,7 @@ def gold_thought(judged: Judged) -> Tensor:
 
 @reward(requires={"gold_thoughts"})
 def gold_tokens(judged: Judged) -> Tensor:
-    """Share of the thought's tokens that are the gold ones, place by place."""
+    """Share of the thought's tokens that equal the gold token at the same position."""
     own, gold = judged.rollouts.thought[:, :-1], judged.gold[:, :-1]
     real = own != judged.rollouts.problems.pad
     return ((own == gold) & real).sum(1) / real.sum(1).clamp_min(1)

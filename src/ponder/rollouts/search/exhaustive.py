@@ -93,7 +93,7 @@ def every_thought(policy: Policy, device: torch.device) -> Tensor:
 
 @search("beam")
 class Beam(Source):
-    """Keep `width` prefixes a question; every token is tried behind each of them.
+    """Keep `width` prefixes a question; every token is tried after each of them.
 
     A thinker that stops may end anywhere, so all prefixes ever scored are candidates; with a fixed
     length only the full ones are.

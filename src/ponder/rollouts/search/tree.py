@@ -119,7 +119,7 @@ class Forest:
         self._set_prior(torch.zeros_like(self.rows))
 
     def _set_prior(self, node: Tensor) -> None:
-        """The thinker's distribution over thought tokens behind each tree's node (trees,)."""
+        """The thinker's distribution over thought tokens after each tree's node (trees,)."""
         prefix = self.prefix[self.rows, node]
         thought = close(prefix, self.policy.vocabulary.end, self.problems.pad)
         logits = self.policy.decisions(self.problems, thought, 1)
