@@ -10,7 +10,7 @@ from ponder.core.lazy_imports import Tensor, torch
 
 @dataclass(frozen=True)
 class Sampling:
-    """The numbers of a sampling distribution at one moment."""
+    """Parameters of a sampling distribution."""
 
     temperature: float = 1.0
     top_k: int = 0
@@ -22,13 +22,13 @@ GREEDY = Sampling(temperature=0.0)
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Half precisions become float32; float32 and double stay what they are."""
+    """Convert half precisions to float32; leave float32 and float64 as they are."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether a device has units that multiply bfloat16 faster than float32. Processors without
-    take up to 8 times as long; Intel's that have AVX-512 BF16 but no AMX nearly twice.
+    """Whether a device multiplies bfloat16 faster than float32. Processors without such units take
+    up to 8 times as long; Intel's with AVX-512 BF16 but without AMX nearly twice.
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -50,15 +50,15 @@ def matmul_dtype(dtype: str, device: torch.device) -> torch.autocast:
 
 
 def distribution(logits: Tensor, sampling: Sampling, keep: Tensor | None = None) -> Tensor:
-    r"""Log-probabilities (..., V) of the distribution thoughts are drawn from.
+    r"""Log-probabilities (..., V) of the distribution that thoughts are sampled from.
 
     .. math:: p = (1 - \epsilon)\, \mathrm{softmax}(l / \tau)|_{S} + \epsilon / V
 
-    with S the top-k or top-p (nucleus, Holtzman et al. 2020) tokens, and V how many tokens may be
-    chosen: one whose logit is -inf is not explored either. The very same function gives the
-    sample and its log-probability, so gradients are those of the distribution sampled from.
-    keep (...,) names a token of S whatever its rank: the one that was sampled when S was another
-    (weights have moved since). With exploration every token has some probability and needs none.
+    with S the top-k or top-p (nucleus, Holtzman et al. 2020) tokens, and V the number of tokens
+    that may be chosen: one whose logit is -inf is not explored either. Samples and their
+    log-probabilities both come from this function, so gradients are those of the distribution that
+    was sampled from. keep (...,): a token that counts as one of S whatever its rank, as it was
+    sampled before the weights changed. With exploration every token has a probability anyway.
     """
     scaled = logits if sampling.temperature == 1 else logits / sampling.temperature
     allowed = _allowed(scaled, sampling)
@@ -77,14 +77,14 @@ def distribution(logits: Tensor, sampling: Sampling, keep: Tensor | None = None)
 
 
 def log_softmax(x: Tensor) -> Tensor:
-    """Over the last dimension (..., V). Where it is short, rows are computed side by side."""
+    """Log-softmax over the last dimension (..., V). A short one is moved first, which is faster."""
     if x.shape[-1] >= 16:
         return x.log_softmax(-1)
     return x.movedim(-1, 0).log_softmax(0).movedim(0, -1)
 
 
 def _allowed(scaled: Tensor, sampling: Sampling) -> Tensor | None:
-    """True on the tokens of the top-k / top-p set; None where every token is allowed."""
+    """(..., V), True on the tokens of the top-k or top-p set; None where every token is allowed."""
     allowed = None
     if 0 < sampling.top_k < scaled.shape[-1]:
         allowed = scaled >= scaled.topk(sampling.top_k, -1).values[..., -1:]
@@ -98,12 +98,12 @@ def _allowed(scaled: Tensor, sampling: Sampling) -> Tensor | None:
 
 
 def draw(logprobs: Tensor, uniform: Tensor) -> Tensor:
-    """Sample from log-probabilities (..., V) -> (...,): the inverse of the cumulated p.
+    """Sample tokens (...,) from log-probabilities (..., V): the inverse of the cumulative p.
 
-    uniform (...,) lies in [0, 1). One number a draw, so that a round can draw its numbers at once.
+    uniform (...,) lies in [0, 1): one number for each token.
     """
     cumulated = logprobs.exp().cumsum(-1)
-    below_one = uniform * (1 - torch.finfo(cumulated.dtype).eps)  # else rounding may reach the sum
+    below_one = uniform * (1 - torch.finfo(cumulated.dtype).eps)  # rounding must not reach the sum
     wanted = below_one[..., None] * cumulated[..., -1:]
     if cumulated.shape[-1] > 1024:
         return torch.searchsorted(cumulated, wanted, right=True)[..., 0]
