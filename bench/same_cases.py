@@ -132,7 +132,7 @@ CASES = [
     case("opened_evaluate", f"variant=[think] {ADD}",
          "action=evaluate model.name={run} hydra.run.dir=again", opened=1),
     case("opened_generate", NORMAL, "action=generate model.name={normal} prompt=the "
-         "generate.tokens=20 seed=1 out=said.txt", opened=1, files=("said.txt",)),
+         "generate.tokens=20 seed=1 out=said.jsonl", opened=1, files=("said.jsonl",)),
     case("opened_llama", f"{QA} strategy=star strategy.keep=correct task.answer=letter "
          "model.lora_r=4", "action=evaluate model.name={run} hydra.run.dir=again", opened=1),
     case("opened_compare", f"variant=[think] {ADD}",
