@@ -448,3 +448,12 @@ def test_users_are_shown_the_command_that_they_typed(typed: str, shown: str,
 
 def test_the_version_is_that_of_ponder(door: Door) -> None:
     assert door("--version") == (0, f"ponder {ponder.__version__}\n", "")
+
+
+def test_an_experiment_is_named_where_a_task_needs_other_keys(door: Door, tmp_path: Path) -> None:
+    (tmp_path / "book.txt").write_text("Once upon a time. " * 99)
+    code, _, err = door("task=text", "task.data=book.txt")
+    assert code == 2 and err.count("\n") == 1
+    assert err.endswith("; experiment=normal has all that goes with it\n")
+    assert "experiment=" not in door("task=text", "task.data=none.txt")[2]
+    assert "has all" not in door("task=add", "trainer.rehearse=9")[2]

@@ -27,6 +27,8 @@ from ponder.training.code_snapshot import DIFF, note
 from ponder.training.run_directory import LOCK, used_by_another_process
 from ponder.training.signals import GivenUp, guard
 
+# Of tasks that the default run is not made for: the file of conf/experiment/ to begin with.
+EXPERIMENTS = {"task=text": "normal", "task=corpus": "ppo_corpus", "task=qa": "star_smollm2"}
 NO_FILES = ("hydra.output_subdir=null", "hydra/job_logging=none")
 
 
@@ -134,12 +136,29 @@ def perform(node: Any) -> float | None:
     """
     directory = _directory()
     try:
-        config = resolve.read(node)
+        config = _checked(node)
         (directory / ERROR).unlink(missing_ok=True)
         accuracy = _act(config, directory)
         return None if accuracy is None else float(accuracy)
     except (Exception, GivenUp) as error:
         raise _failure(error, directory) from error
+
+
+def _checked(node: Any) -> Any:
+    """The configuration of a composed node. Raises `UserError`, which names an experiment that has
+    all keys of a task where only the task was typed: the default run is made for other tasks.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    try:
+        return resolve.read(node)
+    except UserError as error:
+        typed = [str(word) for word in HydraConfig.get().overrides.task]
+        named = [EXPERIMENTS[word] for word in typed if word in EXPERIMENTS]
+        if not named or any(word.startswith("experiment=") for word in typed) or \
+                str(error).startswith("task."):
+            raise
+        raise UserError(f"{error}; experiment={named[0]} has all that goes with it") from None
 
 
 def _act(config: Any, directory: Path) -> float | None:

@@ -176,6 +176,8 @@ def load_model(directory: Path, key: str = "model.name") -> Transformer:
     """
     try:
         config = json.loads((directory / "config.json").read_text())
+        with (directory / "model.safetensors").open("rb"):
+            pass  # where it may not be read, safetensors says that there is none
         weights = load_file(directory / "model.safetensors")
     except Exception as error:  # safetensors raises a class of its own for damaged files
         raise UserError(f"{key}={directory}: cannot be read ({_short(error)}); legal: a "

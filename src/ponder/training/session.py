@@ -14,7 +14,7 @@ import torch
 
 from ponder.config.errors import UserError
 from ponder.config.registry import STRATEGIES
-from ponder.config.spine import Config
+from ponder.config.spine import Config, program
 from ponder.core.distributed import (
     all_gather,
     any_process,
@@ -180,7 +180,7 @@ class Session:
             signals.caught = strongest_signal(signals)
             self.console.close()
             self.console.note(f"stopped at step {self.trainer.progress.step}; to go on: "
-                              f"python run.py resume={self.directory}")
+                              f"{program()} resume={self.directory}")
         return not stopped
 
     def stop_on(self, signals: Signals) -> None:
