@@ -58,7 +58,7 @@ REFUSED = [
     # ranges
     ("trainer.train_batch_size=0", "found 0; legal: at least 1"),
     ("thinker.tokens=-1", "found -1; legal: at least 0"),
-    ("task.held_out=0.95", "found 0.95; legal: at most 0.9"),
+    ("task.held_out=1.5", "found 1.5; legal: at most 1"),
     ("task.max=1000000000000000000000", "found 1000000000000000000000; legal: at most "
      "1000000000000000"),
     ("seed=99999999999999999999", "found 99999999999999999999; legal: at most "

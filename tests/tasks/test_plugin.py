@@ -77,3 +77,14 @@ def test_problems_and_help(folder: Path) -> None:
     assert (rows["0 1 1 0"]["answer"], rows["0 1 1 0"]["thought"]) == ("0", "0 1 0")
     assert {row["split"] for row in rows.values()} == {"train", "test"}
     assert "parity" in ponder(folder, "--help")
+
+
+def test_all_rows_of_a_table_of_ones_own_are_questions(folder: Path) -> None:
+    """The checkpoint was trained on other problems: 16 of the 16 questions are asked."""
+    bits = [f"{number:04b}" for number in range(16)]
+    rows = [f"{' '.join(word)},{word.count('1') % 2}\n" for word in bits]
+    (folder / "mine.csv").write_text("question,answer\n" + "".join(rows))
+    ponder(folder, "action=evaluate", "model.name=super/checkpoint_2", "task.data=mine.csv",
+           "hydra.run.dir=own")
+    found = list((folder / "own").glob("val_*/generated.csv"))
+    assert len(list(csv.DictReader(found[0].open()))) == 16

@@ -65,15 +65,19 @@ def _with_checkpoint(node: Any) -> Any:
     from ponder.config.spine import variants
 
     merged = _of_checkpoint(Path(node.model.name) / "ponder.json")
-    if merged is None:
-        return foreign(node) if node.action in OF_A_PROMPT else node
     typed = _typed()
+    if merged is None:
+        if "task.data" in typed:
+            _ask_all(node, typed, None)
+        return foreign(node) if node.action in OF_A_PROMPT else node
+    trained_on = OmegaConf.select(merged, "task.data")
     if {"task", "experiment"} & set(typed) and node.task.name != merged.task.name:
         merged.task = node.task
     merged.prompt = written(node, "prompt")
     for key in (*OF_THIS_CALL, *(key for key in typed if key == "seed" or "." in key)):
         if not key.startswith("hydra."):
             OmegaConf.update(merged, key, OmegaConf.select(node, key))
+    _ask_all(merged, typed, trained_on)
     of_text = node.action in OF_A_PROMPT and bool(
         {"text", "positions"} & TASKS[merged.task.name].offers)
     if "variant" in typed and of_text and not variants(node):
@@ -82,6 +86,18 @@ def _with_checkpoint(node: Any) -> Any:
         raise UserError(f"variant=[{','.join(variants(node))}]: found a checkpoint trained "
                         f"otherwise; legal: [{','.join(variants(merged))}], or no word about it")
     return merged
+
+
+def _ask_all(node: Any, typed: list[str], trained_on: str | None) -> None:
+    """Hold out all rows of a table that is evaluated on, unless the checkpoint was trained on it
+    or a share was typed.
+    """
+    from omegaconf import OmegaConf
+
+    data = OmegaConf.select(node, "task.data")
+    if (node.action == "evaluate" and data not in (None, trained_on)
+            and "task.held_out" not in typed and "questions" in TASKS[node.task.name].offers):
+        node.task.held_out = 1.0
 
 
 def checkpoint_config(name: str, device: str = "auto") -> Any:

@@ -47,8 +47,9 @@ class QaKeys:
     subjects: list[str] = option([], "only questions of these subjects; none: of all")
     train_questions: int | None = option(None, "train on so many questions; null: on all", low=1)
     test_questions: int = option(200, "held-out questions used by an evaluation", low=1)
-    held_out: float = option(0.2, "share that is held out where no split says which", low=0.0,
-                             high=0.9)
+    held_out: float = option(0.2, "share that is held out where no split says which; 1, which "
+                             "action=evaluate takes for a table of its own: all", low=0.0,
+                             high=1.0)
     answer: str = option("generated", "how a question is answered: by a letter in the written "
                          "text, by the likeliest letter after the thought, or by the likeliest "
                          "text of an option after it", legal=("generated", "letter", "cloze"))
@@ -63,8 +64,11 @@ class QaKeys:
                                  "many", low=1)
     seed: int = option("${seed}", "which questions are held out")
 
-    def contradictions(self) -> Iterator[str]:
+    def contradictions(self, config: Any = None) -> Iterator[str]:
         """Each combination of legal values that means nothing, as the line that says why."""
+        if self.held_out == 1 and config is not None and config.action == "train":
+            yield (f"task.held_out={self.held_out:g}: found no question to train on; legal: below "
+                   "1, or action=evaluate")
         if self.data is None and self.name == "qa":
             yield ("task.data=null: found no questions; legal: task.data=<file>.csv, .jsonl, "
                    ".parquet")
@@ -82,9 +86,9 @@ class MmluKeys(QaKeys):
     name: str = option("mmlu", "name of the task", legal=("mmlu",))
     language: str = option("EN", "EN (cais/mmlu), or a language of openai/MMMLU such as YO-NG")
 
-    def contradictions(self) -> Iterator[str]:
+    def contradictions(self, config: Any = None) -> Iterator[str]:
         """Each combination of legal values that means nothing, as the line that says why."""
-        yield from super().contradictions()
+        yield from super().contradictions(config)
         if self.data is None and self.language not in ("EN", *LANGUAGES):
             yield (f"task.language={self.language}: found no such language on the hub; legal: EN, "
                    f"{', '.join(LANGUAGES)}, or task.data=<file> with the questions")
@@ -239,7 +243,7 @@ class Qa(Task):
             test = [question for question, out in zip(data, held_out, strict=True) if out]
             data = [question for question, out in zip(data, held_out, strict=True) if not out]
         for side, questions in (("train on", data), ("evaluate on", test)):
-            if not questions:
+            if not questions and (side == "evaluate on" or config.held_out < 1):
                 raise UserError(f"task.data={config.data or 'null'}: found no question to {side}; "
                                 "legal: more questions or subjects, another task.held_out or "
                                 "task.seed, or task.test_data=<file>")

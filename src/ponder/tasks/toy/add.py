@@ -12,7 +12,7 @@ from ponder.config.registry import task
 from ponder.core.lazy_imports import Tensor, torch
 from ponder.core.types import Problem, Problems
 from ponder.tasks.base import digits_of, in_share, read_table, require, typed_numbers
-from ponder.tasks.toy.base import ToyTask
+from ponder.tasks.toy.base import ToyTask, two_sides
 from ponder.tokenizers.vocabulary import Vocabulary, place
 
 ENUMERABLE = 2_000_000
@@ -226,17 +226,15 @@ class Add(ToyTask):
         test = self.are_held_out(numbers)
         if "split" in rows[0][1]:
             test = torch.tensor([split == "test" for _, _, split in found])
-        for name, part in (("train", ~test), ("test", test)):
-            if not part.any():
-                raise UserError(f"{path}: found no {name} problems; legal: a column split with "
-                                "train and test in it, or another task.held_out")
+        two_sides(path, [("test" if out else "train", None) for out in test.tolist()],
+                  self.held_out < 1)
         return _by_split(numbers, answers, test)
 
     def _numbers_of_row(self, where: str, row: dict[str, Any]) -> tuple[list[int], int, str]:
         """Numbers, answer and split of one row. Raises `UserError` that names the line."""
         question, answer = str(row["question"]).strip(), str(row["answer"]).strip()
         terms = [term.strip() for term in question.removesuffix("=").split("+")]
-        split = str(row.get("split", "train"))
+        split = self.row_split(where, row) or "train"
         limit = self.max
         if len(terms) != self.terms or not all(
                 word.isdecimal() and word.isascii() for word in [*terms, answer]):
@@ -245,8 +243,6 @@ class Add(ToyTask):
         if any(int(term) >= limit for term in terms) or int(answer) > self.largest:
             raise UserError(f"{where}: found question {question!r} and answer {answer!r}; legal: "
                             f"numbers below task.max={limit}, answers up to {self.largest}")
-        if split not in ("train", "test"):
-            raise UserError(f"{where}: found split {split!r}; legal: train, test")
         return [int(term) for term in terms], int(answer), split
 
     @staticmethod

@@ -69,8 +69,9 @@ class ToyTask(Task):
     thought_symbols: ClassVar[Sequence[str]] = ()
     answers: ClassVar[Sequence[str]] = ()
 
-    held_out: float = option(0.2, "share of the questions that is never trained on", low=0.0,
-                             high=0.9)
+    held_out: float = option(0.2, "share of the questions that is never trained on; 1, which "
+                             "action=evaluate takes for a table of its own: all of them", low=0.0,
+                             high=1.0)
     test_questions: int = option(2000, "held-out questions used by an evaluation", low=1)
     data: str | None = option(None, "read the problems from this .csv, .jsonl or .parquet file "
                               "instead")
@@ -292,7 +293,7 @@ class ToyTask(Task):
         found = [(self.row_split(where, row), self._row(where, row)) for where, row in rows]
         found = [(side or ("test" if self.is_held_out(one) else "train"), one)
                  for side, one in found]
-        return two_sides(path, found)
+        return two_sides(path, found, self.held_out < 1)
 
     def _row(self, where: str, row: dict[str, Any]) -> Problem:
         thought = row.get("thought")
@@ -318,6 +319,9 @@ class ToyTask(Task):
         if self.held_out == 0 and self.data is None:
             yield (f"task.held_out={self.held_out:g}: found no question to evaluate on; legal: "
                    "above 0, at most 0.9")
+        if self.held_out == 1 and config.action != "evaluate":
+            yield (f"task.held_out={self.held_out:g}: found no question to train on; legal: below "
+                   "1, or action=evaluate")
         kind: Any = TASKS[self.name].target  # type: ignore[attr-defined]
         if kind.problem is not ToyTask.problem:
             yield from _gold_fits(kind(self, 0).survey, self, config)
@@ -337,9 +341,11 @@ def _gold_fits(survey: Survey, keys: Any, config: Any) -> Iterator[str]:
                f"{len(survey.thought_symbols)} symbols in gold thoughts; legal: at least as many")
 
 
-def two_sides(path: Path, rows: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    """The (split, row) pairs of a table. Raises `UserError` where one side of them is empty."""
-    for name in ("train", "test"):
+def two_sides(path: Path, rows: list[tuple[str, Any]], trained: bool) -> list[tuple[str, Any]]:
+    """The (split, row) pairs of a table. Raises `UserError` where none is held out, or, if the
+    table is trained on, where all are.
+    """
+    for name in ("train", "test") if trained else ("test",):
         if name not in {split for split, _ in rows}:
             raise UserError(f"{path}: found no {name} problems; legal: a column split with "
                             "train and test in it, or another task.held_out")
