@@ -21,7 +21,8 @@ from ponder.core import distributed
 from ponder.core.math import Sampling
 from ponder.core.types import Rollouts, Scores
 from ponder.models.gpt2.model import Shape, Transformer
-from ponder.models.policies.question import Policy, Rules
+from ponder.models.policies.base import Rules
+from ponder.models.policies.question import QuestionPolicy
 from ponder.rewards.answers import Reward
 from ponder.rollouts.sampler import Sampler
 from ponder.strategies.grpo import GRPO
@@ -69,7 +70,8 @@ def build_trainer(work: Work, device: str = "cpu", dtype: str = "float32",
     torch.manual_seed(seed)
     task = Add(max=100, answer="digits", seed=seed, thought_length=2, thoughts=10)
     shape = Shape(len(task.vocabulary), POSITIONS, work.d_model, work.layers, work.heads)
-    policy = Policy(Transformer(shape), None, task.vocabulary, Rules(work.tokens, work.stops))
+    policy = QuestionPolicy(Transformer(shape), None, task.vocabulary,
+                            Rules(work.tokens, work.stops))
     if shard:
         distributed.shard(policy.thinker, policy.thinker.blocks, torch.device(device))
     config = TrainerConfig(train_batch_size=work.questions, lr=1e-3, warmup=0, lr_decay="constant",

@@ -28,9 +28,9 @@ from ponder.core.distributed import keep_freed_memory
 from ponder.core.math import Sampling
 from ponder.core.types import Problems, Rollouts
 from ponder.models.huggingface.pretrained import load_text_model, load_vocabulary
-from ponder.models.policies.choice import TextPolicy
-from ponder.models.policies.question import Rules
-from ponder.rollouts.pairs import pairs_of
+from ponder.models.policies.base import Rules
+from ponder.models.policies.choice import ChoicePolicy
+from ponder.rollouts.recorded import pairs_of
 from ponder.strategies.dpo import DPO
 from ponder.training.learner import Learner
 
@@ -38,16 +38,16 @@ MICRO, MICROS, PROMPT, THOUGHT, RATE, BETA = 8, 2, (64, 112), (24, 64), 1e-4, 0.
 PAIRS = MICRO * MICROS
 
 
-def policy_of(name: str, rank: int, device: torch.device, dtype: str) -> TextPolicy:
+def policy_of(name: str, rank: int, device: torch.device, dtype: str) -> ChoicePolicy:
     config = HfConfig(name=name, lora_r=rank, dtype=dtype)
     words = load_vocabulary(config)
     torch.manual_seed(0)  # of the adapters
     net = load_text_model(config, len(words))
     net.entropy_learns = False
-    return TextPolicy(net, words, Rules(THOUGHT[1], True), "generated", leashed=True).to(device)
+    return ChoicePolicy(net, words, Rules(THOUGHT[1], True), "generated", leashed=True).to(device)
 
 
-def pairs(policy: TextPolicy, count: int, seed: int) -> Rollouts:
+def pairs(policy: ChoicePolicy, count: int, seed: int) -> Rollouts:
     """Prompts and thoughts of random words, the first of two thoughts being right."""
     words, random = policy.vocabulary, torch.Generator().manual_seed(seed)
 
@@ -66,7 +66,7 @@ def pairs(policy: TextPolicy, count: int, seed: int) -> Rollouts:
                     parts={"exact_match": right})
 
 
-def batches(policy: TextPolicy, steps: int, device: torch.device) -> list[Rollouts]:
+def batches(policy: ChoicePolicy, steps: int, device: torch.device) -> list[Rollouts]:
     found = []
     for step in range(steps):
         rollouts = pairs(policy, PAIRS, step)
@@ -79,7 +79,7 @@ def batches(policy: TextPolicy, steps: int, device: torch.device) -> list[Rollou
     return found
 
 
-def ours(policy: TextPolicy, steps: int, device: torch.device) -> tuple[list[float], list[float]]:
+def ours(policy: ChoicePolicy, steps: int, device: torch.device) -> tuple[list[float], list[float]]:
     """(seconds, loss) of every step."""
     if device.type == "cpu":
         keep_freed_memory()
@@ -97,7 +97,8 @@ def ours(policy: TextPolicy, steps: int, device: torch.device) -> tuple[list[flo
     return seconds, losses
 
 
-def theirs(policy: TextPolicy, steps: int, device: torch.device) -> tuple[list[float], list[float]]:
+def theirs(policy: ChoicePolicy, steps: int, device: torch.device,
+           ) -> tuple[list[float], list[float]]:
     """The same of TRL."""
     import trl
     from datasets import Dataset
@@ -127,8 +128,8 @@ def theirs(policy: TextPolicy, steps: int, device: torch.device) -> tuple[list[f
 
     words, clock = policy.vocabulary.tokenizer, Clock()
     words.pad_token = words.pad_token or words.eos_token
-    with tempfile.TemporaryDirectory() as folder, policy.net.attending():
-        peer = Given(model=policy.net.model, train_dataset=Dataset.from_list(rows),
+    with tempfile.TemporaryDirectory() as folder, policy.thinker.attending():
+        peer = Given(model=policy.thinker.model, train_dataset=Dataset.from_list(rows),
                      processing_class=words, callbacks=[clock], args=trl.DPOConfig(
             output_dir=folder, per_device_train_batch_size=MICRO, max_steps=steps,
             gradient_accumulation_steps=MICROS, learning_rate=RATE, lr_scheduler_type="constant",

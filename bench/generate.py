@@ -22,8 +22,8 @@ from ponder.config.players import HfConfig, SamplerConfig
 from ponder.core.distributed import keep_freed_memory
 from ponder.core.types import Problems
 from ponder.models.huggingface.pretrained import load_text_model, load_vocabulary
-from ponder.models.policies.choice import TextPolicy
-from ponder.models.policies.question import Rules
+from ponder.models.policies.base import Rules
+from ponder.models.policies.choice import ChoicePolicy
 from ponder.rollouts.cache import Store
 from ponder.rollouts.written import Written
 from ponder.tasks.choice.qa import Qa, QaKeys
@@ -41,7 +41,7 @@ def questions(path: str | None, count: int, words: Any, directory: Path) -> Prob
     return task.sample(count, torch.Generator().manual_seed(0))
 
 
-def ours(policy: TextPolicy, problems: Problems, samples: int, store: Path,
+def ours(policy: ChoicePolicy, problems: Problems, samples: int, store: Path,
          ) -> tuple[int, int, float]:
     """(tokens in the texts, tokens written now, seconds)."""
     source = Written(SamplerConfig(samples=samples), len(problems), len(problems) * samples,
@@ -102,7 +102,7 @@ def main() -> None:
         directory = Path(folder)
         problems = questions(chosen.data, chosen.questions, words, directory).to(
             torch.device(chosen.device))
-        policy = TextPolicy(net, words, Rules(chosen.tokens, True), "generated")
+        policy = ChoicePolicy(net, words, Rules(chosen.tokens, True), "generated")
         for number in range(chosen.rounds):
             tokens, _, seconds = ours(policy, problems, chosen.samples, directory / str(number))
             note("ours", tokens, seconds)

@@ -22,9 +22,8 @@ from ponder.config.running import TrainerConfig
 from ponder.core.math import Sampling
 from ponder.core.types import Rollouts
 from ponder.models.gpt2.model import Init, Shape, Transformer
-from ponder.models.policies.continuation import Author
-from ponder.models.policies.question import Policy, Rules
-from ponder.models.value_head import Critic
+from ponder.models.policies.base import Policy, Rules, ValueHead
+from ponder.models.policies.continuation import ContinuationPolicy
 from ponder.rewards.answers import Reward
 from ponder.rollouts.sampler import Sampler, Source, given
 from ponder.strategies.base import Strategy
@@ -59,14 +58,16 @@ def corpus(directory: Path) -> Corpus:
     return Corpus(CorpusKeys(prompt="", seed=0, test_passages=1), 0, str(directory))
 
 
-def make_policy(task: Corpus, value: str = "none", stops: bool = False, seed: int = 0) -> Author:
+def make_policy(task: Corpus, value: str = "none", stops: bool = False, seed: int = 0,
+                ) -> ContinuationPolicy:
     """A small model whose texts are anything but equally likely, and a reference that is it."""
     torch.manual_seed(11 + seed)
     net = Transformer(Shape(len(task.vocabulary), TOKENS + 2, 32, 1, 2), Init(*[0.3] * 5))
     critic = None
     if value != "none":
-        critic = Critic(32, "token", copy.deepcopy(net) if value == "separate" else None)
-    return Author(net, None, task.vocabulary, Rules(TOKENS, stops, writes="text"), critic=critic,
+        critic = ValueHead(32, "token", copy.deepcopy(net) if value == "separate" else None)
+    return ContinuationPolicy(net, None, task.vocabulary, Rules(TOKENS, stops, writes="text"),
+                              critic=critic,
                   reference=copy.deepcopy(net))
 
 

@@ -26,8 +26,8 @@ from paths import ROOT, fill
 from ponder.core.credit import group_advantages
 from ponder.core.math import Sampling, correlation
 from ponder.core.types import Problems, Rollouts
-from ponder.models.policies.positions import PassageThinker
-from ponder.models.policies.question import Policy
+from ponder.models.policies.base import Policy
+from ponder.models.policies.next_token import PositionPolicy
 from ponder.rewards.answers import Reward
 from ponder.rollouts.positions import every_place, think_behind
 from ponder.rollouts.sampler import sample
@@ -60,7 +60,7 @@ def speed(config, task, net) -> str:
     lines = ["| passages | tokens of each | thoughts a position | at once (s) | one by one (s) | "
              "ratio |", "|---|---|---|---|---|---|"]
     for count, length, samples in SIZES:
-        policy = PassageThinker(net, task.vocabulary, builders.build_rules(config), 1, True)
+        policy = PositionPolicy(net, task.vocabulary, builders.build_rules(config), 1, True)
         passages = task.test()[slice(0, count)]
         passages = replace(passages, question=passages.question[:, :length],
                            answer=passages.answer[:, :length])
@@ -76,7 +76,7 @@ def speed(config, task, net) -> str:
 
 
 @torch.no_grad()
-def correlations(config, task, policy: PassageThinker, reference: PassageThinker) -> str:
+def correlations(config, task, policy: PositionPolicy, reference: PositionPolicy) -> str:
     passages = task.test()[slice(0, 64)]
     passages = replace(passages, positions=every_place(policy, passages))
     rollouts = think_behind(policy, passages, config.rollout.samples, Sampling(),

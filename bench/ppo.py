@@ -24,8 +24,8 @@ import torch
 import optimum
 import results
 from paths import ROOT, fill
-from ponder.models.policies.continuation import Author
-from ponder.models.policies.question import Rules
+from ponder.models.policies.base import Rules
+from ponder.models.policies.continuation import ContinuationPolicy
 from ponder.rewards.text import pattern, wanted, whitespace
 from ponder.strategies.base import Strategy
 from ponder.strategies.grpo import GRPO
@@ -122,7 +122,7 @@ def best(name: str, start: Path) -> float:
         config = json.loads(saved.read_text())["config"]
         task = Corpus(CorpusKeys(data=config["task"]["data"], seed=0, test_passages=40), 0,
                       str(start))
-        author = Author(load_model(start), None, task.vocabulary,
+        author = ContinuationPolicy(load_model(start), None, task.vocabulary,
                         Rules(config["thinker"]["tokens"], False, writes="text"))
         kept.write_text(json.dumps([tilted(author, task.test().question, worth, price)
                                     for price in PRICES]))

@@ -36,7 +36,7 @@ from torch import Tensor
 
 from common import Work, build_trainer, last_json, median, seconds, table
 from paths import ROOT, fill
-from ponder.models.policies.question import Policy
+from ponder.models.policies.base import Policy
 from ponder.training.trainer import Trainer
 from stopwatch import profile
 

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 import paths  # noqa: F401  (first: it makes ponder importable)
-from ponder.models.policies.continuation import Author
+from ponder.models.policies.continuation import ContinuationPolicy
 
 
 @torch.no_grad()
-def tilted(policy: Author, prompts: Tensor, worth: Callable[[str], float], beta: float,
+def tilted(policy: ContinuationPolicy, prompts: Tensor, worth: Callable[[str], float], beta: float,
            particles: int = 32, seed: int = 0) -> tuple[float, float]:
     """(E[r], KL to the reference in nats) of the best continuations of prompts (P, Q), whose texts
     have as many tokens as the policy writes; worth of a text is its reward.

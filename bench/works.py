@@ -14,7 +14,8 @@ from ponder.core.math import Sampling
 from ponder.core.types import Problems, Rollouts
 from ponder.models.gpt2.layers import Shape
 from ponder.models.gpt2.model import Init, Transformer
-from ponder.models.policies.question import Policy, Rules
+from ponder.models.policies.base import Policy, Rules
+from ponder.models.policies.question import QuestionPolicy
 from ponder.rollouts.sampler import sample
 from ponder.tasks.toy.add import Add
 
@@ -31,7 +32,7 @@ def build(size: str, device: torch.device, questions: int | None = None) -> tupl
     shape = Shape(len(task.vocabulary), task.question_length + TOKENS + 2 + task.answer_length,
                   width, layers, heads, tied=False)
     torch.manual_seed(0)
-    policy = Policy(Transformer(shape, Init(*[0.05] * 5)), None, task.vocabulary,
+    policy = QuestionPolicy(Transformer(shape, Init(*[0.05] * 5)), None, task.vocabulary,
                     Rules(TOKENS, stops=False))
     problems = task.sample(questions or count, torch.Generator().manual_seed(0))
     return policy.to(device), problems.to(device)

@@ -12,8 +12,8 @@ from ponder.core.math import Sampling
 from ponder.evaluation.latent import evaluate_latent
 from ponder.generation.generators import LatentQuestionGenerator, QuestionGenerator
 from ponder.generation.stream_decoder import ordinary_text, thought_text
-from ponder.models.policies.latent import Continuous, Gumbel
-from ponder.rollouts.latent import unsaid, vectors
+from ponder.models.policies.latent import ContinuousPolicy, GumbelPolicy
+from ponder.rollouts.latent import latent_rollouts, vectors
 from ponder.tasks.toy.add import Add
 from support.latent import BLIND, SEEING, make_flowing
 from support.small import generator, make_task
@@ -29,7 +29,7 @@ def latent_generator(sees: tuple[str, ...] = BLIND, shared: bool = False,
                      ) -> tuple[LatentQuestionGenerator, Add]:
     task = make_task(4, answer="digits", max=100)
     policy = make_flowing(task, tokens=3, sees=sees, shared=shared).requires_grad_(False)
-    assert isinstance(policy, Continuous)
+    assert isinstance(policy, ContinuousPolicy)
     return LatentQuestionGenerator(policy, task.encode_question), task
 
 
@@ -50,7 +50,7 @@ def test_log_probabilities_of_answers_are_those_of_the_policy(sees: tuple[str, .
         prompt = model.prompt(text)
         problems = task.encode(torch.tensor([[int(text[:2]), int(text[3:5])]]))
         many = replace(problems[torch.zeros(len(answers), dtype=torch.long)], answer=answers)
-        learnt = policy.score(unsaid(policy, many), Sampling()).answer
+        learnt = policy.score(latent_rollouts(policy, many), Sampling()).answer
         found = model.search(prompt, GenerateConfig(beams=200, samples=200))
         found = [one for one in found if policy.vocabulary.pad not in one.tokens]
         assert len(found) > 100
@@ -104,7 +104,7 @@ def test_gumbel_thoughts_are_sampled_as_tokens() -> None:
 
     task = make_task(4, answer="digits", max=100)
     policy = make_flowing(task, "gumbel", tokens=3).requires_grad_(False)
-    assert isinstance(policy, Gumbel)
+    assert isinstance(policy, GumbelPolicy)
     model = QuestionGenerator(policy, task.encode_question)
     problems = task.test()[:5]
     rollouts = greedy(policy, problems)

@@ -17,8 +17,8 @@ from ponder.generation.decoding import BeamSearch, beam_search, completions_of, 
 from ponder.generation.generators import ThinkingTextGenerator
 from ponder.generation.stream_decoder import ordinary_text, thought_text
 from ponder.generation.terminal import Conversation
-from ponder.models.policies.positions import PassageThinker
-from ponder.models.policies.question import Rules
+from ponder.models.policies.base import Rules
+from ponder.models.policies.next_token import PositionPolicy
 from ponder.rollouts.positions import think_behind
 from ponder.tokenizers.pieces import PieceVocabulary, TriePieces
 from ponder.tokenizers.trie import Trie
@@ -39,7 +39,7 @@ def thinking_generator(stops: bool = True, mixes: bool = True, ahead: int = 1,
     return _generator_of(policy)
 
 
-def _generator_of(policy: PassageThinker) -> ThinkingTextGenerator:
+def _generator_of(policy: PositionPolicy) -> ThinkingTextGenerator:
     vocabulary = policy.vocabulary
     assert isinstance(vocabulary, PieceVocabulary)
     ends = (vocabulary.end_of_text,)
@@ -47,7 +47,7 @@ def _generator_of(policy: PassageThinker) -> ThinkingTextGenerator:
     return ThinkingTextGenerator(context, vocabulary)
 
 
-def policy_of(model: ThinkingTextGenerator) -> PassageThinker:
+def policy_of(model: ThinkingTextGenerator) -> PositionPolicy:
     assert isinstance(model.context, ThinkingContext)
     return model.context.policy
 
@@ -72,7 +72,7 @@ def foreseen(model: ThinkingTextGenerator, prompt: list[int], words: list[int], 
     definition of `foresight`, among the words that may come.
     """
     policy, problems = policy_of(model), passage(prompt, words)
-    found = policy.foresight(problems, thought, len(words), *policy.read(problems))[0, :, 0]
+    found = policy.predictions(problems, thought, len(words), *policy.read(problems))[0, :, 0]
     return found[:, 1:].log_softmax(-1).gather(1, torch.tensor(words)[:, None] - 1)[:, 0]
 
 
@@ -233,7 +233,7 @@ def test_a_text_is_truncated_before_its_thoughts_lack_positions(
 def test_thoughts_are_no_part_of_a_conversation_nor_of_the_text_around_them() -> None:
     """Signs of several bytes stay whole, whatever is thought between the bytes."""
     vocabulary = PieceVocabulary(TriePieces(Trie.learn(SENTENCE * 5, 260)), 4)
-    policy = PassageThinker(network(len(vocabulary), 60), vocabulary, Rules(3, True), 1, True)
+    policy = PositionPolicy(network(len(vocabulary), 60), vocabulary, Rules(3, True), 1, True)
     model = _generator_of(policy.double().requires_grad_(False))
     words, end = vocabulary.encode("é<b, 日"), vocabulary.end
     told = [token for number, word in enumerate(words)

@@ -20,8 +20,8 @@ from ponder.models.huggingface.pretrained import (
     restore_text_model,
     save_text_model,
 )
-from ponder.models.policies.choice import TextPolicy
-from ponder.models.policies.question import Rules
+from ponder.models.policies.base import Rules
+from ponder.models.policies.choice import ChoicePolicy
 from ponder.rollouts.cache import Store
 from ponder.rollouts.engines.own import Writer
 from ponder.rollouts.sampler import given
@@ -44,18 +44,18 @@ def qa_of(tmp_path: Path, **changes) -> Qa:
     return task(file_of(tmp_path / "x.csv", 20), **changes)
 
 
-def policy_of(qa: Qa, tokens: int = 6, kind: str = "llama", sees: bool = True) -> TextPolicy:
+def policy_of(qa: Qa, tokens: int = 6, kind: str = "llama", sees: bool = True) -> ChoicePolicy:
     net = Model(language_model(kind), len(WORDS))
-    return TextPolicy(net, WORDS, Rules(tokens, True, sees), qa.config.answer)
+    return ChoicePolicy(net, WORDS, Rules(tokens, True, sees), qa.config.answer)
 
 
 def problems_of(qa: Qa, count: int = 4) -> Problems:
     return qa.sample(count, generator())
 
 
-def written(policy: TextPolicy, problems: Problems, samples: int = 3,
+def written(policy: ChoicePolicy, problems: Problems, samples: int = 3,
             sampling: Sampling = PLAIN, at_once: int = 256) -> Rollouts:
-    writer = Writer(policy.net, WORDS.end, samples, policy.rules.tokens, sampling, at_once)
+    writer = Writer(policy.thinker, WORDS.end, samples, policy.rules.tokens, sampling, at_once)
     noise = torch.rand(len(problems) * samples, policy.rules.tokens, generator=generator())
     thought, logprobs = writer.write(problems, noise)
     chosen = thought[:, :-1] != problems.pad
@@ -137,7 +137,7 @@ def test_rows_that_end_early_make_room_and_change_nothing(tmp_path: Path) -> Non
     qa = qa_of(tmp_path)
     policy, problems = policy_of(qa, 12), problems_of(qa, 16)
     with torch.no_grad():
-        policy.net.head.weight[WORDS.end] = policy.net.head.weight.mean(0) * 40
+        policy.thinker.head.weight[WORDS.end] = policy.thinker.head.weight.mean(0) * 40
     together = written(policy, problems, 3)
     lengths = together.lengths
     assert lengths.min() < 6 and lengths.max() == 12 and len(lengths.unique()) > 4
@@ -156,7 +156,7 @@ def test_judging_says_how_far_it_is(tmp_path: Path, capsys: pytest.CaptureFixtur
     policy, problems, console = policy_of(qa), problems_of(qa), Plain()
     found = written(policy, problems, 2)
     heard: list[tuple[str, int, int]] = []
-    policy.heard = lambda *how_far: heard.append(how_far)
+    policy.on_progress = lambda *how_far: heard.append(how_far)
     monkeypatch.setattr("ponder.models.backbone.tokens_at_once", lambda device: 1)
     policy.answer(problems, found.thought, 2)
     assert heard == [("judging", rows, 8) for rows in (0, 2, 4, 6, 8)]
@@ -199,7 +199,7 @@ def test_scores_and_gradients_are_those_of_plain_sequences(answer: str, sees: bo
             assert torch.allclose(scores.answer[row].double(), whole, atol=1e-6)
             total = total + whole
     total.backward()
-    for own, other in zip(policy.net.model.parameters(), model.parameters(), strict=True):
+    for own, other in zip(policy.thinker.model.parameters(), model.parameters(), strict=True):
         assert torch.allclose(own.grad, other.grad, atol=1e-5)
 
 
@@ -305,7 +305,7 @@ def test_nothing_is_written_twice(tmp_path: Path) -> None:
     assert second.answered is not None
     assert torch.allclose(second.answered[:, 0].double(), judged[0].double(), atol=1e-5)
     assert torch.equal(second.answered[:, 1] > 0, judged[1])
-    changed(policy.net)
+    changed(policy.thinker)
     assert collect()[1].tokens > 0
 
 

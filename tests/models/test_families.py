@@ -11,7 +11,7 @@ import transformers
 
 from ponder.config.errors import UserError
 from ponder.models.huggingface.model import Model
-from ponder.models.huggingface.parity import distance, limit
+from ponder.models.huggingface.pretrained import distance, limit
 from support.questions import WORDS
 from support.small import Door
 

@@ -18,9 +18,9 @@ from ponder.core.math import Sampling, straight_through
 from ponder.core.metrics import known
 from ponder.core.types import Rollouts
 from ponder.evaluation.latent import dimensions, evaluate_latent, replacements
-from ponder.models.policies.latent import Continuous, Flowing
+from ponder.models.policies.latent import ContinuousPolicy, DifferentiablePolicy
 from ponder.rewards.answers import Reward
-from ponder.rollouts.latent import Unsaid, unsaid
+from ponder.rollouts.latent import LatentSource, latent_rollouts
 from ponder.strategies.exact import Pathwise
 from ponder.tasks.toy.add import Add
 from ponder.training.learner import Learner
@@ -30,14 +30,15 @@ from support.players import gradients, padded_left
 from support.small import Door, generator, make_task
 
 
-def begun(policy: Flowing, task: Add, count: int = 5, samples: int = 1) -> Rollouts:
-    rollouts = unsaid(policy, task.sample(count, generator()), samples, generator(1))
+def begun(policy: DifferentiablePolicy, task: Add, count: int = 5, samples: int = 1) -> Rollouts:
+    rollouts = latent_rollouts(policy, task.sample(count, generator()), samples, generator(1))
     rollouts.noise = rollouts.noise.double()  # type: ignore[union-attr]
     return rollouts
 
 
-def source(kind: str, policy: Flowing, stage_steps: int = 0, samples: int = 4) -> Unsaid:
-    return Unsaid(SamplerConfig(samples=samples), ThinkerConfig(
+def source(kind: str, policy: DifferentiablePolicy, stage_steps: int = 0, samples: int = 4,
+           ) -> LatentSource:
+    return LatentSource(SamplerConfig(samples=samples), ThinkerConfig(
         policy.rules.tokens, kind=kind, stage_steps=stage_steps))
 
 
@@ -76,7 +77,7 @@ def test_noise_at_its_ends_is_finite() -> None:
 
 # --- the thought ---------------------------------------------------------------------------------
 
-def by_hand(policy: Flowing, rollouts: Rollouts, row: int) -> tuple[Tensor, Tensor]:
+def by_hand(policy: DifferentiablePolicy, rollouts: Rollouts, row: int) -> tuple[Tensor, Tensor]:
     """(continuous thoughts (K, D), log p(answer)) of one row: whole sequences again and again."""
     net, reader, problems = policy.thinker, policy.answerer, rollouts.problems
     real = problems.question[row] != problems.pad
@@ -293,7 +294,7 @@ def test_the_necessity_table_of_vectors(sees: tuple[str, ...]) -> None:
     """A thought that is dropped leaves end-of-thought alone; a shuffled one is another's."""
     task = make_task(max=10, test_questions=20)
     policy = make_flowing(task, tokens=2, sees=sees)
-    assert isinstance(policy, Continuous)
+    assert isinstance(policy, ContinuousPolicy)
     problems = task.test()
     found = evaluate_latent(policy, problems)
     empty = problems.answer.new_full((len(problems), 1), policy.vocabulary.end)

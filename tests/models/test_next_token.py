@@ -21,10 +21,9 @@ from ponder.config.running import TrainerConfig
 from ponder.core.math import GREEDY, Sampling, correlation
 from ponder.core.types import Problems
 from ponder.models.gpt2.model import Shape, Transformer, resized
-from ponder.models.policies.next_token import Reader
-from ponder.models.policies.positions import PassageThinker
-from ponder.models.policies.question import Rules
-from ponder.rollouts.positions import PlaceSampler, every_place, think_behind
+from ponder.models.policies.base import Rules
+from ponder.models.policies.next_token import NextTokenPolicy, PositionPolicy
+from ponder.rollouts.positions import PositionSampler, every_place, think_behind
 from ponder.rollouts.sampler import sample
 from ponder.strategies.star import SFT
 from ponder.tasks.text.documents import TextKeys, split
@@ -253,7 +252,7 @@ def test_a_branch_is_the_passage_up_to_its_place_and_itself() -> None:
 def test_heads_beside_networks_are_clipped_and_guarded() -> None:
     """A gradient that is not finite is noticed wherever it is."""
     vocabulary = PieceVocabulary(Characters("ab"), 2)
-    policy = PassageThinker(network(len(vocabulary)), vocabulary, Rules(2, False), 1, True)
+    policy = PositionPolicy(network(len(vocabulary)), vocabulary, Rules(2, False), 1, True)
     config = TrainerConfig(grad_clip=0.001)
     learner = Learner(config, policy, SFT(), lambda step: 0.0, False, torch.device("cpu"))
     assert policy.mixer is not None
@@ -263,7 +262,7 @@ def test_heads_beside_networks_are_clipped_and_guarded() -> None:
     total = torch.cat([grad.flatten() for weight in policy.mixer.parameters()
                        if (grad := weight.grad) is not None]).norm()
     assert float(total) == pytest.approx(0.001, rel=1e-3)
-    policy.mixer.out.bias.grad = torch.tensor([torch.inf])
+    policy.mixer.out.bias.grad = torch.full_like(policy.mixer.out.bias, torch.inf)
     assert not torch.isfinite(learner.clip())
 
 
@@ -278,7 +277,7 @@ def test_a_wider_network_says_the_same_of_what_it_knew() -> None:
                            net.logits(net(tokens)[0]))
 
 
-def passages(policy: PassageThinker, count: int = 3, length: int = 9) -> Problems:
+def passages(policy: PositionPolicy, count: int = 3, length: int = 9) -> Problems:
     rows = torch.randint(2, 7, (count, length + 1), generator=torch.Generator().manual_seed(2))
     problems = Problems(rows[:, :-1], rows[:, 1:], None, 0)
     return replace(problems, positions=every_place(policy, problems))
@@ -299,7 +298,7 @@ def test_all_places_at_once_are_each_place_alone(stops: bool, ahead: int, mixes:
     logprob = policy.answer(problems, rollouts.thought, rollouts.samples)[0]
     places = problems.positions
     assert places is not None
-    foreseen = policy.foresight(problems, rollouts.thought, rollouts.samples,
+    foreseen = policy.predictions(problems, rollouts.thought, rollouts.samples,
                                 *policy.read(problems))
     mixed = foreseen.gather(-1, policy.targets(problems).repeat_interleave(2, 1)[
         ..., None])[..., 0].sum(-1).flatten()
@@ -326,7 +325,7 @@ def test_all_places_at_once_are_each_place_alone(stops: bool, ahead: int, mixes:
                 assert torch.allclose(alone, logprob[row], atol=1e-8)
 
 
-def _mixed(policy: PassageThinker, passage: torch.Tensor, place: int, hidden: torch.Tensor,
+def _mixed(policy: PositionPolicy, passage: torch.Tensor, place: int, hidden: torch.Tensor,
            width: int, real: torch.Tensor) -> torch.Tensor:
     """log p of the real tokens behind a thought, by the definition."""
     net, total = policy.thinker, torch.zeros((), dtype=torch.float64)
@@ -343,10 +342,10 @@ def _mixed(policy: PassageThinker, passage: torch.Tensor, place: int, hidden: to
 def test_without_a_thought_a_thinking_model_is_the_normal_one() -> None:
     policy = thinker(False, 1, True)
     problems = passages(policy)
-    normal = Reader(policy.thinker, policy.vocabulary, Rules(0, True))
+    normal = NextTokenPolicy(policy.thinker, policy.vocabulary, Rules(0, True))
     rollouts = think_behind(policy, problems, 2, GREEDY)
     assert torch.equal(-policy.unthinking(rollouts).view(3, 9, 2)[:, :, 0],
-                       normal.surprise(problems))
+                       normal.next_token_nll(problems))
     assert rollouts.group_size == 2 and rollouts.samples == 18
 
 
@@ -355,10 +354,11 @@ def test_places_are_all_or_random_or_the_hardest() -> None:
     problems = replace(passages(policy), positions=None)
     generator = torch.Generator().manual_seed(0)
     for where in ("all", "random", "hardest"):
-        found = PlaceSampler(SamplerConfig(samples=2), where, 3).places(policy, problems, generator)
+        sampler = PositionSampler(SamplerConfig(samples=2), where, 3)
+        found = sampler.places(policy, problems, generator)
         assert found.shape == (3, 8 if where == "all" else 3)
         assert (found.diff(dim=1) > 0).all() and int(found.max()) <= 7
-    surprise = policy.surprise(problems)
+    surprise = policy.next_token_nll(problems)
     hardest = (surprise[:, :-1] + surprise[:, 1:]).topk(3, 1).indices.sort(1).values
     assert torch.equal(found, hardest)
 
@@ -373,7 +373,7 @@ def test_tokens_further_ahead_are_learnt_and_nothing_else_changes() -> None:
     """The loss is the mean of both distances; the k-th layer is asked for the k-th next token."""
     torch.manual_seed(3)
     vocabulary = PieceVocabulary(Characters("abcde"), 0)
-    policy = Reader(network(len(vocabulary)), vocabulary, Rules(0, True), ahead=2).double()
+    policy = NextTokenPolicy(network(len(vocabulary)), vocabulary, Rules(0, True), ahead=2).double()
     problems = replace(passages(thinker(False, 1, False)), positions=None)
     rollouts = sample(policy, problems, 1, Sampling())
     assert policy.further is not None
@@ -381,6 +381,6 @@ def test_tokens_further_ahead_are_learnt_and_nothing_else_changes() -> None:
     state = hidden[:, :-1] + torch.nn.functional.gelu(policy.further.layers[0](hidden[:, :-1]))
     second = policy.thinker.logits(state, slice(0, vocabulary.end)).log_softmax(-1).gather(
         -1, problems.answer[:, 1:, None])[..., 0].mean(1)
-    first = -policy.surprise(problems).mean(1)
+    first = -policy.next_token_nll(problems).mean(1)
     assert torch.allclose(policy.score(rollouts, Sampling()).answer, (first + second) / 2)
     assert torch.equal(policy.answer(problems, rollouts.thought)[0], first)

@@ -17,8 +17,8 @@ from ponder.config.players import HfConfig, SamplerConfig
 from ponder.core.math import Sampling
 from ponder.core.types import Problems, Rollouts
 from ponder.models.huggingface.model import Model
-from ponder.models.policies.question import Rules
-from ponder.models.policies.text_continuation import TextAuthor
+from ponder.models.policies.base import Rules
+from ponder.models.policies.continuation import ContinuationPolicy
 from ponder.rewards.answers import Reward
 from ponder.rollouts.cache import Store
 from ponder.rollouts.sampler import given
@@ -54,10 +54,10 @@ def plain_of(kind: str, words: TextVocabulary) -> Any:
 
 
 def author_of(kind: str = "llama", stops: bool = True, tokens: int = 6,
-              words: TextVocabulary = WORDS, leashed: bool = False) -> TextAuthor:
+              words: TextVocabulary = WORDS, leashed: bool = False) -> ContinuationPolicy:
     net = Model(plain_of(kind, words), len(words))
     net.barred = None if stops else words.end
-    return TextAuthor(net, words, Rules(tokens, stops, writes="text"), leashed=leashed)
+    return ContinuationPolicy(net, words, Rules(tokens, stops, writes="text"), leashed=leashed)
 
 
 def prompts(count: int = 4, words: TextVocabulary = WORDS) -> Problems:
@@ -65,7 +65,7 @@ def prompts(count: int = 4, words: TextVocabulary = WORDS) -> Problems:
     return Problems(rows, rows[:, :0], None, words.pad)
 
 
-def continued(policy: TextAuthor, problems: Problems, folder: Path, samples: int = 3,
+def continued(policy: ContinuationPolicy, problems: Problems, folder: Path, samples: int = 3,
               **sampler: Any) -> Rollouts:
     source = Written(SamplerConfig(samples=samples, **sampler), 2, 64, Store(folder), None)
     return source.collect(policy, problems, 0, generator())
@@ -155,11 +155,12 @@ def test_continuations_are_as_likely_as_transformers_finds_them(
     """Of a fixed length: as likely as among all words but end-of-sequence."""
     policy = author_of(kind, stops)
     with torch.no_grad():
-        policy.net.head.weight[WORDS.end] = policy.net.head.weight.mean(0) * 40  # some rows end
+        head = policy.thinker.head
+        head.weight[WORDS.end] = head.weight.mean(0) * 40  # some rows end
     rollouts = continued(policy, prompts(12), tmp_path, samples)
     assert (rollouts.lengths == 6).all() != stops
     model = plain_of(kind, WORDS)
-    model.load_state_dict(policy.net.model.state_dict())
+    model.load_state_dict(policy.thinker.model.state_dict())
     full = load_plain(model, rollouts, None if stops else WORDS.end)
     expected = full.gather(2, rollouts.thought[:, :-1, None].clamp_max(len(WORDS) - 1))[..., 0]
     expected = expected * rollouts.mask[:, :-1]
@@ -177,7 +178,7 @@ def test_a_text_of_fixed_length_never_ends(sampler: dict[str, Any], tmp_path: Pa
     for stops in (True, False):
         policy = author_of(stops=stops)
         with torch.no_grad():
-            policy.net.head.weight[WORDS.end] = policy.net.head.weight.mean(0) * 40
+            policy.thinker.head.weight[WORDS.end] = policy.thinker.head.weight.mean(0) * 40
         rollouts = continued(policy, prompts(8), tmp_path, 8, **sampler)
         ends = (rollouts.thought == WORDS.end).sum(1)
         assert (ends == 1).all()  # each once, by choice or because there is no room
@@ -228,17 +229,17 @@ def test_distances_are_those_of_whole_distributions(lora: int, stops: bool,
     """From a model of its own, or with LoRA from the weights without the adapter."""
     policy = author_of(stops=stops, leashed=True)
     if lora:
-        policy.net.adapt(HfConfig(lora_r=lora))
-        for name, weight in policy.net.named_parameters():
+        policy.thinker.adapt(HfConfig(lora_r=lora))
+        for name, weight in policy.thinker.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(weight, std=0.05)
     else:
         policy.reference = Model(language_model("llama", seed=1), len(WORDS))
-        policy.reference.barred = policy.net.barred
+        policy.reference.barred = policy.thinker.barred
     rollouts = continued(policy, prompts(), tmp_path, 1)
-    barred = policy.net.barred
-    with policy.net.attending("eager"):
-        own = load_plain(policy.net.model, rollouts, barred)
+    barred = policy.thinker.barred
+    with policy.thinker.attending("eager"):
+        own = load_plain(policy.thinker.model, rollouts, barred)
     other = load_plain(language_model("llama", seed=0 if lora else 1), rollouts, barred)
     kl = (own.exp() * (own - other).nan_to_num(0)).sum(-1) * rollouts.mask[:, :-1]
     found = policy.distances(rollouts)

@@ -12,8 +12,8 @@ import torch
 import ponder.tasks.text.packed as packing
 from ponder.core.math import Sampling
 from ponder.models.huggingface.model import Model
-from ponder.models.policies.question import Rules
-from ponder.models.policies.text_next_token import TextReader
+from ponder.models.policies.base import Rules
+from ponder.models.policies.next_token import NextTokenPolicy
 from ponder.rollouts.sampler import Gold
 from ponder.tasks.text.documents import TextKeys
 from ponder.tasks.text.passages import ModelText
@@ -58,7 +58,7 @@ def split_at(row: list[int], sign: int) -> list[list[int]]:
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_loss_and_gradient_are_those_of_transformers(kind: str, task: ModelText) -> None:
     net, plain = language_model(kind), language_model(kind)
-    policy = TextReader(Model(net, len(WORDS)), WORDS, Rules(0, False))
+    policy = NextTokenPolicy(Model(net, len(WORDS)), WORDS, Rules(0, False))
     passages = task.test()
     rollouts = Gold().collect(policy, passages, 0)
     ours = -policy.score(rollouts, Sampling()).answer.mean()
@@ -69,7 +69,7 @@ def test_loss_and_gradient_are_those_of_transformers(kind: str, task: ModelText)
     theirs.backward()
     for (name, one), other in zip(net.named_parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-7, atol=1e-12, msg=name)
-    loss, guess = policy.foresee(passages)
+    loss, guess = policy.predict(passages)
     assert loss.mean().item() == pytest.approx(theirs.item(), abs=1e-10)
     assert torch.equal(guess, plain(passages.question).logits.argmax(-1))
 

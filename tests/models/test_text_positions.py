@@ -18,10 +18,9 @@ from ponder.core.types import Problems
 from ponder.generation.contexts import ThinkingContext
 from ponder.generation.generators import ThinkingTextGenerator
 from ponder.models.huggingface.model import Model
-from ponder.models.policies.question import Rules
-from ponder.models.policies.text_next_token import TextReader
-from ponder.models.policies.text_positions import TextPassageThinker
-from ponder.rollouts.positions import PlaceSampler, every_place, think_behind
+from ponder.models.policies.base import Rules
+from ponder.models.policies.next_token import NextTokenPolicy, PositionPolicy
+from ponder.rollouts.positions import PositionSampler, every_place, think_behind
 from ponder.tokenizers.vocabulary import ThinkingVocabulary
 from support.questions import WORDS, language_model, save_language_model, vocabulary
 from support.small import Door, generator
@@ -55,24 +54,24 @@ def network(kind: str, adapted: bool = False) -> Model:
 
 
 def thinker(kind: str, stops: bool, ahead: int = 1, mixes: bool = True, adapted: bool = False,
-            ) -> TextPassageThinker:
+            ) -> PositionPolicy:
     torch.manual_seed(3)
-    policy = TextPassageThinker(network(kind, adapted), words(), Rules(4, stops), ahead, mixes)
+    policy = PositionPolicy(network(kind, adapted), words(), Rules(4, stops), ahead, mixes)
     if policy.mixer is not None:
         torch.nn.init.normal_(policy.mixer.out.weight)
     return policy.double().eval()
 
 
-def passages(policy: TextPassageThinker, count: int = 2, length: int = 7) -> Problems:
+def passages(policy: PositionPolicy, count: int = 2, length: int = 7) -> Problems:
     rows = torch.randint(2, len(WORDS), (count, length + 1), generator=generator(2))
     problems = Problems(rows[:, :-1], rows[:, 1:], None, policy.vocabulary.pad)
     return replace(problems, positions=every_place(policy, problems))
 
 
-def plain(policy: TextPassageThinker, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def plain(policy: PositionPolicy, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(logits (T, V), last states (T, D)) of one line of tokens (T,), as transformers has them."""
-    net: Any = policy.net.model
-    with policy.net.attending():
+    net: Any = policy.thinker.model
+    with policy.thinker.attending():
         found = net(input_ids=tokens[None], output_hidden_states=True)
     return found.logits[0], found.hidden_states[-1][0]
 
@@ -102,7 +101,7 @@ def test_all_places_at_once_are_each_place_alone(kind: str, stops: bool, ahead: 
     scores = policy.score(rollouts, HOT)
     torch.testing.assert_close(scores.logprobs, rollouts.logprobs.double(), atol=1e-6, rtol=0)
     logprob, right = policy.answer(problems, rollouts.thought, rollouts.samples)
-    foreseen = policy.foresight(problems, rollouts.thought, rollouts.samples,
+    foreseen = policy.predictions(problems, rollouts.thought, rollouts.samples,
                                 *policy.read(problems)).flatten(0, 1)
     allowed, end, row = policy.allowed, policy.vocabulary.end, 0
     behind = torch.zeros(len(rollouts), dtype=torch.float64)
@@ -168,11 +167,11 @@ def test_gradients_are_those_of_plain_sequences() -> None:
 
 def test_hard_places_are_those_of_the_reference() -> None:
     policy = thinker("llama", False)
-    policy.norm = TextReader(Model(language_model("gpt2"), len(WORDS)), WORDS, Rules(0, False))
+    policy.norm = NextTokenPolicy(Model(language_model("gpt2"), len(WORDS)), WORDS, Rules(0, False))
     problems = passages(policy, 3)
-    sampler = PlaceSampler(SamplerConfig(samples=2), "hardest", 2)
+    sampler = PositionSampler(SamplerConfig(samples=2), "hardest", 2)
     found = sampler.places(policy, problems, generator())
-    surprise, _ = policy.norm.foresee(problems)
+    surprise, _ = policy.norm.predict(problems)
     assert torch.equal(found, surprise.topk(2, 1).indices.sort(1).values)
     rollouts = policy.annotate(sampler.collect(policy, problems, 0, generator()), Sampling())
     hard = surprise.gather(1, found).repeat_interleave(2, 1).flatten()
@@ -200,7 +199,7 @@ def test_a_written_word_is_as_likely_as_it_is_foreseen(kind: str, stops: bool) -
     """Behind the thoughts in front of it, all places at once; company changes nothing."""
     policy = thinker(kind, stops)
     known: Any = policy.vocabulary
-    context = ThinkingContext(policy, policy.ordinary, (known.end_of_text,))
+    context = ThinkingContext(policy, policy.predicted, (known.end_of_text,))
     speaker = ThinkingTextGenerator(context, known)
     prompt = speaker.prompt("the cat")
     config = GenerateConfig(samples=5, tokens=9, temperature=1.3)
@@ -211,7 +210,7 @@ def test_a_written_word_is_as_likely_as_it_is_foreseen(kind: str, stops: bool) -
         places = torch.arange(len(prompt) - 1, line.shape[1] - 1)[None]
         thought = told(text.tokens, policy)
         problems = Problems(line[:, :-1], line[:, 1:], None, known.pad, positions=places)
-        foreseen = policy.foresight(problems, thought, len(said), *policy.read(problems))
+        foreseen = policy.predictions(problems, thought, len(said), *policy.read(problems))
         each = foreseen[0, :, 0].gather(1, torch.tensor(said)[:, None])[:, 0]
         assert text.logprob == pytest.approx(float(each.sum()), abs=1e-6)
         lengths |= {int((row != known.pad).sum()) for row in thought}
@@ -223,7 +222,7 @@ def test_a_written_word_is_as_likely_as_it_is_foreseen(kind: str, stops: bool) -
     assert best.tokens == greedy.tokens
 
 
-def told(tokens: list[int], policy: TextPassageThinker) -> torch.Tensor:
+def told(tokens: list[int], policy: PositionPolicy) -> torch.Tensor:
     """(N, K + 1): the thoughts in front of words."""
     rows: list[list[int]] = [[]]
     for token in tokens:

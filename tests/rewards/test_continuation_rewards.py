@@ -12,8 +12,8 @@ from ponder.config.registry import REWARDS
 from ponder.core.credit import sequence_reward
 from ponder.core.types import Problems, Rollouts
 from ponder.models.gpt2.model import Init, Shape, Transformer
-from ponder.models.policies.continuation import Author
-from ponder.models.policies.question import Rules
+from ponder.models.policies.base import Rules
+from ponder.models.policies.continuation import ContinuationPolicy
 from ponder.rewards.answers import Reward
 from ponder.rollouts.sampler import given
 from ponder.tasks.text.corpus import CorpusKeys
@@ -29,10 +29,10 @@ def ids(text: str) -> list[int]:
     return WORDS.encode(text)
 
 
-def author(vocabulary: PieceVocabulary, tokens: int = 6) -> Author:
+def author(vocabulary: PieceVocabulary, tokens: int = 6) -> ContinuationPolicy:
     torch.manual_seed(2)
     net = Transformer(Shape(len(vocabulary), 16, 16, 2, 2), Init(*[0.4] * 5))
-    return Author(net, None, vocabulary, Rules(tokens, True, writes="both"))
+    return ContinuationPolicy(net, None, vocabulary, Rules(tokens, True, writes="both"))
 
 
 def rollouts_of(*rows: list[int], prompt: str = "de", samples: int = 1) -> Rollouts:
@@ -43,7 +43,7 @@ def rollouts_of(*rows: list[int], prompt: str = "de", samples: int = 1) -> Rollo
     return given(Problems(question, question[:, :0], None, 0), thought, samples)
 
 
-def earned(name: str, rollouts: Rollouts, reference: Author | None = None,
+def earned(name: str, rollouts: Rollouts, reference: ContinuationPolicy | None = None,
            **changes) -> torch.Tensor:
     found = Reward({name: 1.0}, reference, replace(TASK, **changes))(author(WORDS), rollouts)
     return found.parts[name]
@@ -100,7 +100,7 @@ def test_weighted_sums_of_rows_and_tokens() -> None:
 # --- the reference ------------------------------------------------------------------------------
 
 @torch.no_grad()
-def by_hand(reference: Author, prompt: str, text: list[int]) -> list[float]:
+def by_hand(reference: ContinuationPolicy, prompt: str, text: list[int]) -> list[float]:
     """log p of each token, by one plain pass over a prompt and the text alone."""
     row = torch.tensor([[*ids(prompt), *text]])
     logits = reference.thinker.logits(reference.thinker(row)[0], slice(0, NORMAL.end))

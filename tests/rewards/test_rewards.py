@@ -7,7 +7,7 @@ import torch
 
 from ponder.core.math import Sampling
 from ponder.core.types import Rollouts
-from ponder.models.policies.question import Policy, Rules
+from ponder.models.policies.base import Policy, Rules
 from ponder.rewards.answers import Reward
 from ponder.rollouts.sampler import given, sample
 from support.small import generator, make_policy, make_task

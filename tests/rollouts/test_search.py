@@ -10,7 +10,7 @@ import torch
 
 from ponder.config.players import BalancedConfig, SearchConfig, TreeConfig, thought_count
 from ponder.core.types import Problems
-from ponder.models.policies.question import Policy
+from ponder.models.policies.base import Policy
 from ponder.rollouts.search.balanced import Balanced, Codebook, assign, deal, padded_groups
 from ponder.rollouts.search.base import close, leaf_values
 from ponder.rollouts.search.exhaustive import Beam, Exhaustive, every_thought

@@ -18,7 +18,7 @@ from ponder.core.math import Sampling
 from ponder.core.types import Rollouts
 from ponder.models.gpt2.layers import Shape
 from ponder.models.gpt2.model import Init, Transformer
-from ponder.models.policies.question import Policy, Rules
+from ponder.models.policies.base import Policy, Rules
 from ponder.rollouts.sampler import given
 from ponder.strategies.base import Strategy
 from ponder.strategies.dpo import DPO

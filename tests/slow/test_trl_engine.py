@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ponder.training.build import text as build_text
+from ponder.training.build import run as build_run
 from ponder.training.session import Session
 from ponder.training.trainer import Progress
 from support.questions import file_of, save_language_model
@@ -26,7 +26,7 @@ PRELOADED = "trainer.preload_data_for_training=generated.csv"
 @pytest.fixture
 def run(door: Door, monkeypatch: pytest.MonkeyPatch) -> Door:
     """The door, with a model, questions, and four texts about each: two of them right."""
-    monkeypatch.setattr(build_text, "CACHE", Path("cache"))
+    monkeypatch.setattr(build_run, "CACHE", Path("cache"))
     save_language_model(Path("model"))
     file_of(Path("questions.csv"), PAIRS + 4)
     Path("generated.csv").write_text("id,rationale\n" + "".join(

@@ -16,7 +16,7 @@ from torch import Tensor
 from ponder.config.players import SamplerConfig
 from ponder.core.math import Sampling
 from ponder.core.types import Problems, Rollouts, Scores
-from ponder.models.policies.question import Policy
+from ponder.models.policies.base import Policy
 from ponder.rollouts.sampler import given, sample
 from ponder.rollouts.search.exhaustive import EveryThought
 from ponder.strategies.base import Strategy

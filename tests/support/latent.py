@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from ponder.models.gpt2.model import Init, Shape, Transformer
-from ponder.models.policies.latent import Continuous, Flowing, Gumbel
-from ponder.models.policies.question import Rules
+from ponder.models.policies.base import Rules
+from ponder.models.policies.latent import ContinuousPolicy, DifferentiablePolicy, GumbelPolicy
 from ponder.tasks.toy.add import Add
 
-KINDS = {"continuous": Continuous, "gumbel": Gumbel}
+KINDS = {"continuous": ContinuousPolicy, "gumbel": GumbelPolicy}
 BLIND, SEEING = ("thought",), ("question", "thought")
 
 
 def make_flowing(task: Add, kind: str = "continuous", tokens: int = 3,
-                 sees: tuple[str, ...] = BLIND, shared: bool = False) -> Flowing:
+                 sees: tuple[str, ...] = BLIND, shared: bool = False) -> DifferentiablePolicy:
     """A policy of two small networks, or one, in double precision."""
     positions = task.question_length + tokens + 1 + task.answer_length + 4
     shape, init = Shape(len(task.vocabulary), positions, 16, 2, 2), Init(*[0.3] * 5)

@@ -12,8 +12,7 @@ from torch import Tensor
 from ponder.config.players import SamplerConfig
 from ponder.config.running import TrainerConfig
 from ponder.core.types import Problems, Rollouts
-from ponder.models.policies.question import Policy
-from ponder.models.value_head import Critic
+from ponder.models.policies.base import Policy, ValueHead
 from ponder.rewards.answers import Reward
 from ponder.rollouts.sampler import Sampler
 from ponder.rollouts.search.exhaustive import EveryThought
@@ -66,7 +65,7 @@ def outfit(policy: Policy, strategy: object) -> Policy:
     net = policy.thinker
     kind = getattr(strategy, "value", "none")
     if kind != "none":
-        policy.critic = Critic(net.shape.d_model, strategy.value_reads,  # type: ignore[attr-defined]
+        policy.critic = ValueHead(net.shape.d_model, strategy.value_reads,  # type: ignore[attr-defined]
                                copy.deepcopy(net) if kind == "separate" else None).double()
         torch.nn.init.normal_(policy.critic.head.weight)
     policy.reference = copy.deepcopy(net).requires_grad_(False)

@@ -8,7 +8,8 @@ import torch
 
 from ponder.models.gpt2.layers import Shape
 from ponder.models.gpt2.model import Init, Transformer
-from ponder.models.policies.question import Policy, Rules
+from ponder.models.policies.base import Policy, Rules
+from ponder.models.policies.question import QuestionPolicy
 from ponder.tasks.toy.add import Add
 
 
@@ -24,7 +25,7 @@ def make_policy(task: Add, tokens: int = 3, stops: bool = True, sees: tuple[str,
     rules = Rules(tokens, stops, "question" in sees, "thought" in sees)
     init = Init(*[0.3] * 5)
     nets = [Transformer(shape, init), None if shared else Transformer(shape, init)]
-    return Policy(nets[0], nets[1], task.vocabulary, rules, frozen).to(dtype)
+    return QuestionPolicy(nets[0], nets[1], task.vocabulary, rules, frozen).to(dtype)
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -16,7 +16,8 @@ from ponder.core.metrics import known
 from ponder.core.types import Problems, Rollouts
 from ponder.evaluation.question import evaluate
 from ponder.models.gpt2.model import Init, Shape, Transformer
-from ponder.models.policies.question import Policy, Rules
+from ponder.models.policies.base import Policy, Rules
+from ponder.models.policies.question import QuestionPolicy
 from ponder.rewards.answers import Reward
 from ponder.rollouts.sampler import Source, given
 from ponder.strategies.star import STaR
@@ -36,7 +37,7 @@ def policy_of(task: Addition) -> Policy:
     positions = task.question_length + 2 * task.answer_length + 1
     net = Transformer(Shape(len(task.vocabulary), positions, 16, 2, 2), Init(*[0.3] * 5))
     rules = Rules(task.config.digits, True, sees_question=False)
-    return Policy(net, None, task.vocabulary, rules)
+    return QuestionPolicy(net, None, task.vocabulary, rules)
 
 
 def shown(task: Addition, row: Tensor) -> str:

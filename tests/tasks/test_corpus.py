@@ -20,8 +20,8 @@ from ponder.core.math import Sampling
 from ponder.core.metrics import known
 from ponder.core.types import Problems
 from ponder.models.gpt2.model import Init, Shape, Transformer
-from ponder.models.policies.continuation import Author
-from ponder.models.policies.question import Rules
+from ponder.models.policies.base import Rules
+from ponder.models.policies.continuation import ContinuationPolicy
 from ponder.rollouts.sampler import sample
 from ponder.tasks.text.corpus import Corpus, CorpusKeys
 from ponder.tokenizers.pieces import Characters, PieceVocabulary
@@ -32,10 +32,10 @@ from support.texts import TEXT
 WORDS = PieceVocabulary(Characters("ab"), 3)  # pad, end, a, b, the unknown, </think>, <t0> ... <t2>
 
 
-def author_of(writes: str, stops: bool, tokens: int = 4) -> Author:
+def author_of(writes: str, stops: bool, tokens: int = 4) -> ContinuationPolicy:
     torch.manual_seed(1)
     net = Transformer(Shape(len(WORDS), 12, 16, 1, 2), Init(*[0.5] * 5))
-    return Author(net, None, WORDS, Rules(tokens, stops, writes=writes))
+    return ContinuationPolicy(net, None, WORDS, Rules(tokens, stops, writes=writes))
 
 
 # --- prompts ------------------------------------------------------------------------------------

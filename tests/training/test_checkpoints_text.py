@@ -14,7 +14,7 @@ from ponder.core.types import Problems
 from ponder.models.huggingface.pretrained import load_text_model, load_vocabulary
 from ponder.rollouts.engines.own import Writer
 from ponder.tokenizers.vocabulary import TextVocabulary
-from ponder.training.build import text as build_text
+from ponder.training.build import run as build_run
 from support.questions import file_of, load_plain, save_language_model
 from support.small import Door
 
@@ -32,7 +32,7 @@ KINDS = {"adapter": ["model.lora_r=4"], "whole": [],
 
 @pytest.fixture
 def run(door: Door, monkeypatch: pytest.MonkeyPatch) -> Door:
-    monkeypatch.setattr(build_text, "CACHE", Path("cache"))
+    monkeypatch.setattr(build_run, "CACHE", Path("cache"))
     save_language_model(Path("model"))
     file_of(Path("questions.csv"), 24)
     return lambda *words: door(*RUN, *words)

@@ -14,9 +14,8 @@ from optimum import LETTERS, SAMPLES, TOKENS, Census, trainer_of, value_of
 from ponder.config.players import SamplerConfig
 from ponder.core.metrics import known
 from ponder.models.huggingface.model import Model
-from ponder.models.policies.question import Rules
-from ponder.models.policies.text_continuation import TextAuthor
-from ponder.models.value_head import Critic
+from ponder.models.policies.base import Rules, ValueHead
+from ponder.models.policies.continuation import ContinuationPolicy
 from ponder.rollouts.cache import Store
 from ponder.rollouts.written import Written
 from ponder.tasks.text.corpus import CorpusKeys, ModelCorpus
@@ -246,7 +245,7 @@ def letters() -> TextVocabulary:
     return TextVocabulary(PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<end>"))
 
 
-def scribbler(words: TextVocabulary, value: str, stops: bool) -> TextAuthor:
+def scribbler(words: TextVocabulary, value: str, stops: bool) -> ContinuationPolicy:
     """A small GPT-2 of transformers whose texts are anything but equally likely, and a reference
     that is it."""
     from transformers import GPT2Config, GPT2LMHeadModel
@@ -262,8 +261,8 @@ def scribbler(words: TextVocabulary, value: str, stops: bool) -> TextAuthor:
 
     critic = None
     if value != "none":
-        critic = Critic(32, "token", net() if value == "separate" else None)  # type: ignore[arg-type]
-    return TextAuthor(net(), words, Rules(TOKENS, stops, writes="text"), critic,
+        critic = ValueHead(32, "token", net() if value == "separate" else None)  # type: ignore[arg-type]
+    return ContinuationPolicy(net(), words, Rules(TOKENS, stops, writes="text"), critic,
                       net().requires_grad_(False), leashed=True)
 
 

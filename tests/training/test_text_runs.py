@@ -15,7 +15,7 @@ import ponder.rollouts.written
 import ponder.training.learner
 import ponder.training.session
 from ponder.core.metrics import known
-from ponder.training.build import text as build_text
+from ponder.training.build import run as build_run
 from ponder.training.console import Plain, ProgressReporter
 from support.questions import file_of, save_language_model
 from support.small import Door
@@ -30,7 +30,7 @@ TINY = ["task=qa", "variant=[think]", "rollout=sample", "reward=exact_match", "t
 @pytest.fixture
 def run(door: Door, monkeypatch: pytest.MonkeyPatch) -> Door:
     """The door, with a model and 24 questions in the folder, and a cache of its own."""
-    monkeypatch.setattr(build_text, "CACHE", Path("cache"))
+    monkeypatch.setattr(build_run, "CACHE", Path("cache"))
     save_language_model(Path("model"))
     file_of(Path("questions.csv"), 24)
     return lambda *words: door(*TINY, *(

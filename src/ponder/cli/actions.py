@@ -13,10 +13,10 @@ import torch
 from ponder.config.errors import ERROR, UserError, brief
 from ponder.config.spine import Config
 from ponder.core import distributed
-from ponder.models.policies.choice import TextPolicy
 from ponder.reports.run_page import write_report
-from ponder.rollouts.pairs import texts_of
+from ponder.rollouts.recorded import texts_of
 from ponder.tasks.base import write_problems, write_table
+from ponder.tokenizers.vocabulary import TextVocabulary
 from ponder.training import checkpoint
 from ponder.training.build import run as builders
 from ponder.training.collector import StopRequested
@@ -111,8 +111,8 @@ def problems(config: Config, directory: Path) -> None:
 def export(config: Config, directory: Path) -> None:
     """Write the pairs that a round of strategy=dpo learns from to `out`, in TRL's columns."""
     session = Session(config, directory)
-    assert isinstance(session.policy, TextPolicy)
-    session.policy.leashed = False  # what the reference says of them is not asked for
+    assert isinstance(session.policy.vocabulary, TextVocabulary)
+    session.policy.compares = False  # what the reference says of them is not asked for
     try:
         with Signals() as signals:
             session.stop_on(signals)

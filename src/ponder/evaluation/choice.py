@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ponder.core.types import Problems, Rollouts
 from ponder.evaluation.question import NECESSITY, Evaluation
-from ponder.models.policies.choice import TextPolicy
+from ponder.models.policies.choice import ChoicePolicy
 from ponder.rollouts.written import Written
 from ponder.tasks.choice.qa import Qa
 from ponder.tasks.choice.questions import LETTERS
@@ -20,7 +20,7 @@ PERIOD = 16
 
 
 @torch.no_grad()
-def evaluate_text(policy: TextPolicy, task: Qa, problems: Problems, source: Written,
+def evaluate_text(policy: ChoicePolicy, task: Qa, problems: Problems, source: Written,
                   seed: int = 0) -> Evaluation:
     """Written thoughts (k a question) and answers for every problem.
 
@@ -52,17 +52,17 @@ def _stderr(values: Tensor) -> float:
     return float(values.std(correction=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
 
 
-def _necessity(policy: TextPolicy, rollouts: Rollouts, own: float, seed: int) -> dict[str, float]:
+def _necessity(policy: ChoicePolicy, rollouts: Rollouts, own: float, seed: int) -> dict[str, float]:
     """Accuracy with the own thought, with that about another question, and with none."""
     problems, thought, samples = rollouts.problems, rollouts.thought, rollouts.samples
     end = torch.full_like(thought[:, :1], policy.vocabulary.end)  # which nobody sees
     others = {"dropped": end.expand_as(thought)}
-    if policy.mode != "generated":
+    if policy.answer_mode != "generated":
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(problems), generator=generator).to(thought.device)
         others["shuffled"] = thought.view(-1, samples, thought.shape[1])[order].flatten(0, 1)
     every = torch.stack([changed.unflatten(0, (-1, samples)) for changed in others.values()], 1)
-    with policy.answering("letter" if policy.mode == "generated" else policy.mode):
+    with policy.answering("letter" if policy.answer_mode == "generated" else policy.answer_mode):
         right = policy.answer(problems, every.flatten(0, 2), samples * len(others))[1].float()
     right = right.view(-1, len(others), samples)
     found = {name: float(right[:, i].mean()) for i, name in enumerate(others)}
@@ -98,7 +98,7 @@ def degenerate(tokens: list[int]) -> bool:
     return False
 
 
-def _of_texts(policy: TextPolicy, rollouts: Rollouts, chosen: Tensor) -> dict[str, float]:
+def _of_texts(policy: ChoicePolicy, rollouts: Rollouts, chosen: Tensor) -> dict[str, float]:
     """Shares of texts without an answer, without an end, and that repeat themselves."""
     lengths = rollouts.lengths
     whole = rollouts.thought[:, :-1] == policy.vocabulary.end
@@ -123,18 +123,18 @@ def _of_parts(task: Qa, problems: Problems, right: Tensor) -> dict[str, float]:
     return found
 
 
-def _by_name(policy: TextPolicy, rollouts: Rollouts, own: float) -> dict[str, float]:
+def _by_name(policy: ChoicePolicy, rollouts: Rollouts, own: float) -> dict[str, float]:
     """The accuracy under the name of its way of answering; where the answer is read out of the
     text, also that of the likeliest letter behind it.
     """
-    if policy.mode != "generated":
-        return {f"{policy.mode}/accuracy": own}
+    if policy.answer_mode != "generated":
+        return {f"{policy.answer_mode}/accuracy": own}
     with policy.answering("letter"):
         right = policy.answer(rollouts.problems, rollouts.thought, rollouts.samples)[1]
     return {"generated/accuracy": own, "letter/accuracy": float(right.float().mean())}
 
 
-def rows_of(policy: TextPolicy, task: Qa, rollouts: Rollouts, seed: int) -> list[dict[str, Any]]:
+def rows_of(policy: ChoicePolicy, task: Qa, rollouts: Rollouts, seed: int) -> list[dict[str, Any]]:
     """A row of generated.csv for every thought: text, answer, and the tokens themselves."""
     assert rollouts.answered is not None
     text = policy.vocabulary.text

@@ -13,18 +13,16 @@ from torch import Tensor
 from ponder.core.math import row_codes
 from ponder.core.types import Problems, Rollouts
 from ponder.evaluation.question import Evaluation
-from ponder.models.policies.continuation import Author
-from ponder.models.policies.text_continuation import TextAuthor
+from ponder.models.policies.continuation import ContinuationPolicy
 from ponder.rewards.answers import Reward
 from ponder.rollouts.sampler import Source
 
 ROWS_AT_ONCE = 256
 ROUNDING = 1e-6  # of sums of rewards
-Writer = Author | TextAuthor
 
 
 @torch.no_grad()
-def evaluate_corpus(policy: Writer, problems: Problems, source: Source, reward: Reward,
+def evaluate_corpus(policy: ContinuationPolicy, problems: Problems, source: Source, reward: Reward,
                     enough: float, seed: int = 0) -> Evaluation:
     """A continuation of every prompt out of a source, always drawn with the same numbers.
 
@@ -43,7 +41,7 @@ def evaluate_corpus(policy: Writer, problems: Problems, source: Source, reward: 
         earned = rollouts.total_reward
         found = {"reward": earned, "right": (earned >= enough - ROUNDING).float(),
                  **_parts(rollouts), **policy.distances(rollouts), **_shape(policy, rollouts)}
-        if isinstance(reward.reference, Writer):
+        if reward.reference is not None:
             found["plausible"] = reward.reference.plausible(rollouts).sum(1)
         for name, value in found.items():
             metrics.setdefault(name, []).append(value.double())
@@ -60,7 +58,7 @@ def _parts(rollouts: Rollouts) -> dict[str, Tensor]:
             for name, value in rollouts.parts.items()}
 
 
-def _shape(policy: Writer, rollouts: Rollouts) -> dict[str, Tensor]:
+def _shape(policy: ContinuationPolicy, rollouts: Rollouts) -> dict[str, Tensor]:
     """What a row (B,) consists of, in tokens."""
     decisions = rollouts.mask[:, :-1]
     return {"tokens": decisions.sum(1), "length": rollouts.lengths,
@@ -93,7 +91,7 @@ def _summary(rows: dict[str, Tensor]) -> dict[str, float]:
     return found
 
 
-def _variety(policy: Writer, thought: Tensor) -> dict[str, float]:
+def _variety(policy: ContinuationPolicy, thought: Tensor) -> dict[str, float]:
     """Distinct continuations, and distinct pairs of neighbouring tokens (Li et al. 2016), each as a
     share of all.
     """
@@ -103,7 +101,8 @@ def _variety(policy: Writer, thought: Tensor) -> dict[str, float]:
             "text/distinct_2": len(pairs.unique(dim=0)) / max(len(pairs), 1)}
 
 
-def _rows(policy: Writer, rollouts: Rollouts, right: Tensor, start: int) -> list[dict[str, Any]]:
+def _rows(policy: ContinuationPolicy, rollouts: Rollouts, right: Tensor, start: int,
+          ) -> list[dict[str, Any]]:
     """Prompt and continuation of every row as text, without the end that nobody chose."""
     text, written = policy.vocabulary.text, rollouts.thought.clone()
     written[:, -1] = rollouts.problems.pad

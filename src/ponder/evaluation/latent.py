@@ -7,13 +7,13 @@ from torch import Tensor
 
 from ponder.core.types import Problems
 from ponder.evaluation.question import ROWS_AT_ONCE, Evaluation, judged, thought_statistics
-from ponder.models.policies.latent import Continuous
+from ponder.models.policies.latent import ContinuousPolicy
 from ponder.rollouts.latent import numbers, vectors
 from ponder.rollouts.sampler import given
 
 
 @torch.no_grad()
-def evaluate_latent(policy: Continuous, problems: Problems, seed: int = 0) -> Evaluation:
+def evaluate_latent(policy: ContinuousPolicy, problems: Problems, seed: int = 0) -> Evaluation:
     """Thoughts (P, K, D) and greedy answers for every problem, and the thought-necessity table.
 
     As text, and in what is told of thoughts as tokens, a vector is the token that the thinker would

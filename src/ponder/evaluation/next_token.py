@@ -13,9 +13,7 @@ from torch import Tensor
 from ponder.core.math import GREEDY
 from ponder.core.types import Problems
 from ponder.evaluation.question import NECESSITY, Evaluation, replacements, thought_statistics
-from ponder.models.policies.next_token import Reader
-from ponder.models.policies.positions import PassageThinker
-from ponder.models.policies.text_next_token import TextReader
+from ponder.models.policies.next_token import NextTokenPolicy, PositionPolicy
 from ponder.rollouts.positions import every_place, think_behind
 from ponder.rollouts.sampler import given
 
@@ -23,7 +21,7 @@ SHOWN = 200  # passages of which the table has a row
 
 
 @torch.no_grad()
-def evaluate_reading(policy: Reader | TextReader, problems: Problems, bytes_per_token: float,
+def evaluate_reading(policy: NextTokenPolicy, problems: Problems, bytes_per_token: float,
                      seed: int = 0) -> Evaluation:
     """val/loss in nats a token and its standard error over passages, bits per byte of text, and
     accuracy: the share of places whose next token was the likeliest one.
@@ -33,7 +31,7 @@ def evaluate_reading(policy: Reader | TextReader, problems: Problems, bytes_per_
     """
     was_training = policy.training
     policy.eval()
-    thinks = isinstance(policy, PassageThinker)
+    thinks = policy.thinks_at_positions
     found = _thinking(policy, problems, seed) if thinks else _plain(policy, problems)
     policy.train(was_training)
     loss, right, metrics, rows = found
@@ -52,12 +50,12 @@ def evaluate_reading(policy: Reader | TextReader, problems: Problems, bytes_per_
 Found = tuple[Tensor, Tensor, dict[str, float], list[dict[str, Any]]]  # loss, right (P, T); ...
 
 
-def _plain(policy: Reader | TextReader, problems: Problems) -> Found:
-    loss, guess = policy.foresee(problems)
+def _plain(policy: NextTokenPolicy, problems: Problems) -> Found:
+    loss, guess = policy.predict(problems)
     return loss, guess == problems.answer, {}, _rows(policy, problems, guess[:, -1], None)
 
 
-def _thinking(policy: PassageThinker, problems: Problems, seed: int) -> Found:
+def _thinking(policy: PositionPolicy, problems: Problems, seed: int) -> Found:
     """With the likeliest thought behind every place, and with what may stand in its place."""
     problems = replace(problems, positions=every_place(policy, problems))
     assert problems.positions is not None
@@ -72,7 +70,8 @@ def _thinking(policy: PassageThinker, problems: Problems, seed: int) -> Found:
     for name in NECESSITY:
         metrics[f"necessity/{name}"] = float(found[name][1].double().mean())
         metrics[f"necessity_loss/{name}"] = float(found[name][0].double().mean())
-    without = torch.cat([policy.surprise(part)[:, :problems.positions.shape[1]] for part in parts])
+    count = problems.positions.shape[1]
+    without = torch.cat([policy.next_token_nll(part)[:, :count] for part in parts])
     metrics["val/loss_without"] = float(without.double().mean())
     metrics["val/gain"] = float((without - found["own"][0]).double().mean())
     flat = replace(rollouts, problems=replace(problems, answer=problems.answer[
@@ -83,7 +82,7 @@ def _thinking(policy: PassageThinker, problems: Problems, seed: int) -> Found:
                                               thought.view(len(problems), last + 1, -1)[:, last]))
 
 
-def _first_tokens(policy: PassageThinker, parts: list[Problems], thought: Tensor,
+def _first_tokens(policy: PositionPolicy, parts: list[Problems], thought: Tensor,
                   ) -> tuple[Tensor, Tensor, Tensor]:
     """(loss, whether it was the likeliest, the likeliest), each (P, N), of the token behind the
     thoughts (P N, K + 1)."""
@@ -94,7 +93,7 @@ def _first_tokens(policy: PassageThinker, parts: list[Problems], thought: Tensor
         count = part.positions.shape[1]
         rows = thought[start:start + len(part) * count]
         start += len(rows)
-        foreseen = policy.foresight(part, rows, count, *policy.read(part))[:, :, 0]
+        foreseen = policy.predictions(part, rows, count, *policy.read(part))[:, :, 0]
         real = policy.targets(part)[:, :, 0]
         guess = foreseen.argmax(-1)
         found.append((-foreseen.gather(-1, real[..., None])[..., 0], guess == real, guess))
@@ -102,7 +101,7 @@ def _first_tokens(policy: PassageThinker, parts: list[Problems], thought: Tensor
     return loss, right, guess
 
 
-def _rows(policy: Reader | TextReader, problems: Problems, guess: Tensor,
+def _rows(policy: NextTokenPolicy, problems: Problems, guess: Tensor,
           thought: Tensor | None) -> list[dict[str, Any]]:
     """A passage, the thought (P, K + 1) and the guess (P,) behind its last place."""
     text, end = policy.vocabulary.text, problems.answer.shape[1]

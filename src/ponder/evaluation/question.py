@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ponder.core.math import count_entropy, mutual_information, row_codes
 from ponder.core.types import Problems, Rollouts
-from ponder.models.policies.question import Policy
+from ponder.models.policies.base import Policy
 from ponder.rollouts.sampler import given, greedy
 
 NECESSITY = ("own", "shuffled", "random", "constant", "dropped")

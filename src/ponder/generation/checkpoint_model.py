@@ -24,13 +24,12 @@ from ponder.generation.generators import (
     ThinkingTextGenerator,
 )
 from ponder.generation.stream_decoder import ordinary_text
-from ponder.models.huggingface.model import Model
 from ponder.models.huggingface.pretrained import load_text_model, load_vocabulary
 from ponder.rollouts.sampler import greedy
 from ponder.tokenizers.pieces import FILE, PieceVocabulary, load_pieces
 from ponder.tokenizers.vocabulary import TextVocabulary
 from ponder.training.build import run as builders
-from ponder.training.build.reading import place_thinker, text_place_thinker
+from ponder.training.build.policies import position_policy
 from ponder.training.checkpoint import load_model
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -183,18 +182,18 @@ def _hugging_face_generator(config: Config, device: torch.device) -> Generator:
     """With thoughts before each token where the model has learnt them."""
     of_text = config.task.name == "text"
     if of_text and config.thinker.tokens:
-        policy = _ready(config, text_place_thinker(config), device)
+        policy = _ready(config, position_policy(config), device)
         words: Any = policy.vocabulary
-        return ThinkingTextGenerator(
-            ThinkingContext(policy, slice(0, words.plain), end_tokens(policy.net, words)), words)
+        ends = end_tokens(policy.thinker, words)
+        return ThinkingTextGenerator(ThinkingContext(policy, slice(0, words.plain), ends), words)
     vocabulary = load_vocabulary(config.model, closes=writes(config) == "both")
-    net = _ready(config, load_text_model(config.model, len(vocabulary)), device)
-    if of_text:  # a thinker without its thoughts
-        net.words = vocabulary.plain
+    written = vocabulary.plain if of_text else None  # a thinker without its thoughts
+    net = load_text_model(config.model, len(vocabulary), written=written)
+    net = _ready(config, net, device)
     return TextGenerator(DecodingContext(net, None, end_tokens(net, vocabulary)), vocabulary)
 
 
-def end_tokens(net: Model, vocabulary: TextVocabulary) -> tuple[int, ...]:
+def end_tokens(net: Any, vocabulary: TextVocabulary) -> tuple[int, ...]:
     """The tokens that end a text of a model of Hugging Face, in order."""
     settings: Any = getattr(net.network, "generation_config", None)
     named = getattr(settings, "eos_token_id", None)
@@ -217,7 +216,7 @@ def _text_generator(config: Config, path: Path, device: torch.device) -> Generat
     words, ends = vocabulary.written(True, among_words), (vocabulary.end_of_text,)
     if config.task.name != "text" or not thinks:
         return TextGenerator(DecodingContext(_ready(config, net, device), words, ends), vocabulary)
-    policy = place_thinker(config, net, vocabulary)
+    policy = position_policy(config, net, vocabulary)
     return ThinkingTextGenerator(
         ThinkingContext(_ready(config, policy, device), words, ends), vocabulary)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ponder.core.math import GREEDY, Sampling, at_least_float32
 from ponder.models.backbone import Backbone, Decoder, Segment
-from ponder.models.policies.positions import PassageThinker
+from ponder.models.policies.next_token import PositionPolicy
 from ponder.rollouts.sampler import choose
 
 CHUNK = 128  # tokens by which a cache grows
@@ -119,7 +119,7 @@ class DecodingContext:
         """Log-probabilities (N, V) of the next token, of states (N, D)."""
         logprobs = at_least_float32(self.net.logits(states, self.words)).log_softmax(-1)
         return logprobs if self.words is None else among(logprobs, self.words,
-                                                         len(self.net.embeddings))
+                                                         self.net.vocabulary_size)
 
 
 def among(logprobs: Tensor, words: slice, count: int) -> Tensor:
@@ -130,7 +130,7 @@ def among(logprobs: Tensor, words: slice, count: int) -> Tensor:
 
 class ThinkingContext(DecodingContext):
     """Thinks at the last position of each of N texts before it predicts the next token. The
-    prediction after the thought is mixed with the one without, as in `PassageThinker`, over the
+    prediction after the thought is mixed with the one without, as in `PositionPolicy`, over the
     words that may come.
 
     A thought is decoded into the cache and removed again, so that no later position sees it. Its
@@ -140,7 +140,7 @@ class ThinkingContext(DecodingContext):
 
     words: slice
 
-    def __init__(self, policy: PassageThinker, words: slice, ends: tuple[int, ...]) -> None:
+    def __init__(self, policy: PositionPolicy, words: slice, ends: tuple[int, ...]) -> None:
         super().__init__(policy.thinker, words, ends)
         self.policy = policy
         self.limit -= policy.rules.tokens + 1

@@ -24,8 +24,8 @@ from ponder.generation.decoding import (
     sample_steps,
 )
 from ponder.generation.stream_decoder import OPEN, StreamDecoder
-from ponder.models.policies.latent import Continuous
-from ponder.models.policies.question import Policy
+from ponder.models.policies.base import Policy
+from ponder.models.policies.latent import ContinuousPolicy
 from ponder.rollouts.latent import numbers, vectors
 from ponder.tokenizers.pieces import PieceVocabulary
 from ponder.tokenizers.vocabulary import TextVocabulary
@@ -312,9 +312,9 @@ class LatentQuestionGenerator(QuestionGenerator):
     in its place, annotated with its first numbers.
     """
 
-    policy: Continuous
+    policy: ContinuousPolicy
 
-    def __init__(self, policy: Continuous,
+    def __init__(self, policy: ContinuousPolicy,
                  encode_question: Callable[[str], tuple[list[int], int]]) -> None:
         super().__init__(policy, encode_question)
         self.thought: list[int] = []

@@ -128,13 +128,15 @@ class Backbone(nn.Module):
     """A causal language model: tokens to hidden states, hidden states to logits.
 
     chunked: logits are made for some decisions at a time, as the vocabulary is wide. adapted: it
-    is a frozen model with trained adapters, which `as_it_began` switches off. inner names the
-    method that all others go through, where shards of weights are put together.
+    is a frozen model with trained adapters, which `as_it_began` switches off. has_modes: training
+    mode differs from evaluation, by dropout or checkpointing. inner names the method that all
+    others go through, where shards of weights are put together.
     """
 
     chunked = False
     adapted = False
     inner = "forward"
+    has_modes = False
     entropy_learns = True  # whether entropies have gradients, which cost memory where V is large
 
     # --- what it is -----------------------------------------------------------------------------
@@ -142,6 +144,11 @@ class Backbone(nn.Module):
     @property
     def width(self) -> int:
         """D, the size of a hidden state."""
+        raise NotImplementedError
+
+    @property
+    def vocabulary_size(self) -> int:
+        """How many tokens its output matrix has, those that it may not write included."""
         raise NotImplementedError
 
     @property
@@ -168,6 +175,10 @@ class Backbone(nn.Module):
         """As it was before training: adapters off. Only where it is `adapted`."""
         raise NotImplementedError
         yield
+
+    def reset(self) -> None:
+        """Draw all weights anew. Only where they were not pretrained."""
+        raise NotImplementedError
 
     # --- hidden states --------------------------------------------------------------------------
 
@@ -226,11 +237,16 @@ class Backbone(nn.Module):
         """(..., D) -> (..., V): of a slice of the vocabulary; of all that it may write for None."""
         raise NotImplementedError
 
-    def logprobs(self, states: Tensor, target: Tensor, sampling: Sampling) -> Tensor:
-        """(M, 2): log-probability of each token (M,) after its state (M, D), and the entropy there.
+    def logprobs(self, states: Tensor, target: Tensor, sampling: Sampling,
+                 vocabulary: slice | None = None) -> Tensor:
+        """(M, 2): log-probability of each token (M,) after its state (M, D) and the entropy there,
+        in nats, among the tokens of a slice of the vocabulary.
         """
+        start = 0 if vocabulary is None else vocabulary.start or 0
+
         def part(some: Tensor, tokens: Tensor) -> Tensor:
-            full = distribution(at_least_float32(self.logits(some)), sampling, keep=tokens)
+            logits, tokens = at_least_float32(self.logits(some, vocabulary)), tokens - start
+            full = distribution(logits, sampling, keep=tokens)
             spread = entropy(full if self.entropy_learns else full.detach())
             return torch.stack([full.gather(1, tokens[:, None])[:, 0], spread], 1)
 

@@ -15,7 +15,7 @@ from ponder.core.lazy_imports import F, Tensor, torch
 from ponder.core.types import Rollouts
 
 if TYPE_CHECKING:
-    from ponder.models.policies.question import Policy
+    from ponder.models.policies.base import Policy
 
 ANSWERS, QUESTIONS = {"answers"}, {"questions", "answers"}
 ROWS_AT_ONCE = 16_384  # answers to parts of thoughts that are judged in one go

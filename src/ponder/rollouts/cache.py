@@ -1,4 +1,4 @@
-"""What was computed once is kept: tensors under the hash of everything that decided them."""
+"""A cache on disk: tensors under the hash of everything that determined them."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def key_of(**parts: Any) -> str:
 
 
 def fingerprint(model: nn.Module, name: str | None) -> str:
-    """A hash that changes with every weight that is trained; the others are told by the name, and
-    where that is a directory by size and date of its files.
+    """A hash that changes with every trained weight; frozen weights are identified by the model's
+    name, and where that is a directory by size and date of its files.
     """
     digest = hashlib.sha256(str(name).encode())
     for file in sorted(Path(str(name)).glob("*.safetensors")):

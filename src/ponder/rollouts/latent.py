@@ -1,10 +1,11 @@
-"""Where thoughts begin that gradients flow through: questions, gold tokens, noise. And how vectors
-are shown, which are no words.
+"""Rollouts of thoughts that gradients flow through: they are made while they are scored, so a
+rollout holds gold tokens and noise only. And how vectors, which are no words, are shown.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -12,17 +13,17 @@ from torch import Tensor
 from ponder.config.players import SamplerConfig, ThinkerConfig
 from ponder.core.math import GREEDY
 from ponder.core.types import Problems, Rollouts
-from ponder.models.policies.latent import Continuous, Flowing
-from ponder.models.policies.question import Policy
+from ponder.models.policies.base import Policy
+from ponder.models.policies.latent import ContinuousPolicy, DifferentiablePolicy
 from ponder.rollouts.sampler import Sampler
 
 SHOWN = 3  # numbers of a vector that are shown
 
 
-def unsaid(policy: Flowing, problems: Problems, samples: int = 1,
+def latent_rollouts(policy: DifferentiablePolicy, problems: Problems, samples: int = 1,
            generator: torch.Generator | None = None) -> Rollouts:
-    """Thoughts of which nothing is given: padding, for what is said when they are scored, and the
-    noise that draws it.
+    """Rollouts without a given token: padding, where the thinker will say something when they are
+    scored, and the uniform numbers that decide it.
     """
     rows, tokens, device = len(problems) * samples, policy.rules.tokens, problems.question.device
     thought = problems.question.new_full((rows, tokens + 1), problems.pad)
@@ -33,12 +34,12 @@ def unsaid(policy: Flowing, problems: Problems, samples: int = 1,
                     learn=chosen, noise=noise)
 
 
-def vectors(policy: Continuous, problems: Problems) -> tuple[Tensor, Tensor]:
+def vectors(policy: ContinuousPolicy, problems: Problems) -> tuple[Tensor, Tensor]:
     """(thoughts (P, K, D), how they are shown (P, K + 1)): for each vector the token that the
     thinker would likeliest have written in its place, as its head makes of the state; then
     end-of-thought.
     """
-    states, own = policy.unroll(unsaid(policy, problems), GREEDY)
+    states, own = policy.unroll(latent_rollouts(policy, problems), GREEDY)
     likeliest = policy.thinker.logits(states, policy.allowed).argmax(-1) + policy.allowed.start
     return own, torch.nn.functional.pad(likeliest, (0, 1), value=policy.vocabulary.end)
 
@@ -48,11 +49,12 @@ def numbers(thought: Tensor) -> list[str]:
     return [" ".join(f"{x:.2f}" for x in vector) for vector in thought[:, :SHOWN].tolist()]
 
 
-class Unsaid(Sampler):
-    """Thoughts are said when they are scored, as their gradient is wanted.
+class LatentSource(Sampler):
+    """Thoughts that are made when they are scored, as their gradient is wanted.
 
-    In a curriculum the last tokens of a thought are gold at first, and learnt by likelihood: the
-    stage is how many are said, none at first, one more every `stage_steps`, and all in the end.
+    In a curriculum (`thinker.stage_steps`) the last tokens of a thought are gold at first, and
+    learnt by likelihood: the stage is how many the thinker makes itself, none at first, one more
+    every `stage_steps` steps, and all in the end.
     """
 
     def __init__(self, config: SamplerConfig, thinker: ThinkerConfig) -> None:
@@ -62,19 +64,21 @@ class Unsaid(Sampler):
 
     def collect(self, policy: Policy, problems: Problems, step: int,
                 generator: torch.Generator | None = None) -> Rollouts:
-        assert isinstance(policy, Flowing)
+        policy = cast(DifferentiablePolicy, policy)
         samples = self.config.samples if policy.noise_width else 1  # others would be the same
-        rollouts = unsaid(policy, problems, samples, generator)
+        rollouts = latent_rollouts(policy, problems, samples, generator)
         every, tokens = self.thinker.stage_steps, self.thinker.tokens
         self.stage = min(step // every, tokens) if every else tokens
-        if self.stage < tokens:
-            gold = problems.thought
-            assert gold is not None, "the configuration check lets no such run begin"
-            left = slice(self.stage, tokens)
-            rollouts.thought[:, left] = gold[:, left].repeat_interleave(samples, 0)
-            rollouts.chosen[:, left] = False
-            rollouts.learn = rollouts.chosen | (rollouts.thought[:, :-1] != problems.pad)
-        return rollouts
+        if self.stage == tokens:
+            return rollouts
+        gold = problems.thought
+        assert gold is not None, "the configuration check lets no such run begin"
+        left = slice(self.stage, tokens)
+        thought, chosen = rollouts.thought.clone(), rollouts.chosen.clone()
+        thought[:, left] = gold[:, left].repeat_interleave(samples, 0)
+        chosen[:, left] = False
+        return replace(rollouts, thought=thought, chosen=chosen,
+                       learn=chosen | (thought[:, :-1] != problems.pad))
 
     def metrics(self) -> dict[str, float]:
         return {"thought/said": self.stage}

@@ -1,9 +1,10 @@
-"""Thoughts behind places of a passage: all of them are written at once."""
+"""Sampling thoughts at positions of a passage, at all of them at once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -12,16 +13,16 @@ from ponder.config.players import SamplerConfig
 from ponder.core.math import Sampling
 from ponder.core.types import Problems, Rollouts
 from ponder.models.backbone import Segment
-from ponder.models.policies.positions import PassageThinker
-from ponder.models.policies.question import Policy
+from ponder.models.policies.base import Policy
+from ponder.models.policies.next_token import PositionPolicy
 from ponder.rollouts.sampler import Sampler, choose, in_shares, uniform
 
-AT_ONCE = 256  # branches that fit the caches of a CPU
+AT_ONCE = 256  # rows that fit the caches of a CPU
 
 
-class PlaceSampler(Sampler):
-    """Thoughts are sampled behind `count` places of each passage: all there are, random ones, or
-    those whose next tokens are the hardest, for the reference where there is one.
+class PositionSampler(Sampler):
+    """Samples thoughts at `count` positions of each passage: at all there are, at random ones, or
+    at those whose next tokens are hardest to predict, for the reference where there is one.
     """
 
     def __init__(self, config: SamplerConfig, where: str, count: int) -> None:
@@ -30,15 +31,15 @@ class PlaceSampler(Sampler):
 
     def collect(self, policy: Policy, problems: Problems, step: int,
                 generator: torch.Generator | None = None) -> Rollouts:
-        assert isinstance(policy, PassageThinker)
+        policy = cast(PositionPolicy, policy)
         found = self.places(policy, problems, generator)
         return think_behind(policy, replace(problems, positions=found), self.config.samples,
                             self.sampling(step), generator)
 
     @torch.no_grad()
-    def places(self, policy: PassageThinker, problems: Problems,
+    def places(self, policy: PositionPolicy, problems: Problems,
                generator: torch.Generator | None) -> Tensor:
-        """(P, N): places in ascending order."""
+        """(P, N): positions in ascending order."""
         every = every_place(policy, problems)
         count = every.shape[1]
         if self.where == "all" or self.count >= count:
@@ -46,21 +47,22 @@ class PlaceSampler(Sampler):
         if self.where == "random":
             worth = torch.rand(every.shape, generator=generator).to(every.device)
         else:
-            worth = (policy.norm or policy).surprise(problems).unfold(1, policy.ahead, 1).sum(-1)
+            nll = (policy.norm or policy).next_token_nll(problems)
+            worth = nll.unfold(1, policy.ahead, 1).sum(-1)
         return worth.topk(self.count, 1).indices.sort(1).values
 
 
-def every_place(policy: PassageThinker, problems: Problems) -> Tensor:
-    """(P, T - m + 1): all places of passages (P, T) that have m next tokens."""
+def every_place(policy: PositionPolicy, problems: Problems) -> Tensor:
+    """(P, T - m + 1): all positions of passages (P, T) that have m next tokens."""
     count = problems.answer.shape[1] - policy.ahead + 1
     return torch.arange(count, device=problems.answer.device).expand(len(problems), -1)
 
 
 @torch.no_grad()
-def think_behind(policy: PassageThinker, problems: Problems, samples: int, sampling: Sampling,
+def think_behind(policy: PositionPolicy, problems: Problems, samples: int, sampling: Sampling,
                  generator: torch.Generator | None = None) -> Rollouts:
-    """`samples` thoughts behind each of `problems.positions`. Of several processes each writes its
-    share, and all have the whole.
+    """`samples` thoughts at each of `problems.positions`. The work is split across ranks, and every
+    rank gets all rollouts.
     """
     assert problems.positions is not None
     branches, count = problems.positions.shape[1] * samples, policy.rules.tokens
@@ -74,9 +76,9 @@ def think_behind(policy: PassageThinker, problems: Problems, samples: int, sampl
     return Rollouts(problems, branches, thought, chosen, logprobs, learn=chosen)
 
 
-def _write(policy: PassageThinker, problems: Problems, samples: int, sampling: Sampling,
+def _write(policy: PositionPolicy, problems: Problems, samples: int, sampling: Sampling,
            numbers: Tensor, thought: Tensor, logprobs: Tensor) -> None:
-    """Fill thought (B, K + 1) and logprobs (B, K), a block of branches at a time."""
+    """Fill thought (B, K + 1) and logprobs (B, K), a block of rows at a time."""
     assert problems.positions is not None
     hidden, past = policy.read(problems)
     at = problems.positions.repeat_interleave(samples, 1)  # (P, M)
@@ -90,7 +92,7 @@ def _write(policy: PassageThinker, problems: Problems, samples: int, sampling: S
 
 
 def _blocks(passages: int, branches: int, device: torch.device) -> Iterator[tuple[slice, slice]]:
-    """Passages and branches that are written together: on a CPU what its caches hold."""
+    """Passages and rows that are decoded together: on a CPU as many as its caches hold."""
     most = AT_ONCE if device.type == "cpu" else passages * branches
     rows, columns = max(1, most // branches), min(branches, most)
     for start in range(0, passages, rows):
@@ -98,10 +100,10 @@ def _blocks(passages: int, branches: int, device: torch.device) -> Iterator[tupl
             yield slice(start, start + rows), slice(first, first + columns)
 
 
-def _write_block(policy: PassageThinker, hidden: Tensor, past: Segment, at: Tensor,
+def _write_block(policy: PositionPolicy, hidden: Tensor, past: Segment, at: Tensor,
                  sampling: Sampling, numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """Thoughts (B, K + 1) behind places (P, M) and their log-probabilities (B, K). A branch that
-    has ended runs on unheard.
+    """Thoughts (B, K + 1) at positions (P, M) and their log-probabilities (B, K). Finished rows are
+    still decoded; their tokens are ignored.
     """
     count, own = policy.rules.tokens, None
     thought = torch.full((at.numel(), count + 1), policy.vocabulary.pad, device=at.device)
@@ -116,7 +118,7 @@ def _write_block(policy: PassageThinker, hidden: Tensor, past: Segment, at: Tens
         going = going & (token != end)
         if step == last or (policy.rules.stops and not going.any()):
             break
-        state, own = policy.branch(token.view(*at.shape, 1), past, at, own)
+        state, own = policy.thinker.branch(token.view(*at.shape, 1), past, at, own)
         state = state[:, :, 0]
     thought[:, -1].masked_fill_(going, end)
     return thought, logprobs

@@ -1,4 +1,6 @@
-"""Rollouts out of a generated.csv: of an earlier run, of another model, or of other software."""
+"""Rollouts out of a file (of an earlier run, another model or other software), and preference pairs
+for other software, as tokens and as text in TRL's columns.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +14,18 @@ from torch import Tensor
 from ponder.config.errors import UserError
 from ponder.core.math import Sampling
 from ponder.core.types import Problems, Rollouts
-from ponder.models.policies.choice import TextPolicy
-from ponder.models.policies.question import Policy
+from ponder.models.policies.base import Policy
+from ponder.models.policies.choice import ChoicePolicy
 from ponder.rollouts.sampler import Source
 from ponder.tasks.base import read_table
 from ponder.tasks.choice.qa import Qa
+from ponder.tokenizers.vocabulary import TextVocabulary
 
 TEXTS = ("rationale", "thought", "generated", "completion", "text")  # the first of them there is
 KINDS = (".csv", ".jsonl", ".parquet")
 
 
-def read_generated(path: Path, key: str, task: Qa, policy: TextPolicy, samples: int) -> Rollouts:
+def read_generated(path: Path, key: str, task: Qa, policy: ChoicePolicy, samples: int) -> Rollouts:
     """The first `samples` rollouts of every question of the task that the file has so many of.
 
     Needed are a column id or question, and one with the text (`TEXTS`). A column tokens (numbers
@@ -41,8 +44,8 @@ def read_generated(path: Path, key: str, task: Qa, policy: TextPolicy, samples: 
         raise UserError(f"{key}={path}: found no question of the task with {samples} rollouts (at "
                         f"most {most} a question); legal: a generated.csv of these questions, or "
                         "fewer rollout.samples")
-    problems = task.encode(rows).to(policy.net.device)
-    thought = _tokens(texts, policy, problems.pad).to(policy.net.device)
+    problems = task.encode(rows).to(policy.thinker.device)
+    thought = _tokens(texts, policy, problems.pad).to(policy.thinker.device)
     real = thought[:, :-1] != problems.pad
     zeros = torch.zeros(real.shape, device=thought.device)
     return Rollouts(problems, samples, thought, torch.zeros_like(real), zeros, learn=real)
@@ -69,7 +72,7 @@ def _plain(text: str) -> str:
     return " ".join(text.split())
 
 
-def _tokens(texts: list[tuple[str, str]], policy: TextPolicy, pad: int) -> Tensor:
+def _tokens(texts: list[tuple[str, str]], policy: ChoicePolicy, pad: int) -> Tensor:
     """(B, K + 1): texts as thoughts, cut at the length that thoughts may have."""
     words, room = policy.vocabulary, policy.rules.tokens
     rows = []
@@ -107,3 +110,50 @@ class Preloaded(Source):
     def load(self, state: dict[str, Any]) -> None:
         self.used = state["used"]
         self.inner.load(state["inner"])
+
+
+# --- pairs of preference --------------------------------------------------------------------------
+
+
+def pairs_of(rollouts: Rollouts) -> list[dict[str, Any]]:
+    """The pairs of rollouts with DPO's credit: prompt_ids, chosen_ids and rejected_ids, and the
+    log-probabilities ref_chosen_logps and ref_rejected_logps under the reference, where noted.
+    """
+    pad, reference = rollouts.problems.pad, rollouts.reference
+    questions = tokens_of(rollouts.problems.question, pad)
+    thoughts = tokens_of(rollouts.thought[:, :-1], pad)
+    pairs = []
+    for number in rollouts.learn.any(1)[0::2].nonzero()[:, 0].tolist():
+        won, lost = 2 * number, 2 * number + 1
+        pair: dict[str, Any] = {"prompt_ids": questions[number], "chosen_ids": thoughts[won],
+                                "rejected_ids": thoughts[lost]}
+        if reference is not None:
+            sums = (reference * rollouts.learn).sum(1)
+            pair |= {"ref_chosen_logps": float(sums[won]), "ref_rejected_logps": float(sums[lost])}
+        pairs.append(pair)
+    return pairs
+
+
+def texts_of(rollouts: Rollouts, vocabulary: TextVocabulary) -> list[dict[str, str]]:
+    """The pairs as text, from which the same tokens are made again: prompt, chosen and rejected.
+
+    What the tokenizer puts in front of every text by itself is left out of the prompt.
+    """
+    tokenizer = vocabulary.tokenizer
+    added = [token for token in tokenizer("")["input_ids"] if token != vocabulary.end]
+
+    def text(tokens: list[int]) -> str:
+        return tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
+
+    pairs = []
+    for pair in pairs_of(rollouts):
+        prompt = pair["prompt_ids"]
+        start = len(added) if added and prompt[:len(added)] == added else 0
+        pairs.append({"prompt": text(prompt[start:]), "chosen": text(pair["chosen_ids"]),
+                      "rejected": text(pair["rejected_ids"])})
+    return pairs
+
+
+def tokens_of(rows: Tensor, pad: int) -> list[list[int]]:
+    """The tokens of rows (N, T) without padding."""
+    return [[token for token in row if token != pad] for row in rows.tolist()]

@@ -1,4 +1,4 @@
-"""Sampling thoughts: the question is computed once, no prefix is ever computed again."""
+"""Sampling thoughts from the thinker: a question is computed once, and no prefix twice."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ponder.core.math import GREEDY, Sampling, at_least_float32, distribution, d
 from ponder.core.types import Problems, Rollouts
 from ponder.models.backbone import Decoder
 from ponder.models.gpt2.sharing import SIDE_BY_SIDE, side_by_side
-from ponder.models.policies.question import Policy
+from ponder.models.policies.base import Policy
 from ponder.rollouts.source import SampledSource, Source, given
 
 
 @torch.no_grad()
 def sample(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
            generator: torch.Generator | None = None) -> Rollouts:
-    """`samples` thoughts for each problem, drawn from the thinker (or its greedy choice). Of
-    several processes each writes its share, and all have the whole.
+    """`samples` thoughts for each problem, drawn from the thinker (or its greedy choice). The work
+    is split across ranks, and every rank gets all rollouts.
     """
     rules = policy.rules
     rows = len(problems) * samples
@@ -45,7 +45,7 @@ def sample(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
 def in_shares(problems: int, thought: Tensor, logprobs: Tensor,
               fill: Callable[[slice, slice], None]) -> tuple[Tensor, Tensor]:
     """Thoughts (B, K + 1) and log-probabilities (B, K), which `fill` writes for some problems and
-    their rows. Of several processes each writes its share, and all have the whole.
+    their rows. The work is split across ranks, and every rank gets all of them.
     """
     each, part = len(thought) // max(problems, 1), local_range(problems)
     own = slice(part.start * each, part.stop * each)
@@ -98,7 +98,7 @@ def _prefill(policy: Policy, problems: Problems, samples: int, together: bool,
 
 def _sample_fixed(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
                   noise: Tensor, thought: Tensor, logprobs: Tensor) -> None:
-    """Exactly K tokens a row: static shapes, no look at the data, one graph on a GPU."""
+    """Exactly K tokens a row: static shapes and no decision that depends on the data."""
     together = side_by_side(samples, policy.rules.tokens)
     hidden, decoder = _prefill(policy, problems, samples, together)
     last = policy.rules.tokens - 1
@@ -111,7 +111,9 @@ def _sample_fixed(policy: Policy, problems: Problems, samples: int, sampling: Sa
 
 def _sample_together(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
                      noise: Tensor, thought: Tensor, logprobs: Tensor) -> None:
-    """Rows end when they choose end-of-thought; ended ones run on unheard until all have."""
+    """Rows end when they choose end-of-thought. Finished rows are still decoded, and their tokens
+    ignored, until all have finished.
+    """
     end, count = policy.end, policy.rules.tokens
     hidden, decoder = _prefill(policy, problems, samples, together=True)
     going = torch.ones(len(thought), dtype=torch.bool, device=thought.device)

@@ -11,7 +11,7 @@ from ponder.core.types import Problems, Rollouts, Scores
 
 if TYPE_CHECKING:
     from ponder.config.players import SamplerConfig
-    from ponder.models.policies.question import Policy
+    from ponder.models.policies.base import Policy
 
 
 class Source:

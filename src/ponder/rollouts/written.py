@@ -1,4 +1,4 @@
-"""Thoughts as text: written a batch of questions at a time, kept, and never written twice."""
+"""Rollouts as text: sampled a batch of questions at a time, kept on disk, never sampled twice."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ponder.config.players import SamplerConfig
 from ponder.core.distributed import is_distributed, is_local, merge_parts
 from ponder.core.math import GREEDY, Sampling
 from ponder.core.types import Problems, Rollouts
-from ponder.models.policies.question import Policy
-from ponder.models.policies.thinker import TextThinker
+from ponder.models.huggingface.model import Model
+from ponder.models.policies.base import Policy
 from ponder.rollouts.cache import Store, fingerprint, key_of
 from ponder.rollouts.engines.own import Writer
 from ponder.rollouts.sampler import Sampler
@@ -21,7 +21,7 @@ from ponder.rollouts.sampler import Sampler
 
 @dataclass
 class Batch:
-    """Batch `number` of a round, whose thoughts are there. cached: they were there already."""
+    """Batch `number` of a round, with its rollouts. cached: they were on disk already."""
 
     number: int
     rollouts: Rollouts
@@ -31,8 +31,8 @@ class Batch:
 
 @dataclass
 class Progress:
-    """How far a round of writing is: `tokens` written in `rows` that have ended, of `total` rows
-    with up to `room` tokens each; `cached` more rows were there already.
+    """How far a round is: `tokens` sampled so far and `rows` that have ended, of `total` rows with
+    up to `room` tokens each; `cached` more rows were on disk already.
     """
 
     total: int
@@ -49,30 +49,30 @@ class Progress:
 
 
 class Written(Sampler):
-    """Samples text, `batch` questions at a time, at most `at_once` rows side by side.
+    """Samples text, `batch` questions at a time, at most `at_once` rows side by side; greedily if
+    `greedy`.
 
-    A batch is decided by its questions, the weights, the sampler and the seed; one that `store`
-    holds is not written again. So a round that was cut off goes on at the batch it was at.
-    `finished` hears of each batch in turn, `heard` of every token step.
+    A batch is determined by its questions, the weights, the sampler and the seed; one that `store`
+    holds is not sampled again, so a round that was interrupted goes on at the batch it was at.
+    `finished` is called with each batch in turn, `heard` with the progress after every token step.
     """
 
     def __init__(self, config: SamplerConfig, batch: int, at_once: int, store: Store,
-                 model: str | None) -> None:
+                 model: str | None, greedy: bool = False) -> None:
         super().__init__(config)
         self.batch, self.at_once, self.store, self.model = batch, at_once, store, model
         self.finished: Callable[[Batch], None] = lambda batch: None
         self.heard: Callable[[Progress], None] = lambda progress: None
         self.tokens = 0
-        self.greedy = False
+        self.greedy = greedy
 
     def sampling(self, step: int) -> Sampling:
         return GREEDY if self.greedy else super().sampling(step)
 
     def collect(self, policy: Policy, problems: Problems, step: int,
                 generator: torch.Generator | None = None) -> Rollouts:
-        assert isinstance(policy, TextThinker)
         seed = int(torch.randint(2**31, (), generator=generator))
-        weights = fingerprint(policy.net, self.model)
+        weights = fingerprint(policy.thinker, self.model)
         was_training = policy.training
         policy.eval()
         batches = torch.arange(len(problems)).split(self.batch)
@@ -100,28 +100,28 @@ class Written(Sampler):
         return rollouts
 
     def _joined(self, problems: Problems, parts: list[Rollouts]) -> Rollouts:
-        """The rollouts of all batches, those of other processes among them."""
+        """The rollouts of all batches, those of other ranks among them."""
         thought = merge_parts(torch.cat([part.thought for part in parts]))
         chosen = thought[:, :-1] != problems.pad
         return Rollouts(problems, self.config.samples, thought, chosen,
                         merge_parts(torch.cat([part.logprobs for part in parts])), learn=chosen,
                         answered=merge_parts(torch.cat([_answered(part) for part in parts])))
 
-    def _unwritten(self, policy: TextThinker, problems: Problems) -> Rollouts:
-        """Zeros where another process writes."""
+    def _unwritten(self, policy: Policy, problems: Problems) -> Rollouts:
+        """Zeros, in place of what another rank samples."""
         rows, room = len(problems) * self.config.samples, policy.rules.tokens
         thought = problems.question.new_zeros(rows, room + 1)
         logprobs = torch.zeros(rows, room, device=thought.device, dtype=torch.promote_types(
-            torch.float32, policy.net.dtype))
+            torch.float32, policy.thinker.dtype))
         return Rollouts(problems, self.config.samples, thought, thought[:, 1:] > 0, logprobs,
                         learn=thought[:, 1:] > 0,
                         answered=torch.zeros(rows, 3, device=thought.device))
 
-    def _batch(self, policy: TextThinker, problems: Problems, sampling: Sampling, seed: int,
+    def _batch(self, policy: Policy, problems: Problems, sampling: Sampling, seed: int,
                weights: str, progress: Progress) -> tuple[Rollouts, bool]:
-        """The thoughts about some questions, from the store (True) or written now, and judged."""
+        """The rollouts of some questions with their answers, and whether they were in the store."""
         samples, device = self.config.samples, problems.question.device
-        net = policy.net
+        net = _text_model(policy)
         key = key_of(weights=weights, question=_trimmed(problems), samples=samples,
                      room=policy.rules.tokens, sampling=asdict(sampling), seed=seed,
                      writable=[net.words, net.barred], precision=_precision(policy), format=3)
@@ -138,16 +138,16 @@ class Written(Sampler):
         return Rollouts(problems, samples, thought, chosen, logprobs, learn=chosen,
                         answered=self._judged(policy, problems, thought, key)), cached
 
-    def _write(self, policy: TextThinker, problems: Problems, sampling: Sampling, seed: int,
+    def _write(self, policy: Policy, problems: Problems, sampling: Sampling, seed: int,
                progress: Progress) -> dict[str, Tensor]:
-        """Thoughts about some questions, and their log-probabilities."""
+        """New thoughts about some questions, and their log-probabilities."""
         def heard(tokens: int, rows: int) -> None:
             progress.tokens += tokens
             progress.rows += rows
             self.heard(progress)
 
         room, samples = policy.rules.tokens, self.config.samples
-        writer = Writer(policy.net, policy.vocabulary.end, samples, room, sampling, self.at_once,
+        writer = Writer(_text_model(policy), policy.end, samples, room, sampling, self.at_once,
                         heard)
         noise = torch.rand(len(problems) * samples, room,
                            generator=torch.Generator().manual_seed(seed))
@@ -155,14 +155,14 @@ class Written(Sampler):
         return {"thought": thought, "logprobs": logprobs}
 
     @torch.no_grad()
-    def _judged(self, policy: TextThinker, problems: Problems, thought: Tensor, key: str,
+    def _judged(self, policy: Policy, problems: Problems, thought: Tensor, key: str,
                 ) -> Tensor:
-        """(B, 3): what is said of thoughts that are in the store under a key. Kept beside them, so
-        that an end while they are judged loses none.
+        """(B, 3): the answers after thoughts that are in the store under a key. Stored beside them,
+        so that an interruption loses none.
         """
         sees = [policy.rules.sees_question, policy.rules.sees_thought]
         key = key_of(thoughts=key, options=problems.options, bridge=problems.answer_prefix,
-                     label=problems.label, mode=policy.mode, sees=sees)
+                     label=problems.label, mode=policy.answer_mode, sees=sees)
         found = self.store.load(key)
         if found is None:
             found = {"answered": policy.judge_thoughts(problems, thought,
@@ -171,9 +171,16 @@ class Written(Sampler):
         return found["answered"].to(thought.device)
 
 
-def _precision(policy: TextThinker) -> list[str]:
-    """What weights are kept in, and matrices multiplied in."""
-    device, kept = policy.net.device.type, policy.net.dtype
+def _text_model(policy: Policy) -> Model:
+    """The network that the engine decodes with, rows of different questions side by side."""
+    net = policy.thinker
+    assert isinstance(net, Model), "the sources of other policies decode by themselves"
+    return net
+
+
+def _precision(policy: Policy) -> list[str]:
+    """The data types of the weights, and of matrix products."""
+    device, kept = policy.thinker.device.type, policy.thinker.dtype
     mixed = torch.is_autocast_enabled(device)
     return [str(kept), str(torch.get_autocast_dtype(device) if mixed else kept)]
 

@@ -21,14 +21,17 @@ class Task:
 
     vocabulary: the tokens, a `Vocabulary` or a `TextVocabulary`. labels: number of distinct answers
     where `Problems.label` numbers them, else None. question_length, answer_length: tokens of the
-    longest one. epoch_size: how many training questions there are, where a round is all of them;
-    None where they never end.
+    longest one. policy_kind: how its questions are answered, which decides the policy: question,
+    choice, next_token or continuation. epoch_size: how many training questions there are, where a
+    round is all of them; None where they never end.
     """
 
     Keys: ClassVar[Any]  # the dataclass of the keys
     requires: ClassVar[frozenset[str]] = frozenset()  # words of `registry.ABILITIES`
     offers: ClassVar[frozenset[str]] = frozenset()
     gold_vocabulary: ClassVar[int] = 10  # thought tokens that spell any gold thought
+    policy_kind: ClassVar[str] = "question"
+    config: Any
     vocabulary: Any
     unit = "questions"  # what there are so many of, as people read it
     labels: int | None = None

@@ -72,6 +72,11 @@ class Vocabulary:
         """Ids a thinker may sample: the thoughts, and end-of-thought if it stops by itself."""
         return slice(self.end if stops else self.first_thought, len(self))
 
+    @property
+    def predicted(self) -> slice:
+        """Ids among which answers and next tokens are predicted: no thoughts, and not their end."""
+        return slice(0, self.end)
+
     def text(self, tokens: list[int]) -> str:
         """Tokens as text, without padding."""
         words = self.words
@@ -135,6 +140,17 @@ class TextVocabulary:
     def characters(self) -> str:
         """As of `PieceVocabulary`; unlimited here."""
         return ""
+
+    @property
+    def predicted(self) -> slice:
+        """Ids among which next tokens are predicted: all but thought tokens."""
+        return slice(0, self.plain)
+
+    def written(self, stops: bool, thoughts: bool) -> slice:
+        """Ids that may continue a text, the thought tokens among them where these may stand between
+        the words. Which token may not end it is up to the model (`barred`).
+        """
+        return slice(0, len(self) if thoughts else self.plain)
 
     def encode(self, text: str) -> list[int]:
         """Text as tokens, none added."""

@@ -23,9 +23,9 @@ from ponder.core.distributed import full_state_dict, shard_state_dict
 from ponder.models.gpt2.model import Shape, Transformer
 from ponder.models.huggingface.model import Model
 from ponder.models.huggingface.pretrained import restore_text_model, save_text_model
-from ponder.models.policies.question import Policy
+from ponder.models.policies.base import Policy
 from ponder.tokenizers.pieces import FILE, PieceVocabulary
-from ponder.tokenizers.vocabulary import END, PAD, Vocabulary
+from ponder.tokenizers.vocabulary import END, PAD, TextVocabulary, Vocabulary
 from ponder.training.run_directory import file_sha256, write_json
 
 
@@ -61,7 +61,7 @@ def save(policy: Policy, directory: Path, config: dict[str, Any],
 
 def saved_weights(policy: Policy) -> dict[str, Tensor]:
     """What `save` needs of a policy's weights, whole; of several processes all must ask."""
-    adapted = isinstance(policy.thinker, Model) and policy.thinker.adapted
+    adapted = policy.thinker.adapted
     trained = {name for name, weight in policy.named_parameters() if weight.requires_grad}
     return full_state_dict(policy, lambda name: not adapted or name in trained)
 
@@ -84,13 +84,15 @@ def _write_models(policy: Policy, directory: Path, weights: dict[str, Tensor]) -
         return {name.removeprefix(prefix): value for name, value in weights.items()
                 if name.startswith(prefix)}
 
-    if isinstance(policy.thinker, Model):
-        save_text_model(policy.thinker, directory, policy.vocabulary,  # type: ignore[arg-type]
-                        of("thinker.model."))
+    net, words = policy.thinker, policy.vocabulary
+    if isinstance(net, Model) and isinstance(words, TextVocabulary):
+        save_text_model(net, directory, words, of("thinker.model."))
     else:
-        save_pretrained(policy.thinker, directory, policy.vocabulary, of("thinker."))
-    if policy.answerer is not policy.thinker:
-        save_pretrained(policy.answerer, directory / "answerer", policy.vocabulary, of("answerer."))
+        assert isinstance(net, Transformer) and isinstance(words, Vocabulary)
+        save_pretrained(net, directory, words, of("thinker."))
+        other = policy.answerer
+        if isinstance(other, Transformer) and other is not net:
+            save_pretrained(other, directory / "answerer", words, of("answerer."))
     for name in policy.attached:
         save_file({key: value.detach().contiguous().cpu() for key, value in of(f"{name}.").items()},
                   directory / f"{name}.safetensors")
@@ -159,8 +161,9 @@ def _save_tokenizer(directory: Path, vocabulary: Vocabulary) -> None:
 
 def restore(policy: Policy, directory: Path) -> None:
     """Give a policy the weights of its own earlier checkpoint."""
-    if isinstance(policy.thinker, Model):
-        restore_text_model(policy.thinker, directory)
+    thinker = policy.thinker
+    if isinstance(thinker, Model):
+        restore_text_model(thinker, directory)
         return
     nets = {directory: policy.thinker, directory / "answerer": policy.answerer}
     for path, net in nets.items():

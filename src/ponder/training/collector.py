@@ -18,7 +18,7 @@ from ponder.core.distributed import (
 )
 from ponder.core.math import matmul_dtype
 from ponder.core.types import Problems, Rollouts
-from ponder.models.policies.question import Policy
+from ponder.models.policies.base import Policy
 from ponder.rewards.answers import Reward
 from ponder.rollouts.sampler import Gold, Source, given
 from ponder.strategies.base import Strategy

@@ -19,8 +19,7 @@ from rich.text import Text
 
 from ponder.core.distributed import is_main_process
 from ponder.core.metrics import pace
-from ponder.models.policies.question import Policy
-from ponder.models.policies.thinker import TextThinker
+from ponder.models.policies.base import Policy
 from ponder.rollouts.sampler import Source
 from ponder.rollouts.written import Batch, Written
 from ponder.rollouts.written import Progress as Writing
@@ -186,8 +185,7 @@ class ProgressReporter:
         inner = getattr(source, "inner", source)
         if isinstance(inner, Written):
             inner.finished, inner.heard = self.on_batch, self.sampling
-        if isinstance(policy, TextThinker):
-            policy.heard = self.scoring
+        policy.on_progress = self.scoring
 
     def sampling(self, writing: Writing) -> None:
         """A token of every unfinished row has been sampled."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from ponder.config.spine import Config, config_hash
 from ponder.core.metrics import wilson_interval
 from ponder.evaluation.question import Evaluation
-from ponder.models.policies.question import Policy
+from ponder.models.policies.base import Policy
 from ponder.training import checkpoint
 from ponder.training.code_snapshot import revision
 

@@ -25,7 +25,7 @@ from ponder.core.distributed import (
 )
 from ponder.core.math import Sampling, matmul_dtype
 from ponder.core.types import Rollouts, Scores
-from ponder.models.policies.question import Policy
+from ponder.models.policies.base import Policy
 from ponder.strategies.base import Losses, Strategy
 
 NOT_HIDDEN = ("wte", "wpe", "embed", "lm_head", "critic", "mixer")  # Muon leaves them to AdamW

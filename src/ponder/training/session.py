@@ -29,10 +29,8 @@ from ponder.core.math import has_bfloat16, uses_bfloat16
 from ponder.core.types import Problems, Rollouts
 from ponder.evaluation.choice import rows_of
 from ponder.evaluation.question import Evaluation
-from ponder.models.policies.choice import TextPolicy
-from ponder.models.policies.question import Policy
+from ponder.models.policies.base import Policy
 from ponder.tasks.base import Task
-from ponder.tasks.choice.qa import Qa
 from ponder.training import checkpoint, run_directory
 from ponder.training.build import run as builders
 from ponder.training.build.networks import place
@@ -73,7 +71,8 @@ class Session:
         self.evaluation: Evaluation | None = None
         self.evaluate = builders.build_evaluation(
             config, self.policy, self.task, self.test,
-            lambda source: self._reporter().attach(source, self.policy))
+            lambda source: self._reporter().attach(source, self.policy),
+            self.trainer.collector.reward)
         self.val_rollouts = builders.build_val_rollouts(config, self.policy, self.task)
         self._reporter(self._rollout_log()).attach(self.trainer.source, self.policy)
         self.warnings = self._warnings()
@@ -133,7 +132,7 @@ class Session:
 
     def _rollout_log(self) -> RolloutLog | None:
         """The tables of sampled rollouts, where the policy writes texts that answer questions."""
-        if not (isinstance(self.policy, TextPolicy) and isinstance(self.task, Qa)):
+        if self.policy.evaluation != "choice":
             return None
         return RolloutLog(self.log, lambda: self.trainer.progress.epoch,
                           functools.partial(rows_of, self.policy, self.task))

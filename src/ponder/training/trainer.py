@@ -13,7 +13,7 @@ from torch import Tensor
 from ponder.config.running import TrainerConfig
 from ponder.core.distributed import full_parameters
 from ponder.core.types import Problems, Rollouts
-from ponder.models.policies.question import Policy
+from ponder.models.policies.base import Policy
 from ponder.rewards.answers import Reward
 from ponder.rollouts.sampler import Source
 from ponder.strategies.base import Losses

@@ -21,10 +21,11 @@ from ponder.core.lazy_imports import library
 from ponder.core.math import uses_bfloat16
 from ponder.core.types import Rollouts
 from ponder.models.huggingface.attention import NAME
-from ponder.models.policies.choice import TextPolicy
-from ponder.rollouts.pairs import pairs_of, tokens_of
+from ponder.models.huggingface.model import Model
+from ponder.rollouts.recorded import pairs_of, tokens_of
 from ponder.strategies.dpo import DPO
 from ponder.strategies.grpo import GRPO
+from ponder.tokenizers.vocabulary import TextVocabulary
 from ponder.training.learner import learning_rate_share
 from ponder.training.trainer import Hooks, Metrics, Round, Trainer
 
@@ -46,8 +47,9 @@ class TrlTrainer(Trainer):
 
     def _learn(self, current: Round, hooks: Hooks) -> None:
         policy, strategy = self.policy, self.learner.strategy
-        assert isinstance(policy, TextPolicy)
-        net, words = policy.net, policy.vocabulary.tokenizer
+        net, vocabulary = policy.thinker, policy.vocabulary
+        assert isinstance(net, Model) and isinstance(vocabulary, TextVocabulary)
+        words = vocabulary.tokenizer
         words.pad_token = words.pad_token or words.eos_token
         current.steps_done = 0
         with tempfile.TemporaryDirectory() as folder, net.attending():

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LANES = 16  # attention kernels are two to three times as fast for a multiple of so many keys
+LANES = 16  # attention kernels are two to three times as fast for multiples of so many keys
 
 
 @dataclass(frozen=True)

@@ -90,8 +90,10 @@ class Cache:
         return Segment(mask, torch.full_like(rows, self.length), kv, False)
 
     def rewind(self, written: int) -> None:
-        back = self.written - written
-        self.length, self.position = self.length - back * self.branches, self.position - back
+        back, end = self.written - written, self.length
+        self.length, self.position = end - back * self.branches, self.position - back
+        if self.branches > 1 and self.bias is not None:
+            self.bias[:, :, self.length:end] = -torch.inf
 
 
 class Transformer(Backbone):
@@ -147,6 +149,10 @@ class Transformer(Backbone):
     @property
     def width(self) -> int:
         return self.shape.d_model
+
+    @property
+    def vocabulary_size(self) -> int:
+        return self.shape.vocabulary
 
     @property
     def positions(self) -> int:
@@ -390,3 +396,20 @@ def resized(net: Transformer, vocabulary: int, positions: int) -> Transformer:
 def _drawn(known: Tensor, count: int) -> Tensor:
     """(count, D): drawn from the normal distribution of known rows (n, D), width by width."""
     return known.mean(0) + known.std(0) * torch.randn(count, known.shape[1], device=known.device)
+
+
+class ValueModel(nn.Module):
+    """A transformer trunk with a scalar head that reads the last real token of a row."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.trunk = Transformer(shape)
+        self.head = nn.Linear(shape.d_model, 1)
+
+    def forward(self, tokens: Tensor, pad: int) -> Tensor:
+        """Values (B,) of rows (B, T), padding on either side."""
+        mask = tokens != pad
+        hidden = self.trunk(tokens, mask=mask)[0]
+        columns = torch.arange(tokens.shape[1], device=tokens.device)
+        last = (mask * columns).argmax(1)
+        return self.head(hidden[torch.arange(len(tokens), device=tokens.device), last])[:, 0]

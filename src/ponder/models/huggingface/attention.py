@@ -1,5 +1,5 @@
-"""Attention over segments: the rows behind a segment look at it in groups, so that what many rows
-have in common is read once. For every model of `transformers` that takes attention functions.
+"""Attention over shared segments: what many rows have in common is read once for all of them. For
+every model of `transformers` that takes attention functions.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ FULL = 0.95  # rows with hardly a gap are read as they are
 
 @dataclass
 class Buffer:
-    """Room for the tokens that N rows write one by one: at (N,) is how many each has.
+    """Room for the tokens that N rows are given one by one: at (N,) is how many each has.
 
-    Keys and values (N, heads, L, D) of each layer come with the first token.
+    Keys and values (N, heads, L, D) of each layer are allocated with the first token.
     """
 
     room: int
@@ -31,7 +31,7 @@ class Buffer:
     kv: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Put keys and values (N, heads, 1, D) behind those of each row; all of them so far."""
+        """Append keys and values (N, heads, 1, D) to those of each row; all of them so far."""
         if layer not in self.kv:
             shape = (*key.shape[:2], self.room, key.shape[3])
             self.kv[layer] = key.new_zeros(shape), value.new_zeros(shape)
@@ -59,16 +59,17 @@ class Buffer:
 
 
 class Reading:
-    """One pass of N rows (N, T): the segments before them, and themselves.
+    """What attention needs to know in one pass over N rows (N, T).
 
-    A segment of R rows is shared by N / R rows each, side by side. Where groups are uneven, places
-    (N,) says where in a full grid of R x `grid` rows each one stands. mask (N, T) is False on
-    padding; with a buffer T = 1, and what it holds is seen too. whole: there is no padding, which
-    the mask alone would say only after a look. upto (N,): of the first segment each row sees the
-    tokens up to this one alone. real (M,): the network is given these tokens of N x T, packed into
-    one row.
+    past: the segments before the rows; one of R rows is shared by N / R of them each, side by side.
+    Where some rows have left their groups, places (N,) says where in a full grid of R x `grid` rows
+    each one stands. own: the segment that is filled with these rows' keys and values. mask (N, T)
+    is False on padding; with a buffer T = 1, and the first `seen` tokens in it are attended to too.
+    whole: the mask is known to be True everywhere. upto (N,): each row sees the first segment up to
+    this token only. real (M,): the network is given these tokens of N x T, packed into one row.
 
-    No dataclass: FSDP hands layers copies of these, and what they put into `own` would be lost.
+    Not a dataclass: FSDP copies dataclasses for each layer, and what is put into `own` would be
+    lost.
     """
 
     def __init__(self, past: Sequence[Segment], mask: Tensor, own: Segment | None = None,
@@ -86,8 +87,8 @@ class Reading:
         return unpacked(states.transpose(1, 2), self.real, self.mask).transpose(1, 2)
 
     def sees(self, query: Tensor) -> Tensor:
-        """(N, 1, T, S): which tokens, of the segments and its own, each token sees; made once for
-        all layers that share these.
+        """(N, 1, T, S): the tokens, of the segments and of its row, that each token attends to;
+        computed once for all layers.
         """
         if self.visible is None:
             before = [_hidden(number, query, self).expand(-1, -1, query.shape[2], -1)
@@ -136,8 +137,8 @@ def attend(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor,
 
 
 def _is_long(query: Tensor, key: Tensor) -> bool:
-    """Whether rows are so long that their scores with a token that they share are more numbers than
-    its keys and values, which `_side_by_side` copies for each row.
+    """Whether rows have more attention scores with a shared token than the keys and values of that
+    token, which `_side_by_side` copies for each row, have numbers.
     """
     return query.shape[1] * query.shape[2] >= 2 * key.shape[1] * key.shape[3]
 
@@ -161,14 +162,14 @@ def _side_by_side(layer: int, query: Tensor, key: Tensor, value: Tensor, dropout
 
 
 def _for_rows(held: Tensor, rows: int) -> Tensor:
-    """What R groups hold, for each of their rows."""
+    """Keys or values of R groups, repeated for each of their rows."""
     each = rows // len(held)
     return held[:, None].expand(-1, each, *held.shape[1:]).flatten(0, 1)
 
 
 def _after_segments(layer: int, query: Tensor, key: Tensor, value: Tensor, dropout: float,
             reading: Reading, softcap: float | None, s_aux: Tensor | None) -> Tensor:
-    """(N, H, T, D): what scaled queries find in the segments before them and in their own row."""
+    """Attention output (N, H, T, D) of scaled queries over the segments and their own row."""
     pairs = [(held[0], held[1]) for held in (segment.kv[layer] for segment in reading.past)]
     scores = [_capped(_spread(query, keys, reading), softcap).masked_fill(
         _hidden(number, query, reading), -torch.inf)
@@ -194,7 +195,7 @@ def _capped(scores: Tensor, cap: float | None) -> Tensor:
 
 
 def _weights(scores: list[Tensor], nobody: Tensor | None) -> Tensor:
-    """(N, H, T, S): one softmax over all scores; what goes to nobody (H,) is lost."""
+    """(N, H, T, S): one softmax over all scores and that of an attention sink (H,), if any."""
     if nobody is None:
         return at_least_float32(torch.cat(scores, -1)).softmax(-1)
     lost = nobody[:, None, None].to(scores[0]).expand(*scores[0].shape[:3], 1)
@@ -216,9 +217,9 @@ def _mixture(weight: Tensor, value: Tensor) -> Tensor:
 
 
 def _spread(rows: Tensor, held: Tensor, reading: Reading, mix: bool = False) -> Tensor:
-    """`_products` or `_mixture` of rows (N, H, T, ...) with what R groups hold: each group as one.
+    """`_products` or `_mixture` of rows (N, H, T, ...) with the keys or values of R groups.
 
-    (N, H, T, x) -> (R, H, G T, x), so that what is held is read once for its G rows.
+    (N, H, T, x) -> (R, H, G T, x): those of a group are read once for its G rows.
     """
     held_rows, count = len(held), len(rows)
     if reading.places is not None:
@@ -231,7 +232,7 @@ def _spread(rows: Tensor, held: Tensor, reading: Reading, mix: bool = False) -> 
 
 
 def _hidden(number: int, query: Tensor, reading: Reading) -> Tensor:
-    """(N, 1, 1, S): True where a segment hides a token from the rows behind it."""
+    """(N, 1, 1, S): True on tokens of a segment that its rows must not attend to."""
     mask = reading.past[number].mask
     rows = mask.repeat_interleave(
         reading.grid if reading.places is not None else len(query) // len(mask), 0)

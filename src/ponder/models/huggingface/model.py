@@ -93,6 +93,7 @@ class Model(Backbone):
 
     chunked = True
     inner = "run"
+    has_modes = True
 
     model: Any  # of `transformers` or `peft`, which add methods to modules at run time
 
@@ -139,6 +140,10 @@ class Model(Backbone):
         return self.head.weight.shape[1]
 
     @property
+    def vocabulary_size(self) -> int:
+        return self.head.weight.shape[0]
+
+    @property
     def positions(self) -> int | None:
         return getattr(self.network.config, "max_position_embeddings", None)
 
@@ -149,11 +154,12 @@ class Model(Backbone):
         return tokens if tokens.is_floating_point() else self.network.get_input_embeddings()(tokens)
 
     def logits(self, hidden: Tensor, vocabulary: slice | None = None) -> Tensor:
-        """Scaled (Granite, Cohere) and capped (Gemma) as the model does; -inf for what is barred,
-        where no slice is asked for.
+        """Scaled (Granite, Cohere) and capped (Gemma) as the model does; -inf for what is barred.
         """
         config, head = self.network.config, self.head
-        if vocabulary is None or type(head) is not nn.Linear:  # rows may lie beside its weight
+        most = vocabulary is None or 2 * len(range(*vocabulary.indices(head.weight.shape[0]))) >= (
+            head.weight.shape[0])
+        if most or type(head) is not nn.Linear:  # adapters may lie beside its weight
             found = head(hidden)[..., vocabulary or slice(0, self.words)]
         else:
             bias = None if head.bias is None else head.bias[vocabulary]
@@ -163,8 +169,9 @@ class Model(Backbone):
         cap = getattr(config, "final_logit_softcapping", None)
         found = found if scale == 1 else found * scale
         found = found if cap is None else cap * (found / cap).tanh()
-        if self.barred is not None and vocabulary is None:
-            found[..., self.barred] = -torch.inf
+        start = 0 if vocabulary is None else vocabulary.start or 0
+        if self.barred is not None and start <= self.barred < start + found.shape[-1]:
+            found[..., self.barred - start] = -torch.inf
         return found
 
     def adapt(self, config: HfConfig) -> None:
@@ -251,7 +258,7 @@ class Model(Backbone):
         reading = Reading([passage] if own is None else [passage, own], mask, segment,
                           upto=at.flatten())
         positions = before[:, None] + torch.arange(length, device=at.device)
-        known = tokens < self.head.weight.shape[0]  # padding is behind all; nothing sees it
+        known = tokens < self.vocabulary_size  # padding is behind all; nothing sees it
         states = self.run(tokens.where(known, 0).flatten(0, 1), positions, reading)
         return states.unflatten(0, at.shape), segment if own is None else own.longer(segment)
 
@@ -262,10 +269,10 @@ class Model(Backbone):
 
     def write(self, tokens: Tensor, buffer: Buffer, past: Sequence[Segment], seen: int,
               places: Tensor | None = None, grid: int = 1) -> Tensor:
-        """Hidden states (N, D) of one token (N,) a row, put into its buffer; no gradient.
+        """Hidden states (N, D) of one token (N,) a row, which is put into its buffer; no gradient.
 
-        seen: no row has more than so many tokens in its buffer, this one included. places and grid
-        as in `Reading`, where rows have left their groups.
+        seen: the most tokens that a row has in its buffer, this one included. places and grid as in
+        `Reading`, where rows have left their groups.
         """
         before = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
         for segment in past[-1:]:
@@ -306,8 +313,8 @@ class Model(Backbone):
 
     @contextlib.contextmanager
     def as_it_began(self) -> Iterator[None]:
-        """With the adapter it was loaded with, or without the one it was given since: the reference
-        that costs (almost) no memory.
+        """With the adapter it was loaded with, or without the one it was given since: a reference
+        model that takes (almost) no memory.
         """
         if "reference" in self.model.peft_config:
             self.model.set_adapter("reference")
@@ -321,7 +328,7 @@ class Model(Backbone):
 
     @contextlib.contextmanager
     def attending(self, name: str = "sdpa") -> Iterator[None]:
-        """With other attention: that of plain `transformers`, as checkpoints should name it."""
+        """With the attention of plain `transformers`, which checkpoints should name."""
         before = self.network.config._attn_implementation
         self.network.set_attn_implementation(name)
         try:

@@ -14,17 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ponder.config.errors import UserError, brief
 from ponder.config.players import HfConfig
 from ponder.core.distributed import shard_like, shard_state_dict
 from ponder.core.lazy_imports import library
+from ponder.core.math import at_least_float32
 from ponder.models.huggingface.model import Model
-from ponder.models.huggingface.parity import distance, limit
 from ponder.tokenizers.vocabulary import TextVocabulary
 
 ADAPTER = "adapter_config.json"
+SLACK = 3.0  # distances of so many times what rounding does are rounding
 SMOLLM2 = Path("scratch/models/smollm2-135m-instruct")
 
 
@@ -42,10 +43,13 @@ def load_vocabulary(config: HfConfig, key: str = "model.name",
         return TextVocabulary(tokenizer, config.chat, closes)
 
 
-def load_text_model(config: HfConfig, words: int, key: str = "model.name") -> Model:
+def load_text_model(config: HfConfig, words: int, key: str = "model.name",
+                    written: int | None = None, barred: int | None = None,
+                    entropy_learns: bool = True) -> Model:
     """The model that `key` names: a model, or an adapter on its base; new adapters if asked for.
 
-    words is how many tokens its tokenizer has. Raises `UserError` where it cannot be read.
+    words is how many tokens its tokenizer has; it may write the first `written` of them (default:
+    all), but for the one that is barred. Raises `UserError` where it cannot be read.
     """
     name = config.name if key == "model.name" else config.ref_name
     with _named(key, name):
@@ -54,16 +58,21 @@ def load_text_model(config: HfConfig, words: int, key: str = "model.name") -> Mo
         model = (_adapted if adapted else _plain)(path, config, words)
     net = Model(model, words)
     _must_agree(net, f"{key}={name}")
-    if key != "model.name":
-        return net.requires_grad_(False)
+    if key == "model.name":
+        _prepare(net, config)
+    net = Model(net.model, words if written is None else written, barred, entropy_learns)
+    return net if key == "model.name" else net.requires_grad_(False)
+
+
+def _prepare(net: Model, config: HfConfig) -> None:
+    """Adapters and gradient checkpointing, as the configuration asks for."""
     if net.adapted:
         _must_have_rank(net, config.lora_r)
     elif config.lora_r:
         _adapt(net, config)
     if config.checkpointing:
-        net.network.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
-        net.network.enable_input_require_grads()  # type: ignore[operator]
-    return net
+        net.network.gradient_checkpointing_enable({"use_reentrant": False})
+        net.network.enable_input_require_grads()
 
 
 def _must_agree(net: Model, typed: str) -> None:
@@ -85,7 +94,7 @@ def _must_agree(net: Model, typed: str) -> None:
 
 def _must_have_rank(net: Model, rank: int) -> None:
     """Raise `UserError` where an adapter is of another rank than was asked for."""
-    known = getattr(net.model.peft_config["default"], "r", rank)  # type: ignore[index]
+    known = getattr(net.model.peft_config["default"], "r", rank)
     if rank not in (0, known):
         raise UserError(f"model.lora_r={rank}: found an adapter of rank {known} in model.name; "
                         f"legal: {known}, or 0")
@@ -157,7 +166,7 @@ def save_text_model(net: Model, directory: Path, vocabulary: TextVocabulary,
     directory.mkdir(parents=True, exist_ok=True)
     more = {"selected_adapters": ["default"], "save_embedding_layers": False} if net.adapted else {}
     with net.attending():
-        net.model.save_pretrained(directory, state_dict=weights, **more)  # type: ignore[operator]
+        net.model.save_pretrained(directory, state_dict=weights, **more)
     vocabulary.tokenizer.save_pretrained(directory)
 
 
@@ -176,7 +185,7 @@ def restore_text_model(net: Model, directory: Path) -> None:
     for file in sorted(directory.glob("model*.safetensors")):
         weights.update(load_file(file))
     net.network.load_state_dict(shard_state_dict(net.network, weights), strict=False)
-    net.network.tie_weights()  # type: ignore[operator]
+    net.network.tie_weights()
 
 
 def quiet() -> None:
@@ -232,3 +241,62 @@ def _unpack(directory: Path) -> None:
     model.save_pretrained(temporary)
     tokenizer.save_pretrained(temporary)
     temporary.replace(directory)
+
+
+# --- whether a model is read here as `transformers` reads it -------------------------------------
+
+
+@torch.no_grad()
+def distance(net: Model) -> float:
+    """The mean distance in nats between log p of a few tokens as `transformers` itself makes them
+    and as read here: some behind a segment, some beside a shorter row.
+    """
+    tokens = _tokens(net)
+    first, segment = net.read(tokens[:, :4])
+    there = torch.ones(2, 4, dtype=torch.bool, device=net.device)
+    there[1, 1:] = False
+    rest, _ = net.read(tokens[:, 4:].repeat(2, 1), there, [segment], keep=False)
+    ours = net.logits(torch.cat([first, rest[:1]], 1))
+    return _apart(ours, _theirs(net, tokens))
+
+
+@torch.no_grad()
+def rounding(net: Model) -> float:
+    """The distance that rounding alone makes: that between `transformers` and itself where each
+    number of the embeddings is off by one unit in the last place.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def nudge(layer: nn.Module, given: object, found: Tensor) -> Tensor:
+        sign = torch.randint(0, 2, found.shape, generator=generator).to(found) * 2 - 1
+        return found * (1 + sign * torch.finfo(found.dtype).eps)
+
+    tokens = _tokens(net).repeat(2, 1)
+    exact = _theirs(net, tokens)
+    hook = net.model.get_input_embeddings().register_forward_hook(nudge)
+    try:
+        return _apart(_theirs(net, tokens), exact)
+    finally:
+        hook.remove()
+
+
+def limit(net: Model) -> float:
+    """The distance in nats up to which rounding may be to blame."""
+    return 1e-3 if net.dtype == torch.float32 else SLACK * rounding(net)
+
+
+def _tokens(net: Model) -> Tensor:
+    """(1, 8): from all over the vocabulary, whose first words are often special ones."""
+    words = net.words or net.head.weight.shape[0]
+    return (torch.arange(1, 9, device=net.device) * (words // 9))[None]
+
+
+def _theirs(net: Model, tokens: Tensor) -> Tensor:
+    """Logits (N, T, V) of tokens (N, T), by the attention that is written out."""
+    with net.attending("eager"):
+        return net.model(input_ids=tokens, use_cache=False).logits[..., :net.words]
+
+
+def _apart(ours: Tensor, theirs: Tensor) -> float:
+    pair = [at_least_float32(logits).log_softmax(-1) for logits in (ours, theirs)]
+    return float((pair[0] - pair[1]).abs().mean())

@@ -1,16 +1,17 @@
-r"""Thoughts that gradients flow through: from the answer, by way of the thought, to the question.
+r"""Differentiable thoughts: gradients flow from the answer, through the thought, to the question.
 
-A thought is unrolled: the state h_k before decision k says something, which the thinker hears as
-its next input, and the answerer as part of what it reads.
+A thought is unrolled: the state h_k before decision k is turned into a message (say), which becomes
+the thinker's next input embedding, and part of what the answerer reads (hear). Any backbone that
+takes input embeddings will do.
 
 .. math:: h_{k+1} = f(\mathrm{question}, x_1, \ldots, x_k), \quad
    x_k = \mathrm{hear}(\mathrm{say}(h_k))
 
-Both kinds have as many thoughts as `rules` allows, always: a length has no gradient, and Coconut's
+Both kinds always have as many thoughts as `rules` allows: a length has no gradient, and Coconut's
 thoughts were as good at a constant length as with a learnt end. Rollouts hold a token where one is
-given and padding where the thinker is to say something, then end-of-thought. Given tokens are read
-instead of what the thinker says, and scored as in any thought: a curriculum begins with gold tokens
-and takes them away one by one, from the front.
+given, padding where the thinker makes its own, then end-of-thought. Given tokens are read in place
+of the thinker's, and scored as in any thought: a curriculum begins with gold tokens and takes them
+away one by one, from the front.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ from torch import Tensor
 from ponder.core.math import Sampling, at_least_float32, distribution, straight_through
 from ponder.core.types import Problems, Rollouts, Scores
 from ponder.models.backbone import Backbone
-from ponder.models.policies.question import Policy
+from ponder.models.policies.question import QuestionPolicy
 
 
-class Flowing(Policy):
+class DifferentiablePolicy(QuestionPolicy):
     """A policy whose score of an answer has a gradient through the thought."""
+
+    draws_vectors = True
 
     @property
     def noise_width(self) -> int:
@@ -97,16 +100,18 @@ class Flowing(Policy):
         end = answer.new_full((len(thought), 1), self.vocabulary.end)
         row = torch.cat([thought, net.embed(torch.cat([end, answer], 1))], 1)
         hidden = self._context(net, problems, row, samples, problems.answer.shape[1])
-        return at_least_float32(net.logits(hidden, slice(0, self.vocabulary.end)))
+        return at_least_float32(net.logits(hidden, self.vocabulary.predicted))
 
 
-class Continuous(Flowing):
+class ContinuousPolicy(DifferentiablePolicy):
     """The last hidden state is itself the thought, and the next input (Hao et al. 2024, "Training
     Large Language Models to Reason in a Continuous Latent Space": Coconut).
 
     Left out: several continuous thoughts in the place of one gold token, a new optimizer at every
     stage.
     """
+
+    evaluation = "latent"
 
     def say(self, state: Tensor, noise: Tensor, sampling: Sampling) -> Tensor:
         return state
@@ -118,7 +123,7 @@ class Continuous(Flowing):
         return said.new_full(said.shape[:-1], self.vocabulary.pad, dtype=torch.long)
 
 
-class Gumbel(Flowing):
+class GumbelPolicy(DifferentiablePolicy):
     """Tokens drawn by Gumbel-softmax with straight-through gradients (Jang et al. 2017, Maddison et
     al. 2017). The temperature is that of the gradient alone: tokens are drawn at 1.
     """

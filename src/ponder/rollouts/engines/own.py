@@ -1,8 +1,8 @@
-"""Writing text: each question is read once for its samples, and rows that end make room for new
-ones.
+"""Our own decoding engine (continuous batching): each question is read once for its samples, and
+rows that end make room for new ones.
 
-A row's tokens are decided by random numbers of its own, so that neither the order nor the company
-in which rows are written changes what they say (but for rounding).
+A row's tokens are determined by random numbers of its own, so that neither the order of rows nor
+which rows are decoded together changes them (but for rounding).
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ LEAVE = 8  # rows leave when one in so many has ended
 
 @dataclass
 class Flight:
-    """N rows being written.
+    """N rows being decoded.
 
-    row (N,) says where each belongs in the result, question and sample (N,) its place behind the
-    segment of the questions in flight; hidden (N, D) is its last state; going (N,) is False for a
-    row that has ended and not left yet.
+    row (N,) is the row of the result; question and sample (N,) say which question in flight it
+    belongs to and which of its samples it is; hidden (N, D) is its last state; going (N,) is False
+    for a row that has ended and not left yet.
     """
 
     questions: Segment
@@ -40,7 +40,7 @@ class Flight:
     going: Tensor
 
     def join(self, other: Flight) -> Flight:
-        """Both, the questions of the other behind."""
+        """Concatenate two batches of rows."""
         first = len(self.questions.mask)
         questions = Segment.joined([self.questions, other.questions])
         return Flight(questions, self.buffer.join(other.buffer), torch.cat([self.row, other.row]),
@@ -49,7 +49,7 @@ class Flight:
                       torch.cat([self.hidden, other.hidden]), torch.cat([self.going, other.going]))
 
     def leave(self) -> tuple[Flight, Tensor]:
-        """Without the rows that have ended and the questions that have none left; who stays."""
+        """(the rows that go on, with their questions; their indices (n,))."""
         rows = self.going.nonzero()[:, 0]
         kept, question = self.question[rows].unique(return_inverse=True)
         return Flight(self.questions.select(kept), self.buffer.select(rows), self.row[rows],
@@ -58,8 +58,8 @@ class Flight:
 
 @dataclass
 class Writer:
-    """Writes `samples` continuations of every problem, up to `room` tokens each, about `at_once`
-    rows side by side; `heard` is told how many tokens were written and how many rows have ended.
+    """Samples `samples` continuations of every problem, up to `room` tokens each, about `at_once`
+    rows side by side; `heard` is called with how many tokens were sampled and rows have ended.
     """
 
     net: Model
@@ -96,7 +96,7 @@ class Writer:
         return tokens, logprobs
 
     def _admit(self, problems: Problems, which: Tensor) -> Flight:
-        """Read some questions (p,): their rows have nothing written yet."""
+        """Read some questions (p,) and begin their rows."""
         segments, states = [], []
         for part in self._parts(problems, which):
             question = problems.question[part]

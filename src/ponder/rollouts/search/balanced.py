@@ -20,7 +20,7 @@ from ponder.rollouts.source import Source, given
 
 if TYPE_CHECKING:
     from ponder.config.players import BalancedConfig, SearchConfig
-    from ponder.models.policies.question import Policy
+    from ponder.models.policies.base import Policy
     from ponder.tasks.base import Task
 
 SHARPNESS = 0.3  # temperature of the transport plan

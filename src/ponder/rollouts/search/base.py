@@ -12,7 +12,7 @@ from ponder.core.types import Problems
 
 if TYPE_CHECKING:
     from ponder.config.spine import Config
-    from ponder.models.policies.question import Policy
+    from ponder.models.policies.base import Policy
 
 ROWS_AT_ONCE = 65_536
 

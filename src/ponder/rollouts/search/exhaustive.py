@@ -19,7 +19,7 @@ from ponder.rollouts.source import SampledSource, Source, given
 
 if TYPE_CHECKING:
     from ponder.config.players import SearchConfig
-    from ponder.models.policies.question import Policy
+    from ponder.models.policies.base import Policy
 
 
 @search("exhaustive")

@@ -22,8 +22,8 @@ from ponder.rollouts.source import Source, given
 if TYPE_CHECKING:
     from ponder.config.players import SearchConfig
     from ponder.models.gpt2.layers import Shape
-    from ponder.models.gpt2.value_model import ValueModel
-    from ponder.models.policies.question import Policy
+    from ponder.models.gpt2.model import ValueModel
+    from ponder.models.policies.base import Policy
 
 
 @search("tree")
@@ -39,7 +39,11 @@ class Tree(Source):
     def collect(self, policy: Policy, problems: Problems, step: int,
                 generator: torch.Generator | None = None) -> Rollouts:
         if self.config.tree.value == "model" and self.value is None:
-            self._build_value(policy.thinker.shape, problems.question.device)
+            from ponder.models.gpt2.model import Transformer
+
+            net = policy.thinker
+            assert isinstance(net, Transformer)
+            self._build_value(net.shape, problems.question.device)
         forest = Forest(policy, problems, self.config.tree.simulations)
         for _ in range(self.config.tree.simulations):
             forest.simulate(self.config.tree.exploration, self._leaf)
@@ -55,7 +59,7 @@ class Tree(Source):
         return self.value(torch.cat([problems.question, prefixes], 1), problems.pad)
 
     def _build_value(self, shape: Shape, device: torch.device) -> None:
-        from ponder.models.gpt2.value_model import ValueModel
+        from ponder.models.gpt2.model import ValueModel
 
         self.value = ValueModel(shape).to(device)
         self.optimizer = torch.optim.AdamW(self.value.parameters(), lr=self.config.tree.value_lr)

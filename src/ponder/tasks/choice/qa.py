@@ -112,6 +112,7 @@ class Qa(Task):
     Training and test questions are numbered in one list, `Problems.index`.
     """
 
+    policy_kind = "choice"
     requires = frozenset({"hf_model"})
     offers = frozenset({"questions", "answers", "options", "hints"})
 

@@ -91,6 +91,7 @@ class Corpus(Task):
     `start`: a checkpoint whose pieces texts are cut into.
     """
 
+    policy_kind = "continuation"
     unit = "prompts"
     answer_length = 0
 

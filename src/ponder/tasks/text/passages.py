@@ -22,6 +22,7 @@ class Text(Task):
     where not all are asked for. pieces are those the text is cut into; None: as its keys say.
     """
 
+    policy_kind = "next_token"
     unit = "passages"
     offers = frozenset({"answers", "positions"})
 

@@ -1,4 +1,4 @@
-"""The roof: the only module that turns configuration nodes into objects."""
+"""Where thoughts come from, what pays and evaluates them, and the loop, from a configuration."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 
 from ponder.config.errors import UserError
 from ponder.config.option import parse_schedule
-from ponder.config.registry import SEARCHES, STRATEGIES, TASKS
+from ponder.config.players import SamplerConfig
+from ponder.config.registry import SEARCHES, STRATEGIES
 from ponder.config.spine import Config
 from ponder.core.distributed import (
     is_distributed,
@@ -18,166 +19,189 @@ from ponder.core.distributed import (
     keep_freed_memory,
     return_freed_memory,
 )
+from ponder.core.math import matmul_dtype
 from ponder.core.types import Problems, Rollouts
+from ponder.evaluation.choice import evaluate_text
+from ponder.evaluation.continuation import evaluate_corpus
 from ponder.evaluation.latent import evaluate_latent
+from ponder.evaluation.next_token import evaluate_reading
 from ponder.evaluation.question import Evaluation, evaluate
-from ponder.models.huggingface.model import Model
-from ponder.models.policies.choice import TextPolicy
-from ponder.models.policies.continuation import Author
-from ponder.models.policies.latent import Continuous, Gumbel
-from ponder.models.policies.next_token import Reader
-from ponder.models.policies.question import Policy
-from ponder.models.policies.text_continuation import TextAuthor
-from ponder.models.policies.text_next_token import TextReader
+from ponder.models.policies.base import Policy
 from ponder.rewards.answers import Reward
-from ponder.rollouts.latent import Unsaid
-from ponder.rollouts.positions import PlaceSampler
-from ponder.rollouts.sampler import Gold, Sampler, Source
+from ponder.rollouts.cache import Store
+from ponder.rollouts.latent import LatentSource
+from ponder.rollouts.positions import PositionSampler
+from ponder.rollouts.recorded import Preloaded, read_generated
+from ponder.rollouts.sampler import Gold, Sampler
 from ponder.rollouts.search.balanced import Balanced
 from ponder.rollouts.search.base import choose
 from ponder.rollouts.search.exhaustive import EveryThought
+from ponder.rollouts.source import Source
+from ponder.rollouts.written import Written
 from ponder.strategies.base import Strategy
 from ponder.strategies.exact import Pathwise
 from ponder.strategies.star import SFT
 from ponder.tasks.base import Task
-from ponder.tasks.choice.qa import Qa
-from ponder.tasks.text.corpus import Corpus, ModelCorpus
-from ponder.tasks.text.passages import ModelText, Text
-from ponder.training.build.corpus import build_corpus, corpus_evaluation, corpus_reward
-from ponder.training.build.foreign import build_text_author, corpus_writer
-from ponder.training.build.networks import build_unthinking, critic_of, network, reference_of
-from ponder.training.build.reading import (
-    build_reader,
-    build_running_text,
-    build_text_reader,
-    reading_evaluation,
-)
-from ponder.training.build.text import (
-    build_rules,
-    build_text_evaluation,
-    build_text_policy,
-    build_text_task,
-    build_writer,
-    preloaded,
-    val_rollouts,
-)
+from ponder.training.build.policies import build_judge, build_policy, build_task
 from ponder.training.learner import Learner
 from ponder.training.trainer import Trainer
 
+__all__ = ["build_policy", "build_task"]
+
+CACHE = Path("scratch") / "generated"
+ONE = SamplerConfig(samples=1)  # by the model's own distribution, whatever it is trained at
 SMALL = 1_000_000  # parameters
-POLICIES = {"tokens": Policy, "continuous": Continuous, "gumbel": Gumbel}
+Follow = Callable[[Source], None]
+Evaluate = Callable[[], Evaluation]
 
 
-def build_task(config: Config) -> Task:
-    """The task, with as many thought tokens in its vocabulary as the thinker has."""
-    if config.task.name == "text":
-        return build_running_text(config)
-    if config.task.name == "corpus":
-        return build_corpus(config)
-    if config.model.kind == "hf":
-        return build_text_task(config)
-    thoughts = config.thinker.vocabulary if config.thinker.tokens else 0
-    return TASKS[config.task.name].target(config.task, thoughts)
-
-
-def build_policy(config: Config, task: Task) -> Policy:
-    """Thinker and answerer: new ones, or those of the checkpoint `model.name`."""
-    if isinstance(task, Qa):
-        return build_text_policy(config, task)
-    if isinstance(task, ModelText):
-        return build_text_reader(config, task)
-    if isinstance(task, ModelCorpus):
-        return build_text_author(config, task)
-    thinker = network(config, task, config.model.name)
-    if isinstance(task, Text):
-        return build_reader(config, task, thinker)
-    if isinstance(task, Corpus):
-        return Author(thinker, None, task.vocabulary, build_rules(config), False,
-                      critic_of(config, task, thinker), reference_of(config, task, thinker))
-    answerer = None
-    if config.answerer.model == "separate" and config.thinker.tokens:
-        path = None if config.model.name is None else str(Path(config.model.name) / "answerer")
-        if path is not None and not Path(path).is_dir():
-            raise UserError(f"model.name={config.model.name}: has no answerer/ of its own; legal: "
-                            "answerer.model=shared, or a checkpoint with one")
-        answerer = network(config, task, path)
-    kind = POLICIES[config.thinker.kind]
-    return kind(thinker, answerer, task.vocabulary, build_rules(config),
-                config.answerer.model == "frozen", critic_of(config, task, thinker),
-                reference_of(config, task, thinker))
-
+# --- rewards --------------------------------------------------------------------------------------
 
 def build_reward(config: Config, task: Task, device: torch.device) -> Reward:
-    """The weighted sum of rewards, with its reference model where one is named."""
-    reference = None
-    if "reference" in config.reward:
-        reference = build_unthinking(config, task).to(device).requires_grad_(False)
-    if isinstance(task, Corpus):
-        return corpus_reward(config, task, device)
-    weights = dict(config.reward)
+    """The weighted sum of rewards, with the model that judges where one is named."""
+    judge, weights = None, dict(config.reward)
+    if {"reference", "plausibility"} & {*weights}:
+        judge = build_judge(config, task).to(device).requires_grad_(False)
+    if task.policy_kind == "continuation":
+        return Reward(weights, judge, config.task)
     if STRATEGIES[config.strategy.name].target.of(config.strategy).needs_correctness:
         weights.setdefault("exact_match", 0.0)
-    return Reward(weights, reference)
+    return Reward(weights, judge)
 
 
-def build_source(config: Config, task: Task, device: torch.device) -> Source:
+# --- sources of thoughts --------------------------------------------------------------------------
+
+def build_source(config: Config, task: Task, policy: Policy, device: torch.device) -> Source:
     """Where thoughts come from: samples, gold ones, or a search."""
+    kind, tokens = task.policy_kind, config.thinker.tokens
     if config.rollout.kind == "search":
-        method = choose(config, task.labels)
-        if method == "balanced":
-            if is_distributed():
-                raise UserError("rollout.method=balanced: found several processes; legal: one, or "
-                                "another method")
-            return Balanced(config.rollout, task, config.thinker.tokens, device)
-        return SEARCHES[method].target(config.rollout)
-    if config.thinker.tokens == 0 and isinstance(task, Text):
+        return _search(config, task, device)
+    if tokens == 0 and kind == "next_token":
         return Gold()
-    if isinstance(task, ModelCorpus):
-        return corpus_writer(config, config.rollout)
-    if config.model.kind == "hf" and not isinstance(task, Text):
-        return build_writer(config)
-    if config.thinker.flows:
-        return Unsaid(config.rollout, config.thinker)
-    if config.strategy.name == "sft" or config.thinker.tokens == 0:
+    if kind in ("choice", "continuation") and policy.thinker.chunked:
+        return _preloaded(config, policy, task, text_writer(config, policy, config.rollout))
+    if policy.draws_vectors:
+        return LatentSource(config.rollout, config.thinker)
+    if config.strategy.name == "sft" or tokens == 0:
         return Gold()
-    if isinstance(task, Text):
-        return PlaceSampler(config.rollout, task.config.places, task.config.place_count)
+    if kind == "next_token":
+        return PositionSampler(config.rollout, config.task.places, config.task.place_count)
     if config.strategy.name == "exact":
         return EveryThought(config.rollout)
     return Sampler(config.rollout)
 
 
-def build_evaluation(config: Config, policy: Policy, task: Task, test: Problems,
-                     follow: Callable[[Source], None] = lambda source: None,
-                     ) -> Callable[[], Evaluation]:
-    """What looks at the held-out questions; follow hears of the source that writes thoughts."""
-    if isinstance(policy, TextPolicy) and isinstance(task, Qa):
-        return build_text_evaluation(config, policy, task, test, follow)
-    if isinstance(policy, Author | TextAuthor) and isinstance(task, Corpus):
-        return corpus_evaluation(config, policy, task, test, follow)
-    if isinstance(policy, Reader | TextReader) and isinstance(task, Text):
-        return reading_evaluation(config, policy, task, test)
-    if isinstance(policy, Continuous):
-        return lambda: evaluate_latent(policy, test, config.seed)
-    return lambda: evaluate(policy, test, config.seed)
+def _search(config: Config, task: Task, device: torch.device) -> Source:
+    method = choose(config, task.labels)
+    if method != "balanced":
+        return SEARCHES[method].target(config.rollout)
+    if is_distributed():
+        raise UserError("rollout.method=balanced: found several processes; legal: one, or another "
+                        "method")
+    return Balanced(config.rollout, task, config.thinker.tokens, device)
+
+
+def text_writer(config: Config, policy: Policy, sampler: SamplerConfig, rows: int | None = None,
+                greedy: bool = False) -> Written:
+    """What writes texts with a model of a wide vocabulary: as many rows at a time as
+    `trainer.gen_batch_size` (of continuations `model.rows_at_once`) says, or `rows`.
+    """
+    at_once = config.model.rows_at_once
+    if rows is not None:
+        batch = max(rows // sampler.samples, 1)
+    elif policy.evaluation == "continuation":
+        batch = max(at_once // sampler.samples, 1)
+    else:
+        batch = config.trainer.gen_batch_size or 32
+    return Written(sampler, batch, at_once, Store(CACHE), config.model.name, greedy)
+
+
+def _preloaded(config: Config, policy: Policy, task: Task, source: Source) -> Source:
+    """The source of thoughts, whose first round is `preload_data_for_training` where that is set.
+    """
+    path = config.trainer.preload_data_for_training
+    if path is None or config.trainer.max_epochs == 0 or policy.evaluation != "choice":
+        return source
+    first = read_generated(Path(path), "trainer.preload_data_for_training", task, policy,
+                           config.rollout.samples)
+    return Preloaded(first, source)
 
 
 def build_val_rollouts(config: Config, policy: Policy, task: Task) -> Rollouts | None:
-    """Rollouts whose losses are looked at beside the accuracy."""
-    if isinstance(policy, TextPolicy) and isinstance(task, Qa):
-        return val_rollouts(config, policy, task)
-    return None
+    """The rollouts of `preload_data_for_val`, whose losses are shown beside the accuracy: those of
+    held-out questions, if there are any.
+    """
+    path, key = config.trainer.preload_data_for_val, "trainer.preload_data_for_val"
+    if path is None or not config.trainer.do_eval or policy.evaluation != "choice":
+        return None
+    found = read_generated(Path(path), key, task, policy, config.rollout.samples)
+    assert found.problems.index is not None and task.epoch_size is not None
+    held_out = (found.problems.index >= task.epoch_size).nonzero()[:, 0]
+    return found[held_out] if len(held_out) else None
 
+
+# --- evaluations ----------------------------------------------------------------------------------
+
+def build_evaluation(config: Config, policy: Policy, task: Task, test: Problems,
+                     follow: Follow = lambda source: None, reward: Reward | None = None,
+                     ) -> Evaluate:
+    """What evaluates the policy on held-out questions. follow is given the source that writes
+    thoughts for it; reward that of the training, where there is one already.
+    """
+    # A language model is evaluated in the precision that it learns in.
+    dtype = config.trainer.dtype if policy.thinker.chunked else "float32"
+    if policy.evaluation == "choice":
+        found = _choice_evaluation(config, policy, task, test, follow)
+    elif policy.evaluation == "continuation":
+        found = _continuation_evaluation(config, policy, test, follow,
+                                         reward or build_reward(config, task, test.question.device))
+    elif policy.evaluation == "next_token":
+        def found() -> Evaluation:
+            return evaluate_reading(policy, test, task.text.bytes_per_token, config.seed)
+    else:
+        look = evaluate_latent if policy.evaluation == "latent" else evaluate
+        return lambda: look(policy, test, config.seed)
+
+    def evaluation() -> Evaluation:
+        with matmul_dtype(dtype, test.question.device):
+            return found()
+
+    return evaluation
+
+
+def _choice_evaluation(config: Config, policy: Policy, task: Task, test: Problems,
+                       follow: Follow) -> Evaluate:
+    """With one greedy thought a question, or `trainer.val_samples` sampled ones; a batch has as
+    many rows as one of training.
+    """
+    count = config.trainer.val_samples
+    sampler = replace(config.rollout, samples=count,
+                      temperature=config.rollout.temperature if count > 1 else 1.0)
+    rows = (config.trainer.gen_batch_size or 32) * config.rollout.samples
+    writer = text_writer(config, policy, sampler, rows, greedy=count == 1)
+    follow(writer)
+    writer.finished = lambda batch: None  # the whole table is written at the end
+    return lambda: evaluate_text(policy, task, test, writer, config.seed)
+
+
+def _continuation_evaluation(config: Config, policy: Policy, test: Problems, follow: Follow,
+                             reward: Reward) -> Evaluate:
+    source: Source = Sampler(ONE)
+    if policy.thinker.chunked:
+        source = text_writer(config, policy, ONE)
+        follow(source)
+    return lambda: evaluate_corpus(policy, test, source, reward, config.task.enough, config.seed)
+
+
+# --- the loop -------------------------------------------------------------------------------------
 
 def build_trainer(config: Config, task: Task, policy: Policy, device: torch.device) -> Trainer:
     """The loop with everything it needs."""
     gold = config.answerer.learns_from == "gold" and config.thinker.tokens > 0
     if config.trainer.compile:
         for net in {policy.thinker, policy.answerer}:
-            (net.base if isinstance(net, Model) else net).compile()
-    source = build_source(config, task, device)
-    if isinstance(policy, TextPolicy) and isinstance(task, Qa):
-        source = preloaded(config, policy, task, source)
+            net.compile()
+    source = build_source(config, task, policy, device)
     learner = Learner(config.trainer, policy, _strategy(config),
                       parse_schedule(config.strategy.entropy), gold, device)
     loop = Trainer
@@ -189,8 +213,8 @@ def build_trainer(config: Config, task: Task, policy: Policy, device: torch.devi
 
 
 def _strategy(config: Config) -> Strategy:
-    """The one that is asked for; who does not think, or thinks in what has no log-probability, has
-    nothing to learn it by.
+    """The one that is asked for; without thoughts, or where thoughts have no log-probability, there
+    is nothing to learn by one.
     """
     strategy = config.strategy
     if config.thinker.tokens == 0:
@@ -203,9 +227,9 @@ def _strategy(config: Config) -> Strategy:
 
 
 def use_threads(config: Config, policy: torch.nn.Module) -> None:
-    """CPU threads: as asked for; else one for a small policy, which gains little from more and
-    loses much where another job runs beside it, and whose results then depend on no core count.
-    A large one keeps its memory, unless it is in shares.
+    """Set CPU threads: as asked for; else one for a small policy, which gains little from more,
+    loses much where another job runs beside it, and whose results then depend on no core count. A
+    large one keeps its memory, unless it is sharded.
     """
     small = sum(p.numel() for p in policy.parameters()) < SMALL
     if config.trainer.threads or small:

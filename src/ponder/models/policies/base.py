@@ -1,0 +1,344 @@
+"""What every policy has in common: thinker, answerer, value head, reference, and how likely
+thoughts are under them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ponder.core.math import Sampling, at_least_float32, distribution, entropy
+from ponder.core.types import Problems, Rollouts, Scores
+from ponder.models.backbone import Backbone, rows_at_once
+from ponder.tokenizers.vocabulary import TextVocabulary, Vocabulary
+
+Part = TypeVar("Part")
+OnProgress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What holds for every thought: its most tokens, whether it may end earlier, what the answerer
+    sees, and what a thought is made of (`thoughts`, `text` or `both`).
+    """
+
+    tokens: int
+    stops: bool
+    sees_question: bool = True
+    sees_thought: bool = True
+    writes: str = "thoughts"
+
+
+class ValueHead(nn.Module):
+    """A scalar head on the thinker's hidden states, or on a network (`trunk`) of its own.
+
+    reads: token (the state before each token), or one value a question: last (of its last token)
+    or mean (over its tokens). It never reads the token that it is a baseline for, which would bias
+    the gradient. It begins at 0.
+    """
+
+    def __init__(self, width: int, reads: str, trunk: Backbone | None = None) -> None:
+        super().__init__()
+        self.reads = reads
+        self.trunk = trunk
+        self.head = nn.Linear(width, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(..., D) -> (...)"""
+        return at_least_float32(self.head(hidden))[..., 0]
+
+    def of_question(self, net: Backbone, question: Tensor, mask: Tensor | None) -> Tensor:
+        """(P,): one value of each question (P, Q), padding on the left."""
+        last = self.reads == "last"
+        hidden, _ = net.read(question, mask, keep=False, last=1 if last else None)
+        if last:
+            return self(hidden[:, -1])
+        real = torch.ones_like(question, dtype=hidden.dtype) if mask is None else mask.to(
+            hidden.dtype)
+        return self((hidden * real[..., None]).sum(1) / real.sum(1, keepdim=True))
+
+
+class Policy(nn.Module):
+    """Thinker and answerer over one vocabulary; they may be one network.
+
+    judge is the network that scores thoughts: the answerer itself, or a frozen copy of it that
+    `refresh` renews (the target network of Q-learning, Mnih et al. 2015). reference is what the
+    strategy compares the thinker with; compares without a reference: the thinker as it began, its
+    adapters off. critic is the value head. on_progress is called with what is done to rows, how
+    many of them are done, and how many there are.
+
+    answers_in_text says whether answers are learnt with the thoughts, as text; answer_mode how an
+    answer is found where there are several ways; evaluation which evaluation shows its quality.
+    """
+
+    answers_in_text = False
+    answer_mode = ""
+    evaluation = "question"
+    draws_vectors = False  # whether thoughts are made while they are scored, with gradients
+
+    def __init__(self, thinker: Backbone, answerer: Backbone | None,
+                 vocabulary: Vocabulary | TextVocabulary, rules: Rules, frozen: bool = False,
+                 critic: ValueHead | None = None, reference: Backbone | None = None,
+                 compares: bool = False) -> None:
+        super().__init__()
+        self.thinker = thinker
+        self.answerer = thinker if answerer is None else answerer
+        self.vocabulary = vocabulary
+        self.rules = rules
+        self.frozen = copy.deepcopy(self.answerer).requires_grad_(False) if frozen else None
+        self.critic = critic
+        self.reference = None if reference is None else reference.requires_grad_(False)
+        self.compares = compares
+        self.on_progress: OnProgress = lambda doing, rows, total: None
+
+    @property
+    def judge(self) -> Backbone:
+        return self.frozen or self.answerer
+
+    @property
+    def has_modes(self) -> bool:
+        """Whether learning differs from all else (by dropout or checkpointing): then it is in
+        evaluation mode except where it learns.
+        """
+        return self.thinker.has_modes
+
+    @property
+    def attached(self) -> dict[str, nn.Module]:
+        """Small modules that a checkpoint keeps beside the networks, by the names of attributes."""
+        return {}
+
+    def refresh(self) -> None:
+        """Make the frozen judge equal to the answerer."""
+        if self.frozen is not None:
+            self.frozen.load_state_dict(self.answerer.state_dict())
+
+    @property
+    def end(self) -> int:
+        """Id of the token that ends a thought."""
+        return self.vocabulary.end
+
+    @property
+    def allowed(self) -> slice:
+        """Ids of the V tokens a thinker may choose from."""
+        return self.vocabulary.allowed(self.rules.stops)
+
+    # --- how likely thoughts are ----------------------------------------------------------------
+
+    def decisions(self, problems: Problems, thought: Tensor, samples: int,
+                  net: Backbone | None = None) -> Tensor:
+        """Logits (B, K, V) of every decision of thoughts (B, K + 1), by the thinker or another net.
+
+        The question is computed once for its samples; one sample a question is one plain sequence.
+        """
+        player = net or self.thinker
+        return self._before_each(player, problems, thought, samples,
+                                 lambda hidden: player.logits(hidden, self.allowed))
+
+    @staticmethod
+    def _before_each(net: Backbone, problems: Problems, thought: Tensor, samples: int,
+                     look: Callable[[Tensor], Tensor] = lambda hidden: hidden) -> Tensor:
+        """What `look` makes of the states (B, K, D) before each token of thoughts (B, K + 1)."""
+        count = thought.shape[1] - 1
+        if count == 0:
+            return look(torch.zeros(len(thought), 0, net.width, dtype=net.dtype,
+                                    device=thought.device))
+        return net.after(problems, thought[:, :count - 1], samples, count, look)
+
+    def _decisions_alike(self, problems: Problems, thought: Tensor, samples: int,
+                         net: Backbone | None = None) -> Tensor:
+        """`decisions` where every group holds the same thoughts: common beginnings count once.
+
+        All thoughts of K tokens out of V have V^(K - 1) beginnings, a V-th of their number.
+        """
+        begun, which = thought[:samples, :-2].unique(dim=0, return_inverse=True)
+        rows = nn.functional.pad(begun, (0, 2), value=problems.pad)
+        logits = self.decisions(problems, rows.repeat(len(problems), 1), len(begun), net)
+        return logits.unflatten(0, (len(problems), -1))[:, which].flatten(0, 1)
+
+    def think(self, rollouts: Rollouts, sampling: Sampling, net: Backbone | None = None,
+              ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """(logprobs (B, K), entropy (B, K), distribution (B, K, V)) of the thoughts as written; no
+        distribution where the vocabulary is wide.
+        """
+        player = net or self.thinker
+        if player.chunked:
+            states = self._before_each(player, rollouts.problems, rollouts.thought,
+                                       rollouts.samples)
+            return *self._chosen(player, rollouts, states, sampling), None
+        alike = rollouts.same_thoughts and rollouts.thought.shape[1] > 2
+        decisions = self._decisions_alike if alike else self.decisions
+        return self._as_written(rollouts, sampling, decisions(
+            rollouts.problems, rollouts.thought, rollouts.samples, net))
+
+    def _as_written(self, rollouts: Rollouts, sampling: Sampling, logits: Tensor,
+                    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What `think` gives, of the logits (B, K, V) of all decisions."""
+        thought, logits = rollouts.thought, at_least_float32(logits)
+        taken = (thought[:, :-1] - self.allowed.start).clamp(0, logits.shape[-1] - 1)
+        logprobs = distribution(logits, sampling, keep=taken)
+        real = rollouts.mask[:, :-1]
+        chosen = logprobs.gather(-1, taken[..., None])[..., 0].masked_fill(~real, 0.0)
+        return chosen, entropy(logprobs) * real, logprobs
+
+    def _chosen(self, net: Backbone, rollouts: Rollouts, states: Tensor, sampling: Sampling,
+                ) -> tuple[Tensor, Tensor]:
+        """(logprobs (B, K), entropy (B, K)) of every decision, from the states (B, K', D) before
+        it, K' <= K; no row has more tokens than K'.
+        """
+        width = states.shape[1]
+        real = rollouts.mask[:, :-1]
+        used, target = real[:, :width], rollouts.thought[:, :width]
+        found = states.new_zeros(*real.shape, 2, dtype=precise(states.dtype))
+        found[:, :width][used] = net.logprobs(states[used], target[used], sampling,
+                                              self.allowed).to(found.dtype)
+        return found[..., 0], found[..., 1]
+
+    @staticmethod
+    def _of_text(net: Backbone, states: Tensor, text: Tensor, pad: int,
+                 vocabulary: slice | None = None) -> Tensor:
+        """(N, A): log p of each token of texts (N, A), given the states (N, A, D) before them; 0 on
+        padding.
+        """
+        used = text != pad
+        found = states.new_zeros(used.shape, dtype=precise(states.dtype))
+        found[used] = -net.predict(states[used], text[used], vocabulary)[0].to(found.dtype)
+        return found
+
+    # --- value head and reference ---------------------------------------------------------------
+
+    def _think_and_value(self, rollouts: Rollouts, sampling: Sampling,
+                         ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """What `think` and `values` give, from one pass where the value head reads the same states.
+        """
+        critic, net = self.critic, self.thinker
+        if critic is None or critic.trunk is not None or critic.reads != "token":
+            return *self.think(rollouts, sampling), self.values(rollouts)
+        if net.chunked:
+            states = self._before_each(net, rollouts.problems, rollouts.thought, rollouts.samples)
+            return *self._chosen(net, rollouts, states, sampling), None, critic(states)
+
+        def look(hidden: Tensor) -> Tensor:
+            logits = at_least_float32(net.logits(hidden, self.allowed))
+            return torch.cat([logits, critic(hidden)[..., None]], -1)
+
+        both = self._before_each(net, rollouts.problems, rollouts.thought, rollouts.samples, look)
+        return *self._as_written(rollouts, sampling, both[..., :-1]), both[..., -1]
+
+    def values(self, rollouts: Rollouts) -> Tensor | None:
+        """(B, K): what the value head expects before each token; None without one."""
+        if self.critic is None:
+            return None
+        net, problems = self.critic.trunk or self.thinker, rollouts.problems
+        count, samples = rollouts.thought.shape[1] - 1, rollouts.samples
+        if self.critic.reads == "token":
+            return self._before_each(net, problems, rollouts.thought, samples, self.critic)
+        value = self.critic.of_question(net, problems.question, problems.mask)
+        return value.repeat_interleave(samples)[:, None].expand(-1, count)
+
+    @torch.no_grad()
+    def annotate(self, rollouts: Rollouts, sampling: Sampling) -> Rollouts:
+        """The rollouts with the value head's values, and log-probabilities under the reference."""
+        if rollouts.thought.shape[1] == 1:
+            return rollouts
+        parts = list(self._parts(rollouts))
+        if self.critic is not None:
+            rollouts = replace(rollouts, value=self._in_turn(
+                "valuing", parts, len(rollouts), self._known_values))
+        if self.has_reference:
+            with self.as_reference() as net:
+                rollouts = replace(rollouts, reference=self._in_turn(
+                    "comparing", parts, len(rollouts),
+                    lambda part: self.think(part, sampling, net)[0]))
+        return rollouts
+
+    def _known_values(self, rollouts: Rollouts) -> Tensor:
+        found = self.values(rollouts)
+        assert found is not None
+        return found
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether the thinker is compared with a reference."""
+        return self.compares or self.reference is not None
+
+    @contextlib.contextmanager
+    def as_reference(self) -> Iterator[Backbone]:
+        """The reference model: a network of its own, or the thinker with its adapters off."""
+        if self.reference is not None:
+            yield self.reference
+        else:
+            with self.thinker.as_it_began():
+                yield self.thinker
+
+    def _in_turn(self, doing: str, parts: Iterable[Part], total: int,
+                 look: Callable[[Part], Tensor]) -> Tensor:
+        """What is found in the parts of some rows, one below the other; `on_progress` is told."""
+        found: list[Tensor] = []
+        for part in parts:
+            if self.thinker.chunked:
+                self.on_progress(doing, sum(map(len, found)), total)
+            found.append(look(part))
+        if self.thinker.chunked:
+            self.on_progress(doing, total, total)
+        return torch.cat(found) if len(found) > 1 else found[0]
+
+    def _parts(self, rollouts: Rollouts) -> Iterator[Rollouts]:
+        """The rollouts in parts of whole groups, as many as are read at once without gradients."""
+        if not self.thinker.chunked:
+            yield rollouts
+            return
+        problems = rollouts.problems
+        width = problems.question.shape[1] + rollouts.samples * rollouts.thought.shape[1]
+        for part in rows_at_once(len(problems), width, rollouts.thought.device):
+            yield rollouts[part]
+
+    def remarks(self, rollouts: Rollouts) -> dict[str, Tensor]:
+        """Numbers (0-dim) for the log about rollouts with their credit."""
+        return {}
+
+    # --- answers --------------------------------------------------------------------------------
+
+    def answer(self, problems: Problems, thought: Tensor, samples: int = 1,
+               net: Backbone | None = None, ragged: bool | None = None) -> tuple[Tensor, Tensor]:
+        """(log p(answer | context) (B,) in nats, whether the answer is right (B,))."""
+        raise NotImplementedError
+
+    def unthinking(self, rollouts: Rollouts) -> Tensor:
+        """(B,): log p(answer) by the judge with an empty thought, in nats."""
+        problems = rollouts.problems
+        empty = problems.answer.new_full((len(problems), 1), self.vocabulary.end)
+        logprob, _ = self.answer(problems, empty, 1, self.judge)
+        return logprob.repeat_interleave(rollouts.samples, 0)
+
+    def judge_thoughts(self, problems: Problems, thought: Tensor, samples: int) -> Tensor:
+        """(B, 3): what `answer` gives, and the option that is answered; -1 where none is."""
+        logprob, right = self.answer(problems, thought, samples)
+        return torch.stack([logprob, right.to(logprob), torch.full_like(logprob, -1)], 1)
+
+    def score(self, rollouts: Rollouts, sampling: Sampling,
+              answer_thought: Tensor | None = None) -> Scores:
+        """All log-probabilities of a batch, with gradients.
+
+        answer_thought (P, K + 1): the answerer learns from these thoughts, one a question, instead
+        of the rollouts' own.
+        """
+        logprobs, spread, full, value = self._think_and_value(rollouts, sampling)
+        if answer_thought is None:
+            answer, _ = self.answer(rollouts.problems, rollouts.thought, rollouts.samples)
+        else:
+            answer, _ = self.answer(rollouts.problems, answer_thought)
+        return Scores(logprobs, spread, logprobs[..., None] if full is None else full, answer,
+                      value)
+
+
+def precise(dtype: torch.dtype) -> torch.dtype:
+    """Of log-probabilities: single precision at least."""
+    return torch.promote_types(torch.float32, dtype)
