@@ -9,7 +9,7 @@ import torch
 
 from ponder.config.running import GenerateConfig
 from ponder.core.math import Sampling
-from ponder.evaluation.latent import evaluate_latent
+from ponder.evaluation.question import evaluate_latent
 from ponder.generation.generators import LatentQuestionGenerator, QuestionGenerator
 from ponder.generation.stream_decoder import ordinary_text, thought_text
 from ponder.models.policies.latent import ContinuousPolicy, GumbelPolicy

@@ -17,7 +17,7 @@ from ponder.config.running import TrainerConfig
 from ponder.core.math import Sampling, straight_through
 from ponder.core.metrics import known
 from ponder.core.types import Rollouts
-from ponder.evaluation.latent import dimensions, evaluate_latent, replacements
+from ponder.evaluation.question import dimensions, evaluate_latent, latent_replacements
 from ponder.models.policies.latent import ContinuousPolicy, DifferentiablePolicy
 from ponder.rewards.answers import Reward
 from ponder.rollouts.latent import LatentSource, latent_rollouts
@@ -269,7 +269,7 @@ def test_a_blind_answerer_teaches_the_thinker_where_sampled_tokens_could_not() -
 def test_replacements_of_vectors() -> None:
     own = torch.tensor([[[0.0, 1.0]], [[2.0, 1.0]], [[4.0, 1.0]]]).repeat(2000, 2, 1)
     own[:, 1] += 10
-    found = replacements(own, generator())
+    found = latent_replacements(own, generator())
     assert torch.equal(found["shuffled"].sum(0), own.sum(0))
     assert not torch.equal(found["shuffled"], own)
     assert torch.allclose(found["constant"][7], torch.tensor([[2.0, 1.0], [12.0, 11.0]]))

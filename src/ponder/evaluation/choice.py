@@ -1,4 +1,4 @@
-"""Evaluation of written thoughts: who answers right, with which thought, and what went wrong."""
+"""Evaluation of thoughts in text on multiple-choice questions: accuracy, necessity, failures."""
 
 from __future__ import annotations
 
@@ -9,53 +9,46 @@ import torch
 from torch import Tensor
 
 from ponder.core.types import Problems, Rollouts
-from ponder.evaluation.question import NECESSITY, Evaluation
+from ponder.evaluation.question import NECESSITY, Evaluation, evaluation_mode, standard_error
 from ponder.models.policies.choice import ChoicePolicy
 from ponder.rollouts.written import Written
 from ponder.tasks.choice.qa import Qa
 from ponder.tasks.choice.questions import LETTERS
 
-REPEATED = 3  # a text degenerates when its last `PERIOD` or fewer tokens came so many times
+REPEATED = 3  # a text is degenerate if it ends with so many copies of at most PERIOD tokens
 PERIOD = 16
 
 
-@torch.no_grad()
 def evaluate_text(policy: ChoicePolicy, task: Qa, problems: Problems, source: Written,
                   seed: int = 0) -> Evaluation:
-    """Written thoughts (k a question) and answers for every problem.
+    """Sampled thoughts and answers for every problem, as many as `source` samples.
 
-    `accuracy` is that of the task's way of answering, over questions and samples; its standard
-    error is that of the mean over questions. The necessity table is as in `evaluate`, without
-    texts of random words; an answer that is read out of the text comes with it, so that then only
-    `dropped` (the likeliest letter without one) is left. Names and meanings: docs/metrics.md.
+    `accuracy` is by the task's answer mode, over questions and samples, with the standard error of
+    the mean over questions. The necessity table is as in `evaluate`, without random texts. With
+    answer mode `generated` the answer is part of the text, so only `dropped` (the most likely
+    letter without a text) remains. Names and meanings: docs/metrics.md.
     """
-    was_training = policy.training
-    policy.eval()
-    rollouts = source.collect(policy, problems, 0, torch.Generator().manual_seed(seed))
-    assert rollouts.answered is not None
-    right = rollouts.answered[:, 1].view(-1, rollouts.samples)
-    chosen = rollouts.answered[:, 2].long()
-    necessity = _necessity(policy, rollouts, float(right.mean()), seed)
-    metrics = {"accuracy": float(right.mean()), "accuracy_stderr": _stderr(right.mean(1)),
-               "chance": float((1 / problems.option_mask.sum(1)).mean()),
-               **{f"necessity/{name}": value for name, value in necessity.items()},
-               **_of_groups(right, chosen, problems), **_of_texts(policy, rollouts, chosen),
-               **_of_parts(task, problems, right.mean(1)),
-               **_by_name(policy, rollouts, float(right.mean()))}
-    rows = rows_of(policy, task, rollouts, seed)
-    policy.train(was_training)
+    with evaluation_mode(policy):
+        rollouts = source.collect(policy, problems, 0, torch.Generator().manual_seed(seed))
+        assert rollouts.answered is not None
+        right = rollouts.answered[:, 1].view(-1, rollouts.samples)
+        chosen = rollouts.answered[:, 2].long()
+        necessity = _necessity(policy, rollouts, float(right.mean()), seed)
+        metrics = {"accuracy": float(right.mean()),
+                   "accuracy_stderr": standard_error(right.mean(1)),
+                   "chance": float((1 / problems.option_mask.sum(1)).mean()),
+                   **{f"necessity/{name}": value for name, value in necessity.items()},
+                   **_of_groups(right, chosen, problems), **_of_texts(policy, rollouts, chosen),
+                   **_of_parts(task, problems, right.mean(1)),
+                   **_by_name(policy, rollouts, float(right.mean()))}
+        rows = rows_of(policy, task, rollouts, seed)
     return Evaluation(metrics, necessity, rows)
 
 
-def _stderr(values: Tensor) -> float:
-    """Standard error of the mean of values (P,)."""
-    return float(values.std(correction=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
-
-
 def _necessity(policy: ChoicePolicy, rollouts: Rollouts, own: float, seed: int) -> dict[str, float]:
-    """Accuracy with the own thought, with that about another question, and with none."""
+    """Accuracy with own thoughts, those of other questions, and none; NaN for the others."""
     problems, thought, samples = rollouts.problems, rollouts.thought, rollouts.samples
-    end = torch.full_like(thought[:, :1], policy.vocabulary.end)  # which nobody sees
+    end = torch.full_like(thought[:, :1], policy.vocabulary.end)  # the answerer does not see it
     others = {"dropped": end.expand_as(thought)}
     if policy.answer_mode != "generated":
         generator = torch.Generator().manual_seed(seed)
@@ -70,7 +63,7 @@ def _necessity(policy: ChoicePolicy, rollouts: Rollouts, own: float, seed: int) 
 
 
 def _of_groups(right: Tensor, chosen: Tensor, problems: Problems) -> dict[str, float]:
-    """pass@k, majority@k, and accuracy where a group has both right and wrong samples."""
+    """pass@k, majority@k, and the questions with both right and wrong samples."""
     samples = right.shape[1]
     if samples == 1:
         return {}
@@ -90,7 +83,7 @@ def _of_groups(right: Tensor, chosen: Tensor, problems: Problems) -> dict[str, f
 
 
 def degenerate(tokens: list[int]) -> bool:
-    """Whether a text ends in something that it has said `REPEATED` times on end."""
+    """Whether a text ends with `REPEATED` copies of the same tokens."""
     for period in range(1, PERIOD + 1):
         tail = tokens[-period * REPEATED:]
         if len(tail) == period * REPEATED >= 6 and tail == tail[-period:] * REPEATED:
@@ -99,7 +92,7 @@ def degenerate(tokens: list[int]) -> bool:
 
 
 def _of_texts(policy: ChoicePolicy, rollouts: Rollouts, chosen: Tensor) -> dict[str, float]:
-    """Shares of texts without an answer, without an end, and that repeat themselves."""
+    """Shares of texts without a readable answer, without an end, and with a degenerate end."""
     lengths = rollouts.lengths
     whole = rollouts.thought[:, :-1] == policy.vocabulary.end
     rows = [row[:length] for row, length in zip(rollouts.thought.tolist(), lengths.tolist(),
@@ -111,7 +104,7 @@ def _of_texts(policy: ChoicePolicy, rollouts: Rollouts, chosen: Tensor) -> dict[
 
 
 def _of_parts(task: Qa, problems: Problems, right: Tensor) -> dict[str, float]:
-    """Accuracy of every subject and of every language, where there is more than one."""
+    """Accuracy by subject and by language, where there is more than one."""
     found = {}
     for kind in ("subject", "language"):
         groups: dict[str, list[float]] = defaultdict(list)
@@ -124,8 +117,8 @@ def _of_parts(task: Qa, problems: Problems, right: Tensor) -> dict[str, float]:
 
 
 def _by_name(policy: ChoicePolicy, rollouts: Rollouts, own: float) -> dict[str, float]:
-    """The accuracy under the name of its way of answering; where the answer is read out of the
-    text, also that of the likeliest letter behind it.
+    """The accuracy named by its answer mode. With `generated`, also that of the most likely
+    letter after the text.
     """
     if policy.answer_mode != "generated":
         return {f"{policy.answer_mode}/accuracy": own}
@@ -135,7 +128,7 @@ def _by_name(policy: ChoicePolicy, rollouts: Rollouts, own: float) -> dict[str, 
 
 
 def rows_of(policy: ChoicePolicy, task: Qa, rollouts: Rollouts, seed: int) -> list[dict[str, Any]]:
-    """A row of generated.csv for every thought: text, answer, and the tokens themselves."""
+    """A row of generated.csv for every thought: its text, answer and tokens."""
     assert rollouts.answered is not None
     text = policy.vocabulary.text
     questions = [question for question in task.questions(rollouts.problems)

@@ -1,10 +1,8 @@
-"""Evaluation on held-out prompts: what do continuations earn, and how far is the model from where
-it began?
+"""Evaluation on held-out prompts: the reward of continuations, and the KL to the reference model.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -12,54 +10,51 @@ from torch import Tensor
 
 from ponder.core.math import row_codes
 from ponder.core.types import Problems, Rollouts
-from ponder.evaluation.question import Evaluation
+from ponder.evaluation.question import Evaluation, evaluation_mode, standard_error
 from ponder.models.policies.continuation import ContinuationPolicy
 from ponder.rewards.answers import Reward
 from ponder.rollouts.sampler import Source
 
 ROWS_AT_ONCE = 256
-ROUNDING = 1e-6  # of sums of rewards
+ROUNDING = 1e-6  # rounding error of sums of rewards
 
 
-@torch.no_grad()
 def evaluate_corpus(policy: ContinuationPolicy, problems: Problems, source: Source, reward: Reward,
                     enough: float, seed: int = 0) -> Evaluation:
-    """A continuation of every prompt out of a source, always drawn with the same numbers.
+    """One continuation of every prompt, always sampled with the same random numbers.
 
-    accuracy is the share of continuations that earn `enough` or more: where that is the best there
-    is, those that cannot be better. Standard errors are over prompts.
+    accuracy is the share of continuations whose reward is at least `enough`. Standard errors are
+    over prompts.
     """
-    was_training = policy.training
-    policy.eval()
     generator = torch.Generator().manual_seed(seed)
     metrics: dict[str, list[Tensor]] = {}
     rows: list[dict[str, Any]] = []
     thoughts: list[Tensor] = []
-    for start in range(0, len(problems), ROWS_AT_ONCE):
-        part = problems[slice(start, start + ROWS_AT_ONCE)]
-        rollouts = reward(policy, source.collect(policy, part, 0, generator))
-        earned = rollouts.total_reward
-        found = {"reward": earned, "right": (earned >= enough - ROUNDING).float(),
-                 **_parts(rollouts), **policy.distances(rollouts), **_shape(policy, rollouts)}
-        if reward.reference is not None:
-            found["plausible"] = reward.reference.plausible(rollouts).sum(1)
-        for name, value in found.items():
-            metrics.setdefault(name, []).append(value.double())
-        rows += _rows(policy, rollouts, found["right"], start)
-        thoughts.append(rollouts.thought)
-    policy.train(was_training)
+    with evaluation_mode(policy):
+        for start in range(0, len(problems), ROWS_AT_ONCE):
+            part = problems[slice(start, start + ROWS_AT_ONCE)]
+            rollouts = reward(policy, source.collect(policy, part, 0, generator))
+            earned = rollouts.total_reward
+            found = {"reward": earned, "right": (earned >= enough - ROUNDING).float(),
+                     **_parts(rollouts), **policy.distances(rollouts), **_shape(policy, rollouts)}
+            if reward.reference is not None:
+                found["plausible"] = reward.reference.plausible(rollouts).sum(1)
+            for name, value in found.items():
+                metrics.setdefault(name, []).append(value.double())
+            rows += _rows(policy, rollouts, found["right"], start)
+            thoughts.append(rollouts.thought)
     whole = {name: torch.cat(values) for name, values in metrics.items()}
     return Evaluation({**_summary(whole), **_variety(policy, torch.cat(thoughts))}, {}, rows)
 
 
 def _parts(rollouts: Rollouts) -> dict[str, Tensor]:
-    """Each reward of a row (B,), unweighted."""
+    """Each reward of a row (B,), before its weight."""
     return {f"part/{name}": value if value.dim() == 1 else value.sum(1)
             for name, value in rollouts.parts.items()}
 
 
 def _shape(policy: ContinuationPolicy, rollouts: Rollouts) -> dict[str, Tensor]:
-    """What a row (B,) consists of, in tokens."""
+    """Counts of tokens in each row (B,)."""
     decisions = rollouts.mask[:, :-1]
     return {"tokens": decisions.sum(1), "length": rollouts.lengths,
             "repeats": rollouts.repeats.sum(1),
@@ -72,28 +67,27 @@ def _summary(rows: dict[str, Tensor]) -> dict[str, float]:
         return float(rows[name].mean())
 
     def error(name: str) -> float:
-        values = rows[name]
-        return float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+        return standard_error(rows[name])
 
-    def each(name: str, of: str) -> float:
+    def ratio(name: str, of: str) -> float:
         return float(rows[name].sum() / rows[of].sum().clamp_min(1))
 
     found = {"accuracy": mean("right"), "accuracy_stderr": error("right"),
              "val/reward": mean("reward"), "val/reward_stderr": error("reward"),
              **{f"val/reward/{name[5:]}": mean(name) for name in rows if name.startswith("part/")},
-             "val/entropy": each("entropy", "tokens"), "thought/length": mean("length"),
-             "thought/repetition": each("repeats", "length"),
-             "text/thoughts": 1 - each("ordinary", "tokens")}
+             "val/entropy": ratio("entropy", "tokens"), "thought/length": mean("length"),
+             "thought/repetition": ratio("repeats", "length"),
+             "text/thoughts": 1 - ratio("ordinary", "tokens")}
     if "kl" in rows:
         found |= {"val/kl": mean("kl"), "val/kl_stderr": error("kl")}
     if "plausible" in rows:
-        found["text/plausibility"] = each("plausible", "ordinary")
+        found["text/plausibility"] = ratio("plausible", "ordinary")
     return found
 
 
 def _variety(policy: ContinuationPolicy, thought: Tensor) -> dict[str, float]:
-    """Distinct continuations, and distinct pairs of neighbouring tokens (Li et al. 2016), each as a
-    share of all.
+    """Shares of distinct continuations, and of distinct pairs of neighbouring tokens (distinct-2,
+    Li et al. 2016).
     """
     pairs = torch.stack([thought[:, :-1], thought[:, 1:]], 2)
     pairs = pairs[((pairs != policy.vocabulary.pad) & (pairs != policy.end)).all(2)]
@@ -103,7 +97,7 @@ def _variety(policy: ContinuationPolicy, thought: Tensor) -> dict[str, float]:
 
 def _rows(policy: ContinuationPolicy, rollouts: Rollouts, right: Tensor, start: int,
           ) -> list[dict[str, Any]]:
-    """Prompt and continuation of every row as text, without the end that nobody chose."""
+    """Table rows: prompt and continuation as text, without an end-of-text that was forced."""
     text, written = policy.vocabulary.text, rollouts.thought.clone()
     written[:, -1] = rollouts.problems.pad
     columns = zip(rollouts.problems.question.tolist(), written.tolist(), right.tolist(),

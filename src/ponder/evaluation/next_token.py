@@ -1,5 +1,6 @@
-"""Evaluation on held-out passages: how well is the next token foreseen, and does that need the
-thought?"""
+"""Evaluation on held-out passages: how well is the next token predicted, and does that need the
+thought?
+"""
 
 from __future__ import annotations
 
@@ -12,34 +13,38 @@ from torch import Tensor
 
 from ponder.core.math import GREEDY
 from ponder.core.types import Problems
-from ponder.evaluation.question import NECESSITY, Evaluation, replacements, thought_statistics
+from ponder.evaluation.question import (
+    NECESSITY,
+    Evaluation,
+    binomial_error,
+    evaluation_mode,
+    replacements,
+    standard_error,
+    thought_statistics,
+)
 from ponder.models.policies.next_token import NextTokenPolicy, PositionPolicy
 from ponder.rollouts.positions import every_place, think_behind
 from ponder.rollouts.sampler import given
 
-SHOWN = 200  # passages of which the table has a row
+SHOWN = 200  # passages in the table
 
 
-@torch.no_grad()
 def evaluate_reading(policy: NextTokenPolicy, problems: Problems, bytes_per_token: float,
                      seed: int = 0) -> Evaluation:
-    """val/loss in nats a token and its standard error over passages, bits per byte of text, and
-    accuracy: the share of places whose next token was the likeliest one.
+    """val/loss in nats per token with its standard error over passages, bits per byte of text, and
+    accuracy: the share of positions whose next token was predicted as the most likely one.
 
-    A policy that thinks writes its likeliest thought behind every place; val/loss is then that with
-    thoughts, and the necessity table tells accuracies, `necessity_loss/...` losses.
+    A policy that thinks writes a greedy thought after every position. val/loss is then the loss
+    with thoughts; `necessity/...` are accuracies, `necessity_loss/...` losses.
     """
-    was_training = policy.training
-    policy.eval()
     thinks = policy.thinks_at_positions
-    found = _thinking(policy, problems, seed) if thinks else _plain(policy, problems)
-    policy.train(was_training)
+    with evaluation_mode(policy):
+        found = _thinking(policy, problems, seed) if thinks else _plain(policy, problems)
     loss, right, metrics, rows = found
     own, nats = float(right.double().mean()), float(loss.double().mean())
     passages = loss.double().mean(1)
-    spread = float(passages.std() / math.sqrt(len(passages))) if len(passages) > 1 else 0.0
-    metrics = {"accuracy": own, "accuracy_stderr": (own * (1 - own) / right.numel()) ** 0.5,
-               "val/loss": nats, "val/loss_stderr": spread,
+    metrics = {"accuracy": own, "accuracy_stderr": binomial_error(own, right.numel()),
+               "val/loss": nats, "val/loss_stderr": standard_error(passages),
                "val/bits_per_byte": nats / math.log(2) / max(bytes_per_token, 1e-9), **metrics}
     for row, value in zip(rows, passages.tolist(), strict=False):
         row["loss"] = round(value, 4)
@@ -47,16 +52,18 @@ def evaluate_reading(policy: NextTokenPolicy, problems: Problems, bytes_per_toke
     return Evaluation(metrics, necessity, rows)
 
 
-Found = tuple[Tensor, Tensor, dict[str, float], list[dict[str, Any]]]  # loss, right (P, T); ...
+Found = tuple[Tensor, Tensor, dict[str, float], list[dict[str, Any]]]  # loss and right (P, T),
+# metrics, table rows
 
 
 def _plain(policy: NextTokenPolicy, problems: Problems) -> Found:
+    """Without thoughts."""
     loss, guess = policy.predict(problems)
     return loss, guess == problems.answer, {}, _rows(policy, problems, guess[:, -1], None)
 
 
 def _thinking(policy: PositionPolicy, problems: Problems, seed: int) -> Found:
-    """With the likeliest thought behind every place, and with what may stand in its place."""
+    """With a greedy thought after every position, and with each of its replacements."""
     problems = replace(problems, positions=every_place(policy, problems))
     assert problems.positions is not None
     parts = [problems[part] for part in policy.in_parts(problems, problems.positions.shape[1])]
@@ -84,8 +91,9 @@ def _thinking(policy: PositionPolicy, problems: Problems, seed: int) -> Found:
 
 def _first_tokens(policy: PositionPolicy, parts: list[Problems], thought: Tensor,
                   ) -> tuple[Tensor, Tensor, Tensor]:
-    """(loss, whether it was the likeliest, the likeliest), each (P, N), of the token behind the
-    thoughts (P N, K + 1)."""
+    """(loss, whether it was predicted, the most likely token), each (P, N), of the next token after
+    the thoughts (P * N, K + 1).
+    """
     found: list[tuple[Tensor, ...]] = []
     start = 0
     for part in parts:
@@ -93,17 +101,17 @@ def _first_tokens(policy: PositionPolicy, parts: list[Problems], thought: Tensor
         count = part.positions.shape[1]
         rows = thought[start:start + len(part) * count]
         start += len(rows)
-        foreseen = policy.predictions(part, rows, count, *policy.read(part))[:, :, 0]
+        predicted = policy.predictions(part, rows, count, *policy.read(part))[:, :, 0]
         real = policy.targets(part)[:, :, 0]
-        guess = foreseen.argmax(-1)
-        found.append((-foreseen.gather(-1, real[..., None])[..., 0], guess == real, guess))
+        guess = predicted.argmax(-1)
+        found.append((-predicted.gather(-1, real[..., None])[..., 0], guess == real, guess))
     loss, right, guess = (torch.cat(values) for values in zip(*found, strict=True))
     return loss, right, guess
 
 
 def _rows(policy: NextTokenPolicy, problems: Problems, guess: Tensor,
           thought: Tensor | None) -> list[dict[str, Any]]:
-    """A passage, the thought (P, K + 1) and the guess (P,) behind its last place."""
+    """Table rows: a passage, and the thought (P, K + 1) and guess (P,) after its last position."""
     text, end = policy.vocabulary.text, problems.answer.shape[1]
     last = end - 1 if problems.positions is None else problems.positions.shape[1] - 1
     said = [""] * len(problems) if thought is None else [text(row) for row in thought.tolist()]

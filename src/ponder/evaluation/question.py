@@ -1,7 +1,13 @@
-"""Evaluation on held-out questions: is the answer right, and does it need the thought?"""
+"""Evaluation on held-out questions: is the answer right, and does it need the thought?
+
+Also what all evaluations share: `Evaluation`, the thought-necessity table and standard errors.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +17,8 @@ from torch import Tensor
 from ponder.core.math import count_entropy, mutual_information, row_codes
 from ponder.core.types import Problems, Rollouts
 from ponder.models.policies.base import Policy
+from ponder.models.policies.latent import ContinuousPolicy
+from ponder.rollouts.latent import numbers, vectors
 from ponder.rollouts.sampler import given, greedy
 
 NECESSITY = ("own", "shuffled", "random", "constant", "dropped")
@@ -19,47 +27,91 @@ ROWS_AT_ONCE = 8192
 
 @dataclass
 class Evaluation:
-    """What one evaluation found: numbers by name, and a row of text for every question."""
+    """The result of an evaluation: numbers by name, the necessity table, and table rows as text."""
 
     metrics: dict[str, float]
     necessity: dict[str, float]
     rows: list[dict[str, Any]]
 
 
-@torch.no_grad()
+@contextlib.contextmanager
+def evaluation_mode(policy: Policy) -> Iterator[None]:
+    """Without gradients and dropout; the policy's mode is restored afterwards."""
+    was_training = policy.training
+    policy.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        policy.train(was_training)
+
+
+def standard_error(values: Tensor) -> float:
+    """Standard error of the mean of values (N,); 0 of a single one."""
+    return float(values.std() / math.sqrt(len(values))) if len(values) > 1 else 0.0
+
+
+def binomial_error(share: float, count: int) -> float:
+    """Standard error of a share of `count` independent trials: sqrt(p (1 - p) / n)."""
+    return (share * (1 - share) / count) ** 0.5
+
+
 def evaluate(policy: Policy, problems: Problems, seed: int = 0) -> Evaluation:
     """Greedy thoughts and answers for every problem, and the thought-necessity table.
 
     The table is the accuracy with the thinker's own thoughts, with thoughts shuffled across
-    questions, of random tokens, of one constant token, and with none: thoughts that carry the
-    answer lose it in every other column. `accuracy_stderr` is the binomial standard error;
-    `accuracy/<name>` is that of a group of the problems.
+    questions, of random tokens, of one constant token, and with none. Where the answer needs the
+    thought, accuracy is high with own thoughts only. `accuracy_stderr` is the binomial standard
+    error; `accuracy/<name>` is the accuracy of a group of the problems.
     """
-    was_training = policy.training
-    policy.eval()
-    parts = [problems[slice(start, start + ROWS_AT_ONCE)]
-             for start in range(0, len(problems), ROWS_AT_ONCE)]
-    thought = torch.cat([greedy(policy, part).thought for part in parts])
-    rollouts = given(problems, thought)
-    generator = torch.Generator(device="cpu").manual_seed(seed)
-    thoughts = {"own": thought, **replacements(policy, rollouts, generator)}
-    texts = [policy.vocabulary.text(row) for row in thought.tolist()]
-    found = judged(policy, problems, thoughts, texts)
-    found.metrics.update(thought_statistics(policy, rollouts))
-    policy.train(was_training)
+    with evaluation_mode(policy):
+        parts = [problems[slice(start, start + ROWS_AT_ONCE)]
+                 for start in range(0, len(problems), ROWS_AT_ONCE)]
+        thought = torch.cat([greedy(policy, part).thought for part in parts])
+        rollouts = given(problems, thought)
+        generator = torch.Generator(device="cpu").manual_seed(seed)
+        thoughts = {"own": thought, **replacements(policy, rollouts, generator)}
+        texts = [policy.vocabulary.text(row) for row in thought.tolist()]
+        found = necessity_table(policy, problems, thoughts, texts)
+        found.metrics.update(thought_statistics(policy, rollouts))
     return found
 
 
-def judged(policy: Policy, problems: Problems, thoughts: dict[str, Tensor],
-           texts: list[str]) -> Evaluation:
-    """The necessity table of thoughts (P, ...) by name, and a row for each of the own ones, which
-    are also there as texts.
+def evaluate_latent(policy: ContinuousPolicy, problems: Problems, seed: int = 0) -> Evaluation:
+    """The same with continuous thoughts (P, K, D).
+
+    As text, and for statistics of tokens, a vector stands for the token that the thinker would most
+    likely have written in its place. `numbers` of a row are the first components of each vector;
+    `thought/norm` and `thought/dimensions` are of the vectors themselves.
+    """
+    with evaluation_mode(policy):
+        parts = [vectors(policy, problems[slice(start, start + ROWS_AT_ONCE)])
+                 for start in range(0, len(problems), ROWS_AT_ONCE)]
+        own, nearest = (torch.cat(column) for column in zip(*parts, strict=True))
+        texts = [policy.vocabulary.text(row) for row in nearest.tolist()]
+        generator = torch.Generator().manual_seed(seed)
+        thoughts = {"own": own, **latent_replacements(own, generator)}
+        found = necessity_table(policy, problems, thoughts, texts)
+        found.metrics.update({**thought_statistics(policy, given(problems, nearest)),
+                              "thought/norm": float(own.norm(dim=-1).mean()),
+                              "thought/dimensions": dimensions(own)})
+    del found.metrics["thought/repetition"]  # different vectors may have the same nearest token
+    for row, thought in zip(found.rows, own, strict=True):
+        row["numbers"] = " | ".join(numbers(thought))
+    return found
+
+
+def necessity_table(policy: Policy, problems: Problems, thoughts: dict[str, Tensor],
+                    texts: list[str]) -> Evaluation:
+    """Accuracy with each kind of thought (P, ...), and a table row for every problem.
+
+    thoughts: by the names in `NECESSITY`. texts: the own thoughts as text.
     """
     right = {name: _right(policy, problems, thoughts[name]) for name in NECESSITY}
     necessity = {name: float(right[name].float().mean()) for name in NECESSITY}
     own = necessity["own"]
     metrics = {"accuracy": own,
-               "accuracy_stderr": (own * (1 - own) / len(problems)) ** 0.5,
+               "accuracy_stderr": binomial_error(own, len(problems)),
                **{f"accuracy/{name}": float(right["own"][members].float().mean())
                   for name, members in problems.groups.items() if members.any()},
                **{f"necessity/{name}": value for name, value in necessity.items()}}
@@ -68,7 +120,7 @@ def judged(policy: Policy, problems: Problems, thoughts: dict[str, Tensor],
 
 
 def _right(policy: Policy, problems: Problems, thought: Tensor) -> Tensor:
-    """(P,) whether each answer is right, judged by the answerer itself."""
+    """(P,): whether the answerer's answer is right after each thought."""
     return torch.cat([
         policy.answer(problems[slice(i, i + ROWS_AT_ONCE)], thought[i:i + ROWS_AT_ONCE])[1]
         for i in range(0, len(problems), ROWS_AT_ONCE)])
@@ -76,7 +128,9 @@ def _right(policy: Policy, problems: Problems, thought: Tensor) -> Tensor:
 
 def replacements(policy: Policy, rollouts: Rollouts,
                  generator: torch.Generator) -> dict[str, Tensor]:
-    """Other thoughts (P, K + 1) of the same lengths: shuffled, random, constant, dropped."""
+    """Thoughts (P, K + 1) to put in place of own ones, by name: shuffled across problems, random
+    tokens and one constant token (of the same lengths), and none.
+    """
     vocabulary, own = policy.vocabulary, rollouts.thought
     device = own.device
     content = (own != vocabulary.pad) & (own != vocabulary.end)
@@ -92,8 +146,31 @@ def replacements(policy: Policy, rollouts: Rollouts,
             "constant": torch.where(content, vocabulary.first_thought, own), "dropped": dropped}
 
 
+def latent_replacements(own: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    """Thoughts to put in place of own ones (P, K, D), by name: shuffled across problems; normal
+    vectors with the same mean and standard deviation at each position in each dimension; that mean;
+    none (P, 0, D).
+    """
+    mean = own.mean(0, keepdim=True)
+    noise = torch.randn(own.shape, generator=generator).to(own)
+    return {"shuffled": own[torch.randperm(len(own), generator=generator).to(own.device)],
+            "random": mean + own.std(0, correction=0) * noise, "constant": mean.expand_as(own),
+            "dropped": own[:, :0]}
+
+
+def dimensions(vectors: Tensor) -> float:
+    r"""The number of directions in which vectors (P, K, D) vary, mean over positions: the
+    participation ratio
+    :math:`(\sum_i \lambda_i)^2 / \sum_i \lambda_i^2` of their covariance's eigenvalues.
+    """
+    centred = (vectors - vectors.mean(0)).double()
+    covariance = torch.einsum("pki,pkj->kij", centred, centred) / len(vectors)
+    trace = covariance.diagonal(dim1=1, dim2=2).sum(1)
+    return float((trace.square() / covariance.square().sum((1, 2)).clamp_min(1e-30)).mean())
+
+
 def thought_statistics(policy: Policy, rollouts: Rollouts) -> dict[str, float]:
-    """Length, token-use entropy, distinct thoughts, and what thoughts say about the answer.
+    """Length, token entropy, distinct thoughts, and mutual information with the answer.
 
     Entropies and mutual informations are in nats. `meaning/t<k>/<feature>` is the mutual
     information of thought token k with a feature of the answer (units, tens, ...).
@@ -122,7 +199,7 @@ def _rows(policy: Policy, problems: Problems, thought: Tensor, texts: list[str],
     replies = torch.cat([
         policy.reply(problems[slice(i, i + ROWS_AT_ONCE)], thought[i:i + ROWS_AT_ONCE])
         for i in range(0, len(problems), ROWS_AT_ONCE)])
-    replies = replies.where(problems.answer != problems.pad, problems.pad)  # nobody asks for more
+    replies = replies.where(problems.answer != problems.pad, problems.pad)
     columns = zip(problems.question.tolist(), texts, replies.tolist(), problems.answer.tolist(),
                   right.tolist(), strict=True)
     return [{"id": number, "question": text(question), "thought": said, "answer": text(reply),

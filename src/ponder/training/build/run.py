@@ -23,9 +23,8 @@ from ponder.core.math import matmul_dtype
 from ponder.core.types import Problems, Rollouts
 from ponder.evaluation.choice import evaluate_text
 from ponder.evaluation.continuation import evaluate_corpus
-from ponder.evaluation.latent import evaluate_latent
 from ponder.evaluation.next_token import evaluate_reading
-from ponder.evaluation.question import Evaluation, evaluate
+from ponder.evaluation.question import Evaluation, evaluate, evaluate_latent
 from ponder.models.policies.base import Policy
 from ponder.rewards.answers import Reward
 from ponder.rollouts.cache import Store
