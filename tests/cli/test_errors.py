@@ -105,8 +105,10 @@ REFUSED = [
     ("~trainer", "found a deletion; legal: key=value"),
     ("~trainer.lr", "found a deletion; legal: key=value"),
     # files
-    ("task.data=/no/such.csv", "found no such table; legal: a file that ends in .csv or .parquet"),
-    (f"task.data={__file__}", "found no such table; legal: a file that ends in .csv or .parquet"),
+    ("task.data=/no/such.csv", "found no such table; legal: a file that ends in .csv, .jsonl or "
+     ".parquet"),
+    (f"task.data={__file__}", "found no such table; legal: a file that ends in .csv, .jsonl or "
+     ".parquet"),
     ("model.name=/no/such", "found no config.json there; legal: a checkpoint directory"),
     ("model.name=", "found no config.json there; legal: a checkpoint directory"),
     ("model.ref_name=/no/such", "found no config.json there; legal: a checkpoint directory"),
