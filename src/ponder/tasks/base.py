@@ -17,7 +17,7 @@ from ponder.core.types import Problem, Problems
 
 
 class Task:
-    """Questions, their answers and gold thoughts, as tokens and as text.
+    """Questions with their answers and gold thoughts, as tokens and as text.
 
     vocabulary: the tokens, a `Vocabulary` or a `TextVocabulary`. labels: number of distinct answers
     where `Problems.label` numbers them, else None. question_length, answer_length: tokens of the
@@ -90,17 +90,17 @@ Row = tuple[str, dict[str, Any]]  # where it stands ("x.csv, line 3"), and its c
 
 
 def missing(key: str, path: str | None, kinds: tuple[str, ...] = TABLES) -> Iterator[str]:
-    """The line that says that a file of problems is not there, or none."""
+    """A line of refusal if the table that `task.<key>` names does not exist."""
     if path is not None and not (Path(path).is_file() and path.endswith(kinds)):
         yield (f"task.{key}={path}: found no such table; legal: a file that ends in "
                f"{', '.join(kinds[:-1])} or {kinds[-1]}")
 
 
 def read_table(path: Path, kinds: tuple[str, ...] = TABLES) -> list[Row]:
-    """The rows of a table. Raises `UserError` where it cannot be read or has none.
+    """The rows of a table. Raises `UserError` if it cannot be read or has none.
 
-    Cells of a .csv are text; those of a .jsonl or .parquet what they are, None where they are
-    empty. A row of a .csv stands where it ends, as cells may hold line breaks.
+    Cells of a .csv are text; those of a .jsonl or .parquet keep their type, None where they are
+    empty. A row of a .csv is named by the line where it ends, as cells may hold line breaks.
     """
     legal = f"{', '.join(kinds[:-1])} or {kinds[-1]}"
     if path.suffix not in kinds:
@@ -119,7 +119,7 @@ def read_table(path: Path, kinds: tuple[str, ...] = TABLES) -> list[Row]:
 
 
 def require(path: Path, rows: list[Row], columns: tuple[str, ...]) -> None:
-    """Raise `UserError` where columns are missing."""
+    """Raise `UserError` if a column is missing."""
     found = list(rows[0][1])
     missing = [column for column in columns if column not in found]
     if missing:
@@ -212,10 +212,7 @@ def digits_of(values: Tensor, width: int) -> Tensor:
 
 
 def in_share(keys: Tensor, share: float, seed: int) -> Tensor:
-    """True (N,) for about such a share of the keys (N, C), always the same ones for a seed.
-
-    A hash of the key decides.
-    """
+    """True (N,) for about this share of the keys (N, C); a hash of key and seed decides."""
     state = torch.full((len(keys),), seed + 1, dtype=torch.long)
     for column in keys.unbind(1):
         state = _mix(state * 0x9E3779B9 + column + 0x7F4A7C15)

@@ -1,7 +1,7 @@
-"""Ways to cut text into pieces (characters, a trie, a tokenizer of Hugging Face), and the
-vocabulary of thoughts behind them.
+"""Tokenizers of running text (characters, a trie, one of Hugging Face), and the vocabulary that
+adds thought tokens to their pieces.
 
-A piece is a number from 0; in the vocabulary padding and end-of-text come before them.
+Pieces are numbered from 0; in the vocabulary, padding and end-of-text come before them.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from ponder.config.errors import UserError, brief
 from ponder.tokenizers.trie import Trie
 from ponder.tokenizers.vocabulary import END_OF_TEXT, TORN, Vocabulary, plain_words
 
-FILE = "tokens.json"  # in a checkpoint: how its text is cut
+FILE = "tokens.json"  # in a checkpoint: its tokenizer
 UNKNOWN = "\ufffd"
 
 
 class Pieces(Protocol):
-    """What text is cut into. names (n,) are the pieces as words, all different."""
+    """A tokenizer. names: the pieces as text, all different."""
 
     names: tuple[str, ...]
 
     def encode(self, text: str) -> list[int]: ...
     def decode(self, pieces: Sequence[int]) -> str: ...
     def state(self) -> dict[str, Any]:
-        """Plain values that `load_pieces` makes it of again."""
+        """JSON values from which `pieces_of` builds the tokenizer again."""
         ...
 
 
 class Characters:
-    """A piece is a character; one that was not learnt is the piece U+FFFD."""
+    """Every character is a piece; an unknown one becomes U+FFFD."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self.names = tuple(dict.fromkeys([*names, UNKNOWN]))
@@ -56,7 +56,7 @@ class Characters:
 
 
 class TriePieces:
-    """A piece is a string of bytes, learnt from a corpus; the longest one that fits is taken."""
+    """Pieces are byte strings learnt from a text; encoding takes the longest match."""
 
     def __init__(self, trie: Trie) -> None:
         self.trie = trie
@@ -79,7 +79,7 @@ class TriePieces:
 
 
 class HfPieces:
-    """A piece is a token of a tokenizer of Hugging Face; thought tokens are none."""
+    """Pieces are the tokens of a Hugging Face tokenizer, without thought tokens."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
@@ -87,7 +87,7 @@ class HfPieces:
 
     @classmethod
     def load(cls, name: str) -> HfPieces:
-        """Raises `UserError` where there is no such tokenizer."""
+        """The tokenizer of that name or directory. Raises `UserError` if there is none."""
         from transformers import AutoTokenizer
 
         try:
@@ -104,8 +104,8 @@ class HfPieces:
         return self.tokenizer.decode(list(pieces), clean_up_tokenization_spaces=False)
 
     def state(self) -> dict[str, Any]:
-        """With a hash of how it cuts, as a tokenizer of the same name may cut otherwise, and one of
-        another name alike.
+        """With a hash of the tokenizer's rules: tokenizers of one name may differ, and those of two
+        names may be equal.
         """
         inner = getattr(self.tokenizer, "backend_tokenizer", None)
         said: dict[str, Any] = {"names": self.names}
@@ -131,11 +131,11 @@ class PieceVocabulary(Vocabulary):
 
     @property
     def end_of_text(self) -> int:
-        """Id of what stands behind every document."""
+        """Id of the token that follows every document."""
         return 1
 
     def encode(self, text: str) -> list[int]:
-        """Text as token ids, none added."""
+        """Token ids of a text, without special tokens."""
         return [2 + piece for piece in self.pieces.encode(text)]
 
     def opening(self, text: str) -> list[int]:
@@ -162,23 +162,23 @@ class PieceVocabulary(Vocabulary):
         return token >= self.end
 
     def written(self, stops: bool, thoughts: bool) -> slice:
-        """Ids that may continue a text: the pieces; before them end-of-text, where a text ends by
-        itself; behind them `</think>` and the thoughts, where these may stand among the words.
+        """Ids that may continue a text: the pieces, end-of-text if `stops`, and `</think>` with the
+        thought tokens if `thoughts`.
         """
         return slice(self.end_of_text + (not stops), len(self) if thoughts else self.end)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of the pieces among some tokens, without everything else."""
+        """The text of the pieces among the tokens; special and thought tokens are left out."""
         return self.pieces.decode([token - 2 for token in tokens if 1 < token < self.end])
 
     def begun(self, tokens: Sequence[int]) -> str:
-        """The same, without a character at the end of which not all pieces are there yet."""
+        """`decode`, without an incomplete character at the end."""
         text = self.decode(tokens)
         return text if isinstance(self.pieces, Characters) else text.rstrip(TORN)
 
     def text(self, tokens: list[int]) -> str:
-        """Tokens as text, without padding; pieces become text together, as a character may be
-        several of them.
+        """Tokens as text, without padding. Neighbouring pieces are decoded together, as a character
+        may consist of several.
         """
         words, said = self.words, []
         for ordinary, run in groupby(tokens, lambda token: 1 < token < self.end):
@@ -190,12 +190,12 @@ class PieceVocabulary(Vocabulary):
 
 
 def identity(pieces: Pieces) -> dict[str, Any]:
-    """What is the same for pieces that cut text alike, whatever they are called."""
+    """A tokenizer's state without its name: equal for tokenizers that encode alike."""
     return {key: value for key, value in pieces.state().items() if key != "name"}
 
 
 def load_pieces(directory: Path, key: str = "model.name") -> Pieces:
-    """Those that a checkpoint of a model of text was saved with. Raises `UserError`."""
+    """The tokenizer of a checkpoint on text. Raises `UserError` if it cannot be read."""
     path = directory / FILE
     try:
         return pieces_of(json.loads(path.read_text()))
@@ -206,7 +206,7 @@ def load_pieces(directory: Path, key: str = "model.name") -> Pieces:
 
 
 def pieces_of(state: dict[str, Any]) -> Pieces:
-    """The pieces that once gave this state. Raises KeyError or ValueError for anything else."""
+    """The tokenizer with this `state`. Raises KeyError or ValueError for any other value."""
     if state["kind"] == "chars":
         return Characters(state["characters"])
     if state["kind"] == "trie":

@@ -1,7 +1,7 @@
-"""Tokens of any length, learnt from a corpus; text is cut into the longest ones that fit.
+"""Tokens of any length, learnt from a corpus; encoding takes the longest match.
 
-Tokens are strings of bytes, the 256 single ones among them, so every text has tokens, and the
-tokens of a text are that text again.
+Tokens are byte strings and include the 256 single bytes, so every text can be encoded, and decoding
+gives it back.
 """
 
 from __future__ import annotations
@@ -23,17 +23,15 @@ Ids: TypeAlias = "NDArray[np.int64]"
 
 
 class Trie:
-    """Greedy longest match over tokens (n,), whose number is their place.
+    """Greedy longest match over tokens, numbered in their order.
 
-    One table says for every node and byte which node is next, -1 for none. It is asked for all
-    places of a text at once: a step for each byte of the longest token, over the places where a
-    longer token is still possible. Bytes of no longer token share its first column.
+    One table gives the next node for every node and byte, -1 for none. All positions of a text are
+    looked up at once: one step for each byte of the longest token, over the positions where a
+    longer token is still possible. Bytes that are in no longer token share the first column.
     """
 
     def __init__(self, tokens: Sequence[bytes]) -> None:
-        """Raises ValueError where the 256 single bytes are not the first tokens, or one comes
-        twice.
-        """
+        """Raises ValueError unless the first tokens are the 256 single bytes and all differ."""
         if list(tokens[:256]) != BYTES or len(set(tokens)) != len(tokens):
             raise ValueError("a trie's tokens are the 256 single bytes, then others, each once")
         self.tokens = list(tokens)
@@ -67,9 +65,7 @@ class Trie:
         return self.cut(text.encode("utf-8", "surrogatepass")).tolist()
 
     def decode(self, tokens: Sequence[int], errors: str = "surrogatepass") -> str:
-        """The text of tokens: of those of a text, that text. Others may be no text; `errors` says
-        what then, as it does in bytes.decode.
-        """
+        """The text of tokens; `errors` as in bytes.decode."""
         return b"".join([self.tokens[token] for token in tokens]).decode("utf-8", errors)
 
     def cut(self, data: bytes) -> Ids:
@@ -78,7 +74,7 @@ class Trie:
         return np.concatenate([*self._chunks(codes), np.empty(0, np.int64)])
 
     def _chunks(self, codes: Ids) -> Iterator[Ids]:
-        """The tokens of bytes (n,), a chunk at a time; one that crosses an end belongs before."""
+        """The tokens of bytes (n,), chunk by chunk; one that crosses a border is in the first."""
         start = 0
         for offset in range(0, len(codes), CHUNK):
             end = min(offset + CHUNK, len(codes))
@@ -91,9 +87,7 @@ class Trie:
             yield token[np.array(places, dtype=np.int64)]
 
     def _matches(self, codes: Ids, count: int) -> tuple[Ids, Ids]:
-        """(token, length), each (count,): the longest token that begins at each of the first
-        places.
-        """
+        """(token, length), each (count,): the longest token at each of the first positions."""
         token, length = codes[:count].copy(), np.ones(count, np.int64)
         column = self.column[codes]
         place, node = np.arange(count), np.zeros(count, np.int64)

@@ -11,13 +11,13 @@ from typing import Any
 from ponder.core.lazy_imports import Tensor, torch
 
 PAD, END, END_OF_TEXT = "<pad>", "</think>", "<end>"
-TORN = "\ufffd"  # what bytes become that are no whole character
+TORN = "\ufffd"  # decoded bytes of an incomplete character
 _WORD, _THOUGHT = re.compile(r"</?\w+>|[^<]|<", re.DOTALL), re.compile(r"<t\d+>")
 COLOURS = {"ordinary": "blue", "thought": "cyan", "special": "magenta"}
 
 
 def place(power: int) -> str:
-    """The name of the digit that counts tens to some power: units, tens, ... 10^4."""
+    """The name of a decimal place: units, tens, hundreds, thousands, 10^4, ..."""
     names = ("units", "tens", "hundreds", "thousands")
     return names[power] if power < len(names) else f"10^{power}"
 
@@ -39,8 +39,8 @@ _TAG = re.compile(r"<t(\d+)>")
 class Vocabulary:
     """Token ids: 0 padding, then the ordinary words, then `</think>` and the thought tokens.
 
-    End-of-thought and the thoughts lie next to each other, so the tokens that a thinker may sample
-    are one slice of the output layer: `allowed(stops)`.
+    End-of-thought and the thoughts are neighbours, so the tokens that a thinker may sample are one
+    slice of the output layer: `allowed(stops)`.
     """
 
     ordinary: tuple[str, ...]
@@ -84,17 +84,16 @@ class Vocabulary:
 
 
 def plain_words(tokenizer: Any) -> int:
-    """How many words of a tokenizer of Hugging Face are no thought tokens; these are the last."""
+    """Tokens of a Hugging Face tokenizer that are not thought tokens; these come last."""
     return tokenizer.get_added_vocab().get("<t0>", len(tokenizer))
 
 
 class TextVocabulary:
-    """The words of a Hugging Face tokenizer: a thinker writes text, and ends it by end-of-sequence.
+    """The tokens of a Hugging Face tokenizer; a thinker writes text and ends it by end-of-sequence.
 
-    Padding is a number behind all words, so that no text holds it. chat says whether prompts go
-    through the tokenizer's chat template, where it has one. Thought tokens `<t0>`, `<t1>`, ... are
-    the last words, behind `plain` ones; where there are any, closes says whether the first of them
-    ends a thought.
+    Padding is an id above all tokens, so that no text contains it. chat: whether prompts use the
+    tokenizer's chat template, if it has one. Thought tokens `<t0>`, `<t1>`, ... follow the `plain`
+    tokens; closes: whether the first of them is end-of-thought.
     """
 
     def __init__(self, tokenizer: Any, chat: bool = True, closes: bool = False) -> None:
@@ -110,17 +109,17 @@ class TextVocabulary:
 
     @property
     def end_of_text(self) -> int:
-        """Id of what stands behind every document."""
+        """Id of the token that follows every document."""
         return self.tokenizer.eos_token_id
 
     @property
     def thoughts(self) -> int:
-        """How many thought tokens there are, an end of thoughts among them."""
+        """How many thought tokens there are, end-of-thought included."""
         return len(self) - self.plain
 
     @cached_property
     def sizes(self) -> Tensor:
-        """(V + 1,): bytes of text that each token stands for, and 0 for padding."""
+        """(V + 1,): bytes of text of each token; 0 for padding."""
         words = self.tokenizer.batch_decode([[token] for token in range(len(self))])
         return torch.tensor([*(len(word.encode()) for word in words), 0])
 
@@ -153,13 +152,13 @@ class TextVocabulary:
         return slice(0, len(self) if thoughts else self.plain)
 
     def encode(self, text: str) -> list[int]:
-        """Text as tokens, none added."""
+        """Token ids of a text, without special tokens."""
         return self.tokenizer.encode(text, add_special_tokens=False)
 
     def prompt(self, turns: list[tuple[str, str]]) -> list[int]:
-        """Tokens of a dialogue of (role, text) turns up to where the assistant writes.
+        """Tokens of a dialogue of (role, text) turns, up to where the assistant begins.
 
-        Without a chat template the texts stand below each other.
+        Without a chat template the texts are joined by line breaks.
         """
         if self.chat:
             messages = [{"role": role, "content": text} for role, text in turns]
@@ -170,15 +169,15 @@ class TextVocabulary:
         return ([start] if start not in (None, self.end) else []) + self.encode(text)
 
     def opening(self, text: str) -> list[int]:
-        """A text from its beginning, with what the tokenizer puts in front of it; of none what
-        texts stand behind.
+        """Tokens of a text with those that the tokenizer puts before it; of an empty text the token
+        that precedes every text.
         """
         start = self.tokenizer.bos_token_id
         beginning = self.end_of_text if start is None else start
         return list(self.tokenizer(text)["input_ids"]) or [beginning]
 
     def unpacked(self, ids: Tensor) -> Tensor:
-        """What ids of a packed text are here: there a piece is 2 more, and 1 ends a document."""
+        """Ids of a packed text (pieces from 2 on, 1 is end-of-text) as ids of the tokenizer."""
         return (ids - 2).where(ids != 1, self.end_of_text)
 
     def text(self, tokens: list[int]) -> str:
@@ -189,23 +188,23 @@ class TextVocabulary:
 
     @staticmethod
     def _renumbered(tag: re.Match[str]) -> str:
-        """A thought token as everywhere: numbers begin behind the end of thoughts."""
+        """A thought token numbered from after end-of-thought, as in other vocabularies."""
         number = int(tag.group(1))
         return f"<t{number - 1}>" if number else END
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of the ordinary words among some tokens, without everything else."""
+        """The text of the plain tokens; special and thought tokens are left out."""
         return self.tokenizer.decode([token for token in tokens if token < self.plain],
                                      skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def begun(self, tokens: Sequence[int]) -> str:
-        """The same, without a character at the end of which not all tokens are there yet."""
+        """`decode`, without an incomplete character at the end."""
         return self.decode(tokens).rstrip(TORN)
 
 
 class ThinkingVocabulary(TextVocabulary):
-    """Of a model that thinks between its words: a thought ends by end-of-thought, and is made of
-    thought tokens alone.
+    """Of a model that thinks between words: thoughts consist of thought tokens and end by
+    end-of-thought.
     """
 
     def __init__(self, tokenizer: Any) -> None:

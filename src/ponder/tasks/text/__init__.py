@@ -1,1 +1,1 @@
-"""Running text: passages to predict, prompts to continue."""
+"""Running text: predict the next token of passages, or continue prompts."""

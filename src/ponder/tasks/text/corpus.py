@@ -1,4 +1,4 @@
-"""Texts that are continued: a problem is a prompt, and nothing is asked behind what follows it."""
+"""Prompts that are continued; a reward judges the continuation, and there is no answer."""
 
 from __future__ import annotations
 
@@ -85,10 +85,9 @@ def _prompts_need(config: Any) -> Iterator[str]:
 
 @task("corpus", keys=CorpusKeys)
 class Corpus(Task):
-    """Prompts (P, Q) without an answer: passages of a text, held-out ones for evaluations, or one
-    prompt again and again, which is the only passage of a text that is just as long.
+    """Prompts (P, Q) without an answer: passages of `task.data`, or `task.prompt` every time.
 
-    `start`: a checkpoint whose pieces texts are cut into.
+    start: a checkpoint whose tokenizer is used.
     """
 
     policy_kind = "continuation"
@@ -98,7 +97,7 @@ class Corpus(Task):
     offers = frozenset({"text"})
 
     def __init__(self, config: CorpusKeys, thoughts: int, start: str | None = None) -> None:
-        """Raises `UserError` where the text cannot be read, or is shorter than a prompt."""
+        """Raises `UserError` if the text cannot be read, or is shorter than a prompt."""
         pieces = None if start is None else load_pieces(Path(start))
         text = None if config.data is None else packed(config, pieces, thoughts)
         known = pieces if text is None else text.vocabulary.pieces
@@ -111,7 +110,7 @@ class Corpus(Task):
         self._take(config, text)
 
     def _take(self, config: CorpusKeys, text: Packed | None) -> None:
-        """Prompts out of a text, or the one of the configuration."""
+        """Keep the two sides of the text, or the one prompt as both."""
         self.config, self.question_length = config, config.length
         if config.prompt is not None or text is None:
             ids = self._only(config.prompt or "")
@@ -125,30 +124,30 @@ class Corpus(Task):
                                 "another task.held_out")
 
     def _only(self, prompt: str) -> Ids:
-        """(Q,): a prompt, as packed ids; of none, end-of-text, behind which texts begin."""
+        """(Q,): the prompt as packed ids; the empty prompt is end-of-text, as before a document."""
         words = self.vocabulary
         ids = words.encode(prompt) or [words.end_of_text]
         return np.array(self._spelt(prompt, ids, words.decode(ids)))
 
     @staticmethod
     def _spelt(prompt: str, ids: list[int], said: str) -> list[int]:
-        """The tokens of a prompt. Raises `UserError` where they say something else."""
+        """`ids`. Raises `UserError` if they decode to another text than the prompt."""
         if said != prompt:
             raise UserError(f"task.prompt={prompt}: found {said!r}, cut into the tokens of the "
                             "model; legal: a text of characters that it knows")
         return ids
 
     def _tokens(self, packed: Tensor) -> Tensor:
-        """What packed ids are in the vocabulary."""
+        """Ids of the packed text as ids of the vocabulary."""
         return packed
 
     def sample(self, count: int, generator: torch.Generator) -> Problems:
-        """`count` prompts that begin anywhere in the training text."""
+        """`count` prompts that begin at random positions of the training text."""
         last = len(self.sides[0]) - self.question_length + 1
         return self._prompts(0, torch.randint(last, (count,), generator=generator).numpy())
 
     def test(self) -> Problems:
-        """Held-out prompts, with even gaps; where there are too few, some come again."""
+        """Held-out prompts, evenly spaced; some are repeated if there are too few."""
         room, count = len(self.sides[1]) // self.question_length, self.config.test_passages
         return self._prompts(1, np.arange(count) * room // count * self.question_length)
 
@@ -158,7 +157,7 @@ class Corpus(Task):
         return Problems(tokens, tokens[:, :0], None, self.vocabulary.pad)
 
     def problems(self) -> list[tuple[str, Problem]]:
-        """The held-out prompts, and as many to learn from, as text."""
+        """The held-out prompts and as many training ones, as text."""
         test = self.test()
         train = self.sample(len(test), torch.Generator().manual_seed(self.config.seed))
         return [(split, Problem(self.vocabulary.text(question), ""))
@@ -175,7 +174,7 @@ class ModelCorpus(Corpus):
         self._take(config, None if config.data is None else packed(config, pieces, 0))
 
     def _only(self, prompt: str) -> Ids:
-        """(Q,): a prompt with what the tokenizer puts in front of a text."""
+        """(Q,): the prompt, after the tokens that the tokenizer puts before every text."""
         ids = self.vocabulary.opening(prompt)
         said = self.vocabulary.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
         return 2 + np.array(self._spelt(prompt, ids, said[max(len(said) - len(prompt), 0):]))

@@ -24,8 +24,8 @@ from ponder.tokenizers.pieces import Pieces
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-HALVES = re.compile("[\ud800-\udfff]")  # of characters; JSON may hold one alone, UTF-8 may not
-FEW = 20  # of fewer documents the end of each is held out, and not some as a whole
+HALVES = re.compile("[\ud800-\udfff]")  # lone surrogates: JSON may hold them, UTF-8 may not
+FEW = 20  # of fewer documents, the end of each is held out instead of whole documents
 DOCUMENTS = (".txt", ".jsonl", ".parquet")
 
 
@@ -159,9 +159,9 @@ def thought_tokens_need(config: Any) -> Iterator[str]:
 
 
 def documents(config: TextKeys, skip: int = 0) -> Iterator[str]:
-    """The texts of all documents but the first `skip`; a .txt file is one.
+    """The texts of all documents after the first `skip`; a .txt file is one document.
 
-    Raises `UserError` that names the file and line where there is no text.
+    Raises `UserError` that names the file and the line without a text.
     """
     end = config.documents
     found = _streamed(config, skip) if config.streamed else islice(_local(config), skip, None)
@@ -210,7 +210,7 @@ def _parquet(path: Path, column: str) -> Iterator[str]:
 
 
 def _streamed(config: TextKeys, skip: int) -> Iterator[str]:
-    """Raises `UserError` where the data set, or its column, cannot be had."""
+    """Documents of a data set of the hub. Raises `UserError` if it cannot be loaded."""
     try:
         from datasets import load_dataset
 
@@ -241,9 +241,9 @@ def _cell(where: str, row: Any, column: str) -> str:
 
 
 def split(config: TextKeys, skip: int = 0) -> Iterator[tuple[int, bool, str]]:
-    """(number of the document, whether it is held out, its text), but for the first `skip` ones.
+    """(number of the document, whether it is held out, its text), after the first `skip`.
 
-    A hash of its number decides; few documents are each held out from a place on.
+    A hash of the number decides; of fewer than `FEW` documents the end of each is held out.
     """
     begun = list(islice(documents(config), FEW))
     if len(begun) < FEW:
@@ -266,14 +266,15 @@ def _ends(config: TextKeys, texts: list[str], skip: int) -> Iterator[tuple[int, 
         yield number, True, text[at:]
 
 
-BATCH = 2**21  # characters that a process cuts at a time
+BATCH = 2**21  # characters that a process encodes at a time
 Ids: TypeAlias = "NDArray[np.integer]"
 
 
 @dataclass
 class Batch:
-    """Texts that are cut together: (whether it is held out, text, whether a document ends there).
-    done says how many documents are whole with them; None where the last one is not.
+    """Texts that are encoded together: (whether held out, text, whether a document ends there).
+
+    done: how many documents are complete after this batch; None if its last one is not.
     """
 
     texts: list[tuple[bool, str, bool]]
@@ -284,7 +285,7 @@ Cut = tuple[int | None, list[tuple[Ids, int]]]  # done; ids and bytes of text of
 
 
 def _batches(config: TextKeys, skip: int) -> Iterator[Batch]:
-    """Documents, and parts of long ones, of about `BATCH` characters."""
+    """Batches of documents, and of parts of long ones, of about `BATCH` characters."""
     batch, size, last = Batch([]), 0, skip
     for number, held_out, text in split(config, skip):
         for part, ends in _parts(text):
@@ -300,8 +301,8 @@ def _batches(config: TextKeys, skip: int) -> Iterator[Batch]:
 
 
 def _parts(text: str) -> Iterator[tuple[str, bool]]:
-    """A text in parts of at most `BATCH` characters, whole lines where there are any, and whether
-    it ends with them.
+    """(part, whether the text ends with it): parts of at most `BATCH` characters, cut at line ends
+    where there are any.
     """
     start = 0
     while len(text) - start > BATCH:
@@ -312,7 +313,7 @@ def _parts(text: str) -> Iterator[tuple[str, bool]]:
 
 
 def in_processes(config: TextKeys, skip: int, pieces: Pieces) -> Iterator[Cut]:
-    """All batches, cut, in order; a text of a few batches is cut here."""
+    """All batches, encoded, in order: by several processes if there are more than a few."""
     workers = config.workers or os.cpu_count() or 1
     batches = _batches(config, skip)
     first = list(islice(batches, 4))
@@ -332,7 +333,7 @@ def in_processes(config: TextKeys, skip: int, pieces: Pieces) -> Iterator[Cut]:
             waiting += [hands.submit(_encode, batch) for batch in islice(batches, 1)]
 
 
-_PIECES: list[Pieces] = []  # of this process
+_PIECES: list[Pieces] = []  # the tokenizer of this worker process, sent once
 
 
 def _begin(pieces: Pieces) -> None:
@@ -341,7 +342,7 @@ def _begin(pieces: Pieces) -> None:
 
 
 def _encode(batch: Batch) -> Cut:
-    """The token ids of a batch; a document that ends in it has end-of-text behind it."""
+    """The token ids of a batch; end-of-text follows each document that ends in it."""
     pieces = _PIECES[0]
     sides: list[tuple[list[Ids], int]] = []
     for held_out in (False, True):

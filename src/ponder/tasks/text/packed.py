@@ -1,8 +1,8 @@
-"""A text as tokens on disk: cut once by several processes, then mapped into memory.
+"""A text as token ids on disk: encoded once by several processes, then memory-mapped.
 
-`scratch/text/<hash>/` holds train.bin and test.bin (token ids, documents one behind the other, each
-with end-of-text behind it), tokens.json (how they were cut) and progress.json, which says how far
-it is: what was begun is gone on with at the last whole batch of documents.
+`scratch/text/<hash>/` holds train.bin and test.bin (token ids of all documents, end-of-text after
+each), tokens.json (the tokenizer) and progress.json (documents done so far, so that an interrupted
+encoding is continued after the last complete batch).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SIDES = ("train", "test")
 
 @dataclass
 class Progress:
-    """How many documents are cut, and tokens and bytes of text of either side."""
+    """Documents encoded so far, and tokens and bytes of text on either side of the split."""
 
     documents: int = 0
     train_tokens: int = 0
@@ -48,7 +48,7 @@ class Progress:
 
 @dataclass
 class Packed:
-    """train and test are mapped token ids (N,)."""
+    """An encoded text: train and test are memory-mapped token ids (N,)."""
 
     vocabulary: PieceVocabulary
     train: Ids
@@ -57,15 +57,15 @@ class Packed:
 
     @property
     def bytes_per_token(self) -> float:
-        """Bytes of held-out text that a token stands for."""
+        """Bytes of held-out text per token."""
         return self.progress.test_bytes / max(self.progress.test_tokens, 1)
 
 
 def packed(config: TextKeys, pieces: Pieces | None, thoughts: int) -> Packed:
-    """The text of `config`, cut by pieces, or by those it asks for. Of several processes, or runs,
-    one cuts and the others wait for as long as that takes.
+    """The encoded text of `config`; pieces: the tokenizer, None: the one that `config` names.
 
-    Raises `UserError` where the text cannot be read.
+    One of several processes or runs encodes; the others wait for it. Raises `UserError` if the
+    text cannot be read.
     """
     if pieces is None and config.tokens == "hf":
         pieces = HfPieces.load(str(config.tokenizer))
@@ -86,7 +86,7 @@ def _mapped(path: Path, kind: type[np.integer]) -> Ids:
 
 
 def _identity(config: TextKeys, pieces: Pieces | None) -> str:
-    """A hash of everything that decides which tokens there are, and where they lie."""
+    """A hash of everything that decides the token ids and the split."""
     keys = ("data", "subset", "column", "documents", "held_out", "seed")
     of_pieces = ("tokens", "trie_size", "learn_from") if pieces is None else ()
     files = [(str(Path(name).resolve()), os.stat(name).st_size, os.stat(name).st_mtime_ns)
@@ -106,7 +106,7 @@ def _progress(folder: Path) -> Progress:
 
 
 def _note(folder: Path, name: str, content: Any) -> None:
-    """Write JSON so that readers see all of it or nothing."""
+    """Write JSON atomically."""
     temporary = folder / f".{name}"
     temporary.write_text(json.dumps(content))
     os.replace(temporary, folder / name)
@@ -117,7 +117,7 @@ def _known(folder: Path) -> Pieces:
 
 
 def _learnt(config: TextKeys) -> Pieces:
-    """Characters or pieces of a trie that the beginning of the text teaches."""
+    """Characters or trie pieces, learnt from the beginning of the text."""
     parts, left = list[str](), config.learn_from
     for text in documents(config):
         parts.append(text[:left])
@@ -131,7 +131,7 @@ def _learnt(config: TextKeys) -> Pieces:
 
 
 def _cut(config: TextKeys, folder: Path, pieces: Pieces | None) -> None:
-    """Cut what is not cut yet."""
+    """Encode the documents that are not encoded yet."""
     progress = _progress(folder)
     if progress.done:
         return

@@ -1,4 +1,4 @@
-"""Running text: passages of a fixed length, each place of which has a next token."""
+"""Language modelling: passages of a fixed length, whose next tokens are predicted."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from ponder.tokenizers.vocabulary import TextVocabulary
 class Text(Task):
     """A problem is a passage: question (P, T) holds its tokens, answer (P, T) the next of each.
 
-    Passages to learn from begin anywhere; held-out ones stand one behind the other, with even gaps
-    where not all are asked for. pieces are those the text is cut into; None: as its keys say.
+    Training passages begin at random positions; held-out ones do not overlap and are evenly spaced.
+    pieces: the tokenizer; None: the one that `task.tokens` names.
     """
 
     policy_kind = "next_token"
@@ -27,7 +27,7 @@ class Text(Task):
     offers = frozenset({"answers", "positions"})
 
     def __init__(self, config: TextKeys, thoughts: int, pieces: Pieces | None = None) -> None:
-        """Raises `UserError` where the text cannot be read, or is shorter than a passage."""
+        """Raises `UserError` if the text cannot be read, or is shorter than a passage."""
         self.config = config
         self.text = packed(config, pieces, thoughts)
         for side, ids in (("train", self.text.train), ("test", self.text.test)):
@@ -46,10 +46,10 @@ class Text(Task):
 
     @property
     def answer_length(self) -> int:
-        return 0  # what is behind a place lies in the passage
+        return 0  # the next tokens lie in the passage itself
 
     def sample(self, count: int, generator: torch.Generator) -> Problems:
-        """`count` passages that begin anywhere in the training text."""
+        """`count` passages that begin at random positions of the training text."""
         last = len(self.text.train) - self.config.length
         return self._passages(self.text.train,
                               torch.randint(last, (count,), generator=generator).numpy())
@@ -67,12 +67,11 @@ class Text(Task):
         return Problems(tokens[:, :-1], tokens[:, 1:], None, self.vocabulary.pad)
 
     def _tokens(self, packed: Tensor) -> Tensor:
-        """What packed ids are in the vocabulary."""
+        """Ids of the packed text as ids of the vocabulary."""
         return packed
 
     def problems(self) -> list[tuple[str, Problem]]:
-        """The held-out passages, and as many to learn from, as text: the last token is asked for.
-        """
+        """The held-out passages and as many training ones; the answer is the last token."""
         def text(tokens: Tensor) -> str:
             return self.vocabulary.text(tokens.tolist())
 
@@ -84,7 +83,7 @@ class Text(Task):
 
 
 class ModelText(Text):
-    """The same in the tokens of a Hugging Face model; a document ends in its end-of-sequence."""
+    """The same in the tokens of a Hugging Face model; its end-of-sequence ends a document."""
 
     def __init__(self, config: TextKeys, vocabulary: TextVocabulary) -> None:
         super().__init__(config, 0, HfPieces(vocabulary.tokenizer))
