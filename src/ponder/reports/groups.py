@@ -1,4 +1,4 @@
-"""Groups of runs that were told the same except for the seed, and the numbers of each group."""
+"""Groups of runs with equal settings except for the seed, and the numbers of each group."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def differing_keys(results: list[RunResult]) -> list[str]:
 
 
 def _differs(key: str, results: list[RunResult]) -> bool:
-    """Whether runs were told different values that also resolve to different values.
+    """Whether runs have different values for a key, also after references are resolved.
 
     A key that follows another (thinker.tokens the thought length of the task, task.seed the seed)
     adds nothing. Among runs of which only the typed arguments are known, a missing key differs.
@@ -101,8 +101,8 @@ def _differs(key: str, results: list[RunResult]) -> bool:
     if any(key in result.settings for result in typed) and not all(
             key in result.settings for result in typed):
         return True
-    told = holders[0].settings[key]
-    if all(result.settings[key] == told for result in holders):
+    first = holders[0].settings[key]
+    if all(result.settings[key] == first for result in holders):
         return False
     values = [resolve_setting(result.settings, key) for result in holders]
     follows_seed = key.endswith(".seed") and all(

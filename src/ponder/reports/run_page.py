@@ -1,7 +1,7 @@
-"""report.html: what a run was told and how it went, in one page that opens offline.
+"""report.html: the settings of a run and how it went, in one page that opens offline.
 
-The page forbids itself to load anything. Whatever a run lacks is left out or said in its place: a
-report never costs a run its results.
+The page forbids itself to load anything. What a run lacks is left out or noted in its
+place: a report never costs a run its results.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ponder.reports.runs import (
     finite,
     flatten,
     read_metrics,
-    typed_words,
+    typed_arguments,
     variant_flags,
 )
 from ponder.tokenizers.vocabulary import COLOURS, END, END_OF_TEXT, pieces, place
@@ -44,7 +44,7 @@ PANELS: dict[str, tuple[str, ...]] = {
     "Correlation with difficulty": ("reward_difficulty", "credit_difficulty"),
     "Learning rate": ("lr",),
 }
-MAX_POSITIONS, MAX_ANSWERS, MAX_PLACES = 8, 200, 6  # of heat maps; digits told apart
+MAX_POSITIONS, MAX_ANSWERS, MAX_PLACES = 8, 200, 6  # of heat maps; digits of an answer
 MAX_ROLLOUTS, MAX_WRONG, MAX_GROUPS = 20, 8, 12  # rows of the table, wrong ones; groups of a panel
 NO_TABLE = "There is no readable val_<step>/generated.csv."
 
@@ -52,14 +52,14 @@ NO_TABLE = "There is no readable val_<step>/generated.csv."
 @dataclass(frozen=True)
 class RunRecord:
     """summary: summary.json. config: the nested configuration. metrics: the lines of metrics.jsonl.
-    rows: those of the last evaluation's generated.csv. words: the arguments of the command line.
+    rows: those of the last evaluation's generated.csv. arguments: those of the command line.
     """
 
     summary: dict[str, Any]
     config: dict[str, Any]
     metrics: list[dict[str, Any]]
     rows: list[dict[str, str]]
-    words: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
 
     @property
     def task(self) -> dict[str, Any]:
@@ -74,7 +74,7 @@ class RunRecord:
 def write_report(directory: Path, summary: dict[str, Any], config: dict[str, Any]) -> None:
     """Write `report.html` into a run directory."""
     run = RunRecord(summary, config, list(read_metrics(directory / "metrics.jsonl")),
-                    last_rows(directory), tuple(typed_words(directory)))
+                    last_rows(directory), tuple(typed_arguments(directory)))
     body = "\n".join(_section(name, run) for name in SECTIONS
                      if run.thinks or name not in ("necessity", "language", "meaning"))
     title = title_of(run) or str(summary.get("run_name") or directory.name)
@@ -118,7 +118,7 @@ def chance(run: RunRecord) -> Level | None:
 
 
 def thought_tokens(run: RunRecord) -> list[list[str]]:
-    """The thought tokens of every row, the end of the thought included, words of a text not."""
+    """The thought tokens of every row, with the end of the thought but without text tokens."""
     return [[token for token, kind in pieces(row.get("thought", ""))
              if kind != "ordinary" and token != END_OF_TEXT] for row in run.rows]
 
@@ -175,7 +175,8 @@ def title_of(run: RunRecord) -> str:
     """The experiment, the task and the variants: what tells this page from another's."""
     if not run.task.get("name"):
         return ""
-    experiment = [word.partition("=")[2] for word in run.words if word.startswith("experiment=")]
+    experiment = [argument.partition("=")[2] for argument in run.arguments
+                  if argument.startswith("experiment=")]
     size = f" (max {run.task['max']})" if "max" in run.task else ""
     flags = variant_flags(dict(flatten(run.config))).replace(",", ", ")
     return " · ".join([*experiment[-1:], f"{run.task['name']}{size}",
@@ -186,9 +187,9 @@ def result(run: RunRecord) -> str:
     """The result in one sentence, what the run was, and the command that started it."""
     summary, metrics = run.summary, run.summary.get("metrics") or {}
 
-    def number(name: str, form: str, words: str, source: dict[str, Any] = summary) -> str:
+    def number(name: str, form: str, phrase: str, source: dict[str, Any] = summary) -> str:
         value = source.get(name)
-        return words.format(f"{value:{form}}") if finite(value) else ""
+        return phrase.format(f"{value:{form}}") if finite(value) else ""
 
     reward = number("val/reward", ".4g", "reward {} a text", metrics)
     reward += number("val/reward_stderr", ".2g", " ± {}", metrics) if reward else ""
@@ -205,9 +206,9 @@ def result(run: RunRecord) -> str:
     cells = [f"<span>{name} <code>{escape(str(value))}</code></span>"
              for name, value in facts.items() if value is not None]
     sentence = ", ".join(part for part in parts if part)
-    command = (f"<pre>{escape(f'{program()} {shlex.join(run.words)}')}</pre>" if run.words else "")
+    command = f"<pre>{escape(f'{program()} {shlex.join(run.arguments)}')}</pre>"
     return (f'<p class="result">{sentence[0].upper()}{sentence[1:]}.</p>'
-            f'<p class="facts">{" ".join(cells)}</p>{command}')
+            f'<p class="facts">{" ".join(cells)}</p>{command if run.arguments else ""}')
 
 
 def _accuracy(run: RunRecord) -> str:
@@ -217,12 +218,12 @@ def _accuracy(run: RunRecord) -> str:
     if not finite(accuracy):
         return f"accuracy unknown{where}"
     enough = run.task.get("enough")
-    words = f"accuracy {accuracy:.1%}" if not finite(enough) else (
+    phrase = f"accuracy {accuracy:.1%}" if not finite(enough) else (
         f"{accuracy:.1%} of the texts earn {enough:g} or more")
     if count:
         low, high = wilson_interval(accuracy, count)
-        words += f" (95 % interval {low:.1%} to {high:.1%})"
-    return words + where
+        phrase += f" (95 % interval {low:.1%} to {high:.1%})"
+    return phrase + where
 
 
 def training(run: RunRecord) -> str:

@@ -1,6 +1,6 @@
-"""Reads runs from disk: where they are, what each was told, and how it ended.
+"""Reads runs from disk: where they are, their settings, and how they ended.
 
-What a run was told stands in `.hydra/config.yaml`, else in a checkpoint, else in the arguments that
+The settings of a run are in `.hydra/config.yaml`, else in a checkpoint, else in the arguments that
 were typed. Missing or broken files are skipped and named, never raised.
 """
 
@@ -167,16 +167,16 @@ def chance_level(summary: dict[str, Any], task: dict[str, Any], answers: int = 0
     """
     metrics = summary.get("metrics")
     metrics = metrics if isinstance(metrics, dict) else {}
-    told = metrics.get("chance")
-    if finite(told):
-        return f"chance {told:.2%}", float(told)
+    level = metrics.get("chance")
+    if finite(level):
+        return f"chance {level:.2%}", float(level)
     if {"val/bits_per_byte", "val/reward"} & {*metrics}:
         return None
     count = task.get("max") if task.get("modular") else answers
     return (f"chance 1/{count}", 1 / count) if finite(count) and count > 1 else None
 
 
-# --- what a run was told -------------------------------------------------------------------------
+# --- settings ------------------------------------------------------------------------------------
 
 
 class SettingsReader:
@@ -191,40 +191,40 @@ class SettingsReader:
     def read(self, directory: Path) -> Settings:
         """Every key of a run where its configuration is there, else the keys that were typed.
 
-        An evaluation was told what its checkpoint was told, changed by what was typed.
+        An evaluation has the settings of its checkpoint, changed by what was typed.
         """
-        told = self._composed(directory / ".hydra" / "config.yaml")
-        if told and told.get("action") == "evaluate":
-            typed = {word.partition("=")[0].lstrip("+~") for word in typed_words(directory)}
-            now = {key: value for key, value in told.items()
+        settings = self._composed(directory / ".hydra" / "config.yaml")
+        if settings and settings.get("action") == "evaluate":
+            typed = {word.partition("=")[0].lstrip("+~") for word in typed_arguments(directory)}
+            now = {key: value for key, value in settings.items()
                    if key in ("action", "step") or ("." in key and key in typed)}
-            saved = _checkpoint_settings(Path(str(told.get("model.name"))) / "ponder.json")
+            saved = _checkpoint_settings(Path(str(settings.get("model.name"))) / "ponder.json")
             if saved:
-                told = saved | now | {"model.name": saved.get("model.name")}
-        if not told:
+                settings = saved | now | {"model.name": saved.get("model.name")}
+        if not settings:
             paths = sorted(directory.glob("checkpoint_*/ponder.json"),
                            key=lambda path: natural_order(path.parent.name), reverse=True)
-            told = next(filter(None, map(_checkpoint_settings, paths)), {})
-        if told:
-            told = self._defaults(told) | told
-            return {KNOWN: "whole", VARIANTS_KEY: variant_flags(told)} | told
-        pairs = [word.lstrip("+").partition("=") for word in typed_words(directory)]
+            settings = next(filter(None, map(_checkpoint_settings, paths)), {})
+        if settings:
+            settings = self._defaults(settings) | settings
+            return {KNOWN: "whole", VARIANTS_KEY: variant_flags(settings)} | settings
+        pairs = [word.lstrip("+").partition("=") for word in typed_arguments(directory)]
         typed = {key: value for key, sign, value in pairs if sign and not key.startswith("~")}
         return {KNOWN: "words" if typed else "nothing"} | typed
 
     def _composed(self, path: Path) -> Settings:
         """A configuration written by Hydra, parsed one top-level key at a time."""
-        told: Settings = {}
+        settings: Settings = {}
         try:
             block: list[str] = []
             for line in [*path.read_text("utf-8").splitlines(keepends=True), "end"]:
                 if block and line[0] not in " -\n":
-                    told.update(self._block("".join(block)))
+                    settings.update(self._block("".join(block)))
                     block = []
                 block.append(line)
         except (OSError, ValueError, yaml.YAMLError, RecursionError):
             return {}
-        return told
+        return settings
 
     def _block(self, text: str) -> Settings:
         if text not in self.blocks:
@@ -232,9 +232,9 @@ class SettingsReader:
             self.blocks[text] = dict(flatten(content)) if isinstance(content, dict) else {}
         return self.blocks[text]
 
-    def _defaults(self, told: Settings) -> Settings:
+    def _defaults(self, settings: Settings) -> Settings:
         """Today's defaults, for keys that are newer than the run."""
-        kinds = tuple(str(told.get(f"{group}.{name}")) for group, name in GROUPS)
+        kinds = tuple(str(settings.get(f"{group}.{name}")) for group, name in GROUPS)
         if kinds not in self.defaults:
             spine = asdict(Config())
             for (group, _), kind in zip(GROUPS, kinds, strict=True):
@@ -253,7 +253,7 @@ def _checkpoint_settings(path: Path) -> Settings:
         return {}
 
 
-def typed_words(directory: Path) -> list[str]:
+def typed_arguments(directory: Path) -> list[str]:
     """The arguments that a run was started with; [] where they are unknown."""
     for path in (directory / WORDS, directory / ".hydra" / "overrides.yaml"):
         try:
@@ -278,16 +278,16 @@ def flatten(node: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]
             yield key, value
 
 
-def variant_flags(told: Settings) -> str:
+def variant_flags(settings: Settings) -> str:
     """The variant flags in force, as in `think,fixed,blind`; `none` or `unknown`."""
     def part(group: str, *names: str) -> SimpleNamespace:
-        return SimpleNamespace(**{name: resolve_setting(told, f"{group}.{name}")
+        return SimpleNamespace(**{name: resolve_setting(settings, f"{group}.{name}")
                                   for name in names})
 
     thinker = part("thinker", "tokens", "stops")
     if isinstance(thinker.tokens, str):  # the thought length of a task, which only the task knows
         thinker.tokens = 1
-    config = SimpleNamespace(thinker=thinker, reward=told.get("reward"),
+    config = SimpleNamespace(thinker=thinker, reward=settings.get("reward"),
                              answerer=part("answerer", "sees", "learns_from"),
                              rollout=part("rollout", "kind"))
     try:
@@ -296,12 +296,12 @@ def variant_flags(told: Settings) -> str:
         return "unknown"
 
 
-def resolve_setting(told: Settings, key: str) -> Any:
+def resolve_setting(settings: Settings, key: str) -> Any:
     """The value of a key with its `${references}` replaced; None where there is none."""
-    value = told.get(key)
+    value = settings.get(key)
     if not isinstance(value, str) or "${" not in value:
         return value
-    others = {name: content for name, content in told.items() if name != key}  # no endless loop
+    others = {name: content for name, content in settings.items() if name != key}  # no endless loop
     group = key.rpartition(".")[0]
 
     def referenced(match: re.Match[str]) -> Any:

@@ -263,7 +263,7 @@ def _describe_loss(job: Any, lost: Exception) -> JobFailed:
     rules = [number for number, line in enumerate(lines) if not line.strip("-")]
     reason = lines[rules[-1] - 1] if "trace" in lines[0] and len(rules) > 1 else lines[0]
     return JobFailed(f"{job.state}, without a result ({reason.strip()[:160]}); "
-                     f"its words: {job.paths.stderr}")
+                     f"its stderr: {job.paths.stderr}")
 
 
 # --- several tasks of one job --------------------------------------------------------------------

@@ -148,9 +148,9 @@ class Study:
                             "null, a file that can be written, or a database's URL") from None
         words = [self.settings.direction, *sorted(self.space.typed)]
         if study.user_attrs.get(STUDY_WORDS, words) != words:
-            raise UserError(f"hydra.sweeper.study_name={self.name}: found a study of other words "
-                            f"in {place} ({' '.join(study.user_attrs[STUDY_WORDS])}); legal: "
-                            "another name")
+            raise UserError(f"hydra.sweeper.study_name={self.name}: found a study of other "
+                            f"arguments in {place} ({' '.join(study.user_attrs[STUDY_WORDS])}); "
+                            "legal: another name")
         study.set_user_attr(STUDY_WORDS, words)
         return study
 
@@ -213,8 +213,8 @@ class Study:
         """The best trial and its accuracy. Raises `UserError` where no trial has one."""
         if not self._trials("COMPLETE"):
             raise UserError(f"hydra/sweeper=optuna: found no accuracy in {self.done} trials; "
-                            "legal: words with which a run ends, action=train or action=evaluate, "
-                            "trainer.do_acc_eval=true")
+                            "legal: arguments with which a run ends, action=train or "
+                            "action=evaluate, trainer.do_acc_eval=true")
         best = self.storage.best_trial
         return self._trial(best), best.value
 
@@ -264,7 +264,7 @@ class StudySweeper(Sweeper):
         OmegaConf.save(self.config, directory / "multirun.yaml")
         study = Study(self.settings, space, directory)
         log.info(f"study {study.name}: {study.done} of {self.settings.n_trials} trials are done; "
-                 f"the same words with hydra.sweep.dir={directory} go on with it")
+                 f"the same arguments with hydra.sweep.dir={directory} continue it")
         while batch := study.unfinished() or study.new_trials():
             for trial, accuracy in zip(batch, self._launch(batch), strict=True):
                 study.tell(trial, accuracy)
@@ -274,9 +274,9 @@ class StudySweeper(Sweeper):
         """Raise `UserError` where Optuna is missing, and for illegal values of `hydra.sweeper`."""
         if find_spec("optuna") is None:
             raise UserError("hydra/sweeper=optuna: optuna is not installed; legal: pip install "
-                            "ponder[optuna], or no word about a sweeper for every combination")
+                            "ponder[optuna], or no hydra/sweeper for every combination")
         if self.config.sweep.detach:
-            raise UserError("sweep.detach=true: found hydra/sweeper=optuna, which waits to hear of "
+            raise UserError("sweep.detach=true: found hydra/sweeper=optuna, which waits for "
                             "its runs; legal: false")
         known = {str(key): value for key, value in self.settings.items() if key != "sampler"}
         sampler = StudySampler(self.settings.sampler.name, self.settings.sampler.seed)

@@ -114,11 +114,11 @@ def _compose(master: DictConfig, loader: Any, overrides: list[str], number: int)
 
 def _new_job(config: DictConfig, number: int) -> Job:
     """Raises `UserError` where the configuration makes no sense."""
-    told: Any = OmegaConf.to_object(without_hydra(config))
-    if told.action != "evaluate":  # an evaluation takes most of its configuration from a checkpoint
-        check(told)
+    settled: Any = OmegaConf.to_object(without_hydra(config))
+    if settled.action != "evaluate":  # whose checkpoint holds most of its configuration
+        check(settled)
     overrides = list(filter_overrides(_as_typed(config.hydra.overrides.task)))
-    return Job(number, overrides, config_hash(told), config.hydra.sweep.subdir)
+    return Job(number, overrides, config_hash(settled), config.hydra.sweep.subdir)
 
 
 def _restore_job(config: DictConfig, sweep: Path, job: Job) -> Job:
