@@ -15,7 +15,7 @@ BENCH = Path(__file__).parents[2] / "bench"
 
 def run(*words: str) -> str:
     done = subprocess.run([sys.executable, *words], cwd=BENCH, capture_output=True, text=True,
-                          timeout=300, check=False)
+                          timeout=900, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

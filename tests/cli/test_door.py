@@ -433,7 +433,7 @@ def test_help_into_a_closed_pipe_is_quiet() -> None:
     assert process.stdout is not None and process.stderr is not None
     process.stdout.close()
     assert process.stderr.read() == b""
-    assert process.wait(timeout=30) == 0
+    assert process.wait(timeout=300) == 0
 
 
 @pytest.mark.parametrize(("typed", "shown"), [

@@ -36,7 +36,7 @@ def look(sweep: Sweep, *words: str) -> tuple[int, str, str]:
     """action=sweep: exit code, stdout, stderr."""
     done = subprocess.run([sys.executable, str(ROOT / "run.py"), "action=sweep",
                            f"sweep.dir={sweep.directory}", *words], capture_output=True, text=True,
-                          cwd=sweep.directory.parent, env=clean(), timeout=240)
+                          cwd=sweep.directory.parent, env=clean(), timeout=900)
     return done.returncode, done.stdout, done.stderr
 
 

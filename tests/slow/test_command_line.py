@@ -14,7 +14,7 @@ QUICK = ["trainer.max_steps=30", "trainer.train_batch_size=32", "trainer.threads
          "trainer.val_every_n_steps=20", "trainer.log_every_n_steps=10"]
 
 
-def run(directory: Path, *arguments: str, timeout: int = 120) -> subprocess.CompletedProcess[str]:
+def run(directory: Path, *arguments: str, timeout: int = 900) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, str(RUN), *arguments], cwd=directory, text=True,
                           capture_output=True, timeout=timeout, check=False)
 
@@ -37,7 +37,7 @@ def test_a_run_that_goes_on_is_one_run_in_wandb(tmp_path: Path) -> None:
     for steps in (4, 6):
         done = subprocess.run(
             [sys.executable, str(RUN), *QUICK, "logger=wandb", f"trainer.max_steps={steps}",
-             "hydra.run.dir=run"], cwd=tmp_path, text=True, capture_output=True, timeout=180,
+             "hydra.run.dir=run"], cwd=tmp_path, text=True, capture_output=True, timeout=900,
             check=False, env={**os.environ, "WANDB_SILENT": "true"})
         assert done.returncode == 0, done.stderr
     assert "going on from step 4" in done.stdout

@@ -32,7 +32,7 @@ def run_processes(folder: Path, count: int, *words: str) -> tuple[list[dict], di
         f"--nproc-per-node={count}", RUN]
     folder.parent.mkdir(exist_ok=True)
     done = subprocess.run([*launch, *words, f"hydra.run.dir={folder}"], text=True,
-                          capture_output=True, timeout=300, check=False, cwd=folder.parent)
+                          capture_output=True, timeout=900, check=False, cwd=folder.parent)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr[:6000]}\n...\n{done.stderr[-1000:]}"
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return lines, json.loads((folder / "summary.json").read_text())

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT = 240
+TIMEOUT = 900  # seconds: against tests that hang, not a limit of speed
 SMALL = ["experiment=add_think_fixed", "task.max=10", "model.d_model=8", "model.layers=1",
          "task.test_questions=20", "trainer.train_batch_size=4", "trainer.threads=1",
          "trainer.save_every_n_steps=0", "trainer.log_every_n_steps=1",
@@ -72,7 +72,7 @@ def task_of(sweep: Sweep, rank: int = 0) -> int:
     raise AssertionError("no such process")
 
 
-def until(condition: Callable[[], bool], seconds: float = 120) -> None:
+def until(condition: Callable[[], bool], seconds: float = TIMEOUT) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it never came to be"

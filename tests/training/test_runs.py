@@ -84,7 +84,7 @@ def test_every_option_runs(override: str) -> None:
     two_steps(config_of("variant=[think]", *extra, override))
 
 
-def run(directory: Path, *arguments: str, timeout: int = 120) -> subprocess.CompletedProcess[str]:
+def run(directory: Path, *arguments: str, timeout: int = 900) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, str(RUN), *arguments], cwd=directory, text=True,
                           capture_output=True, timeout=timeout, check=False)
 
