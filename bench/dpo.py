@@ -44,7 +44,8 @@ def policy_of(name: str, rank: int, device: torch.device, dtype: str) -> ChoiceP
     torch.manual_seed(0)  # of the adapters
     net = load_text_model(config, len(words))
     net.entropy_learns = False
-    return ChoicePolicy(net, words, Rules(THOUGHT[1], True), "generated", leashed=True).to(device)
+    return ChoicePolicy(net, words, Rules(THOUGHT[1], True), "generated",
+                        compares=True).to(device)
 
 
 def pairs(policy: ChoicePolicy, count: int, seed: int) -> Rollouts:

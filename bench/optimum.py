@@ -67,8 +67,7 @@ def make_policy(task: Corpus, value: str = "none", stops: bool = False, seed: in
     if value != "none":
         critic = ValueHead(32, "token", copy.deepcopy(net) if value == "separate" else None)
     return ContinuationPolicy(net, None, task.vocabulary, Rules(TOKENS, stops, writes="text"),
-                              critic=critic,
-                  reference=copy.deepcopy(net))
+                              critic=critic, reference=copy.deepcopy(net))
 
 
 def value_of(strategy: Strategy) -> str:

@@ -54,10 +54,11 @@ def plain_of(kind: str, words: TextVocabulary) -> Any:
 
 
 def author_of(kind: str = "llama", stops: bool = True, tokens: int = 6,
-              words: TextVocabulary = WORDS, leashed: bool = False) -> ContinuationPolicy:
+              words: TextVocabulary = WORDS, compares: bool = False) -> ContinuationPolicy:
     net = Model(plain_of(kind, words), len(words))
     net.barred = None if stops else words.end
-    return ContinuationPolicy(net, words, Rules(tokens, stops, writes="text"), leashed=leashed)
+    rules = Rules(tokens, stops, writes="both" if words.thoughts else "text")
+    return ContinuationPolicy(net, None, words, rules, compares=compares)
 
 
 def prompts(count: int = 4, words: TextVocabulary = WORDS) -> Problems:
@@ -227,7 +228,7 @@ def test_the_judge_sees_only_ordinary_tokens(kind: str, samples: int) -> None:
 def test_distances_are_those_of_whole_distributions(lora: int, stops: bool,
                                                     tmp_path: Path) -> None:
     """From a model of its own, or with LoRA from the weights without the adapter."""
-    policy = author_of(stops=stops, leashed=True)
+    policy = author_of(stops=stops, compares=True)
     if lora:
         policy.thinker.adapt(HfConfig(lora_r=lora))
         for name, weight in policy.thinker.named_parameters():

@@ -261,9 +261,9 @@ def scribbler(words: TextVocabulary, value: str, stops: bool) -> ContinuationPol
 
     critic = None
     if value != "none":
-        critic = ValueHead(32, "token", net() if value == "separate" else None)  # type: ignore[arg-type]
-    return ContinuationPolicy(net(), words, Rules(TOKENS, stops, writes="text"), critic,
-                      net().requires_grad_(False), leashed=True)
+        critic = ValueHead(32, "token", net() if value == "separate" else None)
+    return ContinuationPolicy(net(), None, words, Rules(TOKENS, stops, writes="text"),
+                              critic=critic, reference=net())
 
 
 @pytest.mark.slow
