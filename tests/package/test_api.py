@@ -158,6 +158,21 @@ def test_a_checkpoint_is_evaluated(trained: ponder.Run) -> None:
     assert len(fewer.rollouts) == 10
 
 
+def test_a_checkpoint_thinks_and_answers(trained: ponder.Run) -> None:
+    before, model, rows = surroundings(), trained.load(), trained.rollouts
+    replies = model.think([*rows.question[:5]])
+    assert [reply.thought for reply in replies] == [
+        thought.replace("</think>", "") for thought in rows.thought[:5]]
+    assert all(reply.thought_logprob <= 0 and reply.answer_logprob <= 0 for reply in replies)
+    assert model.score([*rows.question], [*rows.gold.str.lstrip("#")]) == pytest.approx(
+        trained.summary["accuracy"])
+    with pytest.raises(ponder.UserError, match="legal"):
+        ponder.generate(trained.checkpoint, "2+3=")
+    with pytest.raises(ponder.UserError, match="nowhere"):
+        ponder.load("nowhere")
+    assert surroundings() == before
+
+
 def test_runs_are_found_and_compared(trained: ponder.Run) -> None:
     one = ponder.train(SMALL, seed=1, trainer__max_steps=1, hydra__run__dir="runs/a")
     two = ponder.train(SMALL, seed=2, trainer__max_steps=1, hydra__run__dir="runs/b")

@@ -66,6 +66,13 @@ class CheckpointModel:
                         "questions; legal: generate(prompt), or a checkpoint of a task with "
                         "questions")
 
+    def score(self, questions: list[str], answers: list[str]) -> float:
+        """The share of questions that `think` answers as `answers` says. Raises as it does."""
+        replies = self.think(questions)
+        right = [reply.answer == str(answer).strip()
+                 for reply, answer in zip(replies, answers, strict=True)]
+        return sum(right) / max(1, len(right))
+
     def generate(self, prompt: str, *, seed: int = 0, **options: Any) -> str:
         """One completion of a prompt, without its thoughts. options are the keys `generate.*`:
         tokens, temperature, top_k, top_p.
