@@ -341,6 +341,7 @@ def test_a_wrong_key_gets_one_line(word: str, start: str, refusal: Refusal) -> N
     "task.max=10000000 task.answer=digits", "think=true task.gold=scratchpad task.terms=10",
     "think=true rollout.samples=1 strategy.baseline=running_mean", "task.held_out=0.001",
     "think=true search=true super=true", "thinker.tokens=3", "model.heads=1 model.d_model=5",
+    "action=problems out=x.csv task=mmlu",
 ])
 def test_good_words_get_none(words: str, refusal: Refusal) -> None:
     assert refusal(*words.split()) is None
