@@ -1,6 +1,7 @@
-"""What tokens earn: pure functions from rewards to credit. Equations and sources are in the
-docstrings; B = P * G rows, groups side by side; T decisions a row; mask (B, T) is True where a
-token counts.
+"""Credit of tokens from rewards, as pure functions. Equations and sources are in the docstrings.
+
+B = P * G rows, the rows of a group adjacent; T decisions a row; mask (B, T) is True where a token
+counts.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from ponder.core.lazy_imports import Tensor, torch
 
 def group_advantages(reward: Tensor, samples: int, baseline: str, scale: str,
                      running: float = 0.0) -> Tensor:
-    r"""Advantages (B,) of rewards (B,), rows of a group side by side.
+    r"""Advantages (B,) of rewards (B,), the rows of a group adjacent.
 
     baseline: none; group_mean, :math:`r_i - \bar r`; leave_one_out (RLOO, Kool et al. 2019),
     :math:`r_i - \frac{1}{G-1}\sum_{j \ne i} r_j`; running_mean, the given number. scale divides by
@@ -32,15 +33,16 @@ def group_advantages(reward: Tensor, samples: int, baseline: str, scale: str,
 
 
 def flat_groups(reward: Tensor, samples: int) -> Tensor:
-    """(P,): True where all rewards (B,) of a group are equal, so that it teaches nothing."""
+    """(P,): True where all rewards (B,) of a group are equal: nothing is learnt from it."""
     grouped = reward.view(-1, samples)
     return grouped.amax(1) - grouped.amin(1) <= 1e-8
 
 
 def instructive(right: Tensor, unsolved: bool) -> Tensor:
-    """(B,) 1 or 0 of right (P, G): the right rows of a group; unsolved: where none is, all of them.
+    """Weights (B,), 1 for rows to learn from and 0 for others, of right (P, G).
 
-    An answerer that only learnt what it can do already would never begin.
+    These are the right rows of a group. unsolved: all rows of a group without a right one, too; an
+    answerer that only learns what it can do already never starts.
     """
     if not unsolved:
         return right.flatten().float()
@@ -48,15 +50,15 @@ def instructive(right: Tensor, unsolved: bool) -> Tensor:
 
 
 def discounted(advantage: Tensor, mask: Tensor, discount: float) -> Tensor:
-    r"""Credit (B, T): :math:`\gamma^{n_t} A` with n_t the masked tokens after t in its row."""
+    r"""Credit (B, T): :math:`\gamma^{n_t} A` with n_t the number of tokens that count after t."""
     left = mask.flip(1).cumsum(1).flip(1) - mask.long()
     return advantage[:, None] * discount ** left * mask
 
 
 def sequence_reward(reward: Tensor, token_reward: Tensor, mask: Tensor) -> Tensor:
-    """Rewards (B, T) of single tokens: token_reward (B, T), and reward (B,) on the last of a row.
+    """Rewards (B, T): token_reward (B, T), plus reward (B,) on the last token that counts.
 
-    Where nothing of a row counts, its reward is lost.
+    In a row where no token counts the reward is lost.
     """
     last = mask & (mask.flip(1).cumsum(1).flip(1) == 1)
     return token_reward * mask + reward[:, None] * last
@@ -70,7 +72,7 @@ def gae(reward: Tensor, value: Tensor, mask: Tensor, discount: float, trace: flo
        \delta_t = r_t + \gamma V_{t+1} - V_t, \quad R_t = A_t + V_t
 
     reward and value are (B, T): of token t, and of the state before it. Tokens that do not count
-    are passed over: the next one that does follows. After the last one the value is 0.
+    are skipped. After the last one the value is 0.
     """
     advantage = torch.zeros_like(value)
     following = torch.zeros_like(value[:, 0])
@@ -85,10 +87,10 @@ def gae(reward: Tensor, value: Tensor, mask: Tensor, discount: float, trace: flo
 
 
 def whiten(advantage: Tensor, mask: Tensor, samples: int, over: str) -> Tensor:
-    """Mean 0 and standard deviation 1 of the tokens that count: of a sequence, group or batch.
+    """Advantages (B, T) with mean 0 and standard deviation 1 over the tokens that count.
 
-    Padding has no part in either moment: counting it is a common mistake. over: none, sequence,
-    group or batch. Where fewer than two tokens count, only the mean is taken away.
+    over: none, sequence, group or batch. Padding is in neither moment. Where fewer than two tokens
+    count, only the mean is subtracted.
     """
     if over == "none":
         return advantage * mask
@@ -104,11 +106,11 @@ def whiten(advantage: Tensor, mask: Tensor, samples: int, over: str) -> Tensor:
 
 
 def shares(mask: Tensor, normalise: str) -> tuple[Tensor, Tensor]:
-    r"""(weight (B, T) of every token, what these rows add to the denominator (0-dim)).
+    r"""(weight (B, T) of every token, the denominator of these rows (0-dim)).
 
     tokens: :math:`\sum_{i,t} / \sum_i T_i` (DAPO, Yu et al. 2025); sequences:
     :math:`\frac{1}{B} \sum_i \frac{1}{T_i} \sum_t` (GRPO, Shao et al. 2024); constant:
-    :math:`\frac{1}{B T} \sum_{i,t}` with T the longest there may be (Dr. GRPO, Liu et al. 2025).
+    :math:`\frac{1}{B T} \sum_{i,t}` with T the maximum length (Dr. GRPO, Liu et al. 2025).
     Rows of which no token counts are in no denominator. The denominator of an optimizer step is the
     sum over its micro-batches, so their size never changes the gradient.
     """
@@ -122,18 +124,18 @@ def shares(mask: Tensor, normalise: str) -> tuple[Tensor, Tensor]:
 
 
 def kl_estimate(logprobs: Tensor, reference: Tensor, kind: str) -> Tensor:
-    r"""Estimates of KL(p || q) from tokens drawn from p, each one's own (Schulman 2020).
+    r"""Estimates of KL(p || q) for each token sampled from p (Schulman 2020).
 
     k1: :math:`\log p - \log q`, unbiased; k3: :math:`q/p - 1 - \log (q/p)`, never negative and of
-    lower variance. Both are unbiased in value; the *gradient* of k3 is not that of the KL, the one
-    of k1 has mean zero.
+    lower variance. Both values are unbiased; but the *gradient* of k3 is not that of the KL, and
+    the gradient of k1 has mean zero.
     """
     ratio = reference - logprobs
     return -ratio if kind == "k1" else ratio.exp() - 1 - ratio
 
 
 def some_tokens(mask: Tensor, count: int, generator: torch.Generator | None = None) -> Tensor:
-    """A mask (B, T) of at most `count` of each row's tokens, chosen at random alike."""
+    """A mask (B, T) of at most `count` tokens of each row, chosen uniformly; 0: all."""
     if count == 0 or count >= mask.shape[1]:
         return mask
     device = "cpu" if generator is None else generator.device

@@ -32,14 +32,13 @@ from ponder.training.run_directory import file_sha256, write_json
 def save(policy: Policy, directory: Path, config: dict[str, Any],
          state: dict[str, Any] | None = None, about: dict[str, Any] | None = None,
          weights: dict[str, Tensor] | None = None) -> None:
-    """Write a checkpoint directory so that a crash at any moment leaves a whole one.
+    """Write a checkpoint directory so that a crash at any moment leaves an intact one.
 
-    weights are `saved_weights`, which several processes ask for together before one of them saves.
-
-    All goes to a temporary name and is synced; the old directory of that name steps aside, the new
-    one takes its place. state is what training needs to go on, about what the manifest says beside
-    the hash of every file. Raises `UserError` where the disk takes no more; what was saved before
-    stays as it is.
+    Everything is written under a temporary name and synced; then the old directory is renamed, the
+    new one takes its place, and the old one is removed. state: the training state. about: what the
+    manifest says besides the hash of every file. weights: `saved_weights`, which every process has
+    to call before the main one saves. Raises `UserError` on a full disk, where the temporary
+    directory is removed and earlier checkpoints stay.
     """
     temporary = directory.with_name(f".{directory.name}.tmp")
     try:
@@ -60,7 +59,9 @@ def save(policy: Policy, directory: Path, config: dict[str, Any],
 
 
 def saved_weights(policy: Policy) -> dict[str, Tensor]:
-    """What `save` needs of a policy's weights, whole; of several processes all must ask."""
+    """The full weights that `save` writes: all of them, or with adapters those that are trained.
+    Every process must call this.
+    """
     adapted = policy.thinker.adapted
     trained = {name for name, weight in policy.named_parameters() if weight.requires_grad}
     return full_state_dict(policy, lambda name: not adapted or name in trained)
@@ -68,7 +69,7 @@ def saved_weights(policy: Policy) -> dict[str, Tensor]:
 
 def _write(temporary: Path, config: dict[str, Any], state: dict[str, Any] | None,
            about: dict[str, Any]) -> None:
-    """The other files of a checkpoint, and wait until all are on the disk."""
+    """Write the other files of a checkpoint, and wait until all are on the disk."""
     write_json(temporary / "ponder.json", {"config": config})
     if state is not None:
         torch.save(state, temporary / "state.pt")
@@ -99,8 +100,9 @@ def _write_models(policy: Policy, directory: Path, weights: dict[str, Tensor]) -
 
 
 def load_attached(policy: Policy, directory: Path) -> None:
-    """The modules that a checkpoint of such a policy keeps beside its networks, where it does.
-    Raises `UserError` for a file that holds no such module.
+    """Load the modules that a checkpoint keeps beside its networks, where there are any.
+
+    Raises `UserError` for a file that does not hold such a module.
     """
     for name, module in policy.attached.items():
         path = directory / f"{name}.safetensors"
@@ -123,8 +125,8 @@ def _sync(path: Path) -> None:
 
 def save_pretrained(model: Transformer, directory: Path, vocabulary: Vocabulary,
                     weights: dict[str, Tensor] | None = None) -> None:
-    """config.json, model.safetensors and a word tokenizer, as `transformers` reads them; weights
-    are the model's own where no others are given.
+    """Write config.json, model.safetensors and a tokenizer, as `transformers` reads them. weights:
+    by default the model's own.
     """
     directory.mkdir(parents=True, exist_ok=True)
     shape = model.shape
@@ -207,10 +209,10 @@ def _short(error: Exception) -> str:
 
 
 def weights_sha256(model: nn.Module, weights: dict[str, Tensor] | None = None) -> str:
-    """Hash of all weights, by name: equal exactly where every bit of every tensor is equal.
+    """Hash of all weights by name: equal exactly where every bit of every tensor is equal.
 
-    Of a policy: those of its thinker and its answerer, without what they are compared with.
-    weights as in `save`.
+    Of a policy: the weights of thinker and answerer, without value head and reference models.
+    weights: as in `save`.
     """
     digest, passing = hashlib.sha256(), ("frozen.", "critic.", "reference.")
     for name, value in sorted((model.state_dict() if weights is None else weights).items()):

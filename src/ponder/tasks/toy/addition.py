@@ -73,10 +73,9 @@ class Addition(Task):
 
         The same ones for the same `task.seed`; each length is a group.
         """
-        problems = self.encode(self._test, self._seeded())
         lengths = lengths_of(self._test)
-        problems.groups = {f"{n}_digits": lengths == n for n in range(1, self.digits + 1)}
-        return problems
+        groups = {f"{n}_digits": lengths == n for n in range(1, self.digits + 1)}
+        return replace(self.encode(self._test, self._seeded()), groups=groups)
 
     def examples(self, count: int, generator: torch.Generator) -> Problems:
         """`count` draws from the `worked` short sums whose scratchpads are given."""
