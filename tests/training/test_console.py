@@ -1,0 +1,55 @@
+"""What a run prints and writes down beside its numbers."""
+
+from __future__ import annotations
+
+import errno
+import io
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from ponder.config.errors import UserError
+from ponder.core.types import Problems
+from ponder.training.console import Plain, Rich
+from ponder.training.session import guessing_accuracy
+from ponder.training.trackers import disk_errors
+
+
+def test_notes_and_evaluations_are_in_the_log_file(tmp_path: Path,
+                                                   capsys: pytest.CaptureFixture[str]) -> None:
+    handler = logging.FileHandler(tmp_path / "run.log")
+    logging.getLogger().addHandler(handler)
+    try:
+        console = Plain()
+        console.note("a note")
+        console.update(2, None, {"loss": 1.0})
+        console.update(4, 8, {"accuracy": 0.5})
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+    expected = ["a note", "step 4/8  loss 1.000  accuracy 0.5000"]
+    assert (tmp_path / "run.log").read_text().splitlines() == expected
+    assert capsys.readouterr().out.splitlines() == expected
+
+
+def test_a_note_after_the_display_has_ended_is_the_last_line() -> None:
+    file = io.StringIO()
+    console = Rich(None, Console(file=file, force_terminal=True, width=60))
+    console.samples(["1+2=3"])
+    console.close()
+    console.note("stopped at step 3")
+    assert file.getvalue().rstrip().endswith("stopped at step 3")
+
+
+def test_guessing_is_always_the_most_frequent_answer() -> None:
+    answers = torch.tensor([[1, 2], [1, 2], [2, 1], [1, 2]])
+    assert guessing_accuracy(Problems(answers, answers, None, pad=0)) == 0.75
+
+
+def test_a_full_disk_is_one_line_that_names_the_file() -> None:
+    with pytest.raises(UserError, match=r"^x/y\.csv: cannot be written \(No space left on dev"), \
+            disk_errors("x/y.csv"):
+        raise OSError(errno.ENOSPC, "No space left on device")
