@@ -13,7 +13,7 @@ from ponder.config.errors import UserError
 from ponder.core.math import Sampling
 from ponder.generation.checkpoint_model import load_checkpoint
 from ponder.rollouts.sampler import given
-from support.questions import WORDS, save_language_model
+from support.questions import WORDS, file_of, save_language_model
 from support.small import Door
 
 SMALL = ["model.d_model=8", "model.layers=1", "trainer.max_steps=30", "trainer.threads=1",
@@ -71,6 +71,34 @@ def test_log_probabilities_are_those_of_the_policy(door: Door) -> None:
         problems.answer = torch.tensor([[words.index(digit) for digit in reply.answer]])
         logprob, right = policy.answer(problems, torch.tensor([thought]))
         assert right and reply.answer_logprob == pytest.approx(float(logprob), abs=1e-5)
+
+
+@pytest.mark.parametrize("answer", ["generated", "letter", "cloze"])
+def test_replies_to_multiple_choice_are_those_of_the_evaluation(answer: str, door: Door) -> None:
+    save_language_model(Path("model"))
+    file_of(Path("questions.csv"), 24)
+    assert door("task=qa", "variant=[think]", "rollout=sample", "reward=exact_match",
+                "trainer=text", "model=hf", "model.name=model", "task.data=questions.csv",
+                "task.test_questions=6", "thinker.tokens=8", "strategy=sft", "trainer.max_steps=1",
+                f"task.answer={answer}", "hydra.run.dir=run")[0] == 0
+    Path("questions.csv").unlink()
+    checkpoint, = Path("run").glob("checkpoint_*")
+    table, = Path("run").glob("val_*/generated.csv")
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    model = load_checkpoint(checkpoint)
+    questions = [f"{row['question']}\nA. one\nB. three" for row in rows]
+    replies = model.think(questions)
+    for reply, row in zip(replies, rows, strict=True):
+        assert (reply.thought, reply.answer) == (row["rationale"], row["answer"])
+        assert reply.thought_logprob == pytest.approx(float(row["logprob"]), abs=1e-4)
+        assert (reply.answer_logprob == 0) == (answer == "generated")
+    right = sum(reply.answer == row["gold"] for reply, row in zip(replies, rows, strict=True))
+    summary = json.loads(Path("run/summary.json").read_text())
+    assert right / len(rows) == pytest.approx(summary["accuracy"])
+    assert model.generate("hello", tokens=3)
+    with pytest.raises(UserError, match="found no options behind a question"):
+        model.think(["Question 1?"])
 
 
 def test_a_language_model_continues_a_prompt(door: Door) -> None:

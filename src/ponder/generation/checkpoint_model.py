@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,8 @@ import torch
 from torch import nn
 
 from ponder.config.errors import UserError
+from ponder.config.players import SamplerConfig
+from ponder.config.registry import TASKS
 from ponder.config.resolve import checkpoint_config
 from ponder.config.running import GenerateConfig
 from ponder.config.spine import Config, writes
@@ -25,11 +28,15 @@ from ponder.generation.generators import (
 )
 from ponder.generation.stream_decoder import ordinary_text
 from ponder.models.huggingface.pretrained import load_text_model, load_vocabulary
+from ponder.models.policies.choice import ChoicePolicy
+from ponder.rollouts.cache import Store
 from ponder.rollouts.sampler import greedy
+from ponder.rollouts.written import Written
+from ponder.tasks.choice.questions import LETTERS, typed_question
 from ponder.tokenizers.pieces import FILE, PieceVocabulary, load_pieces
 from ponder.tokenizers.vocabulary import TextVocabulary
 from ponder.training.build import run as builders
-from ponder.training.build.policies import position_policy
+from ponder.training.build.policies import build_rules, position_policy
 from ponder.training.checkpoint import load_model
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -92,7 +99,11 @@ def load_checkpoint(path: str | Path, device: str = "cpu") -> CheckpointModel:
     Raises `UserError` where there is none.
     """
     config = checkpoint_config(str(path), device)
-    return _Answering(config) if answers_questions(config) else _Continuing(config)
+    task = TASKS[config.task.name].target
+    hugging_face = config.model.kind == "hf"
+    if "questions" not in task.offers or hugging_face != ("hf_model" in task.requires):
+        return _Continuing(config)
+    return _ChoosingOptions(config) if hugging_face else _Answering(config)
 
 
 class _Continuing(CheckpointModel):
@@ -154,6 +165,49 @@ class _Answering(CheckpointModel):
                 for question, thought, answer, thought_logprob, answer_logprob in columns]
 
 
+class _ChoosingOptions(_Continuing):
+    """A language model that answers multiple-choice questions after a written rationale; it also
+    continues texts.
+    """
+
+    def __init__(self, config: Config) -> None:
+        CheckpointModel.__init__(self, config)
+        self.generator = _hugging_face_generator(config, builders.build_device(config))
+        net: Any = self.generator.context.net
+        self.vocabulary = load_vocabulary(config.model)
+        self.policy = ChoicePolicy(net, self.vocabulary, build_rules(config), config.task.answer)
+        self.policy.requires_grad_(False).eval()
+
+    @torch.inference_mode()
+    def think(self, questions: list[str]) -> list[Reply]:
+        """The greedy rationale and the option for each question, whose options stand on lines of
+        their own below its text (`A. blue`). The answer is the letter of an option, or "" where the
+        rationale names none; a letter that is read from the rationale has log-probability 0.
+        """
+        asked = [typed_question(text) for text in questions]
+        if not asked:
+            return []
+        task = TASKS[self.config.task.name].target(
+            self.config.task, self.vocabulary, questions=asked)
+        problems = task.test().to(self.policy.thinker.device)
+        with tempfile.TemporaryDirectory() as directory:
+            writer = Written(SamplerConfig(samples=1), 32, self.config.model.rows_at_once,
+                             Store(Path(directory)), self.config.model.name, greedy=True)
+            rollouts = writer.collect(self.policy, problems, 0)
+        assert rollouts.answered is not None
+        logprob, choice = rollouts.answered[:, 0], rollouts.answered[:, 2].long()
+        if self.config.task.answer != "generated":
+            total, score = self.policy.options(problems, rollouts.thought)
+            choice = score.argmax(1)
+            logprob = total.gather(1, choice[:, None])[:, 0]
+        columns = zip(questions, rollouts.thought.tolist(), choice.tolist(),
+                      rollouts.logprobs.sum(1).tolist(), logprob.tolist(), strict=True)
+        letters = {-1: "", **dict(enumerate(LETTERS))}
+        return [Reply(question, self.vocabulary.text(thought), letters[option], thought_logprob,
+                      answer_logprob)
+                for question, thought, option, thought_logprob, answer_logprob in columns]
+
+
 # --- generators ---------------------------------------------------------------------------------
 
 
@@ -173,11 +227,6 @@ def build_generator(config: Config) -> Generator:
     return kind(policy, task.encode_question)  # type: ignore[arg-type]
 
 
-def answers_questions(config: Config) -> bool:
-    """Whether `model.name` is a checkpoint of a task with questions."""
-    return config.model.kind != "hf" and not (Path(config.model.name) / FILE).is_file()
-
-
 def _without_data(config: Config) -> Config:
     """Without the files of its task and its reference model, which only training needs."""
     if hasattr(config.task, "data"):
@@ -185,7 +234,7 @@ def _without_data(config: Config) -> Config:
     return replace(config, model=replace(config.model, ref_name=None))
 
 
-def _hugging_face_generator(config: Config, device: torch.device) -> Generator:
+def _hugging_face_generator(config: Config, device: torch.device) -> TextGenerator:
     """With thoughts before each token where the model has learnt them."""
     of_text = config.task.name == "text"
     if of_text and config.thinker.tokens:

@@ -116,11 +116,17 @@ class Qa(Task):
     requires = frozenset({"hf_model"})
     offers = frozenset({"questions", "answers", "options", "hints"})
 
-    def __init__(self, config: QaKeys, vocabulary: TextVocabulary) -> None:
+    def __init__(self, config: QaKeys, vocabulary: TextVocabulary,
+                 questions: list[Question] | None = None) -> None:
+        """questions: held-out ones in place of those that `config` names, which are then read for
+        worked examples alone.
+        """
         self.config, self.vocabulary = config, vocabulary
         preamble = config.preamble
         self.preamble = PREAMBLES[config.answer] if preamble is None else preamble
-        trained, held_out = self._split()
+        trained, held_out = self._split() if questions is None or config.shots else ([], [])
+        if questions is not None:
+            held_out, config = questions, replace(config, test_questions=None)
         self.shots = self._examples(trained, held_out)
         train = self._some(trained, config.train_questions)
         test = self._some(held_out, config.test_questions)
@@ -332,8 +338,9 @@ class Mmlu(Qa):
 
     config: MmluKeys
 
-    def __init__(self, config: MmluKeys, vocabulary: TextVocabulary) -> None:
-        super().__init__(config, vocabulary)
+    def __init__(self, config: MmluKeys, vocabulary: TextVocabulary,
+                 questions: list[Question] | None = None) -> None:
+        super().__init__(config, vocabulary, questions)
 
     def data(self) -> list[Question]:
         """The questions of `task.data`, or of the hub in `task.language`."""

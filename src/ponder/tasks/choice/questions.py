@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from ponder.config.errors import UserError
 from ponder.tasks.base import Row, read_table
 
 LETTERS = "ABCDEFGHIJ"
+_OPTION = re.compile(r"\(?([A-J])[.):]\s*(\S.*)")
 TRAINED, HELD_OUT = ("train", "dev", "auxiliary_train"), ("test", "val", "validation")
 
 
@@ -81,6 +83,24 @@ def questions_of(source: str, rows: list[Row], language: str = "") -> list[Quest
             subject, _text(cells.get("language")) or language, split,
             _text(cells.get("rationale", cells.get("thought"))) or None))
     return questions
+
+
+def typed_question(text: str) -> Question:
+    """A question that is typed: its text, then a line for each option, as `A. blue`.
+
+    Raises `UserError` where it has no such lines. The right option is unknown: the first is named.
+    """
+    lines = [line.strip() for line in text.strip().splitlines()]
+    found = [_OPTION.fullmatch(line) for line in lines]
+    first = next((row for row, option in enumerate(found) if option), len(lines))
+    options = [option for option in found[first:] if option]
+    letters = "".join(option[1] for option in options)
+    if not (first and len(options) == len(lines) - first >= 2 and LETTERS.startswith(letters)):
+        shown = text[:40].replace("\n", "\\n")
+        raise UserError(f"prompt={shown}: found no options behind a question; legal: its text, "
+                        "then a line for each option: A. ..., B. ...")
+    choices = tuple(option[2] for option in options)
+    return Question(text, "\n".join(lines[:first]), choices, 0)
 
 
 def _columns(source: str, rows: list[Row]) -> dict[str, str]:
