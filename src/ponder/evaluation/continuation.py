@@ -30,6 +30,7 @@ def evaluate_corpus(policy: ContinuationPolicy, problems: Problems, source: Sour
     metrics: dict[str, list[Tensor]] = {}
     rows: list[dict[str, Any]] = []
     thoughts: list[Tensor] = []
+    reference: Any = reward.reference
     with evaluation_mode(policy):
         for start in range(0, len(problems), ROWS_AT_ONCE):
             part = problems[slice(start, start + ROWS_AT_ONCE)]
@@ -37,8 +38,8 @@ def evaluate_corpus(policy: ContinuationPolicy, problems: Problems, source: Sour
             earned = rollouts.total_reward
             found = {"reward": earned, "right": (earned >= enough - ROUNDING).float(),
                      **_parts(rollouts), **policy.distances(rollouts), **_shape(policy, rollouts)}
-            if reward.reference is not None:
-                found["plausible"] = reward.reference.plausible(rollouts).sum(1)
+            if reference is not None:
+                found["plausible"] = reference.plausible(rollouts).sum(1)
             for name, value in found.items():
                 metrics.setdefault(name, []).append(value.double())
             rows += _rows(policy, rollouts, found["right"], start)

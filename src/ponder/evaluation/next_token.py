@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -39,7 +39,8 @@ def evaluate_reading(policy: NextTokenPolicy, problems: Problems, bytes_per_toke
     """
     thinks = policy.thinks_at_positions
     with evaluation_mode(policy):
-        found = _thinking(policy, problems, seed) if thinks else _plain(policy, problems)
+        found = (_thinking(cast(PositionPolicy, policy), problems, seed) if thinks
+                 else _plain(policy, problems))
     loss, right, metrics, rows = found
     own, nats = float(right.double().mean()), float(loss.double().mean())
     passages = loss.double().mean(1)

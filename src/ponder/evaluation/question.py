@@ -18,6 +18,7 @@ from ponder.core.math import count_entropy, mutual_information, row_codes
 from ponder.core.types import Problems, Rollouts
 from ponder.models.policies.base import Policy
 from ponder.models.policies.latent import ContinuousPolicy
+from ponder.models.policies.question import QuestionPolicy
 from ponder.rollouts.latent import numbers, vectors
 from ponder.rollouts.sampler import given, greedy
 
@@ -56,7 +57,7 @@ def binomial_error(share: float, count: int) -> float:
     return (share * (1 - share) / count) ** 0.5
 
 
-def evaluate(policy: Policy, problems: Problems, seed: int = 0) -> Evaluation:
+def evaluate(policy: QuestionPolicy, problems: Problems, seed: int = 0) -> Evaluation:
     """Greedy thoughts and answers for every problem, and the thought-necessity table.
 
     The table is the accuracy with the thinker's own thoughts, with thoughts shuffled across
@@ -101,7 +102,7 @@ def evaluate_latent(policy: ContinuousPolicy, problems: Problems, seed: int = 0)
     return found
 
 
-def necessity_table(policy: Policy, problems: Problems, thoughts: dict[str, Tensor],
+def necessity_table(policy: QuestionPolicy, problems: Problems, thoughts: dict[str, Tensor],
                     texts: list[str]) -> Evaluation:
     """Accuracy with each kind of thought (P, ...), and a table row for every problem.
 
@@ -119,7 +120,7 @@ def necessity_table(policy: Policy, problems: Problems, thoughts: dict[str, Tens
     return Evaluation(metrics, necessity, rows)
 
 
-def _right(policy: Policy, problems: Problems, thought: Tensor) -> Tensor:
+def _right(policy: QuestionPolicy, problems: Problems, thought: Tensor) -> Tensor:
     """(P,): whether the answerer's answer is right after each thought."""
     return torch.cat([
         policy.answer(problems[slice(i, i + ROWS_AT_ONCE)], thought[i:i + ROWS_AT_ONCE])[1]
@@ -131,8 +132,8 @@ def replacements(policy: Policy, rollouts: Rollouts,
     """Thoughts (P, K + 1) to put in place of own ones, by name: shuffled across problems, random
     tokens and one constant token (of the same lengths), and none.
     """
-    vocabulary, own = policy.vocabulary, rollouts.thought
-    device = own.device
+    own, device = rollouts.thought, rollouts.thought.device
+    vocabulary: Any = policy.vocabulary  # with thought tokens
     content = (own != vocabulary.pad) & (own != vocabulary.end)
     shuffled = own[torch.randperm(len(own), generator=generator).to(device)]
     words = torch.randint(vocabulary.first_thought, max(len(vocabulary),
@@ -193,7 +194,7 @@ def thought_statistics(policy: Policy, rollouts: Rollouts) -> dict[str, float]:
     return found
 
 
-def _rows(policy: Policy, problems: Problems, thought: Tensor, texts: list[str],
+def _rows(policy: QuestionPolicy, problems: Problems, thought: Tensor, texts: list[str],
           right: Tensor) -> list[dict[str, Any]]:
     text = policy.vocabulary.text
     replies = torch.cat([

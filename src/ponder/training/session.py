@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -132,10 +132,11 @@ class Session:
 
     def _rollout_log(self) -> RolloutLog | None:
         """The tables of sampled rollouts, where the policy writes texts that answer questions."""
-        if self.policy.evaluation != "choice":
+        policy, task = cast(Any, self.policy), cast(Any, self.task)
+        if policy.evaluation != "choice":
             return None
         return RolloutLog(self.log, lambda: self.trainer.progress.epoch,
-                          functools.partial(rows_of, self.policy, self.task))
+                          functools.partial(rows_of, policy, task))
 
     def _pause(self) -> None:
         """Interrupt sampling and scoring where a stop was requested; the cache keeps what is
