@@ -23,7 +23,7 @@ from ponder.rewards.answers import Reward
 from ponder.rollouts.cache import Store
 from ponder.rollouts.sampler import given
 from ponder.rollouts.written import Written
-from ponder.tasks.text.corpus import CorpusKeys, ModelCorpus
+from ponder.tasks.text.corpus import Corpus, CorpusKeys
 from ponder.tokenizers.pieces import HfPieces, identity
 from ponder.tokenizers.vocabulary import TextVocabulary
 from support.questions import WORDS, language_model, vocabulary
@@ -94,7 +94,7 @@ def test_prompts_are_passages_in_the_tokens_of_the_model(tmp_path: Path, monkeyp
     path.write_text("".join(json.dumps({"text": f"{number}: {TEXT[:40]}"}) + "\n"
                             for number in range(60)))
     config = CorpusKeys(data=str(path), length=9, seed=0, test_passages=5)
-    task, other = ModelCorpus(config, WORDS), ModelCorpus(config, THINKING)
+    task, other = Corpus(config, words=WORDS), Corpus(config, words=THINKING)
     train, test = task.sample(50, generator()), task.test()
     assert torch.equal(train.question, other.sample(50, generator()).question)
     assert len(list((tmp_path / "scratch").iterdir())) == 1
@@ -115,7 +115,7 @@ def split_at(row: list[int], sign: int) -> list[list[int]]:
 
 @pytest.mark.parametrize(("prompt", "ids"), [("caf\u00e9", WORDS.encode("caf\u00e9")), ("", [1])])
 def test_one_prompt_again_and_again(prompt: str, ids: list[int]) -> None:
-    task = ModelCorpus(CorpusKeys(prompt=prompt, seed=0, test_passages=3), WORDS)
+    task = Corpus(CorpusKeys(prompt=prompt, seed=0, test_passages=3), words=WORDS)
     assert task.sample(2, generator()).question.tolist() == [ids] * 2
     assert task.test().question.tolist() == [ids] * 3 and task.question_length == len(ids)
 
@@ -126,7 +126,7 @@ def test_a_prompt_that_its_tokens_do_not_say_is_refused() -> None:
             return self.encode(text.lower())
 
     with pytest.raises(UserError, match=r"task\.prompt=AB: found 'ab', cut into the tokens"):
-        ModelCorpus(CorpusKeys(prompt="AB", seed=0), Deaf(WORDS.tokenizer))
+        Corpus(CorpusKeys(prompt="AB", seed=0), words=Deaf(WORDS.tokenizer))
 
 
 # --- what is likely -----------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from ponder.models.policies.base import Rules
 from ponder.models.policies.next_token import NextTokenPolicy
 from ponder.rollouts.sampler import Gold
 from ponder.tasks.text.documents import TextKeys
-from ponder.tasks.text.passages import ModelText
+from ponder.tasks.text.passages import Text
 from support.questions import WORDS, language_model, save_language_model
 from support.small import Door
 
@@ -27,15 +27,15 @@ RUN = ["experiment=normal_smollm2", "model=hf", "model.name=model", "task.data=t
 
 
 @pytest.fixture
-def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelText:
+def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Text:
     monkeypatch.setattr(packing, "SCRATCH", tmp_path / "scratch")
     path = tmp_path / "text.jsonl"
     path.write_text("".join(json.dumps({"text": f"{number}: {SENTENCE}"}) + "\n"
                             for number in range(60)))
-    return ModelText(TextKeys(data=str(path), length=32, test_passages=6, seed=0), WORDS)
+    return Text(TextKeys(data=str(path), length=32, test_passages=6, seed=0), words=WORDS)
 
 
-def test_passages_are_in_the_tokens_of_the_model(task: ModelText) -> None:
+def test_passages_are_in_the_tokens_of_the_model(task: Text) -> None:
     """Each document ends in the model's own end-of-sequence; an answer is the question, one on."""
     problems = task.sample(50, torch.Generator().manual_seed(0))
     tokens = torch.cat([problems.question, problems.answer[:, -1:]], 1)
@@ -56,7 +56,7 @@ def split_at(row: list[int], sign: int) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
-def test_loss_and_gradient_are_those_of_transformers(kind: str, task: ModelText) -> None:
+def test_loss_and_gradient_are_those_of_transformers(kind: str, task: Text) -> None:
     net, plain = language_model(kind), language_model(kind)
     policy = NextTokenPolicy(Model(net, len(WORDS)), WORDS, Rules(0, False))
     passages = task.test()

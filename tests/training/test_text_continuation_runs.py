@@ -18,7 +18,7 @@ from ponder.models.policies.base import Rules, ValueHead
 from ponder.models.policies.continuation import ContinuationPolicy
 from ponder.rollouts.cache import Store
 from ponder.rollouts.written import Written
-from ponder.tasks.text.corpus import CorpusKeys, ModelCorpus
+from ponder.tasks.text.corpus import Corpus, CorpusKeys
 from ponder.tokenizers.vocabulary import TextVocabulary
 from support.optimum import STRATEGIES, fit
 from support.questions import WORDS, load_plain, save_language_model
@@ -272,7 +272,7 @@ def scribbler(words: TextVocabulary, value: str, stops: bool) -> ContinuationPol
 def test_the_optimum_is_found(name: str, stops: bool, tmp_path: Path) -> None:
     """As networks of our own do in test_optimum.py: the best policy of reward minus KL."""
     words, strategy = letters(), STRATEGIES[name]()
-    task = ModelCorpus(CorpusKeys(prompt="", seed=0, test_passages=1), words)
+    task = Corpus(CorpusKeys(prompt="", seed=0, test_passages=1), words=words)
     source = Written(SamplerConfig(samples=SAMPLES), 64, 512, Store(tmp_path), None)
     more = {} if name.startswith("ppo") else {"steps": 800, "epochs": 1}
     trainer = trainer_of(strategy, task, **more, stops=stops, source=source,

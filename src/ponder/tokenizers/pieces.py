@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ponder.config.errors import UserError, brief
+from ponder.core.lazy_imports import Tensor
 from ponder.tokenizers.trie import Trie
 from ponder.tokenizers.vocabulary import END_OF_TEXT, TORN, Vocabulary, plain_words
 
@@ -160,6 +161,18 @@ class PieceVocabulary(Vocabulary):
     def is_thought(self, token: int) -> bool:
         """Whether a token is a thought token, or the end of a thought."""
         return token >= self.end
+
+    def packed_prompt(self, prompt: str) -> tuple[list[int], str]:
+        """Ids of a prompt in a packed text, and the text they decode to; an empty prompt is
+        end-of-text, which precedes every document.
+        """
+        ids = self.encode(prompt) or [self.end_of_text]
+        return ids, self.decode(ids)
+
+    @staticmethod
+    def unpacked(ids: Tensor) -> Tensor:
+        """Ids of a packed text as ids of this vocabulary: they are the same."""
+        return ids
 
     def written(self, stops: bool, thoughts: bool) -> slice:
         """Ids that may continue a text: the pieces, end-of-text if `stops`, and `</think>` with the

@@ -176,6 +176,14 @@ class TextVocabulary:
         beginning = self.end_of_text if start is None else start
         return list(self.tokenizer(text)["input_ids"]) or [beginning]
 
+    def packed_prompt(self, prompt: str) -> tuple[list[int], str]:
+        """Ids of a prompt in a packed text, after the tokens that precede every text, and the text
+        they decode to.
+        """
+        ids = self.opening(prompt)
+        said = self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        return [2 + token for token in ids], said[max(len(said) - len(prompt), 0):]
+
     def unpacked(self, ids: Tensor) -> Tensor:
         """Ids of a packed text (pieces from 2 on, 1 is end-of-text) as ids of the tokenizer."""
         return (ids - 2).where(ids != 1, self.end_of_text)

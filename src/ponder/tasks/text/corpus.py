@@ -11,13 +11,20 @@ from typing import Any
 from ponder.config.errors import UserError
 from ponder.config.option import option
 from ponder.config.registry import task
-from ponder.core.lazy_imports import Tensor, torch
 from ponder.core.lazy_imports import numpy as np
+from ponder.core.lazy_imports import torch
 from ponder.core.types import Problem, Problems
 from ponder.tasks.base import Task
 from ponder.tasks.text.documents import TextKeys, own_tokens, thought_tokens_need
 from ponder.tasks.text.packed import Ids, Packed, packed
-from ponder.tokenizers.pieces import UNKNOWN, Characters, HfPieces, PieceVocabulary, load_pieces
+from ponder.tokenizers.pieces import (
+    UNKNOWN,
+    Characters,
+    HfPieces,
+    Pieces,
+    PieceVocabulary,
+    load_pieces,
+)
 from ponder.tokenizers.vocabulary import TextVocabulary
 
 WORD = r"[^\W\d_]+(?:'[^\W\d_]+)*"
@@ -87,22 +94,26 @@ def _prompts_need(config: Any) -> Iterator[str]:
 class Corpus(Task):
     """Prompts (P, Q) without an answer: passages of `task.data`, or `task.prompt` every time.
 
-    start: a checkpoint whose tokenizer is used.
+    start: a checkpoint whose tokenizer is used. words: the vocabulary of a Hugging Face model,
+    whose tokenizer is used without its chat template.
     """
 
     policy_kind = "continuation"
     unit = "prompts"
     answer_length = 0
-
     offers = frozenset({"text"})
 
-    def __init__(self, config: CorpusKeys, thoughts: int, start: str | None = None) -> None:
+    def __init__(self, config: CorpusKeys, thoughts: int = 0, start: str | None = None,
+                 words: TextVocabulary | None = None) -> None:
         """Raises `UserError` if the text cannot be read, or is shorter than a prompt."""
-        pieces = None if start is None else load_pieces(Path(start))
+        if words is not None:
+            pieces: Pieces | None = HfPieces(words.tokenizer)
+        else:
+            pieces = None if start is None else load_pieces(Path(start))
         text = None if config.data is None else packed(config, pieces, thoughts)
         known = pieces if text is None else text.vocabulary.pieces
         assert known is not None, "the configuration check lets no such run begin"
-        self.vocabulary = PieceVocabulary(known, thoughts)
+        self.vocabulary = PieceVocabulary(known, thoughts) if words is None else words
         if config.wanted and isinstance(known, Characters) and not set(config.wanted) & {
                 *known.names}:
             raise UserError(f"task.wanted={config.wanted}: found no character that the model can "
@@ -124,22 +135,12 @@ class Corpus(Task):
                                 "another task.held_out")
 
     def _only(self, prompt: str) -> Ids:
-        """(Q,): the prompt as packed ids; the empty prompt is end-of-text, as before a document."""
-        words = self.vocabulary
-        ids = words.encode(prompt) or [words.end_of_text]
-        return np.array(self._spelt(prompt, ids, words.decode(ids)))
-
-    @staticmethod
-    def _spelt(prompt: str, ids: list[int], said: str) -> list[int]:
-        """`ids`. Raises `UserError` if they decode to another text than the prompt."""
+        """(Q,): the prompt as packed ids. Raises `UserError` if they decode to another text."""
+        ids, said = self.vocabulary.packed_prompt(prompt)
         if said != prompt:
             raise UserError(f"task.prompt={prompt}: found {said!r}, cut into the tokens of the "
                             "model; legal: a text of characters that it knows")
-        return ids
-
-    def _tokens(self, packed: Tensor) -> Tensor:
-        """Ids of the packed text as ids of the vocabulary."""
-        return packed
+        return np.array(ids)
 
     def sample(self, count: int, generator: torch.Generator) -> Problems:
         """`count` prompts that begin at random positions of the training text."""
@@ -153,7 +154,7 @@ class Corpus(Task):
 
     def _prompts(self, side: int, places: np.ndarray) -> Problems:
         rows = self.sides[side][places[:, None] + np.arange(self.question_length)]
-        tokens = self._tokens(torch.from_numpy(rows.astype(np.int64)))
+        tokens = self.vocabulary.unpacked(torch.from_numpy(rows.astype(np.int64)))
         return Problems(tokens, tokens[:, :0], None, self.vocabulary.pad)
 
     def problems(self) -> list[tuple[str, Problem]]:
@@ -163,21 +164,3 @@ class Corpus(Task):
         return [(split, Problem(self.vocabulary.text(question), ""))
                 for split, part in (("train", train), ("test", test))
                 for question in part.question.tolist()]
-
-
-class ModelCorpus(Corpus):
-    """The same in the tokens of a Hugging Face model, without its chat template."""
-
-    def __init__(self, config: CorpusKeys, vocabulary: TextVocabulary) -> None:
-        self.vocabulary: TextVocabulary = vocabulary
-        pieces = HfPieces(vocabulary.tokenizer)
-        self._take(config, None if config.data is None else packed(config, pieces, 0))
-
-    def _only(self, prompt: str) -> Ids:
-        """(Q,): the prompt, after the tokens that the tokenizer puts before every text."""
-        ids = self.vocabulary.opening(prompt)
-        said = self.vocabulary.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
-        return 2 + np.array(self._spelt(prompt, ids, said[max(len(said) - len(prompt), 0):]))
-
-    def _tokens(self, packed: Tensor) -> Tensor:
-        return self.vocabulary.unpacked(packed)

@@ -18,8 +18,8 @@ from ponder.models.policies.latent import ContinuousPolicy, GumbelPolicy
 from ponder.models.policies.next_token import NextTokenPolicy, PositionPolicy
 from ponder.models.policies.question import QuestionPolicy
 from ponder.tasks.base import Task
-from ponder.tasks.text.corpus import Corpus, ModelCorpus
-from ponder.tasks.text.passages import ModelText, Text
+from ponder.tasks.text.corpus import Corpus
+from ponder.tasks.text.passages import Text
 from ponder.tokenizers.pieces import load_pieces
 from ponder.tokenizers.vocabulary import TextVocabulary, ThinkingVocabulary, Vocabulary
 from ponder.training.build.networks import (
@@ -59,7 +59,7 @@ def _running_text(config: Config) -> Text:
         words = words_of_text(config.model)
         if config.thinker.tokens:
             words = ThinkingVocabulary(thinking_words(config).tokenizer)
-        return ModelText(config.task, words)
+        return Text(config.task, words=words)
     start = None if config.model.name is None else load_pieces(Path(config.model.name))
     if start is not None and config.task.tokens not in ("chars", start.state()["kind"]):
         raise UserError(f"task.tokens={config.task.tokens}: found model.name={config.model.name}, "
@@ -71,8 +71,8 @@ def _corpus(config: Config) -> Corpus:
     """The prompts, with thought tokens in the vocabulary where the thinker may write them."""
     both = writes(config) == "both"
     if config.model.kind == "hf":
-        return ModelCorpus(config.task, thinking_words(config) if both else
-                           words_of_text(config.model))
+        return Corpus(config.task, words=thinking_words(config) if both else
+                      words_of_text(config.model))
     return Corpus(config.task, config.thinker.vocabulary if both else 0, config.model.name)
 
 
