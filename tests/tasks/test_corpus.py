@@ -100,24 +100,22 @@ GOOD = ["task=corpus", "variant=[think]", "task.data=text.txt", "reward=whitespa
         "rollout=sample", "strategy=ppo"]
 REFUSED = [
     ("variant=[]", "thinker.tokens=0: found task=corpus"),
-    ("variant=[think,blind]", "variant=[think,blind]: found task=corpus, which has no answer for "
-     "blind; legal: [think], [think,fixed]"),
-    ("rollout=search", "variant=[think,search]: found task=corpus"),
+    ("variant=[think,blind]", "variant=blind: found task=corpus"),
+    ("rollout=search", "variant=search: found task=corpus"),
     ("thinker.writes=thoughts", "thinker.writes=thoughts: found task=corpus, which asks for a text;"
      " legal: text, both"),
     ("strategy=dpo", "strategy=dpo: found task=corpus"),
     ("strategy=exact", "strategy=exact: found task=corpus"),
-    ("reward=exact_match", "reward=exact_match: found task=corpus, which has no answer; legal: "
-     "wanted"),
-    ("reward=wanted", "task.wanted=: found reward=wanted, which is not told what counts"),
-    ("reward=words", "task.words=[]: found reward=words"),
+    ("reward=exact_match", "reward=exact_match: found task=corpus"),
+    ("reward=wanted", "reward=wanted: found task.wanted="),
+    ("reward=words", "reward=words: found task.words="),
     ("task.pattern='[a'", "task.pattern=[a: found no regular expression"),
     ("task.words=[x.txt]", "task.words=[x.txt]: found no such file"),
     ("task.words=[The]", "task.words=[The]: found no word in lower case"),
     ("task.words=['Élan']", "task.words=[Élan]: found no word in lower case"),
     ("action=problems task.data=null task.prompt=a", "task.data=null: found model.name=null"),
     ("task.words=[/tmp]", "task.words=[/tmp]: found no word in lower case"),
-    ("trainer.rationalise=true", "trainer.rationalise=true: found task=corpus, which has no hints"),
+    ("trainer.rationalise=true", "trainer.rationalise=true: found task=corpus"),
     ("reward=plausibility", "reward=plausibility: found model.ref_name=null; legal: with"),
     ("task.data=null", "task.data=null: found no text; legal:"),
     ("task.data=null task.prompt=a", "task.data=null: found model.name=null"),
@@ -154,7 +152,8 @@ def test_what_means_nothing_gets_one_line(words: str, line: str, refusal) -> Non
 
 def test_rewards_of_texts_are_for_texts(refusal) -> None:
     assert refusal("think=true", "reward=whitespace").startswith(
-        "reward=whitespace: found task=add, which asks for no text; legal: with task=corpus")
+        "reward=whitespace: found task=add, but it needs a text to continue; legal: with "
+        "task=corpus")
     assert refusal("think=true", "thinker.writes=both").startswith(
         "thinker.writes=both: found task=add")
 
