@@ -1,4 +1,4 @@
-"""The door: `python run.py --help`."""
+"""The command `ponder`, run from a checkout: `python run.py --help`."""
 
 from ponder.cli.main import main
 

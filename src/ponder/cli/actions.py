@@ -1,4 +1,4 @@
-"""The actions behind the door: train, evaluate, problems, export."""
+"""The actions that need torch: train, evaluate, problems, export."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ PATIENCE = 5  # seconds in which a process that failed may say so, before srun e
 
 
 def run(config: Config, directory: Path) -> float | None:
-    """Do what `config.action` says; the accuracy, where there is one.
+    """Do what `config.action` says: the accuracy, where there is one.
 
-    Of several processes all end together. One that has lost another has nothing to tell of itself:
-    it ends with a line and a bad exit code, and what became of the other is that one's to say.
+    Several processes end together. One that loses the connection to another ends with a line and
+    exit code 1; the other reports its own error.
     """
     torch.manual_seed(config.seed)
     actions = {"train": train, "evaluate": evaluate_checkpoint, "problems": problems,
