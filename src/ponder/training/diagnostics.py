@@ -105,21 +105,21 @@ def verdict(found: Evaluation) -> str:
 
     A standard error of 0 says nothing, so none or all right show their 95 % Wilson interval.
     """
-    told = found.metrics
-    if "accuracy" not in told:
+    metrics = found.metrics
+    if "accuracy" not in metrics:
         return "not evaluated"
-    lines = [f"accuracy {told['accuracy']:.4f}"]
-    if told.get("accuracy_stderr"):
-        lines[0] += f" ± {told['accuracy_stderr']:.4f}"
+    lines = [f"accuracy {metrics['accuracy']:.4f}"]
+    if metrics.get("accuracy_stderr"):
+        lines[0] += f" ± {metrics['accuracy_stderr']:.4f}"
     elif found.rows:
-        low, high = wilson_interval(told["accuracy"], len(found.rows))
+        low, high = wilson_interval(metrics["accuracy"], len(found.rows))
         lines[0] += f" (95 % interval {low:.4f} to {high:.4f})"
-    if "val/reward" in told:
-        lines[0] = f"reward {told['val/reward']:.4f} ± {told['val/reward_stderr']:.4f}, {lines[0]}"
-    if "val/bits_per_byte" in told:
-        lines[0] = (f"held-out loss {told['val/loss']:.4f} nats a token, "
-                    f"{told['val/bits_per_byte']:.4f} bits per byte, {lines[0]}")
-    if found.necessity and told.get("thought/length") != 0:
+    if "val/reward" in metrics:
+        lines[0] = f"reward {metrics['val/reward']:.4f} ± {metrics['val/reward_stderr']:.4f}, {lines[0]}"
+    if "val/bits_per_byte" in metrics:
+        lines[0] = (f"held-out loss {metrics['val/loss']:.4f} nats a token, "
+                    f"{metrics['val/bits_per_byte']:.4f} bits per byte, {lines[0]}")
+    if found.necessity and metrics.get("thought/length") != 0:
         table = "  ".join(f"{name} {value:.3f}" for name, value in found.necessity.items()
                           if not math.isnan(value))
         lines.insert(0, f"accuracy with thoughts {table}")
