@@ -13,7 +13,7 @@ from ponder.config.errors import UserError
 from ponder.config.running import GenerateConfig
 from ponder.core.math import GREEDY, Sampling
 from ponder.core.types import Problems
-from ponder.generation.contexts import DecodingContext, ThinkingContext
+from ponder.generation.contexts import UNLIMITED, DecodingContext, ThinkingContext
 from ponder.generation.decoding import (
     BeamSearch,
     Completion,
@@ -235,7 +235,7 @@ class QuestionGenerator(Generator):
     def __init__(self, policy: Policy,
                  encode_question: Callable[[str], tuple[list[int], int]]) -> None:
         self.policy, self.encode_question = policy, encode_question
-        self.limit = policy.thinker.positions
+        self.limit = policy.thinker.positions or UNLIMITED
         end = policy.vocabulary.end
         self.thinker = DecodingContext(policy.thinker, policy.allowed, (end,))
         self.answerer = self.thinker if policy.answerer is policy.thinker else DecodingContext(

@@ -141,6 +141,11 @@ class TextVocabulary:
         return ""
 
     @property
+    def first_thought(self) -> int:
+        """Id of the first thought token, behind that which ends a thought."""
+        return self.plain + int(self.closes)
+
+    @property
     def predicted(self) -> slice:
         """Ids among which next tokens are predicted: all but thought tokens."""
         return slice(0, self.plain)

@@ -135,6 +135,8 @@ class Session:
         policy, task = cast(Any, self.policy), cast(Any, self.task)
         if policy.evaluation != "choice":
             return None
+        policy: Any = self.policy
+        task: Any = self.task
         return RolloutLog(self.log, lambda: self.trainer.progress.epoch,
                           functools.partial(rows_of, policy, task))
 

@@ -318,6 +318,15 @@ class Policy(nn.Module):
         logprob, _ = self.answer(problems, empty, 1, self.judge)
         return logprob.repeat_interleave(rollouts.samples, 0)
 
+    def answer_logits(self, problems: Problems, thought: Tensor, samples: int,
+                      net: Backbone | None = None, ragged: bool | None = None) -> Tensor:
+        """Logits (B, A, V) of the gold answer's tokens; only where answers are predicted."""
+        raise NotImplementedError
+
+    def reply(self, problems: Problems, thought: Tensor) -> Tensor:
+        """Greedy answers (P, A); only where answers are predicted."""
+        raise NotImplementedError
+
     def judge_thoughts(self, problems: Problems, thought: Tensor, samples: int) -> Tensor:
         """(B, 3): what `answer` gives, and the option that is answered; -1 where none is."""
         logprob, right = self.answer(problems, thought, samples)

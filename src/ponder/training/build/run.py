@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -115,7 +116,7 @@ def text_writer(config: Config, policy: Policy, sampler: SamplerConfig, rows: in
     return Written(sampler, batch, at_once, Store(CACHE), config.model.name, greedy)
 
 
-def _preloaded(config: Config, policy: Policy, task: Task, source: Source) -> Source:
+def _preloaded(config: Config, policy: Any, task: Any, source: Source) -> Source:
     """The source of thoughts, whose first round is `preload_data_for_training` where that is set.
     """
     path = config.trainer.preload_data_for_training
@@ -126,7 +127,7 @@ def _preloaded(config: Config, policy: Policy, task: Task, source: Source) -> So
     return Preloaded(first, source)
 
 
-def build_val_rollouts(config: Config, policy: Policy, task: Task) -> Rollouts | None:
+def build_val_rollouts(config: Config, policy: Any, task: Any) -> Rollouts | None:
     """The rollouts of `preload_data_for_val`, whose losses are shown beside the accuracy: those of
     held-out questions, if there are any.
     """
@@ -141,7 +142,7 @@ def build_val_rollouts(config: Config, policy: Policy, task: Task) -> Rollouts |
 
 # --- evaluations ----------------------------------------------------------------------------------
 
-def build_evaluation(config: Config, policy: Policy, task: Task, test: Problems,
+def build_evaluation(config: Config, policy: Any, task: Any, test: Problems,
                      follow: Follow = lambda source: None, reward: Reward | None = None,
                      ) -> Evaluate:
     """What evaluates the policy on held-out questions. follow is given the source that writes
@@ -168,7 +169,7 @@ def build_evaluation(config: Config, policy: Policy, task: Task, test: Problems,
     return evaluation
 
 
-def _choice_evaluation(config: Config, policy: Policy, task: Task, test: Problems,
+def _choice_evaluation(config: Config, policy: Any, task: Any, test: Problems,
                        follow: Follow) -> Evaluate:
     """With one greedy thought a question, or `trainer.val_samples` sampled ones; a batch has as
     many rows as one of training.
@@ -183,7 +184,7 @@ def _choice_evaluation(config: Config, policy: Policy, task: Task, test: Problem
     return lambda: evaluate_text(policy, task, test, writer, config.seed)
 
 
-def _continuation_evaluation(config: Config, policy: Policy, test: Problems, follow: Follow,
+def _continuation_evaluation(config: Config, policy: Any, test: Problems, follow: Follow,
                              reward: Reward) -> Evaluate:
     source: Source = Sampler(ONE)
     if policy.thinker.chunked:
