@@ -115,7 +115,8 @@ def verdict(found: Evaluation) -> str:
         low, high = wilson_interval(metrics["accuracy"], len(found.rows))
         lines[0] += f" (95 % interval {low:.4f} to {high:.4f})"
     if "val/reward" in metrics:
-        lines[0] = f"reward {metrics['val/reward']:.4f} ± {metrics['val/reward_stderr']:.4f}, {lines[0]}"
+        lines[0] = (f"reward {metrics['val/reward']:.4f} ± {metrics['val/reward_stderr']:.4f}, "
+                    f"{lines[0]}")
     if "val/bits_per_byte" in metrics:
         lines[0] = (f"held-out loss {metrics['val/loss']:.4f} nats a token, "
                     f"{metrics['val/bits_per_byte']:.4f} bits per byte, {lines[0]}")
