@@ -30,8 +30,9 @@ def schedule(default: float | str, doc: str, *, low: float | None = None,
 
 def legal_words(about: Any) -> tuple[str, ...]:
     """The legal words in the metadata of a field; none where any value is legal."""
-    legal: Any = about.get("legal") or ()
-    return tuple(legal() if callable(legal) else legal)
+    found: Any = about.get("legal") or ()
+    words: Any = found() if callable(found) else found
+    return tuple(words)
 
 
 class WithOptions:

@@ -35,7 +35,7 @@ class Task:
     vocabulary: Any
     unit = "questions"  # what there are so many of, as people read it
     labels: int | None = None
-    epoch_size: int | None = None
+    epoch_size: Any = None  # a whole number, where a round is a data set
     question_length: Any
     answer_length: Any
 

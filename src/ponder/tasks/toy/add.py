@@ -250,7 +250,7 @@ class Add(ToyTask):
         """`gold_length` of the values of max, terms, modular and gold."""
         return gold_length(*values)
 
-    def contradictions(self) -> Iterator[str]:
+    def contradictions(self, config: Any) -> Iterator[str]:
         """Each combination of legal values that means nothing, as the line that says why."""
         largest = self.max - 1 if self.modular else self.terms * (self.max - 1)
         if self.answer == "number" and largest >= NUMBER_TOKENS:
