@@ -24,8 +24,7 @@ from ponder.core.types import Problems
 from ponder.models.huggingface.pretrained import load_text_model, load_vocabulary
 from ponder.models.policies.base import Rules
 from ponder.models.policies.choice import ChoicePolicy
-from ponder.rollouts.cache import Store
-from ponder.rollouts.written import Written
+from ponder.rollouts.written import Store, Written
 from ponder.tasks.choice.qa import Qa, QaKeys
 
 SUMS = [f"q{i},What is {37 * i % 89} plus {53 * i % 97} minus {i}?,{i},{i + 1},A"

@@ -13,7 +13,7 @@ from ponder.evaluation.question import evaluate_latent
 from ponder.generation.generators import LatentQuestionGenerator, QuestionGenerator
 from ponder.generation.stream_decoder import ordinary_text, thought_text
 from ponder.models.policies.latent import ContinuousPolicy, GumbelPolicy
-from ponder.rollouts.latent import latent_rollouts, vectors
+from ponder.rollouts.sampler import latent_rollouts, vectors
 from ponder.tasks.toy.add import Add
 from support.latent import BLIND, SEEING, make_flowing
 from support.small import generator, make_task

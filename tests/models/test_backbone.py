@@ -17,8 +17,7 @@ from ponder.models.huggingface.model import Model
 from ponder.models.policies.base import Rules, ValueHead
 from ponder.models.policies.latent import ContinuousPolicy, GumbelPolicy
 from ponder.models.policies.question import QuestionPolicy
-from ponder.rollouts.latent import latent_rollouts
-from ponder.rollouts.sampler import sample
+from ponder.rollouts.sampler import latent_rollouts, sample
 from support.small import generator, make_task
 
 V, D = 30, 16

@@ -22,10 +22,9 @@ from ponder.models.huggingface.pretrained import (
 )
 from ponder.models.policies.base import Rules
 from ponder.models.policies.choice import ChoicePolicy
-from ponder.rollouts.cache import Store
-from ponder.rollouts.engines.own import Writer
+from ponder.rollouts.engine import Writer
 from ponder.rollouts.sampler import given
-from ponder.rollouts.written import Written
+from ponder.rollouts.written import Store, Written
 from ponder.tasks.choice.qa import Qa
 from ponder.training.console import Plain, ProgressReporter
 from support.questions import WORDS, file_of, language_model, save_language_model, task

@@ -12,7 +12,7 @@ from ponder.config.players import HfConfig
 from ponder.core.math import GREEDY
 from ponder.core.types import Problems
 from ponder.models.huggingface import pretrained
-from ponder.rollouts.engines.own import Writer
+from ponder.rollouts.engine import Writer
 
 
 @pytest.mark.slow

@@ -20,9 +20,8 @@ from ponder.models.huggingface.model import Model
 from ponder.models.policies.base import Rules
 from ponder.models.policies.continuation import ContinuationPolicy
 from ponder.rewards.answers import Reward
-from ponder.rollouts.cache import Store
 from ponder.rollouts.sampler import given
-from ponder.rollouts.written import Written
+from ponder.rollouts.written import Store, Written
 from ponder.tasks.text.corpus import Corpus, CorpusKeys
 from ponder.tokenizers.pieces import HfPieces, identity
 from ponder.tokenizers.vocabulary import TextVocabulary

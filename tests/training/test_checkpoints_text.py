@@ -12,7 +12,7 @@ from ponder.config.players import HfConfig
 from ponder.core.math import GREEDY
 from ponder.core.types import Problems
 from ponder.models.huggingface.pretrained import load_text_model, load_vocabulary
-from ponder.rollouts.engines.own import Writer
+from ponder.rollouts.engine import Writer
 from ponder.tokenizers.vocabulary import TextVocabulary
 from ponder.training.build import run as build_run
 from support.questions import file_of, load_plain, save_language_model

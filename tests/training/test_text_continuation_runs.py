@@ -16,8 +16,7 @@ from ponder.core.metrics import known
 from ponder.models.huggingface.model import Model
 from ponder.models.policies.base import Rules, ValueHead
 from ponder.models.policies.continuation import ContinuationPolicy
-from ponder.rollouts.cache import Store
-from ponder.rollouts.written import Written
+from ponder.rollouts.written import Store, Written
 from ponder.tasks.text.corpus import Corpus, CorpusKeys
 from ponder.tokenizers.vocabulary import TextVocabulary
 from support.optimum import STRATEGIES, fit

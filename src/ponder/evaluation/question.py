@@ -19,8 +19,7 @@ from ponder.core.types import Problems, Rollouts
 from ponder.models.policies.base import Policy
 from ponder.models.policies.latent import ContinuousPolicy
 from ponder.models.policies.question import QuestionPolicy
-from ponder.rollouts.latent import numbers, vectors
-from ponder.rollouts.sampler import given, greedy
+from ponder.rollouts.sampler import given, greedy, numbers, vectors
 
 NECESSITY = ("own", "shuffled", "random", "constant", "dropped")
 ROWS_AT_ONCE = 8192

@@ -29,9 +29,8 @@ from ponder.generation.generators import (
 from ponder.generation.stream_decoder import ordinary_text
 from ponder.models.huggingface.pretrained import load_text_model, load_vocabulary
 from ponder.models.policies.choice import ChoicePolicy
-from ponder.rollouts.cache import Store
 from ponder.rollouts.sampler import greedy
-from ponder.rollouts.written import Written
+from ponder.rollouts.written import Store, Written
 from ponder.tasks.choice.questions import LETTERS, typed_question
 from ponder.tokenizers.pieces import FILE, PieceVocabulary, load_pieces
 from ponder.tokenizers.vocabulary import TextVocabulary

@@ -15,8 +15,7 @@ from ponder.config.registry import strategy
 from ponder.core.credit import gae, sequence_reward, shares, whiten
 from ponder.core.lazy_imports import Tensor, torch
 from ponder.core.types import Rollouts, Scores
-from ponder.strategies.base import Losses
-from ponder.strategies.ratio import RatioStrategy
+from ponder.strategies.base import Losses, RatioStrategy
 
 
 @strategy("ppo")

@@ -18,8 +18,7 @@ from ponder.config.registry import strategy
 from ponder.core.credit import discounted, group_advantages, kl_estimate, shares
 from ponder.core.lazy_imports import Tensor, torch
 from ponder.core.types import Rollouts, Scores
-from ponder.strategies.base import NORMALISE, Losses, Strategy
-from ponder.strategies.ratio import kl_penalty
+from ponder.strategies.base import NORMALISE, Losses, Strategy, kl_penalty
 
 
 @strategy("reinforce")

@@ -17,8 +17,17 @@ from torch import Tensor, nn
 
 from ponder.core.types import Problems
 from ponder.models.backbone import Backbone, Segment
-from ponder.models.gpt2.layers import Block, Shape, attention_bias, whole_lanes
-from ponder.models.gpt2.sharing import attend_branches, repeated_mask, side_by_side, unweave, weave
+from ponder.models.gpt2.layers import (
+    Block,
+    Shape,
+    attend_branches,
+    attention_bias,
+    repeated_mask,
+    side_by_side,
+    unweave,
+    weave,
+    whole_lanes,
+)
 
 Past = list[Tensor]  # keys and values (B, S, 2 D) of each layer
 

@@ -28,16 +28,14 @@ from ponder.evaluation.next_token import evaluate_reading
 from ponder.evaluation.question import Evaluation, evaluate, evaluate_latent
 from ponder.models.policies.base import Policy
 from ponder.rewards.answers import Reward
-from ponder.rollouts.cache import Store
-from ponder.rollouts.latent import LatentSource
 from ponder.rollouts.positions import PositionSampler
 from ponder.rollouts.recorded import Preloaded, read_generated
-from ponder.rollouts.sampler import Gold, Sampler
+from ponder.rollouts.sampler import Gold, LatentSource, Sampler
 from ponder.rollouts.search.balanced import Balanced
 from ponder.rollouts.search.base import choose
 from ponder.rollouts.search.exhaustive import EveryThought
 from ponder.rollouts.source import Source
-from ponder.rollouts.written import Written
+from ponder.rollouts.written import Store, Written
 from ponder.strategies.base import Strategy
 from ponder.strategies.exact import Pathwise
 from ponder.strategies.star import SFT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ponder.cli.key_reference import page
+from ponder.cli.help import keys_page
 from ponder.config.checker import leaves
 from ponder.config.spine import AnswererConfig, ThinkerConfig, schemas
 
@@ -12,8 +12,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "config.md"
 
 
 def test_the_page_is_up_to_date() -> None:
-    assert PAGE.read_text() == page() + "\n", \
-        "run: python -m ponder.cli.key_reference > docs/config.md"
+    assert PAGE.read_text() == keys_page() + "\n", \
+        "run: python -m ponder.cli.help > docs/config.md"
 
 
 def test_every_key_has_a_sentence() -> None:

@@ -1,1 +1,0 @@
-"""Programs that decode text for rollouts."""
