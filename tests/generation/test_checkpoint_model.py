@@ -22,7 +22,8 @@ SMALL = ["model.d_model=8", "model.layers=1", "trainer.max_steps=30", "trainer.t
 
 
 @pytest.mark.parametrize("words", [
-    "task.answer=digits", "fixed=false answerer.model=shared", "variant=[]"])
+    "task.answer=digits", "fixed=false answerer.model=shared", "variant=[]",
+    "variant=[think,blind] thinker.kind=continuous trainer.lr=0.01"])
 def test_replies_are_those_of_the_evaluation(words: str, door: Door) -> None:
     assert door(*SMALL, *words.split())[0] == 0
     model = load_checkpoint("run/checkpoint_30")

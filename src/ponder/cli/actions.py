@@ -112,7 +112,6 @@ def export(config: Config, directory: Path) -> None:
     """Write the pairs that a round of strategy=dpo learns from to `out`, in TRL's columns."""
     session = Session(config, directory)
     assert isinstance(session.policy.vocabulary, TextVocabulary)
-    session.policy.compares = False  # what the reference says of them is not asked for
     try:
         with Signals() as signals:
             session.stop_on(signals)

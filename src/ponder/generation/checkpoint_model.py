@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections import defaultdict
 from dataclasses import dataclass, replace
@@ -29,7 +30,7 @@ from ponder.generation.generators import (
 from ponder.generation.stream_decoder import ordinary_text
 from ponder.models.huggingface.pretrained import load_text_model, load_vocabulary
 from ponder.models.policies.choice import ChoicePolicy
-from ponder.rollouts.sampler import greedy
+from ponder.rollouts.sampler import greedy, vectors
 from ponder.rollouts.written import Store, Written
 from ponder.tasks.choice.questions import LETTERS, typed_question
 from ponder.tokenizers.pieces import FILE, PieceVocabulary, load_pieces
@@ -153,11 +154,17 @@ class _Answering(CheckpointModel):
         policy, vocabulary = self.policy, self.policy.vocabulary
         empty = tokens.new_full((len(tokens), answer_length), vocabulary.pad)
         problems = Problems(tokens, empty, None, vocabulary.pad)
-        rollouts = greedy(policy, problems)
-        answers = policy.reply(problems, rollouts.thought)
-        logprob, _ = policy.answer(replace(problems, answer=answers), rollouts.thought)
-        columns = zip(questions, rollouts.thought.tolist(), answers.tolist(),
-                      rollouts.logprobs.sum(1).tolist(), logprob.tolist(), strict=True)
+        if policy.evaluation == "latent":
+            read, shown = vectors(policy, problems)
+            thought_logprobs = torch.full((len(tokens),), math.nan)  # a vector has no probability
+        else:
+            rollouts = greedy(policy, problems)
+            read = shown = rollouts.thought
+            thought_logprobs = rollouts.logprobs.sum(1)
+        answers = policy.reply(problems, read)
+        logprob, _ = policy.answer(replace(problems, answer=answers), read)
+        columns = zip(questions, shown.tolist(), answers.tolist(), thought_logprobs.tolist(),
+                      logprob.tolist(), strict=True)
         return [Reply(question,
                       vocabulary.text([token for token in thought if token != policy.end]),
                       vocabulary.text(answer).replace("#", ""), thought_logprob, answer_logprob)

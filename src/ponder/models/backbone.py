@@ -89,9 +89,7 @@ class Segment:
 
 
 class Decoder(Protocol):
-    """N rows that grow by a token at a time behind what was read. No gradients.
-
-    """
+    """N rows that grow by a token at a time behind what was read. No gradients."""
 
     @property
     def written(self) -> int:

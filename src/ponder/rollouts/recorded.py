@@ -88,10 +88,11 @@ class Preloaded(Source):
 
     def __init__(self, first: Rollouts, inner: Source) -> None:
         self.first, self.inner = first, inner
-        self.used = False
+        self.used = self.just_used = False
 
     def collect(self, policy: Policy, problems: Problems, step: int,
                 generator: torch.Generator | None = None) -> Rollouts:
+        self.just_used = not self.used
         if self.used:
             return self.inner.collect(policy, problems, step, generator)
         self.used = True
@@ -100,6 +101,9 @@ class Preloaded(Source):
         kept = [place for place, number in enumerate(self.first.problems.index.tolist())
                 if number in wanted]
         return self.first[torch.tensor(kept, device=self.first.thought.device)]
+
+    def withdraw(self) -> None:
+        self.used = self.used and not self.just_used
 
     def sampling(self, step: int) -> Sampling:
         return self.inner.sampling(step)

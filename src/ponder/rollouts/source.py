@@ -24,6 +24,10 @@ class Source:
                 generator: torch.Generator | None = None) -> Rollouts:
         raise NotImplementedError
 
+    def withdraw(self) -> None:
+        """The last round was interrupted before anything was learnt from it: it is collected again.
+        """
+
     def observe(self, policy: Policy, rollouts: Rollouts, scores: Scores) -> None:
         """Called after each micro-batch with its scores."""
 

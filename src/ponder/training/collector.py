@@ -62,6 +62,7 @@ class Collector:
         except StopRequested:
             self.generator.set_state(random)
             self.single = single
+            self.source.withdraw()
             raise
 
     def _collect(self, step: int) -> tuple[Rollouts, int]:

@@ -19,6 +19,7 @@ from ponder.core.distributed import (
     all_gather,
     any_process,
     barrier,
+    broadcast,
     full_parameters,
     full_state_dict,
     is_distributed,
@@ -96,7 +97,8 @@ class Session:
         if self.config.resume == "never" and is_main_process():
             run_directory.clear(self.directory)
         barrier()
-        saved = run_directory.newest(self.directory, note)
+        saved = broadcast(run_directory.newest(self.directory, note) if is_main_process()
+                          else None)
         length = 0 if saved is None else self._resume(saved, note)
         barrier()
         if is_main_process():
@@ -135,8 +137,6 @@ class Session:
         policy, task = cast(Any, self.policy), cast(Any, self.task)
         if policy.evaluation != "choice":
             return None
-        policy: Any = self.policy
-        task: Any = self.task
         return RolloutLog(self.log, lambda: self.trainer.progress.epoch,
                           functools.partial(rows_of, policy, task))
 
@@ -243,9 +243,11 @@ class Session:
         Raises `UserError` after `trainer.max_bad_steps` of them in a row.
         """
         path = self.directory / f"bad_{progress.step}" / "rollouts.pt"
-        with disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save([asdict(micro) for micro in batch], path)
+        parts = all_gather([asdict(micro) for micro in batch])
+        if is_main_process():
+            with disk_errors(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                torch.save([micro for part in parts for micro in part], path)
         self.console.note(f"step {progress.step} was skipped: its loss or gradient is not finite; "
                           f"its batch is in {path}")
         if progress.skipped_in_a_row >= self.config.trainer.max_bad_steps:

@@ -260,8 +260,10 @@ class Trainer:
         """The losses of rollouts from which nothing is learnt, as `val/<name>`."""
         kept, step = self.collector.metrics, self.progress.step
         with full_parameters(self.policy):
-            rollouts = self.collector.credited(self.collector.rewarded(rollouts), step)
-            self.collector.metrics = kept
+            try:
+                rollouts = self.collector.credited(self.collector.rewarded(rollouts), step)
+            finally:
+                self.collector.metrics = kept
             numbers = torch.arange(len(rollouts.problems), device=self.device)
             batch = [rollouts[part] for part in numbers.split(self.config.train_batch_size)]
             losses = self.learner.evaluate(batch, step, self.source.sampling(step))

@@ -347,7 +347,6 @@ class Transformer(Backbone):
             mask, at.flatten() + 1 + before + length, present, False)
 
 
-
 def repeat_past(past: Past, samples: int) -> Past:
     """The past of P questions for B = P * samples rows; gradients of a group add up."""
     return [kv.repeat_interleave(samples, 0) for kv in past]

@@ -240,7 +240,8 @@ class Model(Backbone):
         elif not rows.is_floating_point():
             seen = rows != problems.pad
         if samples == 1:
-            before = self.embed(question) if rows.is_floating_point() else question
+            known = question.masked_fill(question == problems.pad, 0)  # padding has no embedding
+            before = self.embed(known) if rows.is_floating_point() else question
             hidden, _ = self.read(torch.cat([before, rows], 1),
                                   torch.cat([question != problems.pad, seen], 1), keep=False)
         else:

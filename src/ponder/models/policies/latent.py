@@ -71,8 +71,9 @@ class DifferentiablePolicy(QuestionPolicy):
 
     def _heard(self, net: Backbone, said: Tensor, given: Tensor) -> Tensor:
         """Input embeddings (..., D) of given tokens (...), and of what was said where none is."""
-        there = (given != self.vocabulary.pad)[..., None]
-        return torch.where(there, net.embed(given), self.hear(net, said))
+        there = given != self.vocabulary.pad
+        tokens = given.where(there, self.vocabulary.end)  # padding may have no embedding
+        return torch.where(there[..., None], net.embed(tokens), self.hear(net, said))
 
     def score(self, rollouts: Rollouts, sampling: Sampling,
               answer_thought: Tensor | None = None) -> Scores:

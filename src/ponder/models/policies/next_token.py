@@ -64,11 +64,6 @@ class NextTokenPolicy(Policy):
         """Ids of the tokens that a text may go on with: all but thought tokens."""
         return self.vocabulary.predicted
 
-    def next_logits(self, problems: Problems, net: Backbone | None = None) -> Tensor:
-        """Logits (P, T, ordinary vocabulary) of the next token at every position."""
-        net = net or self.answerer
-        return self._logits(net, net.read(problems.question, keep=False)[0])
-
     def _logits(self, net: Backbone, hidden: Tensor) -> Tensor:
         return at_least_float32(net.logits(hidden, self.predicted))
 

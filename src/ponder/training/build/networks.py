@@ -158,12 +158,13 @@ def build_reference(config: Config, task: Task, net: Backbone) -> tuple[Backbone
     which is None where its adapters can be switched off instead.
 
     With reward=reference or plausibility that name is of the model that judges, and of no
-    reference. A checkpoint that is only evaluated does not know how it began.
+    reference. A checkpoint that is only evaluated does not know how it began; exported pairs need
+    no log-probabilities.
     """
     named = config.model.ref_name is not None and not {"reference", "plausibility"} & {
         *config.reward}
-    if not has_kl(config) or config.thinker.tokens == 0 or (
-            config.action == "evaluate" and not named):
+    unasked = config.action == "export" or (config.action == "evaluate" and not named)
+    if not has_kl(config) or config.thinker.tokens == 0 or unasked:
         return None, False
     if named:
         return build_network(config, task, config.model.ref_name, REFERENCE), True
