@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from ponder.cli.shorthand import DEFAULT_VARIANTS, parse_experiment, rewrite
+from ponder.cli.shorthand import DEFAULT_VARIANTS, parse_experiment, repeated_flags, rewrite
 from ponder.config.errors import UserError
 from ponder.config.spine import CONF
 
@@ -80,11 +80,12 @@ def test_flags_change_a_typed_list_and_a_parsed_experiment() -> None:
         "variant=[think,clean]", "task=add"]
 
 
-def test_a_flag_has_one_value() -> None:
+def test_the_last_value_of_a_flag_counts_and_a_line_says_so() -> None:
     assert typed("blind=true", "blind=true", "think=true") == ["variant=[think,blind]"]
-    with pytest.raises(UserError) as error:
-        typed("think=true", "think=false")
-    assert str(error.value) == "think=false: found think=true before it; legal: one of the two"
+    assert typed("think=true", "blind=true", "blind=false") == ["variant=[think]"]
+    assert repeated_flags(["blind=true", "think=true", "blind=true"]) == []
+    note, = repeated_flags(["blind=true", "think=true", "blind=false"])
+    assert note.startswith("blind=true blind=false: ")
 
 
 @pytest.mark.parametrize(("word", "read"), [

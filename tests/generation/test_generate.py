@@ -273,7 +273,7 @@ def test_checkpoints_that_cannot_think_as_they_are_asked_to(door: Door) -> None:
     assert code == 2 and err.startswith(f"error: {mixer}: cannot be read (")
     mixer.unlink()
     code, _, err = door("action=generate", thinker, *asked)
-    assert code == 2 and "found no mixer.safetensors, which mixes what is foreseen" in err
+    assert code == 2 and "found no mixer.safetensors, which mixes what is predicted" in err
     assert generated(door, thinker, *asked, "task.mix=false").startswith("to<t")
 
 

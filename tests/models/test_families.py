@@ -73,6 +73,6 @@ def test_a_text_behind_its_sliding_window_is_refused() -> None:
     net = Model(of_family("Mistral", {"sliding_window": 6}), len(WORDS))
     first, segment = net.read(torch.arange(4).view(1, 4))
     assert first.shape == (1, 4, 32)
-    net.read(torch.arange(2).view(1, 2), past=[segment])
+    net.read(torch.arange(2).view(1, 2), prefix=[segment])
     with pytest.raises(UserError, match=r"found a text of 7 tokens, where .* sees the last 6"):
-        net.read(torch.arange(3).view(1, 3), past=[segment])
+        net.read(torch.arange(3).view(1, 3), prefix=[segment])

@@ -304,7 +304,7 @@ def test_it_goes_on_as_if_it_had_never_stopped(door: Door) -> None:
 
 @pytest.mark.parametrize("more, said", [
     ("model.thought_tokens=9", "model.thought_tokens=9: found thinker.vocabulary=4, whose tokens"),
-    ("thinker.kind=continuous", "thinker.kind=continuous: found task=text"),
+    ("thinker.kind=continuous", "thinker.kind=continuous: found "),
     ("task.length=510", "task.length=510: found model.name=model, which reads 512 tokens"),
     ("model.ref_name=other", "model.ref_name=other: cannot be read"),
 ])

@@ -18,7 +18,8 @@ from ponder.core.math import Sampling
 from ponder.core.types import Rollouts
 from ponder.models.gpt2.layers import Shape
 from ponder.models.gpt2.model import Init, Transformer
-from ponder.models.policies.base import Policy, Rules
+from ponder.models.policies.base import Rules
+from ponder.models.policies.question import QuestionPolicy
 from ponder.rollouts.sampler import given
 from ponder.strategies.base import Strategy
 from ponder.strategies.dpo import DPO
@@ -32,7 +33,7 @@ trl = pytest.importorskip("trl", reason="trl is not installed (pip install '.[pe
 PAIRS, TOKENS = 8, 4
 
 
-class AnyToken(Policy):
+class AnyToken(QuestionPolicy):
     """A thinker that may choose any token."""
 
     @property

@@ -45,6 +45,7 @@ def understood(arguments: list[str]) -> tuple[list[str], list[str]]:
     """
     arguments, notes = modern(_resumed(arguments))
     discover(plugins_of(arguments))
+    notes += repeated_flags(arguments)
     arguments = rewrite(launched(_retried(_with_task(arguments))), CONF)
     refuse_words(arguments, CONF, *config_folders(arguments))
     return arguments, notes
@@ -210,10 +211,7 @@ def _take(arguments: list[str], key: str) -> tuple[str | None, list[str]]:
 
 def _take_flags(arguments: list[str], sweeping: bool,
                 ) -> tuple[dict[str, list[bool]], list[str]]:
-    """The values of each flag that was typed, and the arguments without them.
-
-    Raises `UserError` for a flag that is typed with two values.
-    """
+    """The last values of each flag that was typed, and the arguments without them."""
     flags: dict[str, list[bool]] = {}
     for flag in VARIANTS:
         typed = [word for word in arguments if word.startswith(f"{flag}=")]
@@ -221,10 +219,18 @@ def _take_flags(arguments: list[str], sweeping: bool,
         for word in typed:
             values = word.partition("=")[2].split(",")
             _one(flag, values, sweeping)
-            found = [_boolean(flag, value.strip()) for value in values]
-            if flags.setdefault(flag, found) != found:
-                raise UserError(f"{word}: found {typed[0]} before it; legal: one of the two")
+            flags[flag] = [_boolean(flag, value.strip()) for value in values]
     return flags, arguments
+
+
+def repeated_flags(arguments: list[str]) -> list[str]:
+    """A line for each flag that was typed with several values, of which the last one counts."""
+    notes = []
+    for flag in VARIANTS:
+        typed = list(dict.fromkeys(word for word in arguments if word.startswith(f"{flag}=")))
+        if len(typed) > 1:
+            notes.append(f"{' '.join(typed)}: the last one counts")
+    return notes
 
 
 def _boolean(flag: str, word: str) -> bool:

@@ -115,8 +115,8 @@ def _of_a_run(config: Config) -> Iterator[str]:
     """What is refused of a configuration that trains or evaluates."""
     yield from _variants_need_thought(config)
     yield from _of(config.model, config)
-    yield from _of(config.thinker, config)
     yield from missing_abilities(config, required_abilities(config))
+    yield from _of(config.thinker, config)
     yield from _gold_must_fit(config)
     if config.thinker.tokens:
         for whole in (config.strategy, config.rollout):

@@ -49,7 +49,7 @@ class QaKeys:
     test_questions: int = option(200, "held-out questions used by an evaluation", low=1)
     held_out: float = option(0.2, "share that is held out where no split says which; 1, which "
                              "action=evaluate takes for a table of its own: all", low=0.0,
-                             high=1.0)
+                             high=1)
     answer: str = option("generated", "how a question is answered: by a letter in the written "
                          "text, by the likeliest letter after the thought, or by the likeliest "
                          "text of an option after it", legal=("generated", "letter", "cloze"))

@@ -71,7 +71,7 @@ class ToyTask(Task):
 
     held_out: float = option(0.2, "share of the questions that is never trained on; 1, which "
                              "action=evaluate takes for a table of its own: all of them", low=0.0,
-                             high=1.0)
+                             high=1)
     test_questions: int = option(2000, "held-out questions used by an evaluation", low=1)
     data: str | None = option(None, "read the problems from this .csv, .jsonl or .parquet file "
                               "instead")
