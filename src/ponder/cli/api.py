@@ -246,8 +246,8 @@ def _composing(words: list[str]) -> Iterator[tuple[Any, Any]]:
 
     with _ONE_AT_A_TIME, _hydra_restored():
         try:
+            typed, _ = understood(words)  # imports plugins, whose names `register` takes up
             register()
-            typed, _ = understood(words)
             with initialize_config_dir(str(CONF), job_name="run", version_base="1.3"):
                 hydra: Any = GlobalHydra.instance().hydra
                 node = hydra.compose_config("config", typed, run_mode=RunMode.RUN, from_shell=False,

@@ -94,6 +94,8 @@ def explain(error: BaseException) -> str | None:
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
+    if isinstance(error, OmegaConfBaseException | HydraException) and (said := _within(error)):
+        return said
     if not isinstance(error, HydraException | OmegaConfBaseException | YAMLError) and not (
             isinstance(error, ValueError | TypeError) and _raised_by_hydra(error)):
         return None
@@ -116,6 +118,13 @@ def explain(error: BaseException) -> str | None:
         if line and file and "no such key" in line:
             line += _meant(file.group(1), line.partition(".")[0])
     return where + (line or " ".join(text.split()))
+
+
+def _within(error: BaseException | None) -> str | None:
+    """The line of a `UserError` that a library has wrapped, such as one of a resolver's."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return None if error is None else str(error)
 
 
 def _meant(file: str, group: str) -> str:

@@ -35,13 +35,13 @@ NO_FILES = ("hydra.output_subdir=null", "hydra/job_logging=none")
 def main(arguments: list[str] | None = None) -> int:
     """0 done, 1 a bug or a failed job, 2 a mistake in the input, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if "--help" in arguments or "-h" in arguments:
-        return _help(arguments)
-    if "--version" in arguments:
-        print(f"ponder {ponder.__version__}")
-        return 0
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
+        if "--help" in arguments or "-h" in arguments:
+            return _help(arguments)
+        if "--version" in arguments:
+            print(f"ponder {ponder.__version__}")
+            return 0
         arguments, notes = understood(arguments)
         for line in notes:
             print(line, file=sys.stderr)

@@ -161,8 +161,10 @@ def parse_experiment(name: str, *folders: Path) -> tuple[str, list[str]]:
 
     Raises `UserError` that lists the legal parts.
     """
-    task, *flags = name.split("_")
     tasks, files = [*choices("task", *folders)], [*choices("experiment", *folders)]
+    task = max((one for one in tasks if name.startswith(f"{one}_")), key=len,
+               default=name.partition("_")[0])  # names of tasks may have underscores
+    flags = name.removeprefix(task).split("_")[1:]
     known = task in tasks and flags and (flags == ["normal"] or set(flags) <= set(VARIANTS))
     if not known or len(set(flags)) < len(flags):
         near = closest(name, [*files, *(f"{task}_{flag}" for flag in ("normal", *VARIANTS))])
@@ -279,7 +281,8 @@ def _file_variants(folders: tuple[Path, ...], name: str) -> list[str]:
         content = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
         raise UserError(f"{path}: is not YAML ({' '.join(str(error).split())[:120]})") from None
-    for entry in (content or {}).get("defaults", []):
+    content = content if isinstance(content, dict) else {}
+    for entry in content.get("defaults") or []:
         for key, value in entry.items() if isinstance(entry, dict) else []:
             if re.fullmatch(r"override\s+/?variant", key):
                 return [value] if isinstance(value, str) else list(value or [])

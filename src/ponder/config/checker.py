@@ -142,10 +142,15 @@ def missing_abilities(config: Config, required: Iterable[Required]) -> Iterator[
         for ability in sorted(abilities):
             if any(ability in offered for offered in offers.values()):
                 continue
-            group = next(name for name, able in _able(ability).items() if able)
+            able = {group: names for group, names in _able(ability).items() if names}
+            if not able:
+                yield (f"{typed}: found that it needs {ABILITIES[ability]}, which nothing offers; "
+                       "legal: with plugins=[<module>] of a part that does")
+                continue
+            group, names = next(iter(able.items()))
             found = config.model.kind if group == "model" else getattr(config, group).name
             yield (f"{typed}: found {group}={found}, but it needs {ABILITIES[ability]}; legal: "
-                   f"with {group}={', '.join(_able(ability)[group])}")
+                   f"with {group}={', '.join(names)}")
 
 
 def _able(ability: str) -> dict[str, list[str]]:
@@ -153,8 +158,7 @@ def _able(ability: str) -> dict[str, list[str]]:
     return {"task": [entry.name for entry in TASKS if ability in entry.offers],
             "model": [name for kind in schemas("model").values() if ability in kind.offers
                       for name in kind.presets],
-            "strategy": [entry.name for entry in STRATEGIES if ability in entry.offers],
-            "plugin": ["<a plugin that offers it>"]}
+            "strategy": [entry.name for entry in STRATEGIES if ability in entry.offers]}
 
 
 def required_abilities(config: Config) -> Iterator[Required]:

@@ -211,7 +211,12 @@ def _options(target: type) -> dict[str, tuple[Any, Field]]:
     found: dict[str, tuple[Any, Field]] = {}
     for part in reversed(target.__mro__):
         known = vars(part).get("__dataclass_fields__", {})
-        for key, kind in vars(part).get("__annotations__", {}).items():
+        typed = vars(part).get("__annotations__", {})
+        for key, item in vars(part).items():
+            if isinstance(item, Field) and "doc" in item.metadata and key not in typed:
+                raise UserError(f"{target.__name__}.{key}: found an option without a type; legal: "
+                                f"{key}: int = option(...)")
+        for key, kind in typed.items():
             item = known.get(key, vars(part).get(key))
             if isinstance(item, Field) and "doc" in item.metadata:
                 found[key] = (_evaluated(kind, part), item)
@@ -262,11 +267,15 @@ def discover(plugins: Iterable[str] = ()) -> None:
     inherited = [name for name in os.environ.get(PLUGINS, "").split(",") if name]
     names = list(dict.fromkeys([*inherited, *plugins]))
     if "ponder" not in _discovered:
-        _discovered.add("ponder")
-        for module in _own_modules():
-            importlib.import_module(module)
-        for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
-            _plugin(point.value.partition(":")[0])
+        _discovered.add("ponder")  # first: modules that register something read the registry
+        try:
+            for module in _own_modules():
+                importlib.import_module(module)
+            for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+                _plugin(point.value.partition(":")[0])
+        except BaseException:
+            _discovered.remove("ponder")
+            raise
     for name in names:
         if name not in _discovered:
             _plugin(name)

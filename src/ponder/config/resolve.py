@@ -131,6 +131,8 @@ def _of_checkpoint(path: Path) -> Any:
             if str(default).startswith(("${ponder.", "${.")):  # computed: follows what is typed
                 saved["task"].pop(key, None)
         return restored(saved)
+    except UserError:  # of a plugin, which says itself what is missing
+        raise
     except Exception as error:
         reason = brief(error)
         raise UserError(f"{path}: cannot be read ({reason}); legal: the ponder.json of a "

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, ClassVar
 
-from ponder.config.errors import UserError, shown
+from ponder.config.errors import UserError, brief, shown
 from ponder.config.option import option
 from ponder.config.registry import TASKS
 from ponder.core.lazy_imports import Tensor, torch
@@ -197,9 +198,26 @@ class ToyTask(Task):
         """The symbols of a text."""
         return list(text) if self.characters else text.split()
 
+    def _sample(self) -> list[Problem]:
+        """Problems that symbols and lengths are taken from. Raises `UserError` if `problem` fails
+        or gives something else than texts.
+        """
+        random, name = Random("sample"), f"task={getattr(self, 'name', type(self).__name__)}"
+        try:
+            drawn = [self.problem(random) for _ in range(SAMPLE)]
+        except Exception as error:
+            at = traceback.extract_tb(error.__traceback__)[-1]
+            raise UserError(f"{name}: problem() failed ({type(error).__name__}: {brief(error)}, "
+                            f"{at.filename}:{at.lineno}); legal: a Problem of texts") from error
+        for one in drawn:
+            texts = [one.question, one.answer] if isinstance(one, Problem) else [one]
+            if not all(isinstance(text, str) and text for text in texts):
+                raise UserError(f"{name}: found {one!r} from problem(); legal: a Problem whose "
+                                "question and answer are texts that are not empty")
+        return drawn
+
     def _surveyed(self) -> Survey:
-        random = Random("sample")
-        drawn = [self.problem(random) for _ in range(SAMPLE)]
+        drawn = self._sample()
         asked, said = ([self.cut(text) for text in texts] for texts in (
             [one.question for one in drawn], [one.answer for one in drawn]))
         gold = [self.cut(one.thought) for one in drawn if one.thought is not None]
