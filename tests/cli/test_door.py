@@ -457,3 +457,9 @@ def test_an_experiment_is_named_where_a_task_needs_other_keys(door: Door, tmp_pa
     assert err.endswith("; experiment=normal has all that goes with it\n")
     assert "experiment=" not in door("task=text", "task.data=none.txt")[2]
     assert "has all" not in door("task=add", "trainer.rehearse=9")[2]
+
+
+def test_help_with_a_plugin_that_is_not_there_is_one_line(door: Door) -> None:
+    code, out, err = door("--help", "plugins=[nothere]")
+    assert (code, out) == (2, "") and err.startswith("error: plugins=[nothere]: ")
+    assert err.count("\n") == 1

@@ -128,3 +128,12 @@ def test_a_plugin_is_known_to_help_and_to_the_command_line(tmp_path: Path) -> No
     said = python(f"from ponder.cli.main import main; main({words!r})", tmp_path)
     for line in ("lr: 0.125", "scaled: 2", "half: 0.5", "much: 5"):
         assert f"  {line}" in said, line
+
+
+def test_an_option_without_a_type_is_refused() -> None:
+    class Untyped:
+        bits = option(3, "bits")
+
+    with pytest.raises(UserError) as error:
+        keys_of(Untyped, "task", "untyped")
+    assert str(error.value).startswith("Untyped.bits: found an option without a type; legal: ")

@@ -225,3 +225,16 @@ def test_an_interrupt_saves_and_is_raised(monkeypatch: pytest.MonkeyPatch) -> No
     assert ponder.train(["resume=run"]).summary["steps"] == 4
     lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "lr" in line] == [1, 2, 3, 4]
+
+
+def test_the_first_call_knows_a_plugin_and_its_name_may_have_underscores() -> None:
+    Path("mine.py").write_text(
+        "from ponder import Problem, ToyTask, task\n\n\n@task('my_task')\nclass Mine(ToyTask):\n"
+        "    'The last digit.'\n\n    def problem(self, random):\n"
+        "        n = random.randrange(50)\n        return Problem(str(n), str(n % 5))\n")
+    script = ("import ponder\n"
+              "config = ponder.compose('experiment=my_task_think', plugins=['mine'])\n"
+              "print(config.task.name, config.thinker.tokens)")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True,
+                          check=False)
+    assert (done.returncode, done.stdout) == (0, "my_task 1\n"), done.stderr

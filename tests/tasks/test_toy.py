@@ -146,3 +146,17 @@ def test_declared_symbols_lengths_and_answers() -> None:
     assert problems.thought is not None  # 0 padding, 1 to 3 symbols, 4 the end, 5 is "1", 6 is "0"
     assert problems.thought.tolist() == [[6, 5, 4, 0]]
     assert problems.label is not None and problems.label.tolist() == [1]
+
+
+@pytest.mark.parametrize(("made", "found"), [
+    (lambda: Problem(str(1 // 0), "a"), "ZeroDivisionError"),
+    (lambda: Problem("", "a"), "question=''"), (lambda: Problem("a", 3), "answer=3"),
+    (lambda: None, "None")])
+def test_what_a_problem_cannot_be_is_one_line(made, found: str) -> None:
+    class Odd(ToyTask):
+        def problem(self, random: Random) -> Problem:
+            return made()
+
+    with pytest.raises(UserError) as error:
+        Odd.__new__(Odd)._surveyed()
+    assert str(error.value).startswith("task=Odd: ") and found in str(error.value)
