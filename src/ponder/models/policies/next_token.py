@@ -196,7 +196,7 @@ class PositionPolicy(NextTokenPolicy):
         return before, after, states[:, :, :thought.shape[1] - 1]
 
     def mixed(self, before: Tensor, after: Tensor, without: Tensor, alone: Tensor) -> Tensor:
-        """Log-probabilities (...) of what is foreseen without a thought and by the thought alone,
+        """Log-probabilities (...) of the predictions without a thought and by the thought alone,
         mixed in the share that the states (..., D) say.
         """
         assert self.mixer is not None
@@ -206,7 +206,7 @@ class PositionPolicy(NextTokenPolicy):
 
     def mixture(self, before: Tensor, after: Tensor) -> Tensor:
         """Log-probabilities (..., ordinary vocabulary) of the next token, mixed of what states
-        (..., D) without and with a thought foresee.
+        (..., D) without and with a thought predict.
         """
         alone = self._logits(self.thinker, after).log_softmax(-1)
         if self.mixer is None:
@@ -217,7 +217,7 @@ class PositionPolicy(NextTokenPolicy):
     def predictions(self, problems: Problems, thought: Tensor, samples: int,
                   hidden: Tensor, past: Segment) -> Tensor:
         """Log-probabilities (P, M, m, ordinary vocabulary) of the tokens behind each thought
-        (B, K + 1), mixed with what was foreseen without.
+        (B, K + 1), mixed with the prediction without it.
         """
         return self.mixture(*self._behind(problems, thought, samples, hidden, past)[:2])
 
@@ -272,7 +272,7 @@ class PositionPolicy(NextTokenPolicy):
         return replace(rollouts, parts={**rollouts.parts, "difficulty": hard})
 
     def remarks(self, rollouts: Rollouts) -> dict[str, Tensor]:
-        """How much rewards and credit go with the difficulty of what is foreseen: correlations over
+        """How rewards and credit go with the difficulty of what is predicted: correlations over
         the rows. Thoughts that are paid for easy tokens show below 0.
         """
         hard = rollouts.parts["difficulty"]

@@ -55,15 +55,15 @@ class TextKeys:
     test_passages: int = option(200, "held-out passages used by an evaluation", low=1)
     workers: int = option(0, "processes that cut the text into tokens; 0: one for each core",
                           low=0)
-    places: str = option("random", "where thoughts are: behind all places of a passage, random "
-                         "ones, or those with the hardest next tokens (for model.ref_name, else "
-                         "for the model itself)", legal=("all", "random", "hardest"))
-    place_count: int = option(16, "so many places of each passage", low=1)
-    ahead: int = option(1, "so many next tokens are foreseen behind a thought; without "
-                        "thoughts of every place, those behind the first by layers of their own",
+    places: str = option("random", "after which positions of a passage there are thoughts: all, "
+                         "random ones, or those with the hardest next tokens (for model.ref_name, "
+                         "else for the model itself)", legal=("all", "random", "hardest"))
+    place_count: int = option(16, "so many positions of each passage", low=1)
+    ahead: int = option(1, "so many next tokens are predicted after a thought; without "
+                        "thoughts after every position, all but the first by further layers",
                         low=1)
-    mix: bool = option(True, "what is foreseen behind a thought is mixed with what is foreseen "
-                       "without, in a share that is learnt")
+    mix: bool = option(True, "the prediction after a thought is mixed with the one without it, "
+                       "in a share that is learnt")
     gold: str = option("none", "there are no gold thoughts", legal=("none",))
     thought_length: int = option(4, "the `think` variant allows so many thought tokens", low=1)
     seed: int = option(0, "which documents are held out: the same ones whatever the seed of a run, "
@@ -111,12 +111,12 @@ def _positions_need(config: Any) -> Iterator[str]:
     """What next tokens, and thoughts at the positions of a passage, ask of the other parts."""
     task = config.task
     if task.ahead >= task.length:
-        yield (f"task.ahead={task.ahead}: found no place of a passage with so many next tokens; "
+        yield (f"task.ahead={task.ahead}: found no position of a passage with so many next tokens; "
                f"legal: below task.length={task.length}")
     if config.model.kind == "hf" and config.thinker.tokens:
         yield from thought_tokens_need(config)
     if config.model.kind == "hf" and task.ahead > 1 and not config.thinker.tokens:
-        yield (f"task.ahead={task.ahead}: found model=hf, which foresees the next token; legal: 1, "
+        yield (f"task.ahead={task.ahead}: found model=hf, which predicts one next token; legal: 1, "
                "or a model such as nano, small")
     if config.thinker.tokens:
         yield from _thoughts_at_positions_need(config)
@@ -127,13 +127,13 @@ def _thoughts_at_positions_need(config: Any) -> Iterator[str]:
     answerer, strategy = config.answerer, config.strategy
     if answerer.model != "shared":
         yield (f"answerer.model={answerer.model}: found task=text, where one network thinks and "
-               "foresees; legal: shared")
+               "predicts; legal: shared")
     if set(answerer.sees) != {"question", "thought"}:
         yield (f"answerer.sees={shown(answerer.sees)}: found task=text, where a thought is read "
                "behind its passage; legal: [question,thought]")
     if getattr(strategy, "value", "none") != "none":
         yield (f"strategy.value={strategy.value}: found task=text, where no value head reads "
-               "places; legal: none")
+               "positions; legal: none")
     if getattr(strategy, "kl", 0) not in (0, 0.0):
         yield (f"strategy.kl={shown(strategy.kl)}: found task=text, whose thoughts have no "
                "reference; legal: 0")
