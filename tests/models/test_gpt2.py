@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from ponder.config.errors import UserError
-from ponder.models.gpt2.model import Init, Shape, Transformer, repeat_past, sinusoids
+from ponder.models.gpt2.layers import Shape, sinusoids
+from ponder.models.gpt2.model import Init, Transformer, repeat_past
 from ponder.tokenizers.vocabulary import Vocabulary
 from ponder.training.checkpoint import load_model, save, save_pretrained, weights_sha256
 from support.small import make_policy, make_task

@@ -278,5 +278,5 @@ def test_plotly_draws_in_a_browser(tmp_path: Path) -> None:
     wanted = content.count('class="plotly-graph-div"')
     assert len(re.findall(r'class="[^"]*js-plotly-plot', drawn)) == wanted == 12
     assert len(re.findall(r'class="hm"', drawn)) == 6  # two places and all answers, twice
-    assert len(re.findall(r'class="trace scatter', drawn)) == 11  # 7 curves, 2 x 2
+    assert len(re.findall(r'class="trace scatter', drawn)) == 10  # 6 curves, 2 x 2
     assert len(re.findall(r'class="point"', drawn)) >= 5

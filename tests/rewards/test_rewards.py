@@ -8,6 +8,7 @@ import torch
 from ponder.core.math import Sampling
 from ponder.core.types import Rollouts
 from ponder.models.policies.base import Policy, Rules
+from ponder.models.policies.question import QuestionPolicy
 from ponder.rewards.answers import Reward
 from ponder.rollouts.sampler import given, sample
 from support.small import generator, make_policy, make_task
@@ -54,7 +55,7 @@ def test_reference_sees_the_question_and_no_thought() -> None:
     policy, rollouts = rolled()
     plain = make_task(thoughts=0, max=10)
     reference = make_policy(plain, tokens=0, shared=True)
-    reference = Policy(reference.thinker, None, plain.vocabulary, Rules(0, False))
+    reference = QuestionPolicy(reference.thinker, None, plain.vocabulary, Rules(0, False))
     ours = one("reference", policy, rollouts, reference)
     own = one("log_likelihood", policy, rollouts)
     row = torch.cat([rollouts.problems.question[2], torch.tensor([plain.vocabulary.end])])[None]

@@ -133,15 +133,15 @@ def test_a_refused_call_leaves_a_run_as_it_was(run: Door) -> None:
 
 
 @pytest.mark.parametrize(("words", "said"), [
-    ("think=true", "strategy=sft needs"),
+    ("think=true answerer.model=shared", "strategy=sft"),
     ("think=true strategy=grpo", "answerer.model=separate"),
     ("think=true strategy=grpo answerer.model=shared blind=true", "answerer.sees=[thought]"),
     ("think=true strategy=dpo answerer.model=shared", "strategy=dpo"),
     ("task.data=nothing.txt", "task.data=nothing.txt: found no such text"),
     ("task.data=empty", "task.data=empty: found nothing to read there"),
     ("task.data=", "task.data=: found no text"),
-    ("think=true strategy=reinforce thinker.kind=continuous",
-     "thinker.kind=continuous: found task=text"),
+    ("think=true strategy=reinforce answerer.model=shared thinker.kind=continuous",
+     "thinker.kind=continuous: found "),
     ("trainer.rationalise=true", "trainer.rationalise=true: found task=text"),
     ("trainer.data_parallel=shard trainer.optimizer=adamw task.ahead=2",
      "trainer.data_parallel=shard: found thoughts or task.ahead"),

@@ -194,3 +194,26 @@ def attend_branches(heads: int, q: Tensor, past: Tensor, own: Tensor, hidden: Te
     from_near = weights[..., places:].transpose(1, 2) @ own_values  # (P, M, H, L, d)
     far_out = from_far.unflatten(2, (count, length)).permute(0, 2, 3, 1, 4)
     return (far_out + from_near.transpose(2, 3)).flatten(3)
+
+
+def sinusoids(positions: int, width: int) -> Tensor:
+    """Sinusoidal positions (positions, width), Vaswani et al. 2017, equation of section 3.5."""
+    angle = torch.arange(positions)[:, None] / 10_000 ** (torch.arange(0, width, 2) / width)
+    table = torch.zeros(positions, width)
+    table[:, 0::2], table[:, 1::2] = angle.sin(), angle.cos()[:, :width // 2]
+    return table
+
+
+def positions_of(mask: Tensor | None, before: int, columns: int, trunk: int, branches: int,
+               device: torch.device) -> Tensor:
+    """(T,) or (B, T): how many real tokens are before each column, in its own continuation."""
+    if branches == 1 and mask is not None:
+        return (mask.long().cumsum(1) - 1).clamp_min(0)[:, before:]
+    column = torch.arange(columns, device=device)
+    if branches > 1:
+        column = torch.minimum(column, trunk + (column - trunk) // branches)
+    if mask is None:
+        return before + column
+    real = mask[:, :before + trunk].long().cumsum(1)
+    behind = column[trunk:] - trunk + real[:, -1:]
+    return torch.cat([(real[:, before:] - 1).clamp_min(0), behind], 1)

@@ -22,8 +22,10 @@ from ponder.models.gpt2.layers import (
     Shape,
     attend_branches,
     attention_bias,
+    positions_of,
     repeated_mask,
     side_by_side,
+    sinusoids,
     unweave,
     weave,
     whole_lanes,
@@ -210,7 +212,7 @@ class Transformer(Backbone):
         the first `trunk` columns (and of the past), which sees no other continuation.
         """
         columns, before = tokens.shape[1], past[0].shape[1] if past else 0
-        positions = _positions(mask, before, columns, trunk, branches, tokens.device)
+        positions = positions_of(mask, before, columns, trunk, branches, tokens.device)
         x = self.embed(tokens) + self.wpe(positions)
         last = columns if last is None else last
         plain = mask is None and before == 0 and branches == 1
@@ -352,29 +354,6 @@ def repeat_past(past: Past, samples: int) -> Past:
     return [kv.repeat_interleave(samples, 0) for kv in past]
 
 
-def sinusoids(positions: int, width: int) -> Tensor:
-    """Sinusoidal positions (positions, width), Vaswani et al. 2017, equation of section 3.5."""
-    angle = torch.arange(positions)[:, None] / 10_000 ** (torch.arange(0, width, 2) / width)
-    table = torch.zeros(positions, width)
-    table[:, 0::2], table[:, 1::2] = angle.sin(), angle.cos()[:, :width // 2]
-    return table
-
-
-def _positions(mask: Tensor | None, before: int, columns: int, trunk: int, branches: int,
-               device: torch.device) -> Tensor:
-    """(T,) or (B, T): how many real tokens are before each column, in its own continuation."""
-    if branches == 1 and mask is not None:
-        return (mask.long().cumsum(1) - 1).clamp_min(0)[:, before:]
-    column = torch.arange(columns, device=device)
-    if branches > 1:
-        column = torch.minimum(column, trunk + (column - trunk) // branches)
-    if mask is None:
-        return before + column
-    real = mask[:, :before + trunk].long().cumsum(1)
-    behind = column[trunk:] - trunk + real[:, -1:]
-    return torch.cat([(real[:, before:] - 1).clamp_min(0), behind], 1)
-
-
 @torch.no_grad()
 def resized(net: Transformer, vocabulary: int, positions: int) -> Transformer:
     """The network with at least so many tokens and positions.
@@ -404,20 +383,3 @@ def resized(net: Transformer, vocabulary: int, positions: int) -> Transformer:
 def _drawn(known: Tensor, count: int) -> Tensor:
     """(count, D): drawn from the normal distribution of known rows (n, D), width by width."""
     return known.mean(0) + known.std(0) * torch.randn(count, known.shape[1], device=known.device)
-
-
-class ValueModel(nn.Module):
-    """A transformer trunk with a scalar head that reads the last real token of a row."""
-
-    def __init__(self, shape: Shape) -> None:
-        super().__init__()
-        self.trunk = Transformer(shape)
-        self.head = nn.Linear(shape.d_model, 1)
-
-    def forward(self, tokens: Tensor, pad: int) -> Tensor:
-        """Values (B,) of rows (B, T), padding on either side."""
-        mask = tokens != pad
-        hidden = self.trunk(tokens, mask=mask)[0]
-        columns = torch.arange(tokens.shape[1], device=tokens.device)
-        last = (mask * columns).argmax(1)
-        return self.head(hidden[torch.arange(len(tokens), device=tokens.device), last])[:, 0]
