@@ -99,7 +99,7 @@ def test_a_run_leaves_prompts_and_continuations(run: Door) -> None:
     assert summary("again")["metrics"]["val/reward"] == metrics["val/reward"]
 
 
-@pytest.mark.parametrize("words", ["trainer.lr=2e-2", pytest.param(
+@pytest.mark.parametrize("words", ["trainer.lr=2e-2 trainer.max_steps=80", pytest.param(
     "model.lora_r=8 trainer.lr=5e-2 trainer.max_steps=120", marks=pytest.mark.slow)])
 def test_what_is_wanted_comes_more_often(words: str, run: Door) -> None:
     """From one token in twenty to nearly all of them."""
