@@ -9,7 +9,7 @@ import torch
 
 from ponder.config.players import SamplerConfig
 from ponder.core.math import Sampling, left_justify
-from ponder.models.gpt2 import sharing
+from ponder.models.gpt2 import layers
 from ponder.rollouts import sampler as rollout_module
 from ponder.rollouts.sampler import given, greedy, sample
 from ponder.rollouts.search.exhaustive import EveryThought
@@ -112,8 +112,8 @@ def test_samples_side_by_side_equal_samples_behind_a_repeated_past(
     problems = task.sample(5, generator())
     problems = padded_left(problems, 2) if padded else problems
     found = []
-    for columns in (sharing.SIDE_BY_SIDE, 0):
-        monkeypatch.setattr(sharing, "SIDE_BY_SIDE", columns)
+    for columns in (layers.SIDE_BY_SIDE, 0):
+        monkeypatch.setattr(layers, "SIDE_BY_SIDE", columns)
         monkeypatch.setattr(rollout_module, "SIDE_BY_SIDE", columns)
         rollouts = sample(policy, problems, 6, Sampling(), generator(1))
         policy.zero_grad()
