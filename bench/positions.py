@@ -32,7 +32,7 @@ from ponder.rewards.answers import Reward
 from ponder.rollouts.positions import every_place, think_behind
 from ponder.rollouts.sampler import sample
 from ponder.training.build import run as builders
-from ponder.training.build.networks import build_unthinking
+from ponder.training.build.policies import build_judge
 from pretrain import composed
 
 TURNS = 3
@@ -112,7 +112,7 @@ def main() -> None:
     short = composed("experiment=supervised_rollout_think", f"task.data={options.text}",
                      f"model.name={options.thinker}", f"model.ref_name={options.reference}")
     task = builders.build_task(short)
-    policy, reference = builders.build_policy(short, task), build_unthinking(short, task)
+    policy, reference = builders.build_policy(short, task), build_judge(short, task)
     pays = correlations(short, task, policy, reference)
     fill(ROOT / "docs" / "results.md", "easy_tokens", pays)
     print(fast + "\n" + pays)
