@@ -7,7 +7,7 @@ import tempfile
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
@@ -30,6 +30,7 @@ from ponder.generation.generators import (
 from ponder.generation.stream_decoder import ordinary_text
 from ponder.models.huggingface.pretrained import load_text_model, load_vocabulary
 from ponder.models.policies.choice import ChoicePolicy
+from ponder.models.policies.latent import ContinuousPolicy
 from ponder.rollouts.sampler import greedy, vectors
 from ponder.rollouts.written import Store, Written
 from ponder.tasks.choice.questions import LETTERS, typed_question
@@ -155,7 +156,7 @@ class _Answering(CheckpointModel):
         empty = tokens.new_full((len(tokens), answer_length), vocabulary.pad)
         problems = Problems(tokens, empty, None, vocabulary.pad)
         if policy.evaluation == "latent":
-            read, shown = vectors(policy, problems)
+            read, shown = vectors(cast(ContinuousPolicy, policy), problems)
             thought_logprobs = torch.full((len(tokens),), math.nan)  # a vector has no probability
         else:
             rollouts = greedy(policy, problems)
