@@ -16,7 +16,7 @@ from ponder.core.math import Sampling
 from ponder.core.types import Problems, Rollouts
 from ponder.models.policies.base import Policy
 from ponder.models.policies.choice import ChoicePolicy
-from ponder.rollouts.sampler import Source
+from ponder.rollouts.source import Source, given
 from ponder.tasks.base import read_table
 from ponder.tasks.choice.qa import Qa
 from ponder.tokenizers.vocabulary import TextVocabulary
@@ -46,9 +46,7 @@ def read_generated(path: Path, key: str, task: Qa, policy: ChoicePolicy, samples
                         "fewer rollout.samples")
     problems = task.encode(rows).to(policy.thinker.device)
     thought = _tokens(texts, policy, problems.pad).to(policy.thinker.device)
-    real = thought[:, :-1] != problems.pad
-    zeros = torch.zeros(real.shape, device=thought.device)
-    return Rollouts(problems, samples, thought, torch.zeros_like(real), zeros, learn=real)
+    return given(problems, thought, samples)
 
 
 def _groups(path: Path, key: str) -> dict[str, list[tuple[str, str]]]:

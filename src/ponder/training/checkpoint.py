@@ -47,7 +47,7 @@ def save(policy: Policy, directory: Path, config: dict[str, Any],
         _write(temporary, config, state, about or {"step": 0, "epoch": 0})
     except (OSError, RuntimeError, SafetensorError) as error:  # each library has its own
         shutil.rmtree(temporary, ignore_errors=True)
-        raise UserError(f"{directory}: cannot be written ({_short(error)}); legal: a disk with "
+        raise UserError(f"{directory}: cannot be written ({brief(error)}); legal: a disk with "
                         "room; what was saved before is whole") from None
     aside = directory.with_name(f".{directory.name}.old")
     if directory.exists():
@@ -110,7 +110,7 @@ def load_attached(policy: Policy, directory: Path) -> None:
             if path.is_file():
                 module.load_state_dict(load_file(path))
         except (OSError, SafetensorError, RuntimeError) as error:
-            raise UserError(f"{path}: cannot be read ({_short(error)}); legal: that of the "
+            raise UserError(f"{path}: cannot be read ({brief(error)}); legal: that of the "
                             "checkpoint") from None
 
 
@@ -185,7 +185,7 @@ def load_model(directory: Path, key: str = "model.name") -> Transformer:
             pass  # where it may not be read, safetensors says that there is none
         weights = load_file(directory / "model.safetensors")
     except Exception as error:  # safetensors raises a class of its own for damaged files
-        raise UserError(f"{key}={directory}: cannot be read ({_short(error)}); legal: a "
+        raise UserError(f"{key}={directory}: cannot be read ({brief(error)}); legal: a "
                         "directory with config.json and model.safetensors, both intact") from None
     if not isinstance(config, dict) or config.get("model_type") != "gpt2":
         raise UserError(f"{key}={directory}: found a config.json of another architecture; "
@@ -198,14 +198,10 @@ def load_model(directory: Path, key: str = "model.name") -> Transformer:
         model.load_state_dict(weights)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{key}={directory}: weights do not fit its config.json "
-                        f"({_short(error)}); legal: the two of one checkpoint") from None
+                        f"({brief(error)}); legal: the two of one checkpoint") from None
     if model.shape.sinusoidal:
         model.wpe.weight.requires_grad_(False)
     return model
-
-
-def _short(error: Exception) -> str:
-    return brief(error)
 
 
 def weights_sha256(model: nn.Module, weights: dict[str, Tensor] | None = None) -> str:
