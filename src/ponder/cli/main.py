@@ -148,12 +148,10 @@ def _checked(node: Any) -> Any:
     """The configuration of a composed node. Raises `UserError`, which names an experiment that has
     all keys of a task where only the task was typed: the default run is made for other tasks.
     """
-    from hydra.core.hydra_config import HydraConfig
-
     try:
         return resolve.read(node)
     except UserError as error:
-        typed = [str(word) for word in HydraConfig.get().overrides.task]
+        typed = resolve.typed_words()
         named = [EXPERIMENTS[word] for word in typed if word in EXPERIMENTS]
         if not named or any(word.startswith("experiment=") for word in typed) or \
                 str(error).startswith("task."):

@@ -32,11 +32,18 @@ def read(node: Any) -> Any:
     return config
 
 
-def _typed() -> list[str]:
-    """The keys that were typed."""
+def typed_words() -> list[str]:
+    """The overrides of the present job as they were typed; none where Hydra runs no job."""
     from hydra.core.hydra_config import HydraConfig
 
-    return [word.partition("=")[0].lstrip("+~") for word in HydraConfig.get().overrides.task]
+    if not HydraConfig.initialized():
+        return []
+    return [str(word) for word in HydraConfig.get().overrides.task]
+
+
+def _typed() -> list[str]:
+    """The keys that were typed."""
+    return [word.partition("=")[0].lstrip("+~") for word in typed_words()]
 
 
 def _of_its_shape(node: Any) -> None:

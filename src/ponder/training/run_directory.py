@@ -20,6 +20,7 @@ from typing import IO, Any
 from omegaconf import OmegaConf
 
 from ponder.config.errors import UserError
+from ponder.config.resolve import typed_words
 from ponder.config.spine import BEGUN, OF_THE_CALL, WANDB_ID, WORDS, restored
 from ponder.core.lazy_imports import torch
 
@@ -157,8 +158,7 @@ def save_command(directory: Path) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     if HydraConfig.initialized():
-        words = [str(word) for word in HydraConfig.get().overrides.task]
-        write_json(directory / WORDS, words)
+        write_json(directory / WORDS, typed_words())
         (directory / BEGUN).mkdir(exist_ok=True, parents=True)
         for file in directory.joinpath(".hydra").glob("*.yaml"):
             shutil.copy(file, directory / BEGUN)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ponder.config.errors import UserError
 from ponder.config.registry import TRACKERS, tracker
+from ponder.config.resolve import typed_words
 from ponder.config.running import LoggerConfig
 from ponder.config.spine import WANDB_ID
 
@@ -199,12 +200,9 @@ class RolloutLog:
 
 def _name(config: LoggerConfig, run: TrackedRun) -> str:
     """The run's name, as `logger.naming` says."""
-    from hydra.core.hydra_config import HydraConfig
-
     if config.naming == "directory":
         return "/".join(run.directory.parts[-2:])
-    typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    return parameter_name(run.config, list(typed))
+    return parameter_name(run.config, typed_words())
 
 
 def parameter_name(run: dict[str, Any], typed: list[str]) -> str:
