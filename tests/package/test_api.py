@@ -234,7 +234,18 @@ def test_the_first_call_knows_a_plugin_and_its_name_may_have_underscores() -> No
         "        n = random.randrange(50)\n        return Problem(str(n), str(n % 5))\n")
     script = ("import ponder\n"
               "config = ponder.compose('experiment=my_task_think', plugins=['mine'])\n"
-              "print(config.task.name, config.thinker.tokens)")
+              "print(config.task.name, config.thinker.tokens)\n"
+              "from ponder.reports.runs import resolve_setting\n"
+              "told = {'task.name': 'my_task', 'task.thought_length': '${ponder.thought_length:}',"
+              " 'thinker.tokens': '${task.thought_length}'}\n"
+              "print(resolve_setting(told, 'thinker.tokens'))\n"
+              "try:\n"
+              "    ponder.compose('task=my_task', task__thought_length=4)\n"
+              "except ponder.UserError as error:\n"
+              "    print(error)")
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True,
                           check=False)
-    assert (done.returncode, done.stdout) == (0, "my_task 1\n"), done.stderr
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "my_task 1", "1", "task.thought_length=4: found another length than the gold thought has; "
+        "legal: 1 (set thinker.tokens for more)"]

@@ -16,7 +16,7 @@ import torch
 
 from ponder.config.errors import UserError
 from ponder.tasks.base import write_problems
-from ponder.tasks.toy.add import Add, gold_length
+from ponder.tasks.toy.add import Add
 from support.small import generator, make_task
 
 
@@ -102,11 +102,10 @@ def test_a_modulus_that_is_no_power_of_ten(limit: int, numbers: list[int], answe
     ([58, 47], {"max": 60, "modular": False}, [5, 1, 0, 1]),
 ])
 def test_scratchpads(numbers: list[int], changes: dict, columns: list[int]) -> None:
-    limit = changes.get("max", 100)
-    modular = changes.get("modular", True)
     _, _, thought = encoded(numbers, gold="scratchpad", answer="digits", **changes)
     assert digits(thought, 13) == columns
-    assert gold_length(limit, len(numbers), modular, "scratchpad") == len(columns)
+    keys = make_task(terms=len(numbers), gold="scratchpad", **changes).config
+    assert Add.longest_thought(keys) == len(columns)
 
 
 @pytest.mark.parametrize("limit", [2, 10, 11, 60, 100, 101, 1000])
@@ -118,7 +117,7 @@ def test_the_length_of_gold_thoughts_is_known_before_the_task(limit: int, terms:
     task = make_task(max=limit, terms=terms, modular=modular, gold=gold, answer="digits")
     thought = task.sample(2, generator()).thought
     assert thought is not None
-    assert thought.shape[1] == gold_length(limit, terms, modular, gold) + 1
+    assert thought.shape[1] == Add.longest_thought(task.config) + 1
 
 
 def test_no_gold_thoughts_without_tokens_to_spell_them() -> None:

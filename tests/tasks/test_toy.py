@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -123,6 +124,55 @@ def test_files_that_do_not_fit(tmp_path: Path, row: dict[str, str], found: str) 
         Parity(data=str(tmp_path / "x.csv"))
 
 
+def test_an_empty_cell_is_no_thought(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("question,answer,thought,split\n0 1 1 0,0,0 1 0,train\n0 1 1 1,1,,test\n")
+    task = Parity(thoughts=2, data=str(path))
+    assert [problem.thought for _, problem in task.problems()] == ["0 1 0", None]
+    assert task.test().thought is None and task.sample(1, generator()).thought is not None
+
+
+def test_evaluation_takes_a_random_part_of_a_table(tmp_path: Path) -> None:
+    """Not its first rows: those of a sorted file are all alike."""
+    path = tmp_path / "x.csv"
+    path.write_text("question,answer,split\n0 0 0 0,0,train\n" + "".join(
+        f"{' '.join(f'{n:04b}')},0,test\n" for n in range(16)))
+    first = Parity(data=str(path), test_questions=4).test().question[:, 0]
+    assert first.shape == (4,) and set(first.tolist()) == {1, 2}  # half of them begin with a 1
+
+
+def test_training_problems_are_drawn_anew_or_repeated_from_a_pool() -> None:
+    class Pooled(Parity):
+        pool = 8
+
+    keys_of(Pooled, "task", "pooled")
+    for kind, few in ((Parity, False), (Pooled, True)):
+        task, random = kind(bits=24), generator()
+        seen = {tuple(row) for _ in range(4) for row in task.sample(50, random).question.tolist()}
+        assert len(seen) == 8 if few else len(seen) > 190
+
+
+def test_the_sample_is_drawn_once_for_the_same_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, problem = [], Parity.problem
+    monkeypatch.setattr(Parity, "problem",
+                        lambda self, random: made.append(1) or problem(self, random))
+    keys = Parity.Keys(seed=0, thought_length=3)
+    assert Parity.longest_thought(keys) == 3 and len(made) == 500
+    assert Parity(keys, 2).survey is Parity.surveyed(keys) and len(made) < 520
+
+
+@pytest.mark.parametrize(("problem", "found"), [
+    (Problem("0 1", "0"), "found a question of 2 symbols; legal: exactly 4"),
+    (Problem("0 1 0 1 1", "0"), "found a question of 5 symbols; legal: exactly 4"),
+    (Problem("0 1 1 2", "0"), "found question symbol '2', which none of 500 .*declared as symbols"),
+    (Problem("0 1 1 0", "0", "0 x 0"), "found thought symbol 'x'.*declared as thought_symbols"),
+    (Problem("0 1 1 0", "0 1"), "found an answer of 2 symbols; legal: at most 1"),
+])
+def test_a_problem_that_the_sample_has_not_shown(problem: Problem, found: str) -> None:
+    with pytest.raises(UserError, match=found):
+        Parity(thoughts=2).encode_problems([replace(problem, thought=problem.thought or "0 1 0")])
+
+
 def test_an_empty_side_is_refused() -> None:
     with pytest.raises(UserError, match=r"task.held_out=1e-12: found that it holds out no"):
         Parity(held_out=1e-12).test()
@@ -158,5 +208,5 @@ def test_what_a_problem_cannot_be_is_one_line(made, found: str) -> None:
             return made()
 
     with pytest.raises(UserError) as error:
-        Odd.__new__(Odd)._surveyed()
+        Odd.__new__(Odd)._survey()
     assert str(error.value).startswith("task=Odd: ") and found in str(error.value)

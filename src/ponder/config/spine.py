@@ -183,18 +183,16 @@ def register() -> None:
         for name, schema in schemas(group).items():
             store.store(group=f"{group}/schema", name=name, node=schema)
     store.store(group="hydra/sweeper/schema", name="optuna", node=StudyConfig)
-    OmegaConf.register_new_resolver("ponder.gold_length", _gold_length, replace=True)
-    OmegaConf.register_new_resolver("ponder.thought_length", _thought_length, replace=True)
+    for name in ("ponder.thought_length", "ponder.gold_length"):  # the latter in older runs
+        OmegaConf.register_new_resolver(name, _thought_length, replace=True)
 
 
-def _gold_length(*values: Any) -> int:
-    """Tokens of the gold thought of task=add: max, terms, modular and gold are its keys."""
-    return TASKS["add"].target.gold_length(*values)
-
-
-def _thought_length(_parent_: Any) -> int:
+def _thought_length(*_: Any, _parent_: Any) -> int:
     """Tokens of the longest gold thought of the task whose keys are the node `_parent_`."""
-    kind = TASKS[_parent_.name].target
+    entry = TASKS.get(_parent_.name)
+    if entry is None:
+        return 0  # the check says what is wrong with the name
+    kind = entry.target
     values = {key: _parent_[key] for key in _parent_ if key not in ("thought_length", "data")}
     return kind.longest_thought(kind.Keys(**values))
 

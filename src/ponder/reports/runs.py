@@ -6,13 +6,14 @@ were typed. Missing or broken files are skipped and named, never raised.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import math
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeGuard, cast
@@ -20,13 +21,13 @@ from typing import Any, TypeGuard, cast
 import yaml
 
 from ponder.config.errors import UserError, shown
+from ponder.config.registry import TASKS, discover
 from ponder.config.spine import GROUPS, WORDS, Config, schemas, variants
 from ponder.reports.figures import Curve, natural_order
-from ponder.tasks.toy.add import gold_length
 
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 REFERENCE = re.compile(r"\$\{(\.?)([A-Za-z_][\w.]*)\}")
-GOLD_LENGTH = re.compile(r"\$\{ponder\.gold_length:(\d+),(\d+),(\w+),(\w+)\}")
+COMPUTED = re.compile(r"\$\{ponder\.(gold|thought)_length:.*\}")  # by the task, from its keys
 KNOWN = "configuration"  # the key that says how much is known of a run: whole, words or nothing
 VARIANTS_KEY = "variants"  # a key of ours: the flags in force, as in think,fixed,blind
 LEGAL = "legal: directories or globs that hold runs, as in runs=[star_runs/a,star_runs/b*]"
@@ -53,7 +54,7 @@ class RunResult:
     @property
     def thinks(self) -> bool:
         """False only where it is known that the run has no thoughts."""
-        return resolve_setting(self.settings, "thinker.tokens") != 0
+        return _followed(self.settings, "thinker.tokens") != 0
 
     def number(self, name: str) -> float | None:
         """A number of the summary, such as `accuracy` or `necessity/shuffled`, or None."""
@@ -281,7 +282,7 @@ def flatten(node: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]
 def variant_flags(settings: Settings) -> str:
     """The variant flags in force, as in `think,fixed,blind`; `none` or `unknown`."""
     def part(group: str, *names: str) -> SimpleNamespace:
-        return SimpleNamespace(**{name: resolve_setting(settings, f"{group}.{name}")
+        return SimpleNamespace(**{name: _followed(settings, f"{group}.{name}")
                                   for name in names})
 
     thinker = part("thinker", "tokens", "stops")
@@ -298,6 +299,25 @@ def variant_flags(settings: Settings) -> str:
 
 def resolve_setting(settings: Settings, key: str) -> Any:
     """The value of a key with its `${references}` replaced; None where there is none."""
+    value = _followed(settings, key)
+    if isinstance(value, str) and COMPUTED.fullmatch(value):
+        with contextlib.suppress(Exception):  # a plugin that is not here, keys of another version
+            return _thought_length(settings)
+    return value
+
+
+def _thought_length(settings: Settings) -> int:
+    """Tokens of the longest gold thought of the task with these settings."""
+    discover(settings.get("plugins") or ())
+    kind = TASKS[settings["task.name"]].target
+    names = {item.name for item in fields(kind.Keys)} - {"name", "data", "thought_length"}
+    return kind.longest_thought(kind.Keys(**{
+        name: resolve_setting(settings, f"task.{name}") for name in names
+        if f"task.{name}" in settings}))
+
+
+def _followed(settings: Settings, key: str) -> Any:
+    """The value of a key with its references to other keys replaced."""
     value = settings.get(key)
     if not isinstance(value, str) or "${" not in value:
         return value
@@ -305,11 +325,8 @@ def resolve_setting(settings: Settings, key: str) -> Any:
     group = key.rpartition(".")[0]
 
     def referenced(match: re.Match[str]) -> Any:
-        return resolve_setting(others, f"{group}.{match[2]}" if match[1] else match[2])
+        return _followed(others, f"{group}.{match[2]}" if match[1] else match[2])
 
     whole = REFERENCE.fullmatch(value)
-    if whole:
-        return referenced(whole)
-    value = REFERENCE.sub(lambda match: str(referenced(match)), value)
-    gold = GOLD_LENGTH.fullmatch(value)
-    return gold_length(int(gold[1]), int(gold[2]), gold[3] == "True", gold[4]) if gold else value
+    return referenced(whole) if whole else REFERENCE.sub(
+        lambda match: str(referenced(match)), value)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -204,7 +205,23 @@ def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-# --- numbers ------------------------------------------------------------------------------------
+# --- numbers and tokens -------------------------------------------------------------------------
+
+def padded(rows: Sequence[Sequence[int]], pad: int, width: int | None = None,
+           left: bool = False) -> Tensor:
+    """(N, width): rows of tokens with padding behind them, or in front of them if `left`; as wide
+    as the longest row where no width is given.
+    """
+    width = max(map(len, rows), default=0) if width is None else width
+    gaps = [[pad] * (width - len(row)) for row in rows]
+    full = [[*gap, *row] if left else [*row, *gap] for row, gap in zip(rows, gaps, strict=True)]
+    return torch.tensor(full, dtype=torch.long).view(len(rows), width)
+
+
+def hashed_share(text: str) -> float:
+    """A number from 0 to 1 that depends on the text alone, evenly spread over all texts."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) / 2**64
+
 
 def digits_of(values: Tensor, width: int) -> Tensor:
     """(...,) -> (..., width), most significant first."""

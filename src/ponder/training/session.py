@@ -31,6 +31,7 @@ from ponder.core.types import Problems, Rollouts
 from ponder.evaluation.choice import rows_of
 from ponder.evaluation.question import Evaluation
 from ponder.models.policies.base import Policy
+from ponder.rollouts.search.base import described
 from ponder.tasks.base import Task
 from ponder.training import checkpoint, run_directory
 from ponder.training.build import run as builders
@@ -164,6 +165,8 @@ class Session:
         half = uses_bfloat16(config.trainer.dtype, device)
         self.console.note(f"{self.directory}: {parameters:,} parameters, {len(self.test)} held-out "
                           f"{self.task.unit}, on {device}{', in bfloat16' if half else ''}")
+        if config.rollout.kind == "search" and config.action == "train":
+            self.console.note(described(config, self.task.labels))
         if half and not has_bfloat16(device):
             self.console.note("trainer.dtype=bfloat16: this processor has no units for it and is "
                               "faster in float32, which trainer.dtype=auto would take")

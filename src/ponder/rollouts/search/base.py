@@ -48,6 +48,12 @@ def choose(config: Config, labels: int | None) -> str:
     return rollout.method
 
 
+def described(config: Config, labels: int | None) -> str:
+    """The chosen method, and how many thoughts there are for it."""
+    space = thought_count(config.thinker.tokens, config.thinker.vocabulary, config.thinker.stops)
+    return f"rollout.method={choose(config, labels)}: a space of {space:,} thoughts"
+
+
 def close(prefixes: Tensor, end: int, pad: int) -> Tensor:
     """Thoughts (N, K + 1) of prefixes (N, K) padded on the right, with end-of-thought added."""
     thought = F.pad(prefixes, (0, 1), value=pad)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from ponder.config.option import option
 from ponder.config.registry import task
 from ponder.core.lazy_imports import Tensor, torch
 from ponder.core.types import Problem, Problems
-from ponder.tasks.base import Task, missing
+from ponder.tasks.base import Task, hashed_share, missing, padded
 from ponder.tasks.choice import answers
 from ponder.tasks.choice import questions as prompts
 from ponder.tasks.choice.questions import HELD_OUT, LETTERS, Question, questions_of, read_questions
@@ -166,7 +165,7 @@ class Qa(Task):
     def hinted(self, problems: Problems) -> Problems:
         """The same problems with the right answer in their prompts."""
         tokens = [self._prompt(question, hint=True) for question in self.questions(problems)]
-        return replace(problems, question=_padded(tokens, problems.pad, left=True).to(
+        return replace(problems, question=padded(tokens, problems.pad, left=True).to(
             problems.question.device))
 
     def judge(self, problems: Problems, texts: list[str]) -> Tensor:
@@ -200,13 +199,13 @@ class Qa(Task):
         right = [self.list[i].answer for i in index]
         count = max((len(one.options) for one in tokens), default=0)
         options = [(*one.options, *[array("l")] * (count - len(one.options))) for one in tokens]
-        flat = _padded([option for row in options for option in row], pad)
+        flat = padded([option for row in options for option in row], pad)
         return Problems(
-            question=_padded([one.prompt for one in tokens], pad, left=True),
-            answer=_padded([one.options[i] for one, i in zip(tokens, right, strict=True)], pad),
+            question=padded([one.prompt for one in tokens], pad, left=True),
+            answer=padded([one.options[i] for one, i in zip(tokens, right, strict=True)], pad),
             thought=None, pad=pad, label=torch.tensor(right, dtype=torch.long), padded=True,
             options=flat.view(len(tokens), count, -1),
-            answer_prefix=_padded([one.bridge for one in tokens], pad, left=True),
+            answer_prefix=padded([one.bridge for one in tokens], pad, left=True),
             index=torch.tensor(list(index), dtype=torch.long))
 
     def _tokens(self, i: int) -> Encoded:
@@ -262,8 +261,7 @@ class Qa(Task):
 
     def _share(self, key: str, use: str) -> float:
         """A number from 0 to 1 for an id, the same in every run with the same `task.seed`."""
-        word = f"{self.config.seed}/{use}/{key}".encode()
-        return int.from_bytes(hashlib.blake2b(word, digest_size=8).digest()) / 2**64
+        return hashed_share(f"{self.config.seed}/{use}/{key}")
 
     def _some(self, questions: list[Question], count: int | None) -> list[Question]:
         """Up to `count` of the questions, in their order; which ones is a matter of their ids."""
@@ -311,17 +309,6 @@ def _as_row(question: Question, width: int) -> Problem:
     return Problem(question.question, question.letter, question.rationale, {
         **{letter: cells.get(letter, "") for letter in LETTERS[:width]},
         "id": question.id, "subject": question.subject, "language": question.language})
-
-
-def _padded(rows: Sequence[Sequence[int]], pad: int, left: bool = False) -> Tensor:
-    """(N, longest): rows of tokens, padded on one side."""
-    width = max(map(len, rows), default=0)
-    full = torch.full((len(rows), width), pad, dtype=torch.long)
-    for i, row in enumerate(rows):
-        if len(row):
-            part = slice(width - len(row), width) if left else slice(len(row))
-            full[i, part] = torch.tensor(row)
-    return full
 
 
 ENGLISH, TRANSLATED = "cais/mmlu", "openai/MMMLU"

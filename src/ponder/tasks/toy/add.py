@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ponder.config.errors import UserError
@@ -11,14 +10,14 @@ from ponder.config.option import option
 from ponder.config.registry import task
 from ponder.core.lazy_imports import Tensor, torch
 from ponder.core.types import Problem, Problems
-from ponder.tasks.base import digits_of, in_share, read_table, require, typed_numbers
-from ponder.tasks.toy.base import ToyTask, two_sides
+from ponder.tasks.base import digits_of, in_share, typed_numbers
+from ponder.tasks.toy.base import ToyTask
 from ponder.tokenizers.vocabulary import Vocabulary, place
 
-ENUMERABLE = 2_000_000
-LABELLED = 20_000
-TRIES = 1000
-NUMBER_TOKENS = 1_000_000
+ENUMERABLE = 2_000_000  # of fewer questions all are listed
+LABELLED = 20_000  # answers are numbered below so many
+TRIES = 1000  # rounds of draws after which a side of the split is complete
+NUMBER_TOKENS = 1_000_000  # the most answers that are a token each
 
 
 @task("add")
@@ -43,9 +42,6 @@ class Add(ToyTask):
                        "carries), or none", legal=("digits", "scratchpad", "none"))
     split: str = option("random", "held out: a random share, or whole combinations of unit digits",
                         legal=("random", "systematic"))
-    thought_length: int = option(
-        "${ponder.gold_length:${.max},${.terms},${.modular},${.gold}}",
-        "tokens of the gold thought, computed; the `think` variant allows as many")
 
     def _prepare(self, thoughts: int) -> None:
         self.largest = self.max - 1 if self.modular else self.terms * (self.max - 1)
@@ -56,40 +52,36 @@ class Add(ToyTask):
         self.labels = self.largest + 1 if self.largest < LABELLED else None
         self.question_length = self.terms * (self.width + 1)
         self.answer_length = 1 if self.answer == "number" else self.answer_width
-        self.table = self._numbers(Path(self.data)) if self.data else None
-        if self.table is None:
+        self._load()
+        if not self._sides:
             self._draw(1, held_out=False, generator=self._seeded())  # something is left to learn
-        self._test: Problems | None = None
 
-    def sample(self, count: int, generator: torch.Generator) -> Problems:
+    @classmethod
+    def longest_thought(cls, keys: Any) -> int:
+        """Tokens of each gold thought."""
+        digits = len(str(keys.max - 1 if keys.modular else keys.terms * (keys.max - 1)))
+        if keys.gold != "scratchpad":
+            return digits
+        columns = len(str(keys.max - 1))
+        reduced = keys.modular and 10**columns != keys.max
+        return 2 * columns + digits * reduced
+
+    def batch(self, count: int, generator: torch.Generator) -> Problems:
         """`count` training problems, drawn uniformly with replacement."""
-        if self.table is not None:
-            numbers, answers = self.table["train"]
-            rows = torch.randint(len(numbers), (count,), generator=generator)
-            return self.encode(numbers[rows], answers[rows])
         return self.encode(self._draw(count, held_out=False, generator=generator))
 
-    def test(self) -> Problems:
-        """Up to `test_questions` held-out problems, the same ones for the same `task.seed`."""
-        if self._test is None:
-            if self.table is not None:
-                numbers, answers = self.table["test"]
-                rows = self._some(len(numbers))
-                self._test = self.encode(numbers[rows], answers[rows])
-            else:
-                self._test = self.encode(self._test_numbers())
-        return self._test
+    def _distinct(self, held_out: bool) -> list[Problem]:
+        """All problems of one side where they are few, else as many as are tested."""
+        if self._few():
+            numbers = self._all()
+            numbers = numbers[self.are_held_out(numbers) == held_out]
+        else:
+            numbers = (self._test_numbers() if held_out else self._draw(
+                self.test_questions, held_out, self._seeded())).unique(dim=0)
+        return self._as_text(numbers, self._sums(numbers))
 
-    def problems(self) -> list[tuple[str, Problem]]:
-        """Those of `task.data`, or all where they are few, or as many of each split as of test."""
-        parts = self.table
-        if parts is None:
-            numbers = self._all() if self._few() else torch.cat([
-                self._draw(self.test_questions, held_out=False, generator=self._seeded()),
-                self._test_numbers()]).unique(dim=0)
-            parts = _by_split(numbers, self._sums(numbers), self.are_held_out(numbers))
-        return [(split, problem) for split, (numbers, answers) in parts.items()
-                for problem in self._as_text(numbers, answers)]
+    def _drawn_test(self) -> Problems:
+        return self.encode(self._test_numbers())
 
     def _as_text(self, numbers: Tensor, answers: Tensor) -> list[Problem]:
         gold = self._gold(numbers, answers)
@@ -109,6 +101,10 @@ class Add(ToyTask):
         """
         keys = (numbers % 10 if self.split == "systematic" else numbers).sort(1).values
         return in_share(keys, self.held_out, self.seed)
+
+    def is_held_out(self, problem: Problem) -> bool:
+        """Whether a question is never trained on."""
+        return bool(self.are_held_out(torch.tensor([_terms(problem.question)])))
 
     def _seeded(self) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed)
@@ -141,10 +137,6 @@ class Add(ToyTask):
             numbers = self._draw(count, held_out=True, generator=self._seeded()).unique(dim=0)
         return numbers[self._some(len(numbers))]
 
-    def _some(self, count: int) -> Tensor:
-        """Up to `test_questions` of so many rows, the same ones for the same `task.seed`."""
-        return torch.randperm(count, generator=self._seeded())[:self.test_questions]
-
     def _few(self) -> bool:
         """Whether all questions can be listed."""
         return self.max ** self.terms <= ENUMERABLE
@@ -166,6 +158,11 @@ class Add(ToyTask):
         return Problems(self._question(numbers), answer, self._gold(numbers, answers),
                         self.vocabulary.pad, label=answers if self.labels else None,
                         features=self._features(answers))
+
+    def encode_problems(self, problems: Sequence[Problem]) -> Problems:
+        """Problems as tokens; their answers are right, whatever the sums are."""
+        return self.encode(torch.tensor([_terms(one.question) for one in problems]).view(
+            -1, self.terms), torch.tensor([int(one.answer) for one in problems]).long())
 
     def encode_question(self, text: str) -> tuple[list[int], int]:
         """Tokens of a typed question (`3+84=`), and how many tokens its answer has.
@@ -214,28 +211,12 @@ class Add(ToyTask):
     def _features(self, answers: Tensor) -> dict[str, Tensor]:
         return {place(i): answers // 10**i % 10 for i in range(self.answer_width)}
 
-    # --- files ----------------------------------------------------------------------------------
+    # --- checks ---------------------------------------------------------------------------------
 
-    def _numbers(self, path: Path) -> dict[str, tuple[Tensor, Tensor]]:
-        """(numbers, answers) of the splits train and test of a .csv or .parquet file."""
-        rows = read_table(path)
-        require(path, rows, ("question", "answer"))
-        found = [self._numbers_of_row(where, row) for where, row in rows]
-        numbers = torch.tensor([numbers for numbers, _, _ in found])
-        answers = torch.tensor([answer for _, answer, _ in found])
-        test = self.are_held_out(numbers)
-        if "split" in rows[0][1]:
-            test = torch.tensor([split == "test" for _, _, split in found])
-        two_sides(path, [("test" if out else "train", None) for out in test.tolist()],
-                  self.held_out < 1)
-        return _by_split(numbers, answers, test)
-
-    def _numbers_of_row(self, where: str, row: dict[str, Any]) -> tuple[list[int], int, str]:
-        """Numbers, answer and split of one row. Raises `UserError` that names the line."""
+    def _row(self, where: str, row: dict[str, Any]) -> Problem:
+        """The problem of a row of `task.data`. Raises `UserError` that names the line."""
         question, answer = str(row["question"]).strip(), str(row["answer"]).strip()
-        terms = [term.strip() for term in question.removesuffix("=").split("+")]
-        split = self.row_split(where, row) or "train"
-        limit = self.max
+        terms, limit = _words(question), self.max
         if len(terms) != self.terms or not all(
                 word.isdecimal() and word.isascii() for word in [*terms, answer]):
             raise UserError(f"{where}: found question {question!r} and answer {answer!r}; legal: "
@@ -243,12 +224,7 @@ class Add(ToyTask):
         if any(int(term) >= limit for term in terms) or int(answer) > self.largest:
             raise UserError(f"{where}: found question {question!r} and answer {answer!r}; legal: "
                             f"numbers below task.max={limit}, answers up to {self.largest}")
-        return [int(term) for term in terms], int(answer), split
-
-    @staticmethod
-    def gold_length(*values: Any) -> int:
-        """`gold_length` of the values of max, terms, modular and gold."""
-        return gold_length(*values)
+        return Problem(question, answer, str(row.get("thought") or "") or None)
 
     def contradictions(self, config: Any) -> Iterator[str]:
         """Each combination of legal values that means nothing, as the line that says why."""
@@ -259,21 +235,12 @@ class Add(ToyTask):
         if self.gold == "scratchpad" and self.terms > 10:
             yield (f"task.terms={self.terms}: found carries that are no digit, in "
                    "task.gold=scratchpad; legal: at most 10")
-        length = gold_length(self.max, self.terms, self.modular, self.gold)
-        if self.thought_length != length:
-            yield (f"task.thought_length={self.thought_length}: found another length than the "
-                   f"gold thought has; legal: {length} (set thinker.tokens for more)")
 
 
-def gold_length(limit: int, terms: int, modular: bool, gold: str) -> int:
-    """Tokens of the gold thought of an `add` problem."""
-    digits = len(str(limit - 1 if modular else terms * (limit - 1)))
-    if gold != "scratchpad":
-        return digits
-    columns = len(str(limit - 1))
-    reduced = modular and 10**columns != limit
-    return 2 * columns + (digits if reduced else 0)
+def _words(question: str) -> list[str]:
+    return [word.strip() for word in question.removesuffix("=").split("+")]
 
 
-def _by_split(numbers: Tensor, answers: Tensor, test: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-    return {"train": (numbers[~test], answers[~test]), "test": (numbers[test], answers[test])}
+def _terms(question: str) -> list[int]:
+    """The numbers of a question as text: "31+84=" -> [31, 84]."""
+    return [int(word) for word in _words(question)]

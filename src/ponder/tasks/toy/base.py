@@ -1,27 +1,20 @@
 """`ToyTask`: a task is a function that makes one problem as text; the rest is done here.
 
-    @task("parity")
-    class Parity(ToyTask):
-        bits: int = option(24, "bits of a question", low=2)
-
-        def problem(self, random) -> Problem:
-            ...
-
 A text is cut into symbols: its words, or its characters where `characters` is true. Each symbol of
 questions and answers is an ordinary token, each symbol of gold thoughts is a thought token (the
-first one `<t0>`; numbers in their order, then words in alphabetical order). Symbols, lengths and
-numbered answers are found in a sample of `SAMPLE` problems, always the same ones, unless the class
-declares them.
+first one `<t0>`; numbers by size, then words in alphabetical order). Symbols, lengths and numbered
+answers are those of `SAMPLE` problems, always the same ones, unless the class declares them.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any, ClassVar
@@ -31,34 +24,39 @@ from ponder.config.option import option
 from ponder.config.registry import TASKS
 from ponder.core.lazy_imports import Tensor, torch
 from ponder.core.types import Problem, Problems
-from ponder.tasks.base import TABLES, Task, missing, read_table, require
+from ponder.tasks.base import Task, hashed_share, missing, padded, read_table, require
 from ponder.tokenizers.vocabulary import Vocabulary
 
 SAMPLE = 500  # problems that show which symbols and lengths there are
-BLOCKS, BLOCK = 32, 4096  # the pool of training problems: so many blocks of so many problems
 PATIENCE = 2000  # draws in a row that bring nothing new before a side of the split is complete
 LABELLED = 50  # more distinct answers than this are numbered only if they are declared
-SEEN = 5  # ... and only if each of them comes at least so often in the sample
+SEEN = 5  # ... and only if each of them occurs at least so often in the sample
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What a sample of problems shows: symbols in order, (shortest, longest) lengths, answers."""
+    """What a sample of problems shows.
+
+    symbols, thought_symbols: in the order of their tokens. question: lengths of the shortest and
+    the longest. answer, thought: lengths of the longest; thought is None where some problem has no
+    gold thought. answers: all of them, numbered in this order; () where they are too many.
+    """
 
     symbols: tuple[str, ...]
     thought_symbols: tuple[str, ...]
     question: tuple[int, int]
     answer: int
-    thought: int | None  # None: some problem has no gold thought
-    answers: tuple[str, ...]  # none where they are too many to number
+    thought: int | None
+    answers: tuple[str, ...]
 
 
 class ToyTask(Task):
     """Problems made by `problem(random)`, with a disjoint split into training and held-out ones.
 
-    A question is held out if a hash of its `key` and `task.seed` falls into the share
-    `task.held_out`. What a subclass may declare, as class attributes: characters, symbols,
-    thought_symbols, answers, question_length and answer_length (in symbols).
+    A hash of its `key` and `task.seed` decides whether a question is held out. Class attributes
+    that a subclass may declare: characters, symbols, thought_symbols, answers, question_length and
+    answer_length (in symbols), and pool: so many training problems are drawn once and repeated; 0:
+    each is drawn anew.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"own_network"})
@@ -69,6 +67,7 @@ class ToyTask(Task):
     symbols: ClassVar[Sequence[str]] = ()
     thought_symbols: ClassVar[Sequence[str]] = ()
     answers: ClassVar[Sequence[str]] = ()
+    pool: ClassVar[int] = 0
 
     held_out: float = option(0.2, "share of the questions that is never trained on; 1, which "
                              "action=evaluate takes for a table of its own: all of them", low=0.0,
@@ -86,9 +85,8 @@ class ToyTask(Task):
             cls.offers = cls.offers | {"easier", "worked_examples"}
 
     def _prepare(self, thoughts: int) -> None:
-        """Find out symbols, lengths and the two sides of the split."""
-        self.survey = self._surveyed()
-        kind = type(self)
+        """Take symbols and lengths from the survey, and the rows from `task.data`."""
+        self.survey, kind = self.surveyed(self.config), type(self)
         single = max(map(len, self.survey.symbols)) == 1  # then a text is read without spaces
         self.vocabulary = Vocabulary(self.survey.symbols, thoughts, "" if single else " ")
         self._number = {symbol: 1 + i for i, symbol in enumerate(self.survey.symbols)}
@@ -99,14 +97,9 @@ class ToyTask(Task):
         declared = getattr(kind, "question_length", None)
         self.question_length: int = declared or self.survey.question[1]
         self.answer_length: int = getattr(kind, "answer_length", None) or self.survey.answer
-        self.thought_length: int = (self.config.thought_length or
-                                    max(self.survey.thought or self.survey.answer, 1))
+        self.thought_length: int = self.config.thought_length or self.longest_thought(self.config)
         self._varies = bool(declared) or self.survey.question[0] != self.survey.question[1]
-        self._blocks: dict[int, Problems] = {}
-        self._rows = None if self.data is None else self._read(Path(self.data))
-        self._sides = {split: self.encode_problems([problem for side, problem in self._rows
-                                           if side == split])
-                       for split in ("train", "test")} if self._rows else {}
+        self._load()
         if not self._sides:
             next(self._drawn(Random("any"), False))  # something is left to learn
 
@@ -121,19 +114,15 @@ class ToyTask(Task):
         return problem
 
     def key(self, problem: Problem) -> str:
-        """Questions with equal keys are on the same side of the split."""
+        """A text that questions have in common which must be on the same side of the split."""
         return problem.question
 
     def batch(self, count: int, generator: torch.Generator) -> Problems:
-        """`count` training problems: from a random block of the pool.
-
-        A block is drawn and encoded when it is first asked for, and depends on `task.seed` alone.
-        """
-        number = int(torch.randint(BLOCKS, (1,), generator=generator))
-        if number not in self._blocks:
-            drawn = self._drawn(Random(f"{self.seed}/train/{number}"), False)
-            self._blocks[number] = self.encode_problems([next(drawn) for _ in range(BLOCK)])
-        return self._blocks[number][torch.randint(BLOCK, (count,), generator=generator)]
+        """`count` training problems: drawn anew, or some of the `pool`."""
+        if self.pool:
+            return self._pool[torch.randint(self.pool, (count,), generator=generator)]
+        random = Random(int(torch.randint(2**62, (1,), generator=generator)))
+        return self.encode_problems(list(islice(self._drawn(random, False), count)))
 
     # --- the task -------------------------------------------------------------------------------
 
@@ -149,24 +138,38 @@ class ToyTask(Task):
         random = Random(int(torch.randint(2**62, (1,), generator=generator)))
         easier = (self.easier(problem) for problem in self._drawn(random, False))
         trained = (problem for problem in easier if not self.is_held_out(problem))
-        return self.encode_problems([next(trained) for _ in range(count)])
+        return self.encode_problems(list(islice(trained, count)))
 
     def test(self) -> Problems:
         """Up to `test_questions` held-out problems, the same ones for the same `task.seed`."""
-        if self._sides:
-            return self._sides["test"][slice(self.test_questions)]
-        return self.encode_problems(self._distinct(True))
+        return self._test
 
     def problems(self) -> list[tuple[str, Problem]]:
         """The rows of `task.data`, or the held-out problems and as many to train on."""
-        return self._rows or [(split, problem) for split, held_out in (("train", False),
-                                                                       ("test", True))
-                              for problem in self._distinct(held_out)]
+        return self._rows or [("test" if held_out else "train", problem)
+                              for held_out in (False, True) for problem in self._distinct(held_out)]
 
     def is_held_out(self, problem: Problem) -> bool:
         """Whether a question is never trained on."""
-        word = hashlib.blake2b(f"{self.seed}/{self.key(problem)}".encode(), digest_size=8).digest()
-        return int.from_bytes(word, "big") / 2**64 < self.held_out
+        return hashed_share(f"{self.seed}/{self.key(problem)}") < self.held_out
+
+    @cached_property
+    def _test(self) -> Problems:
+        side = self._sides.get("test")
+        return self._drawn_test() if side is None else side[self._some(len(side))]
+
+    def _drawn_test(self) -> Problems:
+        return self.encode_problems(self._distinct(True))
+
+    @cached_property
+    def _pool(self) -> Problems:
+        drawn = self._drawn(Random(f"{self.seed}/train"), False)
+        return self.encode_problems(list(islice(drawn, self.pool)))
+
+    def _some(self, count: int) -> Tensor:
+        """Up to `test_questions` of so many rows, the same ones for the same `task.seed`."""
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(self.seed))
+        return order[:self.test_questions]
 
     def _drawn(self, random: Random, held_out: bool) -> Iterator[Problem]:
         """Endless problems of one side. Raises `UserError` where that side is empty."""
@@ -216,7 +219,19 @@ class ToyTask(Task):
                                 "question and answer are texts that are not empty")
         return drawn
 
-    def _surveyed(self) -> Survey:
+    @classmethod
+    def surveyed(cls, keys: Any) -> Survey:
+        """The survey of a task with these keys: made once, and kept beside the values of the keys,
+        so that the check of a configuration and the task itself share it.
+        """
+        kept = vars(keys)
+        if "_survey" not in kept:
+            task = cls.__new__(cls)
+            vars(task).update(kept)
+            kept["_survey"] = task._survey()
+        return kept["_survey"]
+
+    def _survey(self) -> Survey:
         drawn = self._sample()
         asked, said = ([self.cut(text) for text in texts] for texts in (
             [one.question for one in drawn], [one.answer for one in drawn]))
@@ -236,104 +251,113 @@ class ToyTask(Task):
         """Symbols of the longest gold thought of a task with these keys; of an answer where there
         are no gold thoughts.
         """
-        task = cls.__new__(cls)
-        vars(task).update(vars(keys))
-        found = task._surveyed()
+        found = cls.surveyed(keys)
         return max(found.thought or found.answer, 1)
 
     def encode_problems(self, problems: Sequence[Problem]) -> Problems:
         """Problems as tokens. Raises `UserError` for one that is longer than any of the sample, or
-        has a symbol that is not in it.
+        has a symbol or answer that is not in it.
         """
         pad, end = self.vocabulary.pad, self.vocabulary.end
-        question = [self._tokens(one, one.question, "question", self._number, self.question_length)
+        question = [self._tokens(one, "question", self._number, self.question_length)
                     for one in problems]
-        answer = [self._tokens(one, one.answer, "answer", self._number, self.answer_length)
+        answer = [self._tokens(one, "answer", self._number, self.answer_length)
                   for one in problems]
         thought = None
         if self.survey.thought is not None and self.vocabulary.thoughts >= len(self._thought) and \
                 all(one.thought is not None for one in problems):
-            rows = [[*self._tokens(one, one.thought or "", "thought", self._thought,
-                                   self.thought_length), end] for one in problems]
-            thought = _padded(rows, self.thought_length + 1, pad)
-        return Problems(_padded(question, self.question_length, pad, left=True),
-                        _padded(answer, self.answer_length, pad), thought, pad,
-                        label=self._labels(problems), padded=self._varies)
+            rows = [[*self._tokens(one, "thought", self._thought, self.thought_length), end]
+                    for one in problems]
+            thought = padded(rows, pad, self.thought_length + 1)
+        label = torch.tensor([self._number_of(one) for one in problems]) if self._label else None
+        return Problems(padded(question, pad, self.question_length, left=True),
+                        padded(answer, pad, self.answer_length), thought, pad, label=label,
+                        padded=self._varies)
 
-    def _tokens(self, problem: Problem, text: str, part: str, known: dict[str, int],
-                most: int) -> list[int]:
-        symbols = self.cut(text)
-        where = f"task={self.config.name}: question {problem.question[:60]!r}"
-        if len(symbols) > most or (part == "question" and len(symbols) < most and not self._varies):
-            raise UserError(f"{where}: found a {part} of {len(symbols)} symbols; legal: at most "
-                            f"{most}, or another length declared as {part}_length in the class")
-        unknown = next((symbol for symbol in symbols if symbol not in known), None)
-        if unknown is not None or (not symbols and part != "thought"):
-            name = "thought_symbols" if part == "thought" else "symbols"
-            raise UserError(f"{where}: found {part} symbol {unknown or ''!r}; legal: "
-                            f"{shown([*known][:40])}, or more declared as {name} in the class")
-        return [known[symbol] for symbol in symbols]
+    def _tokens(self, problem: Problem, part: str, known: dict[str, int], most: int) -> list[int]:
+        """Tokens of the question, answer or thought of a problem, as `part` says."""
+        symbols = self.cut(getattr(problem, part))
+        exactly = part == "question" and not self._varies
+        if not symbols and part != "thought":
+            raise self._refusal(problem, f"no symbol in its {part}", "at least one")
+        if len(symbols) > most or (exactly and len(symbols) < most):
+            declared = "longest_thought" if part == "thought" else f"{part}_length"
+            raise self._refusal(
+                problem, f"{'an' if part == 'answer' else 'a'} {part} of {len(symbols)} symbols",
+                f"{'exactly' if exactly else 'at most'} {most}, as of {SAMPLE} sample problems, or "
+                f"another {declared} in the class")
+        try:
+            return [known[symbol] for symbol in symbols]
+        except KeyError as unknown:
+            raise self._refusal(
+                problem, f"{part} symbol {unknown}, which none of {SAMPLE} sample problems has",
+                f"{shown([*known][:40])}, or all declared as "
+                f"{'thought_' * (part == 'thought')}symbols in the class") from None
 
-    def _labels(self, problems: Sequence[Problem]) -> Tensor | None:
-        if not self._label:
-            return None
-        for problem in problems:
-            if problem.answer not in self._label:
-                raise UserError(f"task={self.config.name}: found answer {problem.answer[:40]!r}; "
-                                f"legal: {shown([*self._label][:40])}, or others declared as "
-                                "answers in the class")
-        return torch.tensor([self._label[problem.answer] for problem in problems])
+    def _number_of(self, problem: Problem) -> int:
+        """The label of a problem's answer."""
+        if problem.answer not in self._label:
+            raise self._refusal(
+                problem, f"answer {problem.answer[:40]!r}, which none of {SAMPLE} sample problems "
+                "has", f"{shown([*self._label][:40])}, or all declared as answers in the class")
+        return self._label[problem.answer]
+
+    def _refusal(self, problem: Problem, found: str, legal: str) -> UserError:
+        return UserError(f"task={self.config.name}: question {problem.question[:60]!r}: found "
+                         f"{found}; legal: {legal}")
 
     def encode_question(self, text: str) -> tuple[list[int], int]:
         """Tokens of a typed question, with or without spaces, and how many its answer has."""
-        words = sorted(self._number, key=len, reverse=True)
-        pattern = re.compile(r"\s*(" + "|".join(map(re.escape, words)) + r")\s*")
-        found, at = list[int](), 0
-        while at < len(text):
-            word = pattern.match(text, at)
-            if word is None:
-                raise UserError(f"prompt={text}: found {text[at]!r}, for which this model has no "
-                                f"token; legal: {shown([*self._number][:40])}")
-            found.append(self._number[word.group(1)])
-            at = word.end()
-        most = self.question_length
-        if not 0 < len(found) <= most or (len(found) < most and not self._varies):
+        words = "|".join(map(re.escape, sorted(self._number, key=len, reverse=True)))
+        unknown = re.sub(rf"{words}|\s", "", text)
+        if unknown:
+            raise UserError(f"prompt={text}: found {unknown[0]!r}, for which this model has no "
+                            f"token; legal: {shown([*self._number][:40])}")
+        found = [self._number[word] for word in re.findall(words, text)]
+        least = 1 if self._varies else self.question_length
+        if not least <= len(found) <= self.question_length:
             raise UserError(f"prompt={text}: found {len(found)} tokens; legal: a question of "
-                            f"{'1 to ' if self._varies else ''}{most}")
+                            f"{'1 to ' * self._varies}{self.question_length}")
         return found, self.answer_length
 
     # --- files ----------------------------------------------------------------------------------
+
+    def _load(self) -> None:
+        """Read `task.data`, if there is one: `_rows` as text, and both `_sides` as tokens."""
+        self._rows = self._read(Path(self.data)) if self.data else []
+        self._sides = {side: self.encode_problems([one for own, one in self._rows if own == side])
+                       for side in ("train", "test") if self._rows}
 
     def _read(self, path: Path) -> list[tuple[str, Problem]]:
         """(split, problem) of every row. Raises `UserError` that names the line."""
         rows = read_table(path)
         require(path, rows, ("question", "answer"))
-        found = [(self.row_split(where, row), self._row(where, row)) for where, row in rows]
-        found = [(side or ("test" if self.is_held_out(one) else "train"), one)
-                 for side, one in found]
-        return two_sides(path, found, self.held_out < 1)
+        found = []
+        for where, row in rows:
+            problem, hashed = self._row(where, row), "split" not in row
+            split = ("test" if self.is_held_out(problem) else "train") if hashed else row["split"]
+            if split not in ("train", "test"):
+                raise UserError(f"{where}: found split {split!r}; legal: train, test")
+            found.append((split, problem))
+        for side in ("train", "test") if self.held_out < 1 else ("test",):
+            if side not in {split for split, _ in found}:
+                raise UserError(f"{path}: found no {side} problems; legal: a column split with "
+                                "train and test in it, or another task.held_out")
+        return found
 
     def _row(self, where: str, row: dict[str, Any]) -> Problem:
-        thought = row.get("thought")
+        """The problem of a row, checked. An empty cell is no thought, not one of no symbols."""
         problem = Problem(str(row["question"]).strip(), str(row["answer"]).strip(),
-                          None if thought is None else str(thought))
+                          str(row.get("thought") or "") or None)
         try:
             self.encode_problems([problem])
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
         return problem
 
-    @staticmethod
-    def row_split(where: str, row: dict[str, Any]) -> str | None:
-        """train or test; None where the table has no column split."""
-        split = row.get("split")
-        if "split" in row and split not in ("train", "test"):
-            raise UserError(f"{where}: found split {split!r}; legal: train, test")
-        return split
-
     def contradictions(self, config: Any) -> Iterator[str]:
         """Each combination of legal values that means nothing, as the line that says why."""
-        yield from missing("data", self.data, TABLES)
+        yield from missing("data", self.data)
         if self.held_out == 0 and self.data is None:
             yield (f"task.held_out={self.held_out:g}: found no question to evaluate on; legal: "
                    "above 0, at most 0.9")
@@ -341,33 +365,31 @@ class ToyTask(Task):
             yield (f"task.held_out={self.held_out:g}: found no question to train on; legal: below "
                    "1, or action=evaluate")
         kind: Any = TASKS[self.name].target  # type: ignore[attr-defined]
+        length = kind.longest_thought(self)
+        if self.thought_length != length:
+            yield (f"task.thought_length={self.thought_length}: found another length than the "
+                   f"gold thought has; legal: {length} (set thinker.tokens for more)")
         if kind.problem is not ToyTask.problem:
-            yield from _gold_fits(kind(self, 0).survey, self, config)
+            yield from _gold_fits(kind, self, config)
 
 
-def _gold_fits(survey: Survey, keys: Any, config: Any) -> Iterator[str]:
+def _gold_fits(kind: Any, keys: Any, config: Any) -> Iterator[str]:
     """What of a configuration needs other gold thoughts than the problems have."""
     wanted = {"gold_thought", "gold_tokens"} & {*config.reward} or config.trainer.rehearse \
         or config.answerer.learns_from == "gold"
     if not config.thinker.tokens or not wanted:
         return
+    survey = kind.surveyed(keys)
     if survey.thought is None:
         yield (f"task={keys.name}: found problems without a thought, which variant=super, "
                "variant=clean and trainer.rehearse need; legal: Problem(..., thought=...)")
     elif config.thinker.vocabulary < len(survey.thought_symbols):
         yield (f"thinker.vocabulary={config.thinker.vocabulary}: found "
                f"{len(survey.thought_symbols)} symbols in gold thoughts; legal: at least as many")
-
-
-def two_sides(path: Path, rows: list[tuple[str, Any]], trained: bool) -> list[tuple[str, Any]]:
-    """The (split, row) pairs of a table. Raises `UserError` where none is held out, or, if the
-    table is trained on, where all are.
-    """
-    for name in ("train", "test") if trained else ("test",):
-        if name not in {split for split, _ in rows}:
-            raise UserError(f"{path}: found no {name} problems; legal: a column split with "
-                            "train and test in it, or another task.held_out")
-    return rows
+    elif keys.data and any(one.thought is None for _, one in kind(keys, 0).problems()):
+        yield (f"task.data={keys.data}: found rows without a thought, which variant=super, "
+               "variant=clean and trainer.rehearse need; legal: a column thought that is nowhere "
+               "empty")
 
 
 def _ordered(texts: Iterable[Iterable[str]]) -> tuple[str, ...]:
@@ -376,10 +398,3 @@ def _ordered(texts: Iterable[Iterable[str]]) -> tuple[str, ...]:
     rank: Callable[[str], Any] = lambda word: (  # noqa: E731
         not word.isdecimal(), len(word) if word.isdecimal() else 0, word)
     return tuple(sorted(symbols, key=rank))
-
-
-def _padded(rows: Sequence[Sequence[int]], width: int, pad: int, left: bool = False) -> Tensor:
-    """(N, width): rows of tokens, padded on one side."""
-    full = [[*[pad] * (width - len(row)), *row] if left else [*row, *[pad] * (width - len(row))]
-            for row in rows]
-    return torch.tensor(full, dtype=torch.long).view(len(rows), width)
