@@ -27,7 +27,7 @@ from ponder.models.policies.continuation import ContinuationPolicy
 from ponder.rewards.answers import Reward
 from ponder.rollouts.sampler import Sampler, Source, given
 from ponder.strategies.base import Strategy
-from ponder.tasks.text.corpus import Corpus, CorpusKeys
+from ponder.tasks.text.passages import Corpus, CorpusKeys
 from ponder.training.learner import Learner
 from ponder.training.trainer import Trainer
 

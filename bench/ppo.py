@@ -31,7 +31,7 @@ from ponder.strategies.base import Strategy
 from ponder.strategies.grpo import GRPO
 from ponder.strategies.ppo import PPO
 from ponder.strategies.reinforce import REINFORCE
-from ponder.tasks.text.corpus import Corpus, CorpusKeys
+from ponder.tasks.text.passages import Corpus, CorpusKeys
 from ponder.training.checkpoint import load_model
 from ponder.training.trainer import Hooks
 from tilted import tilted

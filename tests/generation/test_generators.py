@@ -20,9 +20,9 @@ from ponder.config.running import GenerateConfig
 from ponder.core.types import Problems
 from ponder.generation.checkpoint_model import end_tokens
 from ponder.generation.contexts import DecodingContext
+from ponder.generation.decoding import Part, StreamDecoder
 from ponder.generation.generators import QuestionGenerator, TextGenerator
-from ponder.generation.stream_decoder import Part, Renderer, StreamDecoder
-from ponder.generation.terminal import Conversation
+from ponder.generation.terminal import Conversation, Renderer
 from ponder.models.gpt2.model import Init, Shape, Transformer
 from ponder.models.huggingface.model import Model
 from ponder.rollouts.sampler import given as thoughts_given

@@ -10,8 +10,8 @@ import torch
 from ponder.config.running import GenerateConfig
 from ponder.core.math import Sampling
 from ponder.evaluation.question import evaluate_latent
-from ponder.generation.generators import LatentQuestionGenerator, QuestionGenerator
-from ponder.generation.stream_decoder import ordinary_text, thought_text
+from ponder.generation.decoding import ordinary_text, thought_text
+from ponder.generation.generators import QuestionGenerator
 from ponder.models.policies.latent import ContinuousPolicy, GumbelPolicy
 from ponder.rollouts.sampler import latent_rollouts, vectors
 from ponder.tasks.toy.add import Add
@@ -26,11 +26,11 @@ NO_GENERATOR = torch.Generator()
 
 
 def latent_generator(sees: tuple[str, ...] = BLIND, shared: bool = False,
-                     ) -> tuple[LatentQuestionGenerator, Add]:
+                     ) -> tuple[QuestionGenerator, Add]:
     task = make_task(4, answer="digits", max=100)
     policy = make_flowing(task, tokens=3, sees=sees, shared=shared).requires_grad_(False)
     assert isinstance(policy, ContinuousPolicy)
-    return LatentQuestionGenerator(policy, task.encode_question), task
+    return QuestionGenerator(policy, task.encode_question), task
 
 
 NETWORKS = pytest.mark.parametrize("sees, shared", [
@@ -45,6 +45,7 @@ def test_log_probabilities_of_answers_are_those_of_the_policy(sees: tuple[str, .
     """
     model, task = latent_generator(sees, shared)
     policy, end = model.policy, model.policy.vocabulary.end
+    assert isinstance(policy, ContinuousPolicy)
     answers = torch.cartesian_prod(*[torch.arange(1, end)] * task.answer_length)
     for text in ("31+84=", "07+99="):
         prompt = model.prompt(text)
@@ -67,6 +68,7 @@ def test_a_question_gets_the_thought_and_answer_of_its_evaluation(sees: tuple[st
                                                                   shared: bool) -> None:
     model, task = latent_generator(sees, shared)
     policy, problems = model.policy, task.test()[:5]
+    assert isinstance(policy, ContinuousPolicy)
     rows = evaluate_latent(policy, problems).rows
     replies = policy.reply(problems, vectors(policy, problems)[0])
     for row, reply in zip(rows, replies.tolist(), strict=True):

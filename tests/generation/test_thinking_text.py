@@ -13,9 +13,15 @@ from ponder.config.running import GenerateConfig
 from ponder.core.math import GREEDY, Sampling
 from ponder.core.types import Problems
 from ponder.generation.contexts import ThinkingContext
-from ponder.generation.decoding import BeamSearch, beam_search, completions_of, sample_steps
+from ponder.generation.decoding import (
+    BeamSearch,
+    beam_search,
+    completions_of,
+    ordinary_text,
+    sample_steps,
+    thought_text,
+)
 from ponder.generation.generators import ThinkingTextGenerator
-from ponder.generation.stream_decoder import ordinary_text, thought_text
 from ponder.generation.terminal import Conversation
 from ponder.models.policies.base import Rules
 from ponder.models.policies.next_token import PositionPolicy

@@ -28,7 +28,7 @@ from ponder.rollouts.sampler import sample
 from ponder.strategies.star import SFT
 from ponder.tasks.text.documents import TextKeys, split
 from ponder.tasks.text.passages import Text
-from ponder.tokenizers.pieces import Characters, PieceVocabulary, TriePieces, pieces_of
+from ponder.tokenizers.pieces import Characters, Pieces, PieceVocabulary, TriePieces, pieces_of
 from ponder.tokenizers.trie import Trie
 from ponder.training.learner import Learner
 from support.questions import WORDS
@@ -72,11 +72,11 @@ def test_what_was_begun_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.Monk
     cut = cutting._encode
     seen: list[int] = []
 
-    def breaks(batch: cutting.Batch) -> cutting.Cut:
+    def breaks(pieces: Pieces, batch: cutting.Batch) -> cutting.Cut:
         seen.append(len(batch.texts))
         if len(seen) == 5:
             raise KeyboardInterrupt
-        return cut(batch)
+        return cut(pieces, batch)
 
     monkeypatch.setattr(cutting, "_encode", breaks)
     with pytest.raises(KeyboardInterrupt):
@@ -101,11 +101,11 @@ def test_a_long_text_is_cut_in_parts(count: int, tmp_path: Path,
     monkeypatch.setattr(cutting, "BATCH", 120)
     cut, calls = cutting._encode, []
 
-    def breaks(batch: cutting.Batch) -> cutting.Cut:
+    def breaks(pieces: Pieces, batch: cutting.Batch) -> cutting.Cut:
         calls.append(batch)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return cut(batch)
+        return cut(pieces, batch)
 
     for number, changes in enumerate(({}, {"workers": 2}, {"breaks": True})):
         monkeypatch.setattr(packing, "SCRATCH", tmp_path / str(number))
@@ -201,7 +201,7 @@ def test_a_split_can_be_gone_on_with(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("content", "name", "said"), [
     ('{"text": "a"}\n{"body": "b"}', "x.jsonl", "line 2: found no text in task.column=text"),
-    ('{"text": "a"}\n{"text', "x.jsonl", "line 2: found no JSON"),
+    ('{"text": "a"}\n{"text', "x.jsonl", "line 2: cannot be read"),
     ("short", "x.txt", "task.length=128: found"),
 ])
 def test_bad_text_is_one_line(content: str, name: str, said: str, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from ponder.models.policies.continuation import ContinuationPolicy
 from ponder.rewards.answers import Reward
 from ponder.rollouts.sampler import given
 from ponder.rollouts.written import Store, Written
-from ponder.tasks.text.corpus import Corpus, CorpusKeys
+from ponder.tasks.text.passages import Corpus, CorpusKeys
 from ponder.tokenizers.pieces import HfPieces, identity
 from ponder.tokenizers.vocabulary import TextVocabulary
 from support.questions import WORDS, language_model, vocabulary

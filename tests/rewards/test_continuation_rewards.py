@@ -16,7 +16,7 @@ from ponder.models.policies.base import Rules
 from ponder.models.policies.continuation import ContinuationPolicy
 from ponder.rewards.answers import Reward
 from ponder.rollouts.sampler import given
-from ponder.tasks.text.corpus import CorpusKeys
+from ponder.tasks.text.passages import CorpusKeys
 from ponder.tokenizers.pieces import Characters, PieceVocabulary
 
 LETTERS = Characters("abc de.")

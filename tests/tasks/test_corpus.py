@@ -23,7 +23,7 @@ from ponder.models.gpt2.model import Init, Shape, Transformer
 from ponder.models.policies.base import Rules
 from ponder.models.policies.continuation import ContinuationPolicy
 from ponder.rollouts.sampler import sample
-from ponder.tasks.text.corpus import Corpus, CorpusKeys
+from ponder.tasks.text.passages import Corpus, CorpusKeys
 from ponder.tokenizers.pieces import Characters, PieceVocabulary
 from support.runs import lines, run_processes, summary
 from support.small import Door, generator

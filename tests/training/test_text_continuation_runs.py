@@ -17,7 +17,7 @@ from ponder.models.huggingface.model import Model
 from ponder.models.policies.base import Rules, ValueHead
 from ponder.models.policies.continuation import ContinuationPolicy
 from ponder.rollouts.written import Store, Written
-from ponder.tasks.text.corpus import Corpus, CorpusKeys
+from ponder.tasks.text.passages import Corpus, CorpusKeys
 from ponder.tokenizers.vocabulary import TextVocabulary
 from support.optimum import STRATEGIES, fit
 from support.questions import WORDS, load_plain, save_language_model

@@ -20,14 +20,13 @@ from ponder.config.running import GenerateConfig
 from ponder.config.spine import Config, writes
 from ponder.core.types import Problems
 from ponder.generation.contexts import DecodingContext, ThinkingContext
+from ponder.generation.decoding import ordinary_text
 from ponder.generation.generators import (
     Generator,
-    LatentQuestionGenerator,
     QuestionGenerator,
     TextGenerator,
     ThinkingTextGenerator,
 )
-from ponder.generation.stream_decoder import ordinary_text
 from ponder.models.huggingface.pretrained import load_text_model, load_vocabulary
 from ponder.models.policies.choice import ChoicePolicy
 from ponder.models.policies.latent import ContinuousPolicy
@@ -230,8 +229,7 @@ def build_generator(config: Config) -> Generator:
     config = _without_data(config)
     task = builders.build_task(config)
     policy = _ready(config, builders.build_policy(config, task), device)
-    kind = LatentQuestionGenerator if config.thinker.kind == "continuous" else QuestionGenerator
-    return kind(policy, task.encode_question)  # type: ignore[arg-type]
+    return QuestionGenerator(policy, task.encode_question)
 
 
 def _without_data(config: Config) -> Config:

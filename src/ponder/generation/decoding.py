@@ -1,10 +1,10 @@
-r"""Decoding over any language model: sampling and beam search.
+r"""Decoding over any language model: sampling, beam search, and tokens as text while they come.
 
 Beam search looks for the completions Y of at most `max_tokens` tokens with the largest
 
 .. math:: s(Y) = \log p(Y | X) / |Y|^\alpha
 
-where X is the prompt and |Y| counts the tokens behind it, the end token included. Search and
+where X is the prompt and |Y| counts the tokens after it, the end token included. Search and
 length penalty are those of `generate` in transformers: same completions, same scores. It is not the
 penalty of Wu et al. 2016 (arXiv:1609.08144, equation 14), ((5 + |Y|) / 6)^alpha, nor their stopping
 rule.
@@ -13,14 +13,22 @@ Left out: sampled, constrained and grouped beams.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from ponder.core.math import Sampling, distribution, draw
+from ponder.tokenizers.vocabulary import END, TORN, pieces
+
+OPEN = "<think>"  # models that think in words do so between this tag and </think>
+MAX_BYTES = 4  # of a character in UTF-8; each of its tokens has at least one of them
+GIVE_UP = 12  # so many tokens without a whole character are shown as they are
+_TAG = re.compile(r"(</?\w+>)")
+_TAG_PREFIX = re.compile(r"<(/?\w{0,16})?$")
 
 
 class LanguageModel(Protocol):
@@ -186,3 +194,113 @@ def _most_likely(total: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     possible = value > -torch.inf
     value, index = value[possible], index[possible]
     return index // total.shape[1], index % total.shape[1], value
+
+
+# --- from tokens to text ------------------------------------------------------------------------
+
+
+class Part(NamedTuple):
+    """A piece of decoded text. kind is ordinary, thought or special, as in `vocabulary.pieces`, or
+    number: an annotation of a thought.
+    """
+
+    text: str
+    kind: str
+
+
+class StreamDecoder:
+    """Decodes one text whose tokens are added one by one.
+
+    decode: turns tokens into text.
+    thinking: whether the text begins inside a thought.
+    separate: says of a token that it is decoded by itself, and that the text around it is decoded
+        as if it were not there: a thought token among the bytes of a word.
+    annotation: what is shown in parentheses after the n-th token, or "".
+    """
+
+    def __init__(self, decode: Callable[[list[int]], str], thinking: bool = False,
+                 separate: Callable[[int], bool] = lambda token: False,
+                 annotation: Callable[[int], str] = lambda number: "") -> None:
+        self.decode, self.thinking = decode, thinking
+        self.separate, self.annotation = separate, annotation
+        self.count = 0
+        self.tokens: list[int] = []
+        # Tokens before `start` are finished; the text of those from `start` to `shown` is shown.
+        self.start = self.shown = 0
+        self.pending = ""  # text that may be the beginning of a tag
+
+    def add(self, token: int) -> list[Part]:
+        """The parts that no later token can change any more."""
+        note = self.annotation(self.count)
+        annotation = [Part(f"({note})", "number")] if note else []
+        self.count += 1
+        if self.separate(token):
+            before, self.pending = self.pending, ""
+            return [*self._parts(before), *self._parts(self.decode([token])), *annotation]
+        self.tokens.append(token)
+        self.pending += self._text(self._whole())
+        prefix = _TAG_PREFIX.search(self.pending)
+        certain = self.pending[:prefix.start()] if prefix else self.pending
+        self.pending = self.pending[len(certain):]
+        return [*self._parts(certain), *annotation]
+
+    def end(self) -> list[Part]:
+        """The parts that are left when no more tokens come."""
+        rest, self.pending = self.pending + self._text(len(self.tokens)), ""
+        return self._parts(rest)
+
+    def all(self, tokens: Iterable[int]) -> list[Part]:
+        """The parts of a whole text."""
+        return [*(part for token in tokens for part in self.add(token)), *self.end()]
+
+    def _text(self, end: int) -> str:
+        """What the tokens from `shown` to `end` add to the text. The last shown ones are decoded
+        with them, because a tokenizer's spaces depend on neighbouring tokens.
+        """
+        before = self.decode(self.tokens[self.start:self.shown])
+        text = self.decode(self.tokens[self.start:end])
+        if len(text) <= len(before):
+            return ""
+        self.start, self.shown = self.shown, end
+        return text[len(before):]
+
+    def _whole(self) -> int:
+        """Index at which to cut the tokens so that no later token changes the text before it: after
+        the last one, or before the incomplete character at their end.
+        """
+        shown, end = self.shown, len(self.tokens)
+        text = self.decode(self.tokens[shown:])
+        if not text.endswith(TORN) or end - shown >= GIVE_UP:
+            return end
+        if end - shown < MAX_BYTES:
+            return shown
+        cuts = (cut for cut in range(end - MAX_BYTES + 1, end)
+                if self.decode(self.tokens[shown:cut]) + self.decode(self.tokens[cut:]) == text)
+        return next(cuts, shown)
+
+    def _parts(self, text: str) -> list[Part]:
+        found = []
+        for piece in filter(None, _TAG.split(text)):
+            kind = pieces(piece)[0][1] if _TAG.fullmatch(piece) else "ordinary"
+            if piece in (OPEN, END):
+                self.thinking, kind = piece == OPEN, "special"
+            elif self.thinking and kind == "ordinary":
+                kind = "thought"
+            found.append(Part(piece, kind))
+        return found
+
+
+def ordinary_text(parts: Iterable[Part]) -> str:
+    """The text of some parts without thoughts and special tokens."""
+    return "".join(part.text for part in parts if part.kind == "ordinary")
+
+
+def thought_text(parts: Iterable[Part]) -> str:
+    """The thoughts of some parts, with a space between one and the next."""
+    found = [""]
+    for part in parts:
+        if part.text == END:
+            found.append("")
+        elif part.kind == "thought":
+            found[-1] += part.text
+    return " ".join(found if found[-1] else found[:-1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,17 +16,17 @@ from ponder.core.math import GREEDY, Sampling
 from ponder.core.types import Problems
 from ponder.generation.contexts import UNLIMITED, DecodingContext, ThinkingContext
 from ponder.generation.decoding import (
+    OPEN,
     BeamSearch,
     Completion,
     Step,
+    StreamDecoder,
     beam_search,
     best_first,
     completions_of,
     sample_steps,
 )
-from ponder.generation.stream_decoder import OPEN, StreamDecoder
 from ponder.models.policies.base import Policy
-from ponder.models.policies.latent import ContinuousPolicy
 from ponder.rollouts.sampler import numbers, vectors
 from ponder.tokenizers.pieces import PieceVocabulary
 from ponder.tokenizers.vocabulary import TextVocabulary
@@ -48,12 +49,14 @@ class Generator:
     has_memory: whether a conversation's earlier lines are part of the next prompt.
     has_chat_template: whether prompts are dialogues of turns.
     limit: tokens that the model sees at once; limited_by: what it is that is limited.
+    ends: tokens that end a completion.
     """
 
     has_memory = True
     has_chat_template = False
     limit: int
     limited_by = "positions of the model"
+    ends: tuple[int, ...] = ()
 
     def prompt(self, text: str) -> list[int]:
         """A prompt as tokens. Raises `UserError` for a text that the model cannot read."""
@@ -105,11 +108,6 @@ class Generator:
         raise NotImplementedError
 
     @property
-    def ends(self) -> tuple[int, ...]:
-        """Tokens that end a completion."""
-        return ()
-
-    @property
     def truncated(self) -> bool:
         """Whether the last text was longer than `limit`."""
         return False
@@ -120,12 +118,9 @@ class TextGenerator(Generator):
 
     def __init__(self, context: DecodingContext,
                  vocabulary: PieceVocabulary | TextVocabulary) -> None:
-        self.context, self.limit, self.vocabulary = context, context.limit, vocabulary
+        self.context, self.vocabulary = context, vocabulary
+        self.limit, self.ends = context.limit, context.ends
         self.has_chat_template = vocabulary.chat
-
-    @property
-    def ends(self) -> tuple[int, ...]:
-        return self.context.ends
 
     @property
     def truncated(self) -> bool:
@@ -228,6 +223,10 @@ class QuestionGenerator(Generator):
 
     encode_question turns a typed question into (tokens, number of tokens of its answer). The two
     networks have a context each, or share one where they are one network.
+
+    A thought of vectors is computed, not chosen: a question has one, whatever is sampled, and
+    log-probability, score and length are those of the answer alone. A vector is shown as the token
+    that the thinker would most likely have written in its place, annotated with its first numbers.
     """
 
     has_memory = False
@@ -241,6 +240,8 @@ class QuestionGenerator(Generator):
         self.answerer = self.thinker if policy.answerer is policy.thinker else DecodingContext(
             policy.answerer, slice(0, end), ())
         self.answer_length = 0
+        self.of_vectors = policy.evaluation == "latent"
+        self.numbers: list[str] = []  # of the vectors of the last thought
 
     def prompt(self, text: str) -> list[int]:
         tokens, self.answer_length = self.encode_question(text)
@@ -249,20 +250,25 @@ class QuestionGenerator(Generator):
     def decode(self, tokens: list[int]) -> str:
         return self.policy.vocabulary.text(tokens).replace("#", "")  # #15 is 15 in one token
 
+    def annotation(self, number: int) -> str:
+        return self.numbers[number] if number < len(self.numbers) else ""
+
+    def scored_tokens(self, tokens: list[int]) -> list[int]:
+        return tokens[self.policy.rules.tokens + 1:] if self.of_vectors else tokens
+
     def stream(self, prompt: list[int], config: GenerateConfig, random: torch.Generator,
                ) -> Iterator[Token]:
         sampling, thought = sampling_of(config), list[int]()
-        if self._to_think():
-            for _, token, logprob in sample_steps(self.thinker, prompt, sampling, 1,
-                                                  self.policy.rules.tokens, random):
-                thought.append(int(token))
-                yield thought[-1], float(logprob)
-        end = self.policy.vocabulary.end
-        if thought[-1:] != [end]:
-            thought.append(end)
-            yield end, 0.0  # added by the rules, not chosen by the thinker
-        for _, token, logprob in sample_steps(self._to_answer(), self._answer_prompt(
-                prompt, thought), sampling, 1, self.answer_length, random):
+        if self.of_vectors:
+            context, thought = self._computed(prompt)
+            yield from ((token, 0.0) for token in thought)
+        else:
+            for token, logprob in self._sampled(prompt, sampling, random):
+                thought.append(token)
+                yield token, logprob
+            context = self._to_answer()
+        for _, token, logprob in sample_steps(context, self._answer_prompt(prompt, thought),
+                                              sampling, 1, self.answer_length, random):
             yield int(token), float(logprob)
 
     def sample(self, prompt: list[int], config: GenerateConfig, random: torch.Generator,
@@ -276,16 +282,50 @@ class QuestionGenerator(Generator):
     def search(self, prompt: list[int], config: GenerateConfig) -> list[Completion]:
         """The best thoughts, and the best answers after each; both together are ranked."""
         search, found = search_of(config), list[Completion]()
-        thoughts = [Completion([], 0.0, False)]
-        if self._to_think():
-            thoughts = beam_search(self.thinker, prompt, search, self.policy.rules.tokens)
+        if self.of_vectors:
+            context, computed = self._computed(prompt)
+            thoughts = [Completion(computed, 0.0, True)]
+        else:
+            context, thoughts = self.answerer, [Completion([], 0.0, False)]
+            if self._to_think():
+                thoughts = beam_search(self.thinker, prompt, search, self.policy.rules.tokens)
+            self._to_answer()
         for thought in thoughts:
             tokens = [*thought.tokens, *[self.policy.vocabulary.end] * (not thought.ended)]
-            for answer in beam_search(self._to_answer(), self._answer_prompt(prompt, tokens),
-                                      search, self.answer_length):
+            for answer in beam_search(context, self._answer_prompt(prompt, tokens), search,
+                                      self.answer_length):
                 whole, logprob = [*tokens, *answer.tokens], thought.logprob + answer.logprob
-                found.append(Completion(whole, logprob, True, search.score(logprob, len(whole))))
+                score = search.score(logprob, len(self.scored_tokens(whole)))
+                found.append(Completion(whole, logprob, True, score))
         return best_first(found)[:search.beams]
+
+    def _sampled(self, prompt: list[int], sampling: Sampling, random: torch.Generator,
+                 ) -> Iterator[Token]:
+        """A sampled thought, with an end that the rules add where the thinker chose none."""
+        end, last = self.policy.vocabulary.end, -1
+        if self._to_think():
+            for _, token, logprob in sample_steps(self.thinker, prompt, sampling, 1,
+                                                  self.policy.rules.tokens, random):
+                last = int(token)
+                yield last, float(logprob)
+        if last != end:
+            yield end, 0.0
+
+    @torch.inference_mode()
+    def _computed(self, prompt: list[int]) -> tuple[DecodingContext, list[int]]:
+        """The answerer's context, which has read the vectors of a thought, and the tokens by which
+        these are shown.
+        """
+        policy: Any = self.policy
+        net = policy.answerer
+        question = torch.tensor([prompt], device=net.device)
+        problem = Problems(question, question[:, :0], None, policy.vocabulary.pad)
+        own, shown = vectors(policy, problem)
+        self.numbers = numbers(own[0])
+        read: Tensor = policy.hear(net, own[0])
+        if policy.rules.sees_question:
+            read = torch.cat([net.embed(question)[0], read])
+        return DecodingContext(net, slice(0, policy.vocabulary.end), (), read), shown[0].tolist()
 
     def _to_think(self) -> bool:
         """Let the thinker's context choose thought tokens; whether there are any thoughts."""
@@ -298,68 +338,8 @@ class QuestionGenerator(Generator):
         return self.answerer
 
     def _answer_prompt(self, question: list[int], thought: list[int]) -> list[int]:
-        """What the answerer sees."""
+        """What the answerer reads as tokens; vectors, and a question before them, it has read."""
         rules = self.policy.rules
-        return [*question * rules.sees_question,
-                *(thought if rules.sees_thought else thought[-1:])]
-
-
-class LatentQuestionGenerator(QuestionGenerator):
-    """A thinker whose thought is vectors, which are computed and not chosen, then the answer.
-
-    A question has one thought, whatever is sampled: log-probability, score and length are those of
-    the answer alone. A vector is shown as the token that the thinker would most likely have written
-    in its place, annotated with its first numbers.
-    """
-
-    policy: ContinuousPolicy
-
-    def __init__(self, policy: ContinuousPolicy,
-                 encode_question: Callable[[str], tuple[list[int], int]]) -> None:
-        super().__init__(policy, encode_question)
-        self.thought: list[int] = []
-        self.numbers: list[str] = []
-
-    def annotation(self, number: int) -> str:
-        return self.numbers[number] if number < len(self.numbers) else ""
-
-    def scored_tokens(self, tokens: list[int]) -> list[int]:
-        return tokens[self.policy.rules.tokens + 1:]
-
-    def stream(self, prompt: list[int], config: GenerateConfig, random: torch.Generator,
-               ) -> Iterator[Token]:
-        context = self._think(prompt)
-        yield from ((token, 0.0) for token in self.thought)
-        for _, token, logprob in sample_steps(context, self.thought[-1:], sampling_of(config), 1,
-                                              self.answer_length, random):
-            yield int(token), float(logprob)
-
-    def sample(self, prompt: list[int], config: GenerateConfig, random: torch.Generator,
-               ) -> list[Completion]:
-        context = self._think(prompt)
-        steps = sample_steps(context, self.thought[-1:], sampling_of(config), config.samples,
-                             self.answer_length, random)
-        return [self._with_thought(answer)
-                for answer in completions_of(steps, config.samples, context.ends)]
-
-    def search(self, prompt: list[int], config: GenerateConfig) -> list[Completion]:
-        """The best answers after the thought."""
-        context = self._think(prompt)
-        return [self._with_thought(answer) for answer in beam_search(
-            context, self.thought[-1:], search_of(config), self.answer_length)]
-
-    def _with_thought(self, answer: Completion) -> Completion:
-        return replace(answer, tokens=[*self.thought, *answer.tokens], ended=True)
-
-    @torch.inference_mode()
-    def _think(self, prompt: list[int]) -> DecodingContext:
-        """Compute the thought: the answerer's context, which has read it up to end-of-thought."""
-        policy, net = self.policy, self.policy.answerer
-        question = torch.tensor([prompt], device=net.device)
-        problem = Problems(question, question[:, :0], None, policy.vocabulary.pad)
-        own, shown = vectors(policy, problem)
-        self.thought, self.numbers = shown[0].tolist(), numbers(own[0])
-        read: Tensor = policy.hear(net, own[0])
-        if policy.rules.sees_question:
-            read = torch.cat([net.embed(question)[0], read])
-        return DecodingContext(net, slice(0, policy.vocabulary.end), (), read)
+        if self.of_vectors or not rules.sees_thought:
+            thought = thought[-1:]
+        return [*question * (rules.sees_question and not self.of_vectors), *thought]

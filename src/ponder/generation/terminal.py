@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import sys
 import time
@@ -12,16 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
+from rich.style import Style
 
 from ponder.config.errors import UserError
 from ponder.config.spine import Config
 from ponder.generation.checkpoint_model import build_generator
-from ponder.generation.decoding import Completion
+from ponder.generation.decoding import Completion, Part, ordinary_text, thought_text
 from ponder.generation.generators import Generator, Token, Turn
-from ponder.generation.stream_decoder import Renderer, ordinary_text, thought_text
 from ponder.tasks.base import write_table
+from ponder.tokenizers.vocabulary import COLOURS, TORN
 from ponder.training.signals import Signals
 
+FAINT = "dim"
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # would steer a terminal
 HELP = """\
 /thoughts   show or hide thoughts
 /reset      forget the conversation so far
@@ -36,6 +41,53 @@ def run(config: Config) -> None:
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class Renderer:
+    """Writes prompts and decoded parts to standard output, as they come. thoughts says how thoughts
+    are shown: colour, plain or hidden.
+    """
+
+    def __init__(self, thoughts: str) -> None:
+        self.thoughts = thoughts
+        console = Console()
+        self.terminal = console.is_terminal
+        self.coloured = console.is_terminal and not console.no_color
+        self.line_start = True
+
+    def write(self, text: str, style: str | None = None) -> None:
+        if not text:
+            return
+        self.line_start = text.endswith("\n")
+        shown = _CONTROL.sub(TORN, text) if self.terminal else text
+        if style is not None and self.coloured:
+            shown = Style.parse(style).render(shown)
+        sys.stdout.write(shown)
+        sys.stdout.flush()
+
+    def prompt(self, text: str) -> None:
+        self.write(text, COLOURS["ordinary"])
+
+    def parts(self, parts: Iterable[Part]) -> None:
+        for text, kind in parts:
+            if kind == "ordinary":
+                self.write(text)
+            elif self.thoughts != "hidden":
+                self.write(text, COLOURS.get(kind, FAINT) if self.thoughts == "colour" else None)
+
+    def line(self, text: str) -> None:
+        """A line of its own about what was generated."""
+        self.end_line()
+        self.write(f"{text}\n", FAINT)
+
+    def end_line(self) -> None:
+        if not self.line_start:
+            self.write("\n")
+
+    def note(self, text: str) -> None:
+        """A line to the user on standard error, which is no output."""
+        self.end_line()
+        print(text, file=sys.stderr, flush=True)
 
 
 # --- action=generate ----------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -110,7 +110,8 @@ def read_table(path: Path, kinds: tuple[str, ...] = TABLES) -> list[Row]:
         if path.suffix == ".parquet":
             rows = list(_parquet(path))
         else:
-            rows = list((_csv if path.suffix == ".csv" else _jsonl)(path, _text(path)))
+            text = io.StringIO(_text(path), newline="")
+            rows = list(_csv(path, text) if path.suffix == ".csv" else json_rows(path, text))
     except (ValueError, OSError) as error:
         raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())[:120]}); legal: "
                         f"an intact {legal} file") from None
@@ -138,8 +139,8 @@ def _text(path: Path) -> str:
                         "file in UTF-8") from None
 
 
-def _csv(path: Path, text: str) -> Iterator[Row]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+def _csv(path: Path, lines: Iterable[str]) -> Iterator[Row]:
+    reader = csv.reader(lines, strict=True)
     try:
         header = next(reader, [])
         for cells in reader:
@@ -153,8 +154,9 @@ def _csv(path: Path, text: str) -> Iterator[Row]:
                         "between commas, with quotes around those that hold commas") from None
 
 
-def _jsonl(path: Path, text: str) -> Iterator[Row]:
-    for number, line in enumerate(io.StringIO(text), start=1):
+def json_rows(path: Path, lines: Iterable[str]) -> Iterator[Row]:
+    """The JSON objects in the lines of a file. Raises `UserError` for a line that is none."""
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import glob
-import json
 import multiprocessing
 import os
 import re
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from ponder.config.errors import UserError, brief, shown
 from ponder.config.option import option
 from ponder.core.lazy_imports import numpy as np
-from ponder.tasks.base import in_share
+from ponder.tasks.base import in_share, json_rows
 from ponder.tokenizers.pieces import Pieces
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ DOCUMENTS = (".txt", ".jsonl", ".parquet")
 
 @dataclass
 class TextKeys:
-    """Running text: the next token of every place."""
+    """Running text: the next token at every position."""
 
     name: str = option("text", "name of the task", legal=("text",))
     data: str | None = option(None, "text: a .txt, .jsonl or .parquet file, a directory or a glob "
@@ -186,15 +185,8 @@ def _plain(path: Path, column: str) -> Iterator[str]:
 
 def _jsonl(path: Path, column: str) -> Iterator[str]:
     with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                where = f"{path}, line {number}"
-                try:
-                    row = json.loads(line)
-                except ValueError as error:
-                    raise UserError(f"{where}: found no JSON ({error}); legal: an object a "
-                                    "line") from None
-                yield _cell(where, row, column)
+        for where, row in json_rows(path, file):
+            yield _cell(where, row, column)
 
 
 def _parquet(path: Path, column: str) -> Iterator[str]:
@@ -228,12 +220,9 @@ def _streamed(config: TextKeys, skip: int) -> Iterator[str]:
         first = next(found, None)
 
 
-def _cell(where: str, row: Any, column: str) -> str:
-    value = row.get(column) if isinstance(row, dict) else None
+def _cell(where: str, row: dict[str, Any], column: str) -> str:
+    value = row.get(column)
     if not isinstance(value, str):
-        if not isinstance(row, dict):
-            raise UserError(f"{where}: found {shown(row)[:40]}; legal: an object with the text "
-                            f"under {column!r}")
         held = f", but {shown(value)[:40]}" if column in row else ""
         raise UserError(f"{where}: found no text in task.column={column}{held}; legal: a column "
                         f"that holds text, of {', '.join(map(str, row))}")
@@ -314,36 +303,23 @@ def _parts(text: str) -> Iterator[tuple[str, bool]]:
 
 def in_processes(config: TextKeys, skip: int, pieces: Pieces) -> Iterator[Cut]:
     """All batches, encoded, in order: by several processes if there are more than a few."""
-    workers = config.workers or os.cpu_count() or 1
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    workers, encode = config.workers or os.cpu_count() or 1, partial(_encode, pieces)
     batches = _batches(config, skip)
     first = list(islice(batches, 4))
-    _begin(pieces)
-    yield from map(_encode, first)
-    if len(first) < 4:
+    yield from map(encode, first)
+    if len(first) < 4 or workers == 1:
+        yield from map(encode, batches)
         return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _begin, (pieces,)) \
-        if workers > 1 else nullcontext()
-    with pool as hands:
-        if hands is None:
-            yield from map(_encode, batches)
-            return
-        waiting = [hands.submit(_encode, batch) for batch in islice(batches, 2 * workers)]
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
+        waiting = [pool.submit(encode, batch) for batch in islice(batches, 2 * workers)]
         while waiting:
             yield waiting.pop(0).result()
-            waiting += [hands.submit(_encode, batch) for batch in islice(batches, 1)]
+            waiting += [pool.submit(encode, batch) for batch in islice(batches, 1)]
 
 
-_PIECES: list[Pieces] = []  # the tokenizer of this worker process, sent once
-
-
-def _begin(pieces: Pieces) -> None:
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    _PIECES[:] = [pieces]
-
-
-def _encode(batch: Batch) -> Cut:
+def _encode(pieces: Pieces, batch: Batch) -> Cut:
     """The token ids of a batch; end-of-text follows each document that ends in it."""
-    pieces = _PIECES[0]
     sides: list[tuple[list[Ids], int]] = []
     for held_out in (False, True):
         parts, size = list[Ids](), 0

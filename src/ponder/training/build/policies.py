@@ -18,8 +18,7 @@ from ponder.models.policies.latent import ContinuousPolicy, GumbelPolicy
 from ponder.models.policies.next_token import NextTokenPolicy, PositionPolicy
 from ponder.models.policies.question import QuestionPolicy
 from ponder.tasks.base import Task
-from ponder.tasks.text.corpus import Corpus
-from ponder.tasks.text.passages import Text
+from ponder.tasks.text.passages import Corpus, Text
 from ponder.tokenizers.pieces import load_pieces
 from ponder.tokenizers.vocabulary import TextVocabulary, ThinkingVocabulary, Vocabulary
 from ponder.training.build.networks import (
