@@ -5,10 +5,8 @@ Only what runs left on disk is read, so torch is never loaded.
 
 from __future__ import annotations
 
-import csv
-import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ from ponder.reports.groups import (
     value_of,
 )
 from ponder.reports.runs import FoundRuns, RunResult, accuracy_curve, find_runs
+from ponder.tasks.base import write_table
 
 MAX_GROUPS, MAX_NAMES = 40, 5  # groups shown at first; files or keys that a note names
 MAX_CURVES, MAX_POINTS, MAX_LINKS = 40, 300, 8  # curves of a page, points of one; links of a group
@@ -152,20 +151,17 @@ def write(path: Path, comparison: Comparison) -> list[Path]:
 
     .csv, .jsonl and .parquet have a row per group, and beside them `<name>_runs` a row per run.
     """
-    if path.suffix == ".html":
-        path.write_text(comparison_page(comparison, path.parent), encoding="utf-8")
+    if path.suffix in (".html", ".md"):
+        page = comparison_page(comparison, path.parent) if path.suffix == ".html" else (
+            markdown(comparison))
+        path.write_text(page, encoding="utf-8")
         return [path]
-    if path.suffix == ".md":
-        path.write_text(markdown(comparison), encoding="utf-8")
-        return [path]
-    writers: dict[str, Callable[[Path, Rows], None]] = {
-        ".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}
     beside = path.with_name(f"{path.stem}_runs{path.suffix}")
     keys = comparison.keys
     groups = [group_row(group, keys) for group in comparison.groups]
     runs = [_run_row(result, keys) for group in comparison.groups for result in group.runs]
     for place, rows in ((path, groups), (beside, runs)):
-        writers[path.suffix](place, _one_type_per_column(rows, keys))
+        write_table(place, _one_type_per_column(rows, keys))
     return [path, beside]
 
 
@@ -192,24 +188,6 @@ def _one_type_per_column(rows: Rows, keys: Sequence[str]) -> Rows:
             for row in rows:
                 row[key] = shown(row[key])
     return rows
-
-
-def _write_csv(path: Path, rows: Rows) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def _write_jsonl(path: Path, rows: Rows) -> None:
-    path.write_text("".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows),
-                    encoding="utf-8")
-
-
-def _write_parquet(path: Path, rows: Rows) -> None:
-    from pyarrow import Table, parquet
-
-    parquet.write_table(Table.from_pylist(rows), path)
 
 
 def markdown(comparison: Comparison) -> str:
