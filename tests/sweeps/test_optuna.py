@@ -258,11 +258,13 @@ def test_a_trial_that_was_cut_off_before_it_was_known_does_not_count(tmp_path: P
     study = Study(settings, space, tmp_path)
     study.storage.ask()
     trial, = study.new_trials()
-    assert (trial.number, trial.overrides, study.done) == (1, [f"seed={trial.values['seed']}"], 0)
+    assert (trial.number, study.done) == (1, 0)
+    assert space.overrides(trial.params) == [f"seed={trial.params['seed']}"]
     again = Study(settings, space, tmp_path)
-    assert again.unfinished() == [trial]
+    assert [(one.number, one.params) for one in again.unfinished()] == [(1, trial.params)]
     again.tell(trial, 0.5)
-    assert (again.done, again.unfinished(), again.best()) == (1, [], (trial, 0.5))
+    best = again.best()
+    assert (again.done, again.unfinished(), best.number, best.value) == (1, [], 1, 0.5)
 
 
 # --- real runs ----------------------------------------------------------------------------------

@@ -74,7 +74,7 @@ class CheckpointModel:
                         "questions")
 
     def score(self, questions: list[str], answers: list[str]) -> float:
-        """The share of questions that `think` answers as `answers` says. Raises as it does."""
+        """The share of questions that `think` answers with `answers`. Raises what it raises."""
         replies = self.think(questions)
         right = [reply.answer == str(answer).strip()
                  for reply, answer in zip(replies, answers, strict=True)]
@@ -240,7 +240,7 @@ def _without_data(config: Config) -> Config:
 
 
 def _hugging_face_generator(config: Config, device: torch.device) -> TextGenerator:
-    """With thoughts before each token where the model has learnt them."""
+    """With thoughts before each token where the model was trained with them."""
     of_text = config.task.name == "text"
     if of_text and config.thinker.tokens:
         policy = _ready(config, position_policy(config), device)
@@ -263,8 +263,8 @@ def end_tokens(net: Any, vocabulary: TextVocabulary) -> tuple[int, ...]:
 
 
 def _text_generator(config: Config, path: Path, device: torch.device) -> Generator:
-    """A GPT-2 on text: with thoughts before each token, or among the words, where it has learnt
-    them.
+    """A GPT-2 on text: with thoughts before each token, or among the words, where it was
+    trained with them.
     """
     net, pieces = load_model(path), load_pieces(path)
     thoughts = net.shape.vocabulary - len(PieceVocabulary(pieces, 0))

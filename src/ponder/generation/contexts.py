@@ -3,7 +3,7 @@ and is not read again: neither the tokens of a text that grows, nor the beginnin
 shares with the last one.
 
 The number of positions is limited. A text that needs one more is truncated to its later half, which
-is read again as if the text began there: each token behind the limit is read twice on average.
+is read again as if the text began there: each token beyond the limit is read twice on average.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class DecodingContext:
         if vectors is not None:
             self.prefix = net.read(vectors[None], last=1)[1]
             self.limit -= len(vectors)
-        self.cache = self.prefix  # what new tokens are read behind
+        self.cache = self.prefix  # the keys and values that new tokens attend to
         self.decoder: Decoder | None = None  # the cache with all tokens of the texts
         self.tokens = torch.empty(1, 0, dtype=torch.long, device=self.device)
         self.truncations = self.tokens_read = 0
@@ -93,9 +93,9 @@ class DecodingContext:
             self.cache = self.decoder.segment(first).first(slice(0, 1), before + cached)
         self.tokens = tokens
         self.tokens_read += tokens[:, cached:].numel()
-        behind = [] if self.cache is None else [self.cache.repeat(len(tokens))]
-        states, segment = self.net.read(tokens[:, cached:], None, behind, last=1)
-        self.cache = behind[0].longer(segment) if behind else segment
+        before = [] if self.cache is None else [self.cache.repeat(len(tokens))]
+        states, segment = self.net.read(tokens[:, cached:], None, before, last=1)
+        self.cache = before[0].longer(segment) if before else segment
         self.decoder = self.net.decoder(self.cache, 1, CHUNK)
         return states[:, 0]
 

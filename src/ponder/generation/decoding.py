@@ -213,8 +213,8 @@ class StreamDecoder:
 
     decode: turns tokens into text.
     thinking: whether the text begins inside a thought.
-    separate: says of a token that it is decoded by itself, and that the text around it is decoded
-        as if it were not there: a thought token among the bytes of a word.
+    separate: whether a token is decoded by itself, and the text around it as if it were not there:
+        a thought token among the bytes of a word.
     annotation: what is shown in parentheses after the n-th token, or "".
     """
 

@@ -180,7 +180,7 @@ class ThinkingTextGenerator(TextGenerator):
     Thoughts are sampled as the tokens are. A completion holds each before the token it was made
     for; they are no part of the text: log-probability, score and length are those of the text's own
     tokens, each given its thought. Beam search is over the text's own tokens, with the most likely
-    thought behind each beam.
+    thought of each beam.
     """
 
     context: ThinkingContext

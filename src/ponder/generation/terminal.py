@@ -35,7 +35,7 @@ Ctrl-C stops a reply, Ctrl-D ends the program."""
 
 
 def run(config: Config) -> None:
-    """Do what `config.action` says: generate or chat."""
+    """Run `action=generate` or `action=chat`."""
     try:
         (chat if config.action == "chat" else generate)(config)
         sys.stdout.flush()
@@ -44,8 +44,8 @@ def run(config: Config) -> None:
 
 
 class Renderer:
-    """Writes prompts and decoded parts to standard output, as they come. thoughts says how thoughts
-    are shown: colour, plain or hidden.
+    """Writes prompts and decoded parts to standard output as they come. thoughts: how thoughts are
+    shown, in colour, plain or hidden.
     """
 
     def __init__(self, thoughts: str) -> None:
@@ -179,7 +179,7 @@ def _figures(generator: Generator, completion: Completion) -> str:
 
 def truncation_note(generator: Generator) -> str:
     """A line about a text that is longer than the model's positions."""
-    return (f"note: longer than the {generator.limit} {generator.limited_by}; behind them it sees "
+    return (f"note: longer than the {generator.limit} {generator.limited_by}; after them it sees "
             f"the last {max(1, generator.limit // 2)} to {generator.limit} tokens, read again as "
             "if the text began there")
 
@@ -286,7 +286,7 @@ class Conversation:
     A model with a chat template gets turns. Any other continues one text, in which each line ends
     with a line break. A question generator gets one question at a time. A conversation that is too
     long is cut to half of what fits, so that it is not cut, and read again, at every turn;
-    `truncated` says whether the last prompt was.
+    `truncated`: whether the last prompt was.
     """
 
     def __init__(self, generator: Generator, max_tokens: int) -> None:

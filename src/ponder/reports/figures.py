@@ -64,7 +64,7 @@ POLICY = ("default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inl
           "img-src data: blob:; form-action 'none'; base-uri 'none'")
 OPTIONS = {"displaylogo": False, "showSendToCloud": False, "responsive": True,
            "modeBarButtonsToRemove": ["sendChartToCloud", "select2d", "lasso2d", "autoScale2d"]}
-# plotly.js is stored compressed, at a third of its size. A figure is the JSON behind its box.
+# plotly.js is stored compressed, at a third of its size. A figure is the JSON after its box.
 DRAW = """
 (async () => {
   const packed = document.getElementById("plotly").textContent;

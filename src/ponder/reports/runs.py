@@ -28,7 +28,7 @@ from ponder.reports.figures import Curve, natural_order
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 REFERENCE = re.compile(r"\$\{(\.?)([A-Za-z_][\w.]*)\}")
 COMPUTED = re.compile(r"\$\{ponder\.(gold|thought)_length:.*\}")  # by the task, from its keys
-KNOWN = "configuration"  # the key that says how much is known of a run: whole, words or nothing
+KNOWN = "configuration"  # a key of ours: how much is known of a run, `whole`, `words` or `nothing`
 VARIANTS_KEY = "variants"  # a key of ours: the flags in force, as in think,fixed,blind
 LEGAL = "legal: directories or globs that hold runs, as in runs=[star_runs/a,star_runs/b*]"
 Settings = dict[str, Any]  # `group.key` -> value, `${references}` as they were written
@@ -98,7 +98,7 @@ def find_runs(runs: Any) -> FoundRuns:
 
 
 def _run_directories(patterns: list[str], found: FoundRuns) -> Iterator[tuple[Path, bool]]:
-    """(directory, whether it is done) of every run, each once, also behind links."""
+    """(directory, whether it is done) of every run, each once, also through links."""
     folders: list[str] = []
     for pattern in patterns:
         matches = [pattern] if os.path.isdir(pattern) else [
@@ -163,8 +163,8 @@ def accuracy_curve(directory: Path) -> Curve:
 
 def chance_level(summary: dict[str, Any], task: dict[str, Any], answers: int = 0,
                  ) -> tuple[str, float] | None:
-    """(label, accuracy) of guessing: as the evaluation says, else 1 / number of answers, which the
-    task tells, or `answers`. None for evaluations of text, whose tokens are not equally likely.
+    """(label, accuracy) of guessing: that of the evaluation, else 1 / number of answers, which is
+    the task's, or `answers`. None for evaluations of text, whose tokens are not equally likely.
     """
     metrics = summary.get("metrics")
     metrics = metrics if isinstance(metrics, dict) else {}

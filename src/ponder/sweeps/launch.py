@@ -52,7 +52,7 @@ PORTS = range(20_000, 32_000)  # below the ports that systems hand out by themse
 
 
 class SweepLauncher(Launcher):
-    """A launcher of planned jobs; a subclass says in `run_all` how they run."""
+    """A launcher of planned jobs; a subclass runs them in `run_all`."""
 
     place = "here"
     config: DictConfig
@@ -227,7 +227,7 @@ class SubmititLauncher(SweepLauncher):
                     if number in resendable and _was_killed(job):
                         resendable.remove(number)
                         running[number] = one, self._submit(executor, [one])[0]
-                        log.info(f"#{one.job.job} was killed; it goes on as job "
+                        log.info(f"#{one.job.job} was killed; it continues as job "
                                  f"{running[number][1].job_id}")
                         continue
                     returns[number] = self._result(job, one)

@@ -109,17 +109,10 @@ def _distribution(override: Any) -> Any:
 # --- the study -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Trial:
-    """A run to be sent: its number, the values of its keys, and all its arguments."""
-
-    number: int
-    values: dict[str, Any]
-    overrides: list[str]
-
-
 class Study:
-    """Chooses trials of a search space, with the settings of `StudyConfig`."""
+    """Chooses trials of a search space, with the settings of `StudyConfig`. A trial is Optuna's:
+    its `number`, and the values of its keys in `params`.
+    """
 
     def __init__(self, settings: Any, space: SearchSpace, directory: Path) -> None:
         self.settings, self.space = settings, space
@@ -172,35 +165,29 @@ class Study:
         """How many trials have failed."""
         return len(self._trials("FAIL"))
 
-    def unfinished(self) -> list[Trial]:
+    def unfinished(self) -> list[Any]:
         """Trials that an earlier call sent and that never returned: the first block of consecutive
         numbers, because a launcher numbers its jobs consecutively.
         """
         left = self._trials("RUNNING")
-        return [self._trial(trial) for place, trial in enumerate(left)
-                if trial.number == left[0].number + place]
+        return [trial for place, trial in enumerate(left) if trial.number == left[0].number + place]
 
-    def new_trials(self) -> list[Trial]:
+    def new_trials(self) -> list[Any]:
         """As many new trials as are sent together; [] when the study has enough."""
         count = min(self.settings.n_jobs, self.settings.n_trials - self.done)
         return [self._ask() for _ in range(count)]
 
-    def _ask(self) -> Trial:
+    def _ask(self) -> Any:
         number = len(self.storage.get_trials(deepcopy=False))
         try:
             self.storage.sampler = make_sampler(self.settings.sampler, number)
-            trial = self.storage.ask(self.space.distributions)
+            return self.storage.ask(self.space.distributions)
         except ImportError as error:
             raise UserError(f"hydra.sweeper.sampler.name={self.settings.sampler.name}: "
                             f"{error.name or 'a package'} is not installed; legal: pip install "
                             f"{error.name or 'what it needs'}, or tpe") from None
-        return self._trial(trial)
 
-    def _trial(self, trial: Any) -> Trial:
-        values = {key: trial.params[key] for key in self.space.distributions}
-        return Trial(trial.number, values, self.space.overrides(values))
-
-    def tell(self, trial: Trial, accuracy: float | None) -> None:
+    def tell(self, trial: Any, accuracy: float | None) -> None:
         """Store the result of a trial; None and NaN mean that it failed."""
         if accuracy is None or math.isnan(accuracy):
             from optuna.trial import TrialState
@@ -209,14 +196,13 @@ class Study:
         else:
             self.storage.tell(trial.number, accuracy)
 
-    def best(self) -> tuple[Trial, float]:
-        """The best trial and its accuracy. Raises `UserError` where no trial has one."""
+    def best(self) -> Any:
+        """The best trial; its value is its accuracy. Raises `UserError` where no trial has one."""
         if not self._trials("COMPLETE"):
             raise UserError(f"hydra/sweeper=optuna: found no accuracy in {self.done} trials; "
                             "legal: arguments with which a run ends, action=train or "
                             "action=evaluate, trainer.do_acc_eval=true")
-        best = self.storage.best_trial
-        return self._trial(best), best.value
+        return self.storage.best_trial
 
 
 def make_sampler(settings: Any, number: int) -> Any:
@@ -266,8 +252,11 @@ class StudySweeper(Sweeper):
         log.info(f"study {study.name}: {study.done} of {self.settings.n_trials} trials are done; "
                  f"the same arguments with hydra.sweep.dir={directory} continue it")
         while batch := study.unfinished() or study.new_trials():
-            for trial, accuracy in zip(batch, self._launch(batch), strict=True):
-                study.tell(trial, accuracy)
+            words = [space.overrides(trial.params) for trial in batch]
+            results = self.launcher.launch(words, initial_job_idx=batch[0].number)
+            for trial, result in zip(batch, results, strict=True):
+                accuracy = result.return_value
+                study.tell(trial, None if accuracy is None else float(accuracy))
         self._report(study, directory)
 
     def _check_settings(self) -> None:
@@ -297,26 +286,21 @@ class StudySweeper(Sweeper):
         if node.action == "train":
             read(node)
 
-    def _launch(self, trials: list[Trial]) -> list[float | None]:
-        """The accuracy of each run; None for one that failed."""
-        results = self.launcher.launch([trial.overrides for trial in trials],
-                                       initial_job_idx=trials[0].number)
-        return [None if one.return_value is None else float(one.return_value) for one in results]
-
     def _report(self, study: Study, directory: Path) -> None:
         """Print and write the best trial. Failed runs are part of the result, so they do not change
         the exit code; a study without any result raises `UserError`.
         """
-        best, accuracy = study.best()
+        best = study.best()
+        words = study.space.overrides(best.params)
         self.task_function.keywords["codes"].clear()
         run = directory / next((job.directory for job in read_jobs(directory)
-                                if job.overrides == best.overrides), "")
+                                if job.overrides == words), "")
         results = {"name": "optuna", "study": study.name, "trials": study.done,
-                   "failed": study.failed, "best_trial": best.number, "best_value": accuracy,
-                   "best_params": best.values, "best_words": best.overrides,
-                   "best_directory": str(run)}
+                   "failed": study.failed, "best_trial": best.number, "best_value": best.value,
+                   "best_params": {key: best.params[key] for key in study.space.distributions},
+                   "best_words": words, "best_directory": str(run)}
         OmegaConf.save(OmegaConf.create(results), directory / RESULTS)
         print(*filter(None, [
             compare_hint(directory),
             f"best of {study.done} trials ({study.failed} failed): #{best.number}, accuracy "
-            f"{accuracy:.4f}, in {run}: {shlex.join(best.overrides)}"]), sep="\n")
+            f"{best.value:.4f}, in {run}: {shlex.join(words)}"]), sep="\n")

@@ -1,4 +1,4 @@
-"""What all tasks share: `Task`, tables of problems in files, and a split that needs no memory."""
+"""What all tasks share: `Task`, tables of problems in files, and hashes that split problems."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Task:
 
     vocabulary: the tokens, a `Vocabulary` or a `TextVocabulary`. labels: number of distinct answers
     where `Problems.label` numbers them, else None. question_length, answer_length: tokens of the
-    longest one. policy_kind: how its questions are answered, which decides the policy: question,
-    choice, next_token or continuation. epoch_size: how many training questions there are, where a
+    longest one. policy_kind: which policy answers its questions: question, choice, next_token or
+    continuation. epoch_size: how many training questions there are, where a
     round is all of them; None where they never end.
     """
 
@@ -34,7 +34,7 @@ class Task:
     policy_kind: ClassVar[str] = "question"
     config: Any
     vocabulary: Any
-    unit = "questions"  # what there are so many of, as people read it
+    unit = "questions"  # what its problems are called in messages
     labels: int | None = None
     epoch_size: Any = None  # a whole number, where a round is a data set
     question_length: Any
@@ -91,7 +91,7 @@ Row = tuple[str, dict[str, Any]]  # where it stands ("x.csv, line 3"), and its c
 
 
 def missing(key: str, path: str | None, kinds: tuple[str, ...] = TABLES) -> Iterator[str]:
-    """A line of refusal if the table that `task.<key>` names does not exist."""
+    """A line that refuses `task.<key>` if it names a table that does not exist."""
     if path is not None and not (Path(path).is_file() and path.endswith(kinds)):
         yield (f"task.{key}={path}: found no such table; legal: a file that ends in "
                f"{', '.join(kinds[:-1])} or {kinds[-1]}")
@@ -185,7 +185,7 @@ def write_problems(path: Path, problems: list[tuple[str, Problem]]) -> None:
 
 
 def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows as .csv, .jsonl or .parquet, as the end of the name says.
+    """Write rows as .csv, .jsonl or .parquet, by the suffix of the name.
 
     The table is written under another name and then renamed, so that a full disk leaves an existing
     file as it is.
@@ -212,8 +212,8 @@ def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def padded(rows: Sequence[Sequence[int]], pad: int, width: int | None = None,
            left: bool = False) -> Tensor:
-    """(N, width): rows of tokens with padding behind them, or in front of them if `left`; as wide
-    as the longest row where no width is given.
+    """(N, width): rows of tokens, padded on the right, or on the left if `left`; as wide as the
+    longest row where no width is given.
     """
     width = max(map(len, rows), default=0) if width is None else width
     gaps = [[pad] * (width - len(row)) for row in rows]
@@ -232,7 +232,7 @@ def digits_of(values: Tensor, width: int) -> Tensor:
 
 
 def in_share(keys: Tensor, share: float, seed: int) -> Tensor:
-    """True (N,) for about this share of the keys (N, C); a hash of key and seed decides."""
+    """True (N,) for about this share of the keys (N, C): where a hash of key and seed is small."""
     state = torch.full((len(keys),), seed + 1, dtype=torch.long)
     for column in keys.unbind(1):
         state = _mix(state * 0x9E3779B9 + column + 0x7F4A7C15)

@@ -1,7 +1,7 @@
-r"""The letter that a written text gives as its answer, or none: nothing is guessed.
+r"""Find the letter that a text gives as its answer, or none; never guess.
 
-Letters are Latin ones; the script and the language around them do not matter, and full-width
-letters count as plain ones. Two kinds of places count.
+Letters are Latin; the script and the language around them do not matter, and full-width letters
+count as plain ones. Two kinds of places count.
 
 1. **Statements**: a word for "answer" (`ANSWERS`), perhaps a few words up to "is" or a colon, and
    the letter: "The answer is (B).", "Answer: b", "La respuesta correcta es la B", "答案是B",
@@ -11,12 +11,11 @@ letters count as plain ones. Two kinds of places count.
 2. **Mentions**, where nothing is stated: "(B)", "**B**", "option B", "B. blue", and letters that
    stand alone in a sentence. One letter in all is the answer; different ones are `several`.
 
-Lower case counts in statements only. What is no letter at all: the article "A" and "I", "E", "O" of
-other languages (a vowel in front of a word, other than "is", "and", "because" and their like);
-vitamin C, hepatitis B, B cells, 25 °C; f(A), A + B and x = C. A letter that is denied or asked
-about ("not B", "B is wrong", "the answer is B?"), or may be an initial (C. elegans, Robert B.
-Parker), is named, but is not the answer. Options listed one after the other are named, and none
-of them is stated.
+Lower case counts in statements only. Not counted as letters: the article "A" and the words "I",
+"E", "O" of other languages (a vowel before a word, other than "is", "and", "because" and the like);
+vitamin C, hepatitis B, B cells, 25 °C; f(A), A + B and x = C. A letter that is denied or questioned
+("not B", "B is wrong", "the answer is B?"), or may be an initial (C. elegans, Robert B. Parker), is
+mentioned, but is not the answer. Options listed one after the other are mentioned, not stated.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ import unicodedata
 from typing import NamedTuple
 
 FOUND, NONE, SEVERAL = "found", "none", "several"
-FRONT = 12  # a letter among so many first signs of a line may begin an option
+FRONT = 12  # a letter among so many first characters of a line may begin an option
 
 # Words for "answer" and what stands between them and the letter, as `plain` writes them: in the
 # languages of openai/MMMLU and a few more.
@@ -72,7 +71,7 @@ _ALONE = re.compile(r"[\s>#({\[\"'$:.-]*(?:(?:option|choice|letter) )?\(?", re.I
 _REST = re.compile(r"[\s)}\]\"'$:;,.。!]*")
 _HEADS = re.compile(rf"(?<![{_LATIN}])([A-Z])(?:[):]|\.(?=\s)|[.\s]*\Z)")
 _JOINT = re.compile(rf"\)?[.\s]*(?:(?:[,/&和或、]|{_word(*JOINTS)})[\s(]*)+", re.IGNORECASE)
-# what stands behind a sign that is no letter, and what in front of one
+# text after a character that is part of something longer, and text before one
 _PART = re.compile(rf"[-\u2013'\u2019]\w|[(^=+°\\]|\.\w| [=+^<>] | (?:{NOUNS})\b")
 _ROOT = re.compile(r"(?:\w['\u2019.\u2013-]|[°^=+\\$_]|[=+<>] |\d ?|\w\(|"
                    rf"\b(?:{NAMES}) )\Z")
@@ -129,7 +128,7 @@ def plain(text: str) -> str:
 
 
 def _lone(found: re.Match[str]) -> str:
-    """Instead of an accented letter that is a word, such as é: no letter. Other scripts stay."""
+    """A dot for an accented Latin letter that stands alone, such as é; other scripts stay."""
     return "·" if unicodedata.normalize("NFD", found[0])[0].isascii() else found[0]
 
 
@@ -156,7 +155,7 @@ def _places(text: str) -> list[Place]:
 
 
 def _is_word(letter: str, after: str) -> bool:
-    """Whether it is an article, or part of something longer, by what comes behind it."""
+    """Whether it is an article, or part of something longer, judging by the text after it."""
     vowel = letter in "AaEeIiOo" and re.match(rf" (?!(?:{VERBS})\b)[\"“(]?[{_LATIN}]", after)
     return bool(vowel) or _PART.match(after) is not None
 
@@ -178,7 +177,7 @@ def _is_line(text: str, start: int) -> bool:
 
 
 def _listed(text: str) -> set[int]:
-    """Where the first letters of options stand that are below each other, or side by side."""
+    """Positions of the letters that begin options listed below each other, or side by side."""
     found, start, above = set(), 0, None
     for line in text.splitlines(keepends=True):
         heads = [(head[1], start + head.start(1)) for head in _HEADS.finditer(line)]

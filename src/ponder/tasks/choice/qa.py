@@ -50,8 +50,9 @@ class QaKeys:
                              "action=evaluate takes for a table of its own: all", low=0.0,
                              high=1)
     answer: str = option("generated", "how a question is answered: by a letter in the written "
-                         "text, by the likeliest letter after the thought, or by the likeliest "
-                         "text of an option after it", legal=("generated", "letter", "cloze"))
+                         "text, by the most likely letter after the thought, or by the most "
+                         "likely text of an option after it",
+                         legal=("generated", "letter", "cloze"))
     preamble: str | None = option(None, "instruction in front of the question; null: one that "
                                   "fits task.answer")
     shots: int = option(0, "worked examples in front", low=0)
@@ -64,7 +65,7 @@ class QaKeys:
     seed: int = option("${seed}", "which questions are held out")
 
     def contradictions(self, config: Any = None) -> Iterator[str]:
-        """Each combination of legal values that means nothing, as the line that says why."""
+        """A line for each combination of legal values that makes no sense."""
         if self.held_out == 1 and config is not None and config.action == "train":
             yield (f"task.held_out={self.held_out:g}: found no question to train on; legal: below "
                    "1, or action=evaluate")
@@ -86,7 +87,7 @@ class MmluKeys(QaKeys):
     language: str = option("EN", "EN (cais/mmlu), or a language of openai/MMMLU such as YO-NG")
 
     def contradictions(self, config: Any = None) -> Iterator[str]:
-        """Each combination of legal values that means nothing, as the line that says why."""
+        """A line for each combination of legal values that makes no sense."""
         yield from super().contradictions(config)
         if self.data is None and self.language not in ("EN", *LANGUAGES):
             yield (f"task.language={self.language}: found no such language on the hub; legal: EN, "
@@ -105,9 +106,9 @@ class Encoded(NamedTuple):
 class Qa(Task):
     """Multiple-choice questions, some of which are held out.
 
-    `task.test_data` holds these, and all of `task.data` is trained on; else the rows whose split
-    is test, val or validation; else (no split says so, or one side would be empty) a hash of the
-    id and `task.seed` decides, so that a question in two languages is on one side in both.
+    These are `task.test_data`, and all of `task.data` is trained on; else the rows whose split is
+    test, val or validation; else (no row has such a split, or all have) a hash of the id and
+    `task.seed` decides, so that a question is on the same side in all languages.
     Training and test questions are numbered in one list, `Problems.index`.
     """
 
@@ -189,7 +190,7 @@ class Qa(Task):
 
     @property
     def answer_length(self) -> int:
-        """Tokens of the longest bridge with an option behind it."""
+        """Tokens of the longest bridge with its longest option."""
         return max(len(tokens.bridge) + max(map(len, tokens.options))
                    for tokens in map(self._tokens, range(len(self.list))))
 
@@ -264,7 +265,7 @@ class Qa(Task):
         return hashed_share(f"{self.config.seed}/{use}/{key}")
 
     def _some(self, questions: list[Question], count: int | None) -> list[Question]:
-        """Up to `count` of the questions, in their order; which ones is a matter of their ids."""
+        """Up to `count` of the questions, in their order, chosen by a hash of their ids."""
         if count is None or count >= len(questions):
             return questions
         order = sorted(range(len(questions)), key=lambda i: self._share(questions[i].id, "some"))
@@ -295,7 +296,7 @@ class Qa(Task):
 
 
 def _signs(questions: list[Question]) -> set[tuple[str, ...]]:
-    """What tells questions: their words, and ids that are more than a number in a file."""
+    """What identifies questions: their words, and ids that are more than a row number."""
     return {(one.question, *one.choices) for one in questions} | {
         (one.id,) for one in questions if not one.id.isdecimal()}
 
@@ -312,7 +313,7 @@ def _as_row(question: Question, width: int) -> Problem:
 
 
 ENGLISH, TRANSLATED = "cais/mmlu", "openai/MMMLU"
-SPLITS = {"auxiliary_train": "train", "test": "test", "validation": "val"}  # as we call them
+SPLITS = {"auxiliary_train": "train", "test": "test", "validation": "val"}  # there -> here
 
 
 @task("mmlu", keys=MmluKeys)
@@ -344,7 +345,7 @@ class Mmlu(Qa):
             rows[0][0], [(where, {**row, "split": split}) for where, row in rows], language)]
 
     def _load(self, name: str, part: str, split: str) -> list[tuple[str, dict[str, Any]]]:
-        """The rows of a split, and where they stand. Raises `UserError` if they cannot be had."""
+        """The rows of a split, each with its place. Raises `UserError` if they cannot be loaded."""
         try:
             from datasets import load_dataset
 

@@ -1,18 +1,18 @@
-"""Multiple-choice questions, as files and data sets on the hub write them.
+"""Multiple-choice questions: how files and data sets of the hub spell them, and their prompts.
 
 Columns, in upper or lower case: `question`; the options, as columns `A`, `B`, ... up to `J`, or as
 one column `choices` that holds a list (in a .csv as JSON); `answer`; and perhaps `id`, `subject`,
-`split`, `language`, `rationale` (or `thought`). Other columns are not looked at. That covers our
-own files, openai/MMMLU (`Question,A,B,C,D,Answer,Subject`) and cais/mmlu (`choices`, `answer` as a
+`split`, `language`, `rationale` (or `thought`). Other columns are ignored. That covers our own
+files, openai/MMMLU (`Question,A,B,C,D,Answer,Subject`) and cais/mmlu (`choices`, `answer` as a
 number).
 
 - Options: 2 to 10. A row may have fewer than others: its last cells are empty.
 - Answer: a letter of an option, or else its text in full. Where options are a list, a number is the
-  place in it, counted from 0; a number that is text ("2") must not be the text of another option.
+  index into it, from 0; a number that is text ("2") must not be the text of another option.
 - Split: train, dev or auxiliary_train are trained on, test, val and validation are held out.
-- Id: where there is none, subject/split/number, the number counting from 0 the rows of that subject
-  and split: translations of one data set in one order get the same ids. An id may come twice: it
-  says that the question is the same, perhaps in another language.
+- Id: where there is none, subject/split/number, where number counts the rows of that subject and
+  split from 0, so translations of a data set in the same order get the same ids. Rows with the same
+  id are the same question, perhaps in different languages.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def read_questions(path: Path, language: str = "") -> list[Question]:
 
 
 def questions_of(source: str, rows: list[Row], language: str = "") -> list[Question]:
-    """The questions that rows hold. language is that of rows without such a column."""
+    """The questions of some rows. language: that of rows without a column `language`."""
     names = _columns(source, rows)
     numbers: Counter[tuple[str, str]] = Counter()
     questions = []
@@ -88,7 +88,7 @@ def questions_of(source: str, rows: list[Row], language: str = "") -> list[Quest
 def typed_question(text: str) -> Question:
     """A question that is typed: its text, then a line for each option, as `A. blue`.
 
-    Raises `UserError` where it has no such lines. The right option is unknown: the first is named.
+    Raises `UserError` where it has no such lines. The right option is unknown, so `answer` is 0.
     """
     lines = [line.strip() for line in text.strip().splitlines()]
     found = [_OPTION.fullmatch(line) for line in lines]
@@ -97,14 +97,17 @@ def typed_question(text: str) -> Question:
     letters = "".join(option[1] for option in options)
     if not (first and len(options) == len(lines) - first >= 2 and LETTERS.startswith(letters)):
         shown = text[:40].replace("\n", "\\n")
-        raise UserError(f"prompt={shown}: found no options behind a question; legal: its text, "
+        raise UserError(f"prompt={shown}: found no options after a question; legal: its text, "
                         "then a line for each option: A. ..., B. ...")
     choices = tuple(option[2] for option in options)
     return Question(text, "\n".join(lines[:first]), choices, 0)
 
 
 def _columns(source: str, rows: list[Row]) -> dict[str, str]:
-    """Lower-case name of each column -> its name in the rows. Raises `UserError` if one lacks."""
+    """Lower-case name of each column -> its name in the rows.
+
+    Raises `UserError` for a missing column, and for one that is there twice.
+    """
     found = list(dict.fromkeys(str(column) for _, row in rows for column in row))
     names: dict[str, str] = {}
     for column in found:
@@ -148,7 +151,7 @@ def _choices(where: str, cells: dict[str, Any]) -> tuple[str, ...]:
         choices.pop()
     if "" in choices:
         letter = LETTERS[choices.index("")]
-        raise UserError(f"{where}: found no option {letter}, but options behind it; legal: "
+        raise UserError(f"{where}: found no option {letter}, but options after it; legal: "
                         "options one after the other")
     if not 2 <= len(choices) <= len(LETTERS):
         raise UserError(f"{where}: found {len(choices)} options; legal: 2 to {len(LETTERS)}")
@@ -176,7 +179,7 @@ def _answer(where: str, cells: dict[str, Any], choices: tuple[str, ...]) -> int:
 
 
 def _short(cell: Any) -> str:
-    """A cell as it is shown in a line."""
+    """A cell in a message, cut after 60 characters."""
     text = repr(cell)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -186,10 +189,10 @@ Turns = list[tuple[str, str]]
 
 def turns(question: Question, preamble: str, examples: Sequence[Question], answer: str,
           hint: bool = False) -> Turns:
-    """(role, text) of a dialogue that ends with the question: worked examples stand in front.
+    """(role, text) of a dialogue: preamble, worked examples, and the question.
 
-    The preamble stands in front of all. hint says the right answer as well, for thoughts that lead
-    to it (the rationalisation of STaR).
+    hint: add the right answer to the question, so that thoughts can lead to it (the rationalisation
+    of STaR).
     """
     asked = [text for example in examples
              for text in (("user", shown(example, answer)), ("assistant", worked(example, answer)))]
@@ -208,26 +211,26 @@ def shown(question: Question, answer: str) -> str:
 
 
 def hinted(question: Question, answer: str) -> str:
-    """The line that says the right answer."""
+    """The line that tells the right answer."""
     right = question.choices[question.answer]
     return (f"(Hint: the right answer is: {right})" if answer == "cloze"
             else f"(Hint: the right answer is ({question.letter}) {right})")
 
 
 def worked(question: Question, answer: str) -> str:
-    """What an assistant writes for an example: the rationale if there is one, and the answer."""
+    """An example's reply by the assistant: the rationale, if there is one, and the answer."""
     end = bridge(question, answer) + options(question, answer)[question.answer]
     return ((question.rationale or "") + end).strip()
 
 
 def bridge(question: Question, answer: str) -> str:
-    """What stands between the thought and an option."""
+    """The text between the thought and an option."""
     return {"generated": "", "letter": "\nAnswer:",
             "cloze": f"\nQuestion: {question.question}\nAnswer:"}[answer]
 
 
 def options(question: Question, answer: str) -> list[str]:
-    """What each option looks like behind the bridge."""
+    """The text of each option, as it follows the bridge."""
     if answer == "cloze":
         return [f" {choice}" for choice in question.choices]
     return [f" The answer is ({letter})." if answer == "generated" else f" {letter}"

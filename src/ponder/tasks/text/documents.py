@@ -39,14 +39,14 @@ class TextKeys:
     subset: str | None = option(None, "configuration of the data set of the hub (sample-10BT)")
     column: str = option("text", "the column that holds the text of a document")
     documents: int | None = option(None, "read so many documents; null: all", low=1)
-    tokens: str = option("chars", "what text is cut into: characters, pieces of any length learnt "
+    tokens: str = option("chars", "what text is cut into: characters, pieces of any length learned "
                          "from the text, or the tokens of task.tokenizer",
                          legal=("chars", "trie", "hf"))
     tokenizer: str | None = option(None, "task.tokens=hf: a tokenizer of Hugging Face by name or "
                                    "directory")
     trie_size: int = option(2048, "task.tokens=trie: so many pieces, the 256 bytes among them",
                             low=257, high=2**20)
-    learn_from: int = option(2**24, "characters and pieces are learnt from so many characters at "
+    learn_from: int = option(2**24, "characters and pieces are learned from so many characters at "
                              "the beginning of the text", low=1)
     length: int = option(128, "tokens of a passage", low=2)
     held_out: float = option(0.1, "share of the documents that is never trained on; of fewer than "
@@ -62,14 +62,14 @@ class TextKeys:
                         "thoughts after every position, all but the first by further layers",
                         low=1)
     mix: bool = option(True, "the prediction after a thought is mixed with the one without it, "
-                       "in a share that is learnt")
+                       "in a share that is learned")
     gold: str = option("none", "there are no gold thoughts", legal=("none",))
     thought_length: int = option(4, "the `think` variant allows so many thought tokens", low=1)
     seed: int = option(0, "which documents are held out: the same ones whatever the seed of a run, "
-                       "so that no checkpoint has learnt what the next run is tested on")
+                       "so that no checkpoint was trained on what the next run is tested on")
 
     def contradictions(self, config: Any = None) -> Iterator[str]:
-        """Each combination of legal values that means nothing, as the line that says why."""
+        """A line for each combination of legal values that makes no sense."""
         if not self.data:
             yield (f"task.data={'null' if self.data is None else ''}: found no text; legal: "
                    f"task.data=<file> ({', '.join(DOCUMENTS)}), a directory, a glob, or a data set "
@@ -107,7 +107,7 @@ class TextKeys:
 
 
 def _positions_need(config: Any) -> Iterator[str]:
-    """What next tokens, and thoughts at the positions of a passage, ask of the other parts."""
+    """What next tokens, and thoughts at positions of a passage, require of other keys."""
     task = config.task
     if task.ahead >= task.length:
         yield (f"task.ahead={task.ahead}: found no position of a passage with so many next tokens; "
@@ -122,7 +122,7 @@ def _positions_need(config: Any) -> Iterator[str]:
 
 
 def _thoughts_at_positions_need(config: Any) -> Iterator[str]:
-    """What thoughts at the positions of a passage ask for."""
+    """What thoughts at the positions of a passage require of other keys."""
     answerer, strategy = config.answerer, config.strategy
     if answerer.model != "shared":
         yield (f"answerer.model={answerer.model}: found task=text, where one network thinks and "
@@ -139,14 +139,14 @@ def _thoughts_at_positions_need(config: Any) -> Iterator[str]:
 
 
 def own_tokens(config: Any) -> Iterator[str]:
-    """A Hugging Face model reads text in no other tokens than its own."""
+    """A Hugging Face model reads text in its own tokens only."""
     if config.task.tokens != "chars":
         yield (f"task.tokens={config.task.tokens}: found model=hf, which reads its own tokens; "
                "legal: no word about it")
 
 
 def thought_tokens_need(config: Any) -> Iterator[str]:
-    """Those of a text are the thinker's, and an end of thoughts."""
+    """The thought tokens of a text are those of the thinker, and an end of thoughts."""
     typed, known = config.model.thought_tokens, config.thinker.vocabulary + 1
     if typed and config.thinker.writes in ("text", "auto") and (
             config.task.name == "corpus"):

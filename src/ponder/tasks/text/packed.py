@@ -116,8 +116,8 @@ def _known(folder: Path) -> Pieces:
     return pieces_of(json.loads((folder / FILE).read_text()))
 
 
-def _learnt(config: TextKeys) -> Pieces:
-    """Characters or trie pieces, learnt from the beginning of the text."""
+def _learned(config: TextKeys) -> Pieces:
+    """Characters or trie pieces, learned from the beginning of the text."""
     parts, left = list[str](), config.learn_from
     for text in documents(config):
         parts.append(text[:left])
@@ -135,7 +135,7 @@ def _cut(config: TextKeys, folder: Path, pieces: Pieces | None) -> None:
     progress = _progress(folder)
     if progress.done:
         return
-    known = pieces or (_known(folder) if (folder / FILE).is_file() else _learnt(config))
+    known = pieces or (_known(folder) if (folder / FILE).is_file() else _learned(config))
     _note(folder, FILE, known.state())
     kind = _kind(PieceVocabulary(known, 0))
     from tqdm import tqdm

@@ -126,7 +126,7 @@ class CorpusKeys(TextKeys):
     enough: float = option(1.0, "a continuation that earns so much counts as right (accuracy)")
 
     def contradictions(self, config: Any = None) -> Iterator[str]:
-        """Each combination of legal values that means nothing, as the line that says why."""
+        """A line for each combination of legal values that makes no sense."""
         if self.data is not None or self.prompt is None:
             yield from super().contradictions()
         if config is not None:
@@ -146,7 +146,7 @@ class CorpusKeys(TextKeys):
 
 
 def _prompts_need(config: Any) -> Iterator[str]:
-    """What says which tokens prompts are cut into, and that something is written."""
+    """What task=corpus requires of other keys: a tokenizer, and something to write."""
     if config.model.kind == "hf":
         yield from own_tokens(config)
         yield from thought_tokens_need(config)

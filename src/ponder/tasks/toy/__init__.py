@@ -1,1 +1,1 @@
-"""Small tasks on which thoughts can be watched."""
+"""Small tasks, made by rules, whose problems can be checked by hand."""

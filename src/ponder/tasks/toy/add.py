@@ -1,4 +1,4 @@
-"""Sums of digit strings, the toy task on which thoughts can be watched: `31+84=` -> `15`."""
+"""Sums of numbers as digits: `31+84=` -> `15`."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ class Add(ToyTask):
         return Problem(question, answer, str(row.get("thought") or "") or None)
 
     def contradictions(self, config: Any) -> Iterator[str]:
-        """Each combination of legal values that means nothing, as the line that says why."""
+        """A line for each combination of legal values that makes no sense."""
         largest = self.max - 1 if self.modular else self.terms * (self.max - 1)
         if self.answer == "number" and largest >= NUMBER_TOKENS:
             yield (f"task.max={self.max}: found answers up to {largest}, too many for a token "

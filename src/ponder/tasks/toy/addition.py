@@ -1,12 +1,11 @@
-"""Sums of two numbers of equal length, in columns: what short ones teach may serve long ones.
+"""Sums of two numbers of equal length, written so that rules for columns hold at every length.
 
     180___:32___+85___=  <t11><t8></think>  081
 
-is 23 + 58: every field has a fixed width and begins with the units, so that what belongs to a
-column lies at the same distance from it, for every column and every length. The field in front is
-a hint: the answer, or nothing. The thought is a scratchpad: the sum of every column and of what
-came from the one before, units first. The answer is the digits that the scratchpad says, the most
-significant first.
+is 23 + 58: every field has a fixed width and begins with the units, so that the two digits of a
+column are equally far apart in every column and at every length. The field in front is a hint: the
+answer, or nothing. The thought is a scratchpad: the sum of each column with the carry from the one
+before, units first. The answer is the digits of the sum, the most significant first.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from ponder.tasks.base import Task, digits_of, in_share, typed_numbers
 from ponder.tokenizers.vocabulary import Vocabulary
 
 PLUS, EQUALS, COLON, BLANK = 10, 11, 12, 13  # after the ten digits
-SUMS = 20  # 9 + 9 and what is carried over: 0 to 19
+SUMS = 20  # sums of a column: 0 to 9 + 9 + 1
 TRIES = 1000
 
 
@@ -31,14 +30,14 @@ TRIES = 1000
 class Addition(Task):
     """Sums of two numbers of 1 to `digits` digits; lengths are equally frequent.
 
-    A question begins later by a random number of blanks, as many as it has fewer digits than the
-    longest at most: no column is known by its place. Questions that differ only in the order of
-    their numbers are always on the same side of the split.
+    A question is shifted by a random number of blanks, at most as many as it has digits less than
+    the longest, so that positions do not tell columns apart. Questions that differ only in the
+    order of their numbers are always on the same side of the split.
     """
 
     requires = frozenset({"own_network"})
     offers = frozenset({"questions", "answers", "gold_thoughts", "hints", "worked_examples"})
-    gold_vocabulary = 20  # thought tokens that its gold thoughts are spelt in
+    gold_vocabulary = 20  # thought tokens that gold thoughts are made of
 
     digits: int = option(5, "the longest numbers have so many digits", low=1, high=16)
     epoch_size: int = option(4000, "training questions of a round, drawn anew", low=1)
@@ -69,9 +68,9 @@ class Addition(Task):
         return self.encode(self._draw(lengths, False, generator), generator)
 
     def test(self) -> Problems:
-        """Up to `test_questions` held-out problems, as many of each length where there are so many.
+        """Up to `test_questions` held-out problems, equally many of each length if possible.
 
-        The same ones for the same `task.seed`; each length is a group.
+        They are the same for the same `task.seed`; each length is a group.
         """
         lengths = lengths_of(self._test)
         groups = {f"{n}_digits": lengths == n for n in range(1, self.digits + 1)}
@@ -115,13 +114,13 @@ class Addition(Task):
         return torch.Generator().manual_seed(self.seed)
 
     def _equal(self, count: int, longest: int | None = None) -> Tensor:
-        """(count,): lengths in turn."""
+        """(count,): numbers of digits 1, 2, ... up to `longest`, again and again."""
         return torch.arange(count) % (longest or self.digits) + 1
 
     def _draw(self, lengths: Tensor, held_out: bool, generator: torch.Generator) -> Tensor:
         """(N, 2): pairs of numbers of these lengths (N,), all of one side of the split.
 
-        Raises `UserError` where that has none of some length.
+        Raises `UserError` where that side has none of one of the lengths.
         """
         smallest = 10 ** (lengths - 1) * (lengths > 1)
         numbers = torch.zeros(len(lengths), 2, dtype=torch.long)
@@ -184,7 +183,7 @@ class Addition(Task):
         return thought.scatter(1, lengths[:, None], self.vocabulary.end)
 
     def contradictions(self) -> Iterator[str]:
-        """Each combination of legal values that means nothing, as the line that says why."""
+        """A line for each combination of legal values that makes no sense."""
         if self.worked_digits > self.digits:
             yield (f"task.worked_digits={self.worked_digits}: found more than task.digits; legal: "
                    f"at most {self.digits}")
@@ -204,6 +203,6 @@ def _filled(word: int, numbers: Tensor, width: int = 1) -> Tensor:
 
 
 def _mirrored(row: Tensor, last: Tensor, rest: int) -> Tensor:
-    """Columns `last` (N, 1) to 0 of rows (N, C), from left to right; `rest` behind them."""
+    """Columns `last` (N, 1) down to 0 of rows (N, C), from left to right, then `rest`."""
     place = torch.arange(row.shape[1], device=row.device)
     return row.gather(1, (last - place).clamp_min(0)).where(place <= last, rest)
