@@ -184,7 +184,7 @@ def test_a_killed_task_takes_the_others_with_it(tmp_path: Path) -> None:
     until(lambda: steps(sweep.run(0)) >= 50)
     os.kill(task_of(sweep, 1), signal.SIGKILL)
     code, out, err = sweep.wait()
-    assert (code, err) == (0, "") and "#0 was killed; it goes on as job " in out
+    assert (code, err) == (0, "") and "#0 was killed; it continues as job " in out
     assert "going on from step " in sweep.log() and lines(sweep.run(0))[-1] == 150
     scripts = [path.read_text() for path in sweep.directory.glob(".submitit/*/*_submission.sh")]
     assert scripts and all("srun --unbuffered" in script and " --kill-on-bad-exit=1 --wait=60 "

@@ -98,7 +98,7 @@ def test_replies_to_multiple_choice_are_those_of_the_evaluation(answer: str, doo
     summary = json.loads(Path("run/summary.json").read_text())
     assert right / len(rows) == pytest.approx(summary["accuracy"])
     assert model.generate("hello", tokens=3)
-    with pytest.raises(UserError, match="found no options behind a question"):
+    with pytest.raises(UserError, match="found no options after a question"):
         model.think(["Question 1?"])
 
 

@@ -61,7 +61,7 @@ def test_a_killed_job_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
     until(lambda: steps(sweep.run(0)) >= 90)
     os.kill(task_of(sweep), signal.SIGKILL)
     code, out, err = sweep.wait()
-    assert (code, err) == (0, "") and "#0 was killed; it goes on as job " in out
+    assert (code, err) == (0, "") and "#0 was killed; it continues as job " in out
     assert "going on from step " in sweep.log()
     assert summaries(sweep.directory) == [weights(alone("seed=3", words[0]))]
 
@@ -112,7 +112,7 @@ def test_a_killed_task_ends_its_job_which_goes_on(tmp_path: Path) -> None:
     until(lambda: steps(sweep.run(0)) >= 50)
     os.kill(task_of(sweep, 1), signal.SIGKILL)
     code, out, err = sweep.wait()
-    assert (code, err) == (0, "") and "#0 was killed; it goes on as job " in out
+    assert (code, err) == (0, "") and "#0 was killed; it continues as job " in out
     assert "going on from step " in sweep.log()
     assert "error: another process of this run is not there" in sweep.log()
     assert lines(sweep.run(0))[-1] == 150 and not (sweep.run(0) / "error.txt").exists()

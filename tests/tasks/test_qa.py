@@ -89,7 +89,7 @@ HEAD = "id,split,question,A,B,C,answer\n"
     (HEAD + "1,,Q,a,b,c,2\n", ", line 2: found answer '2'; legal: A to C, or the text of an "
      "option"),
     (HEAD + '1,,"two\nlines",a,b,c,A\n2,, ,a,b,c,A\n', ", line 4: found no question; legal: text"),
-    (HEAD + "1,,Q,a,,c,A\n", ", line 2: found no option B, but options behind it; legal: options "
+    (HEAD + "1,,Q,a,,c,A\n", ", line 2: found no option B, but options after it; legal: options "
      "one after the other"),
     (HEAD + "1,,Q,a,,,A\n", ", line 2: found 1 options; legal: 2 to 10"),
     (HEAD + "1,tset,Q,a,b,c,A\n", ", line 2: found split 'tset'; legal: train, dev, "
