@@ -101,7 +101,11 @@ class Generator:
     def sample(self, prompt: list[int], config: GenerateConfig, random: torch.Generator,
                ) -> list[Completion]:
         """`config.samples` sampled completions."""
-        raise NotImplementedError
+        found = []
+        for _ in range(config.samples):
+            tokens, logprobs = zip(*self.stream(prompt, config, random), strict=True)
+            found.append(Completion(list(tokens), sum(logprobs), True))
+        return found
 
     def search(self, prompt: list[int], config: GenerateConfig) -> list[Completion]:
         """The results of a beam search, the best first."""
@@ -270,14 +274,6 @@ class QuestionGenerator(Generator):
         for _, token, logprob in sample_steps(context, self._answer_prompt(prompt, thought),
                                               sampling, 1, self.answer_length, random):
             yield int(token), float(logprob)
-
-    def sample(self, prompt: list[int], config: GenerateConfig, random: torch.Generator,
-               ) -> list[Completion]:
-        found = []
-        for _ in range(config.samples):
-            tokens, logprobs = zip(*self.stream(prompt, config, random), strict=True)
-            found.append(Completion(list(tokens), sum(logprobs), True))
-        return found
 
     def search(self, prompt: list[int], config: GenerateConfig) -> list[Completion]:
         """The best thoughts, and the best answers after each; both together are ranked."""

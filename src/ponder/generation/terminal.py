@@ -344,21 +344,13 @@ def _until_signal(tokens: Iterator[Token], signals: Signals) -> Iterator[Token]:
 
 def read_lines(interactive: bool) -> Iterator[str]:
     """Lines that are typed, or that come from a pipe, until it ends."""
-    while True:
+    if not interactive:
+        yield from (line.rstrip("\r\n") for line in sys.stdin)
+    while interactive:
         try:
-            yield input("> ") if interactive else _piped_line()
+            yield input("> ")
         except EOFError:
-            if interactive:
-                print()
+            print()
             return
         except KeyboardInterrupt:
-            if not interactive:
-                raise
             print("\nCtrl-D ends", file=sys.stderr)
-
-
-def _piped_line() -> str:
-    line = sys.stdin.readline()
-    if not line:
-        raise EOFError
-    return line.rstrip("\r\n")

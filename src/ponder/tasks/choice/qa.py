@@ -326,10 +326,6 @@ class Mmlu(Qa):
 
     config: MmluKeys
 
-    def __init__(self, config: MmluKeys, vocabulary: TextVocabulary,
-                 questions: list[Question] | None = None) -> None:
-        super().__init__(config, vocabulary, questions)
-
     def data(self) -> list[Question]:
         """The questions of `task.data`, or of the hub in `task.language`."""
         if self.config.data is not None:
