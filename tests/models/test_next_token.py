@@ -14,7 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 import ponder.tasks.text.documents as cutting
-import ponder.tasks.text.packed as packing
+import ponder.tasks.text.passages as packing
 from ponder.config.errors import UserError
 from ponder.config.players import SamplerConfig
 from ponder.config.running import TrainerConfig

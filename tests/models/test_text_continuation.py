@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import ponder.tasks.text.packed as packing
+import ponder.tasks.text.passages as packing
 from ponder.config.errors import UserError
 from ponder.config.players import HfConfig, SamplerConfig
 from ponder.core.math import Sampling

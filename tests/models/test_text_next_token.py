@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import ponder.tasks.text.packed as packing
+import ponder.tasks.text.passages as packing
 from ponder.core.math import Sampling
 from ponder.models.huggingface.model import Model
 from ponder.models.policies.base import Rules
