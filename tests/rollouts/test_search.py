@@ -8,11 +8,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ponder.config.players import BalancedConfig, SearchConfig, TreeConfig, thought_count
+from ponder.config.players import (
+    BalancedConfig,
+    SearchConfig,
+    ThinkerConfig,
+    TreeConfig,
+    thought_count,
+)
+from ponder.config.spine import Config, schemas
 from ponder.core.types import Problems
 from ponder.models.policies.base import Policy
 from ponder.rollouts.search.balanced import Balanced, Codebook, assign, deal, padded_groups
-from ponder.rollouts.search.base import close, leaf_values
+from ponder.rollouts.search.base import close, described, leaf_values
 from ponder.rollouts.search.exhaustive import Beam, Exhaustive, every_thought
 from ponder.rollouts.search.tree import Forest, Tree
 from support.small import generator, make_policy, make_task
@@ -125,6 +132,14 @@ def test_thoughts_are_counted_and_closed() -> None:
 
 
 # --- balanced self-labelling --------------------------------------------------------------------
+
+
+def test_a_search_is_described_by_its_method_and_space() -> None:
+    """Two of ten tokens, or fewer: 1 + 10 + 100 thoughts; too few for a code for each of 5000."""
+    config = Config(thinker=ThinkerConfig(tokens=2, vocabulary=10), rollout=SearchConfig(),
+                    strategy=schemas("strategy")["star"]())
+    assert described(config, 100) == "rollout.method=balanced: a space of 111 thoughts"
+    assert described(config, 5000) == "rollout.method=exhaustive: a space of 111 thoughts"
 
 
 def test_balanced_exhaustive_search_gives_every_answer_its_own_thought() -> None:

@@ -225,11 +225,11 @@ class ToyTask(Task):
         so that the check of a configuration and the task itself share it.
         """
         kept = vars(keys)
-        if "_survey" not in kept:
+        if "_known_survey" not in kept:
             task = cls.__new__(cls)
             vars(task).update(kept)
-            kept["_survey"] = task._survey()
-        return kept["_survey"]
+            kept["_known_survey"] = task._survey()
+        return kept["_known_survey"]
 
     def _survey(self) -> Survey:
         drawn = self._sample()
