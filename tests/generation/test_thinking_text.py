@@ -20,8 +20,7 @@ from ponder.generation.terminal import Conversation
 from ponder.models.policies.base import Rules
 from ponder.models.policies.next_token import PositionPolicy
 from ponder.rollouts.positions import think_behind
-from ponder.tokenizers.pieces import PieceVocabulary, TriePieces
-from ponder.tokenizers.trie import Trie
+from ponder.tokenizers.pieces import PieceVocabulary, Trie
 from support.small import generator
 from support.texts import SENTENCE, network, thinker
 
@@ -232,7 +231,7 @@ def test_a_text_is_truncated_before_its_thoughts_lack_positions(
 
 def test_thoughts_are_no_part_of_a_conversation_nor_of_the_text_around_them() -> None:
     """Signs of several bytes stay whole, whatever is thought between the bytes."""
-    vocabulary = PieceVocabulary(TriePieces(Trie.learn(SENTENCE * 5, 260)), 4)
+    vocabulary = PieceVocabulary(Trie.learn(SENTENCE * 5, 260), 4)
     policy = PositionPolicy(network(len(vocabulary), 60), vocabulary, Rules(3, True), 1, True)
     model = _generator_of(policy.double().requires_grad_(False))
     words, end = vocabulary.encode("é<b, 日"), vocabulary.end

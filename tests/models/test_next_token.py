@@ -28,8 +28,7 @@ from ponder.rollouts.sampler import sample
 from ponder.strategies.star import SFT
 from ponder.tasks.text.documents import TextKeys, split
 from ponder.tasks.text.passages import Text
-from ponder.tokenizers.pieces import Characters, PieceVocabulary, TriePieces, pieces_of
-from ponder.tokenizers.trie import Trie
+from ponder.tokenizers.pieces import Characters, PieceVocabulary, Trie, pieces_of
 from ponder.training.learner import Learner
 from support.questions import WORDS
 from support.texts import SENTENCE, network, thinker
@@ -215,7 +214,7 @@ def test_bad_text_is_one_line(content: str, name: str, said: str, tmp_path: Path
 @settings(max_examples=300, deadline=None)
 @every(st.text())
 def test_pieces_are_the_text_again(text: str) -> None:
-    for pieces in (Characters.learn(text), TriePieces(Trie.learn(SENTENCE * 5, 280))):
+    for pieces in (Characters.learn(text), Trie.learn(SENTENCE * 5, 280)):
         assert pieces_of(pieces.state()).decode(pieces.encode(text)) == text
         assert len(set(pieces.names)) == len(pieces.names)
 

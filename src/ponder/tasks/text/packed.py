@@ -23,11 +23,10 @@ from ponder.tokenizers.pieces import (
     HfPieces,
     Pieces,
     PieceVocabulary,
-    TriePieces,
+    Trie,
     identity,
     pieces_of,
 )
-from ponder.tokenizers.trie import Trie
 
 SCRATCH = Path("scratch") / "text"
 PROGRESS = "progress.json"
@@ -127,7 +126,7 @@ def _learnt(config: TextKeys) -> Pieces:
     text = "".join(parts)
     if config.tokens == "chars":
         return Characters.learn(text)
-    return TriePieces(Trie.learn(text, config.trie_size))
+    return Trie.learn(text, config.trie_size)
 
 
 def _cut(config: TextKeys, folder: Path, pieces: Pieces | None) -> None:
