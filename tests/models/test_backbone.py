@@ -15,8 +15,7 @@ from ponder.models.gpt2.layers import Shape
 from ponder.models.gpt2.model import Init, Transformer
 from ponder.models.huggingface.model import Model
 from ponder.models.policies.base import Rules, ValueHead
-from ponder.models.policies.latent import ContinuousPolicy, GumbelPolicy
-from ponder.models.policies.question import QuestionPolicy
+from ponder.models.policies.question import ContinuousPolicy, GumbelPolicy, QuestionPolicy
 from ponder.rollouts.sampler import latent_rollouts, sample
 from support.small import generator, make_task
 

@@ -136,7 +136,7 @@ def test_rows_that_end_early_make_room_and_change_nothing(tmp_path: Path) -> Non
     qa = qa_of(tmp_path)
     policy, problems = policy_of(qa, 12), problems_of(qa, 16)
     with torch.no_grad():
-        policy.thinker.head.weight[WORDS.end] = policy.thinker.head.weight.mean(0) * 40
+        policy.thinker.head[WORDS.end] = policy.thinker.head.mean(0) * 40
     together = written(policy, problems, 3)
     lengths = together.lengths
     assert lengths.min() < 6 and lengths.max() == 12 and len(lengths.unique()) > 4

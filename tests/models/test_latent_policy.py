@@ -18,7 +18,7 @@ from ponder.core.math import Sampling, straight_through
 from ponder.core.metrics import known
 from ponder.core.types import Rollouts
 from ponder.evaluation.question import dimensions, evaluate_latent, latent_replacements
-from ponder.models.policies.latent import ContinuousPolicy, DifferentiablePolicy
+from ponder.models.policies.question import ContinuousPolicy, DifferentiablePolicy
 from ponder.rewards.answers import Reward
 from ponder.rollouts.sampler import LatentSource, latent_rollouts
 from ponder.strategies.exact import Pathwise

@@ -21,9 +21,14 @@ class Sampling:
 GREEDY = Sampling(temperature=0.0)
 
 
+def precise(dtype: torch.dtype) -> torch.dtype:
+    """The type of log-probabilities of a network of some type: single precision at least."""
+    return torch.promote_types(torch.float32, dtype)
+
+
 def at_least_float32(x: Tensor) -> Tensor:
     """Convert half precisions to float32; leave float32 and float64 as they are."""
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+    return x.to(precise(x.dtype))
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -17,8 +17,7 @@ from torch import Tensor
 from ponder.core.math import count_entropy, mutual_information, row_codes
 from ponder.core.types import Problems, Rollouts
 from ponder.models.policies.base import Policy
-from ponder.models.policies.latent import ContinuousPolicy
-from ponder.models.policies.question import QuestionPolicy
+from ponder.models.policies.question import ContinuousPolicy, QuestionPolicy
 from ponder.rollouts.sampler import given, greedy, numbers, vectors
 
 NECESSITY = ("own", "shuffled", "random", "constant", "dropped")

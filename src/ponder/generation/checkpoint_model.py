@@ -30,7 +30,7 @@ from ponder.generation.generators import (
 from ponder.generation.stream_decoder import ordinary_text
 from ponder.models.huggingface.pretrained import load_text_model, load_vocabulary
 from ponder.models.policies.choice import ChoicePolicy
-from ponder.models.policies.latent import ContinuousPolicy
+from ponder.models.policies.question import ContinuousPolicy
 from ponder.rollouts.sampler import greedy, vectors
 from ponder.rollouts.written import Store, Written
 from ponder.tasks.choice.questions import LETTERS, typed_question

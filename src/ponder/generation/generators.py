@@ -25,7 +25,7 @@ from ponder.generation.decoding import (
 )
 from ponder.generation.stream_decoder import OPEN, StreamDecoder
 from ponder.models.policies.base import Policy
-from ponder.models.policies.latent import ContinuousPolicy
+from ponder.models.policies.question import ContinuousPolicy
 from ponder.rollouts.sampler import numbers, vectors
 from ponder.tokenizers.pieces import PieceVocabulary
 from ponder.tokenizers.vocabulary import TextVocabulary

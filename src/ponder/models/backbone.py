@@ -20,6 +20,7 @@ from ponder.core.math import Sampling, at_least_float32, distribution, entropy
 from ponder.core.types import Problems
 
 CHUNK = 512  # decisions whose logits are in memory at once, where vocabularies are wide
+LOGITS_AT_ONCE = 2**24  # that are in memory at once elsewhere, where no gradient is wanted
 Found = TypeVar("Found")
 
 
@@ -140,14 +141,23 @@ class Backbone(nn.Module):
     # --- what it is -----------------------------------------------------------------------------
 
     @property
-    def width(self) -> int:
-        """D, the size of a hidden state."""
+    def head(self) -> Tensor:
+        """The output matrix (vocabulary, D), tokens that it may not write included."""
         raise NotImplementedError
 
     @property
-    def vocabulary_size(self) -> int:
-        """How many tokens its output matrix has, those that it may not write included."""
-        raise NotImplementedError
+    def width(self) -> int:
+        """D, the size of a hidden state."""
+        return self.head.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        return self.head.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of weights and hidden states."""
+        return self.head.dtype
 
     @property
     def positions(self) -> int | None:
@@ -155,16 +165,7 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     @property
-    def device(self) -> torch.device:
-        raise NotImplementedError
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of weights and hidden states."""
-        raise NotImplementedError
-
-    @property
-    def blocks(self) -> list[nn.Module]:
+    def blocks(self) -> Sequence[nn.Module]:
         """Its layers, from the first to the last."""
         raise NotImplementedError
 
@@ -288,6 +289,10 @@ def tokens_at_once(device: torch.device) -> int:
     return 8192 if device.type == "cpu" else 16_384
 
 
-def rows_at_once(count: int, width: int, device: torch.device) -> tuple[Tensor, ...]:
-    """Numbers up to count, as many rows of `width` tokens at a time as are read at once."""
-    return torch.arange(count, device=device).split(max(1, tokens_at_once(device) // width))
+def rows_at_once(count: int, width: int, device: torch.device, words: int = 1,
+                 ) -> tuple[Tensor, ...]:
+    """Numbers up to count, as many rows of `width` tokens at a time as are read at once; words: so
+    many logits of each token are in memory together.
+    """
+    most = min(tokens_at_once(device), LOGITS_AT_ONCE // words)
+    return torch.arange(count, device=device).split(max(1, most // width))

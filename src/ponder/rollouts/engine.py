@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ponder.core.math import Sampling, at_least_float32, distribution, draw
+from ponder.core.math import Sampling, at_least_float32, distribution, draw, precise
 from ponder.core.types import Problems
 from ponder.models.backbone import Segment, tokens_at_once
 from ponder.models.huggingface.attention import Buffer
@@ -79,8 +79,7 @@ class Writer:
         """
         rows, device = len(problems) * self.samples, problems.question.device
         tokens = torch.full((rows, self.room + 1), problems.pad, device=device)
-        logprobs = torch.zeros(rows, self.room, device=device, dtype=torch.promote_types(
-            torch.float32, self.net.dtype))
+        logprobs = torch.zeros(rows, self.room, device=device, dtype=precise(self.net.dtype))
         lengths = (problems.question != problems.pad).sum(1)
         waiting = lengths.argsort(descending=True, stable=True)
         flight: Flight | None = None

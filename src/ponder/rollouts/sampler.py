@@ -11,12 +11,12 @@ from torch import Tensor
 
 from ponder.config.players import SamplerConfig, ThinkerConfig
 from ponder.core.distributed import is_distributed, local_range, merge_parts
-from ponder.core.math import GREEDY, Sampling, at_least_float32, distribution, draw
+from ponder.core.math import GREEDY, Sampling, at_least_float32, distribution, draw, precise
 from ponder.core.types import Problems, Rollouts
 from ponder.models.backbone import Decoder
 from ponder.models.gpt2.layers import SIDE_BY_SIDE, side_by_side
 from ponder.models.policies.base import Policy
-from ponder.models.policies.latent import ContinuousPolicy, DifferentiablePolicy
+from ponder.models.policies.question import ContinuousPolicy, DifferentiablePolicy
 from ponder.rollouts.source import SampledSource, Source, given
 
 
@@ -30,8 +30,7 @@ def sample(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
     rows = len(problems) * samples
     thought = torch.full((rows, rules.tokens + 1), problems.pad, device=problems.question.device)
     logprobs = torch.zeros(rows, rules.tokens, device=thought.device,
-                           dtype=torch.promote_types(
-                               torch.float32, next(policy.thinker.parameters()).dtype))
+                           dtype=precise(policy.thinker.dtype))
     if rules.tokens:
         noise = uniform(thought[:, :-1], sampling, generator)
         fill = _sample_fixed

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ponder.config.players import SamplerConfig
 from ponder.core.distributed import is_distributed, is_local, merge_parts
-from ponder.core.math import GREEDY, Sampling
+from ponder.core.math import GREEDY, Sampling, precise
 from ponder.core.types import Problems, Rollouts
 from ponder.models.huggingface.model import Model
 from ponder.models.policies.base import Policy
@@ -116,8 +116,8 @@ class Written(Sampler):
         """Zeros, in place of what another rank samples."""
         rows, room = len(problems) * self.config.samples, policy.rules.tokens
         thought = problems.question.new_zeros(rows, room + 1)
-        logprobs = torch.zeros(rows, room, device=thought.device, dtype=torch.promote_types(
-            torch.float32, policy.thinker.dtype))
+        logprobs = torch.zeros(rows, room, device=thought.device,
+                               dtype=precise(policy.thinker.dtype))
         return Rollouts(problems, self.config.samples, thought, thought[:, 1:] > 0, logprobs,
                         learn=thought[:, 1:] > 0,
                         answered=torch.zeros(rows, 3, device=thought.device))

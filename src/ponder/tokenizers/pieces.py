@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
@@ -31,12 +30,9 @@ Ids: TypeAlias = "NDArray[np.int64]"
 
 
 class Pieces(Protocol):
-    """A tokenizer."""
+    """A tokenizer. names: the pieces as text, all different."""
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The pieces as text, all different."""
-        ...
+    names: tuple[str, ...]
 
     def encode(self, text: str) -> list[int]: ...
     def decode(self, pieces: Sequence[int]) -> str: ...
@@ -71,9 +67,10 @@ class Trie:
     """Pieces of any length that are learnt from a text; encoding takes the longest match.
 
     They are byte strings (`tokens`) and include the 256 single bytes, so every text can be encoded,
-    and decoding gives it back. One table gives the next node for every node and byte, -1 for none. All positions of a text are
-    looked up at once: one step for each byte of the longest token, over the positions where a
-    longer token is still possible. Bytes that are in no longer token share the first column.
+    and decoding gives it back. One table gives the next node for every node and byte, -1 for none.
+    All positions of a text are looked up at once: one step for each byte of the longest token, over
+    the positions where a longer token is still possible. Bytes that are in no longer token share
+    the first column.
     """
 
     def __init__(self, tokens: Sequence[bytes]) -> None:
@@ -81,6 +78,10 @@ class Trie:
         if list(tokens[:256]) != BYTES or len(set(tokens)) != len(tokens):
             raise ValueError("a trie's tokens are the 256 single bytes, then others, each once")
         self.tokens = list(tokens)
+        names = [token.decode("utf-8", "backslashreplace") for token in tokens]
+        first = {name: number for number, name in reversed(list(enumerate(names)))}
+        self.names = tuple(name if first[name] == number else f"{name}#{number}"
+                           for number, name in enumerate(names))
         self.longest = max(map(len, tokens))
         used = sorted({byte for token in tokens[256:] for byte in token})
         self.column = np.zeros(256, np.int64)
@@ -103,13 +104,6 @@ class Trie:
 
     def __len__(self) -> int:
         return len(self.tokens)
-
-    @cached_property
-    def names(self) -> tuple[str, ...]:
-        names = [token.decode("utf-8", "backslashreplace") for token in self.tokens]
-        first = {name: number for number, name in reversed(list(enumerate(names)))}
-        return tuple(name if first[name] == number else f"{name}#{number}"
-                     for number, name in enumerate(names))
 
     def state(self) -> dict[str, Any]:
         return {"kind": "trie", "tokens": [token.decode("latin-1") for token in self.tokens]}

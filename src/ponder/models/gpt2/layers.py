@@ -144,13 +144,6 @@ def side_by_side(samples: int, columns: int) -> bool:
     return samples == 1 or samples * columns <= SIDE_BY_SIDE
 
 
-def repeated_mask(mask: Tensor | None, columns: int, samples: int = 1) -> Tensor | None:
-    """A question mask (P, Q) for B rows with `columns` more columns, all of them visible."""
-    if mask is None:
-        return None
-    return nn.functional.pad(mask, (0, columns), value=True).repeat_interleave(samples, 0)
-
-
 def weave(row: Tensor, samples: int) -> Tensor:
     """Rows (P * G, T, ...) -> (P, T * G, ...): the first tokens of a group, then its second ones,
     and so on.

@@ -23,7 +23,6 @@ from ponder.models.gpt2.layers import (
     attend_branches,
     attention_bias,
     positions_of,
-    repeated_mask,
     side_by_side,
     sinusoids,
     unweave,
@@ -154,39 +153,18 @@ class Transformer(Backbone):
 
     @property
     def head(self) -> Tensor:
-        """Output matrix (vocabulary, D)."""
         return self.wte.weight if self.shape.tied else self.lm_head.weight
-
-    @property
-    def width(self) -> int:
-        return self.shape.d_model
-
-    @property
-    def vocabulary_size(self) -> int:
-        return self.shape.vocabulary
 
     @property
     def positions(self) -> int:
         return self.shape.positions
 
     @property
-    def device(self) -> torch.device:
-        return self.wte.weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.wte.weight.dtype
-
-    @property
     def embeddings(self) -> Tensor:
         return self.wte.weight
 
     @property
-    def blocks(self) -> list[nn.Module]:
-        return list(self.layers)
-
-    @property
-    def layers(self) -> list[Block]:
+    def blocks(self) -> list[Block]:
         return list(self.transformer["h"])  # type: ignore[arg-type]
 
     # --- the network ----------------------------------------------------------------------------
@@ -220,7 +198,7 @@ class Transformer(Backbone):
         if not (plain and last in (1, columns)):
             bias = attention_bias(mask, before, columns, trunk, branches, x)
         present: Past = []
-        for layer, block in enumerate(self.layers):
+        for layer, block in enumerate(self.blocks):
             wanted = last if layer == self.shape.layers - 1 else columns
             seen = None if bias is None or (plain and wanted == columns) else bias[:, -wanted:]
             x, kv = block(x, past[layer] if past else None, seen, wanted)
@@ -263,7 +241,7 @@ class Transformer(Backbone):
         position = (self.wpe.weight[cache.position] if cache.offset is None
                     else self.wpe(cache.position - cache.offset))
         x = self.wte(tokens.view(-1, cache.branches)) + position
-        for block, kv in zip(self.layers, cache.kv, strict=True):
+        for block, kv in zip(self.blocks, cache.kv, strict=True):
             q, kv[:, at:end] = block.attn.project(block.ln_1(x), cache.branches)
             x = x + block.attn.attend(q, kv[:, :seen], bias)
             x = x + block.mlp(block.ln_2(x))
@@ -316,15 +294,14 @@ class Transformer(Backbone):
             if rows.is_floating_point():
                 question = self.embed(question)
             tokens = torch.cat([question, weave(rows, samples)], 1)
-            hidden = self(tokens, mask=repeated_mask(problems.mask, samples * columns),
-                          last=tail * samples + end, trunk=question.shape[1], branches=samples)[0]
+            seen = problems.mask
+            if seen is not None:
+                seen = F.pad(seen, (0, samples * columns), value=True)
+            hidden = self(tokens, mask=seen, last=tail * samples + end, trunk=question.shape[1],
+                          branches=samples)[0]
             return unweave(look(hidden), samples, end)
-        hidden, past = self(question, mask=problems.mask, last=1)
-        seen = repeated_mask(problems.mask, columns, samples)
-        if mask is not None:
-            known = problems.question != problems.pad
-            seen = torch.cat([known.repeat_interleave(samples, 0), mask], 1)
-        rest = look(self(rows, repeat_past(past, samples), seen, tail)[0])
+        hidden, segment = self.read(question, problems.mask, last=1)
+        rest = look(self.read(rows, mask, [segment], keep=False, last=tail)[0])
         if not end:
             return rest
         return torch.cat([look(hidden).repeat_interleave(samples, 0), rest], 1)
@@ -336,7 +313,7 @@ class Transformer(Backbone):
         position = at[..., None] + 1 + before + torch.arange(length, device=at.device)
         x = self.wte(tokens) + self.wpe(position)
         present: dict[int, tuple[Tensor, ...]] = {}
-        for layer, block in enumerate(self.layers):
+        for layer, block in enumerate(self.blocks):
             q, kv = block.attn.c_attn(block.ln_1(x)).split([x.shape[-1], 2 * x.shape[-1]], -1)
             if own:
                 kv = torch.cat([own.kv[layer][0].unflatten(0, at.shape), kv], 2)
@@ -347,11 +324,6 @@ class Transformer(Backbone):
         mask = torch.ones(at.numel(), before + length, dtype=torch.bool, device=at.device)
         return self.transformer["ln_f"](x), Segment(
             mask, at.flatten() + 1 + before + length, present, False)
-
-
-def repeat_past(past: Past, samples: int) -> Past:
-    """The past of P questions for B = P * samples rows; gradients of a group add up."""
-    return [kv.repeat_interleave(samples, 0) for kv in past]
 
 
 @torch.no_grad()
@@ -383,3 +355,22 @@ def resized(net: Transformer, vocabulary: int, positions: int) -> Transformer:
 def _drawn(known: Tensor, count: int) -> Tensor:
     """(count, D): drawn from the normal distribution of known rows (n, D), width by width."""
     return known.mean(0) + known.std(0) * torch.randn(count, known.shape[1], device=known.device)
+
+
+class ValueModel(nn.Module):
+    """The value of an unfinished thought, which tree search learns (`rollout.tree.value=model`): a
+    network beside the thinker, with a scalar head that reads the last real token of a row.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.trunk = Transformer(shape)
+        self.head = nn.Linear(shape.d_model, 1)
+
+    def forward(self, tokens: Tensor, pad: int) -> Tensor:
+        """Values (B,) of rows (B, T), padding on either side."""
+        mask = tokens != pad
+        hidden = self.trunk(tokens, mask=mask)[0]
+        columns = torch.arange(tokens.shape[1], device=tokens.device)
+        last = (mask * columns).argmax(1)
+        return self.head(hidden[torch.arange(len(tokens), device=tokens.device), last])[:, 0]

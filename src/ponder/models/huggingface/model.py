@@ -120,28 +120,12 @@ class Model(Backbone):
         return hasattr(self.model, "peft_config")
 
     @property
-    def device(self) -> torch.device:
-        return next(self.model.parameters()).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.head.weight.dtype
-
-    @property
-    def head(self) -> nn.Linear:
-        return self.network.get_output_embeddings()
+    def head(self) -> Tensor:
+        return self.network.get_output_embeddings().weight
 
     @property
     def embeddings(self) -> Tensor:
-        return self.embed(torch.arange(self.head.weight.shape[0], device=self.device))
-
-    @property
-    def width(self) -> int:
-        return self.head.weight.shape[1]
-
-    @property
-    def vocabulary_size(self) -> int:
-        return self.head.weight.shape[0]
+        return self.embed(torch.arange(len(self.head), device=self.device))
 
     @property
     def positions(self) -> int | None:
@@ -156,9 +140,9 @@ class Model(Backbone):
     def logits(self, hidden: Tensor, vocabulary: slice | None = None) -> Tensor:
         """Scaled (Granite, Cohere) and capped (Gemma) as the model does; -inf for what is barred.
         """
-        config, head = self.network.config, self.head
-        most = vocabulary is None or 2 * len(range(*vocabulary.indices(head.weight.shape[0]))) >= (
-            head.weight.shape[0])
+        config, head = self.network.config, self.network.get_output_embeddings()
+        most = vocabulary is None or 2 * len(range(*vocabulary.indices(len(self.head)))) >= (
+            len(self.head))
         if most or type(head) is not nn.Linear:  # adapters may lie beside its weight
             found = head(hidden)[..., vocabulary or slice(0, self.words)]
         else:
@@ -182,7 +166,7 @@ class Model(Backbone):
         count = self.words or 0
         new = list(range(count - config.thought_tokens, count))
         rows = {name: new for name, part in self.model.named_modules() if new and part in (
-            self.model.get_input_embeddings(), self.head)}
+            self.model.get_input_embeddings(), self.model.get_output_embeddings())}
         if self.model.config.tie_word_embeddings:
             rows = dict(list(rows.items())[:1])
         alpha = 2 * config.lora_r if config.lora_alpha is None else config.lora_alpha
@@ -259,7 +243,7 @@ class Model(Backbone):
         reading = Reading([passage] if own is None else [passage, own], mask, segment,
                           upto=at.flatten())
         positions = before[:, None] + torch.arange(length, device=at.device)
-        known = tokens < self.vocabulary_size  # padding is behind all; nothing sees it
+        known = tokens < len(self.head)  # padding is behind all; nothing sees it
         states = self.run(tokens.where(known, 0).flatten(0, 1), positions, reading)
         return states.unflatten(0, at.shape), segment if own is None else own.longer(segment)
 

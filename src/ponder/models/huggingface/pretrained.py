@@ -287,7 +287,7 @@ def limit(net: Model) -> float:
 
 def _tokens(net: Model) -> Tensor:
     """(1, 8): from all over the vocabulary, whose first words are often special ones."""
-    words = net.words or net.head.weight.shape[0]
+    words = net.words or len(net.head)
     return (torch.arange(1, 9, device=net.device) * (words // 9))[None]
 
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from ponder.core.math import Sampling, at_least_float32, distribution, entropy
+from ponder.core.math import Sampling, at_least_float32, distribution, entropy, precise
 from ponder.core.types import Problems, Rollouts, Scores
 from ponder.models.backbone import Backbone, rows_at_once
 from ponder.tokenizers.vocabulary import TextVocabulary, Vocabulary
@@ -219,11 +219,12 @@ class Policy(nn.Module):
         """What `think` and `values` give, from one pass where the value head reads the same states.
         """
         critic, net = self.critic, self.thinker
-        if critic is None or critic.trunk is not None or critic.reads != "token":
-            return *self.think(rollouts, sampling), self.values(rollouts)
         if net.chunked:
             states = self._before_each(net, rollouts.problems, rollouts.thought, rollouts.samples)
-            return *self._chosen(net, rollouts, states, sampling), None, critic(states)
+            return (*self._chosen(net, rollouts, states, sampling), None,
+                    self.values(rollouts, states))
+        if critic is None or critic.trunk is not None or critic.reads != "token":
+            return *self.think(rollouts, sampling), self.values(rollouts)
 
         def look(hidden: Tensor) -> Tensor:
             logits = at_least_float32(net.logits(hidden, self.allowed))
@@ -232,10 +233,14 @@ class Policy(nn.Module):
         both = self._before_each(net, rollouts.problems, rollouts.thought, rollouts.samples, look)
         return *self._as_written(rollouts, sampling, both[..., :-1]), both[..., -1]
 
-    def values(self, rollouts: Rollouts) -> Tensor | None:
-        """(B, K): what the value head expects before each token; None without one."""
+    def values(self, rollouts: Rollouts, states: Tensor | None = None) -> Tensor | None:
+        """(B, K): what the value head expects before each token; None without one. states (B, K, D)
+        are the thinker's before each token, where they are known already.
+        """
         if self.critic is None:
             return None
+        if states is not None and self.critic.trunk is None and self.critic.reads == "token":
+            return self.critic(states)
         net, problems = self.critic.trunk or self.thinker, rollouts.problems
         count, samples = rollouts.thought.shape[1] - 1, rollouts.samples
         if self.critic.reads == "token":
@@ -248,7 +253,7 @@ class Policy(nn.Module):
         """The rollouts with the value head's values, and log-probabilities under the reference."""
         if rollouts.thought.shape[1] == 1:
             return rollouts
-        parts = list(self._parts(rollouts))
+        parts = self._parts(rollouts)
         if self.critic is not None:
             rollouts = replace(rollouts, value=self._in_turn(
                 "valuing", parts, len(rollouts), self._known_values))
@@ -290,15 +295,17 @@ class Policy(nn.Module):
             self.on_progress(doing, total, total)
         return torch.cat(found) if len(found) > 1 else found[0]
 
-    def _parts(self, rollouts: Rollouts) -> Iterator[Rollouts]:
-        """The rollouts in parts of whole groups, as many as are read at once without gradients."""
-        if not self.thinker.chunked:
-            yield rollouts
-            return
+    def _parts(self, rollouts: Rollouts, whole_logits: bool = False) -> list[Rollouts]:
+        """The rollouts in parts of whole groups, as many as are read at once without gradients: of
+        a narrow vocabulary all, unless the logits of all their tokens are made together.
+        """
+        if not (self.thinker.chunked or whole_logits):
+            return [rollouts]
         problems = rollouts.problems
         width = problems.question.shape[1] + rollouts.samples * rollouts.thought.shape[1]
-        for part in rows_at_once(len(problems), width, rollouts.thought.device):
-            yield rollouts[part]
+        words = 1 if self.thinker.chunked else self.vocabulary.predicted.stop
+        return [rollouts[part] for part in rows_at_once(len(problems), width,
+                                                        rollouts.thought.device, words)]
 
     def remarks(self, rollouts: Rollouts) -> dict[str, Tensor]:
         """Numbers (0-dim) for the log about rollouts with their credit."""
@@ -346,8 +353,3 @@ class Policy(nn.Module):
             answer, _ = self.answer(rollouts.problems, answer_thought)
         return Scores(logprobs, spread, logprobs[..., None] if full is None else full, answer,
                       value)
-
-
-def precise(dtype: torch.dtype) -> torch.dtype:
-    """Of log-probabilities: single precision at least."""
-    return torch.promote_types(torch.float32, dtype)

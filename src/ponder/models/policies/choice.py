@@ -171,14 +171,11 @@ class ChoicePolicy(Policy):
         text = self._gold_text(rollouts)
         states, behind = self._states(rollouts, text)
         logprobs, spread = self._chosen(self.thinker, rollouts, states, sampling)
-        value = None
-        if self.critic is not None:
-            shared = self.critic.trunk is None and self.critic.reads == "token"
-            value = self.critic(states) if shared else self.values(rollouts)
         answer = torch.zeros_like(logprobs[:, 0])
         if text is not None and behind is not None:
             answer = self._of_text(self.thinker, behind, text, rollouts.problems.pad).sum(1)
-        return Scores(logprobs, spread, logprobs[..., None], answer, value)
+        return Scores(logprobs, spread, logprobs[..., None], answer,
+                      self.values(rollouts, states))
 
 
 def _rows(thought: Tensor, part: Tensor, samples: int) -> Tensor:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
-from ponder.core.math import at_least_float32, entropy, left_justify
+from ponder.core.math import at_least_float32, entropy, left_justify, precise
 from ponder.core.types import Problems, Rollouts
 from ponder.models.backbone import CHUNK, Backbone
-from ponder.models.policies.base import Policy, precise
+from ponder.models.policies.base import Policy
 from ponder.tokenizers.pieces import PieceVocabulary
 from ponder.tokenizers.vocabulary import TextVocabulary
-
-LOGITS_AT_ONCE = 2**24  # that are in memory at once, without gradients
 
 
 class ContinuationPolicy(Policy):
@@ -105,17 +101,8 @@ class ContinuationPolicy(Policy):
         Thought tokens are cut out before anything is read, so it never sees one. Its own padding
         may be another number than that of the rollouts.
         """
-        return self._in_turn("judging", self._text_parts(rollouts), len(rollouts), self._plausible)
-
-    def _text_parts(self, rollouts: Rollouts) -> Iterator[Rollouts]:
-        """Parts of rollouts; all logits of a narrow vocabulary are in memory at once."""
-        if self.thinker.chunked:
-            yield from self._parts(rollouts)
-            return
-        each = rollouts.samples * rollouts.thought.shape[1] * self.vocabulary.predicted.stop
-        every = torch.arange(len(rollouts.problems), device=rollouts.thought.device)
-        for part in every.split(max(1, LOGITS_AT_ONCE // each)):
-            yield rollouts[part]
+        return self._in_turn("judging", self._parts(rollouts, True), len(rollouts),
+                             self._plausible)
 
     def _plausible(self, rollouts: Rollouts) -> Tensor:
         net, problems, pad = self.thinker, rollouts.problems, rollouts.problems.pad

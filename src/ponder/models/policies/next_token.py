@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -11,11 +10,10 @@ from torch import Tensor, nn
 
 from ponder.core.math import Sampling, at_least_float32, correlation, left_justify
 from ponder.core.types import Problems, Rollouts, Scores
-from ponder.models.backbone import Backbone, Segment, tokens_at_once
+from ponder.models.backbone import Backbone, Segment, rows_at_once
 from ponder.models.policies.base import Policy, Rules
 from ponder.tokenizers.vocabulary import TextVocabulary, Vocabulary
 
-TOKENS_AT_ONCE, LOGITS_AT_ONCE = 2**13, 2**24  # that are in memory at once without gradients
 FIRST_SHARE = -3.0  # logit of the share that thoughts have at first: 0.047
 
 
@@ -80,15 +78,13 @@ class NextTokenPolicy(Policy):
         loss, likeliest = zip(*found, strict=True)
         return torch.cat(loss), torch.cat(likeliest)
 
-    def in_parts(self, problems: Problems, each: int, whole_logits: bool = True) -> Iterator[slice]:
-        """Some problems at a time, of `each` tokens or branches, as memory allows; whole_logits:
-        the logits of all of them are there at the same time.
+    def in_parts(self, problems: Problems, each: int, whole_logits: bool = True,
+                 ) -> tuple[Tensor, ...]:
+        """Numbers of some passages at a time, of `each` tokens or branches, as memory allows;
+        whole_logits: the logits of all of them are there at the same time.
         """
-        most = tokens_at_once(problems.question.device)
-        if whole_logits:
-            most = min(TOKENS_AT_ONCE, LOGITS_AT_ONCE // self.predicted.stop)
-        count = max(1, most // each)
-        return (slice(start, start + count) for start in range(0, len(problems), count))
+        return rows_at_once(len(problems), each, problems.question.device,
+                            self.predicted.stop if whole_logits else 1)
 
     def next_token_nll(self, problems: Problems) -> Tensor:
         """(P, T): -log p of the next token at every position, in nats."""
@@ -234,7 +230,7 @@ class PositionPolicy(NextTokenPolicy):
         them is the likeliest (B,)). By the thought alone: what is mixed would hardly be paid for.
         """
         rows, found = thought.unflatten(0, (len(problems), samples)), []
-        for part in self.in_parts(problems, samples * self.ahead):
+        for part in self.in_parts(problems, samples * self.ahead, not self.thinker.chunked):
             some = problems[part]
             _, after, _ = self._behind(some, rows[part].flatten(0, 1), samples, *self.read(some))
             real = self._targets_of_rows(some, samples)

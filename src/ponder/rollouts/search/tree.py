@@ -22,7 +22,7 @@ from ponder.rollouts.source import Source, given
 if TYPE_CHECKING:
     from ponder.config.players import SearchConfig
     from ponder.models.gpt2.layers import Shape
-    from ponder.models.gpt2.value_model import ValueModel
+    from ponder.models.gpt2.model import ValueModel
     from ponder.models.policies.base import Policy
 
 
@@ -59,7 +59,7 @@ class Tree(Source):
         return self.value(torch.cat([problems.question, prefixes], 1), problems.pad)
 
     def _build_value(self, shape: Shape, device: torch.device) -> None:
-        from ponder.models.gpt2.value_model import ValueModel
+        from ponder.models.gpt2.model import ValueModel
 
         self.value = ValueModel(shape).to(device)
         self.optimizer = torch.optim.AdamW(self.value.parameters(), lr=self.config.tree.value_lr)

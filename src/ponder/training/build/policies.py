@@ -14,9 +14,8 @@ from ponder.models.huggingface.pretrained import load_text_model, load_vocabular
 from ponder.models.policies.base import Policy, Rules
 from ponder.models.policies.choice import ChoicePolicy
 from ponder.models.policies.continuation import ContinuationPolicy
-from ponder.models.policies.latent import ContinuousPolicy, GumbelPolicy
 from ponder.models.policies.next_token import NextTokenPolicy, PositionPolicy
-from ponder.models.policies.question import QuestionPolicy
+from ponder.models.policies.question import ContinuousPolicy, GumbelPolicy, QuestionPolicy
 from ponder.tasks.base import Task
 from ponder.tasks.text.corpus import Corpus
 from ponder.tasks.text.passages import Text
