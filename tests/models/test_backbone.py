@@ -226,6 +226,25 @@ def test_a_question_policy_thinks_and_answers_alike(stops: bool, sees: bool) -> 
     both(look, len(task.vocabulary))
 
 
+@pytest.mark.parametrize("reads", ["last", "mean"])
+def test_one_value_a_question_is_that_of_the_question_alone(reads: str) -> None:
+    """Of its last state, or of the mean over its tokens; padding before it changes nothing."""
+    tokens, mask = padded_left()
+
+    def look(net: Backbone) -> Tensor:
+        torch.manual_seed(1)
+        head = ValueHead(D, reads).double()
+        torch.nn.init.normal_(head.head.weight)
+        found = head.of_question(net, tokens, mask)
+        for row, own in enumerate((tokens[0], tokens[1, 3:], tokens[2])):
+            states = net.read(own[None])[0][0]
+            state = states[-1] if reads == "last" else states.mean(0)
+            same(found[row], head.head.bias[0] + head.head.weight[0] @ state)
+        return found
+
+    both(look)
+
+
 @pytest.mark.parametrize("kind", [ContinuousPolicy, GumbelPolicy])
 def test_differentiable_thoughts_compose_with_either(kind: type) -> None:
     """The answer's gradient by way of vectors that are fed back as input embeddings."""

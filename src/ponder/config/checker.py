@@ -166,7 +166,7 @@ def required_abilities(config: Config) -> Iterator[Required]:
     thinker, trainer, strategy = config.thinker, config.trainer, config.strategy
     yield f"task={config.task.name}", TASKS[config.task.name].requires
     if thinker.flows:
-        yield f"thinker.kind={thinker.kind}", {"questions", "own_network"}
+        yield f"thinker.kind={thinker.kind}", {"predicted_answers"}
     elif thinker.tokens:
         yield f"strategy={strategy.name}", STRATEGIES[strategy.name].requires
     for name in config.reward:

@@ -33,6 +33,7 @@ ENTRY_POINTS = "ponder.plugins"
 ABILITIES = {
     "questions": "questions that are asked",
     "answers": "answers that are right or wrong",
+    "predicted_answers": "answers that a network predicts right after the thought",
     "text": "a text to continue",
     "positions": "thoughts at the positions of a text",
     "options": "answer options",

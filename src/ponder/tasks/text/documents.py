@@ -115,9 +115,6 @@ def _positions_need(config: Any) -> Iterator[str]:
                f"legal: below task.length={task.length}")
     if config.model.kind == "hf" and config.thinker.tokens:
         yield from thought_tokens_need(config)
-    if config.model.kind == "hf" and task.ahead > 1 and not config.thinker.tokens:
-        yield (f"task.ahead={task.ahead}: found model=hf, which predicts one next token; legal: 1, "
-               "or a model such as nano, small")
     if config.thinker.tokens:
         yield from _thoughts_at_positions_need(config)
 

@@ -29,7 +29,7 @@ class Add(ToyTask):
     that differ only in the order of their numbers are always on the same side of the split.
     """
 
-    offers = frozenset({"questions", "answers", "labels", "gold_thoughts"})
+    offers = frozenset({"questions", "answers", "predicted_answers", "labels", "gold_thoughts"})
     gold_vocabulary = 10
 
     max: int = option(100, "operands (and, if modular, answers) are below this", low=2, high=10**15)

@@ -37,7 +37,8 @@ class Addition(Task):
     """
 
     requires = frozenset({"own_network"})
-    offers = frozenset({"questions", "answers", "gold_thoughts", "hints", "worked_examples"})
+    offers = frozenset({"questions", "answers", "predicted_answers", "gold_thoughts", "hints",
+                        "worked_examples"})
     gold_vocabulary = 20  # thought tokens that its gold thoughts are spelt in
 
     digits: int = option(5, "the longest numbers have so many digits", low=1, high=16)
