@@ -71,7 +71,7 @@ def foreseen(model: ThinkingTextGenerator, prompt: list[int], words: list[int], 
     definition of `foresight`, among the words that may come.
     """
     policy, problems = policy_of(model), passage(prompt, words)
-    found = policy.predictions(problems, thought, len(words), *policy.read(problems))[0, :, 0]
+    found = policy.predictions(problems, thought, len(words))[0, :, 0]
     return found[:, 1:].log_softmax(-1).gather(1, torch.tensor(words)[:, None] - 1)[:, 0]
 
 

@@ -297,8 +297,7 @@ def test_all_places_at_once_are_each_place_alone(stops: bool, ahead: int, mixes:
     logprob = policy.answer(problems, rollouts.thought, rollouts.samples)[0]
     places = problems.positions
     assert places is not None
-    foreseen = policy.predictions(problems, rollouts.thought, rollouts.samples,
-                                *policy.read(problems))
+    foreseen = policy.predictions(problems, rollouts.thought, rollouts.samples)
     mixed = foreseen.gather(-1, policy.targets(problems).repeat_interleave(2, 1)[
         ..., None])[..., 0].sum(-1).flatten()
     net, allowed, rows = policy.thinker, policy.allowed, iter(range(len(rollouts)))
@@ -344,7 +343,7 @@ def test_without_a_thought_a_thinking_model_is_the_normal_one() -> None:
     normal = NextTokenPolicy(policy.thinker, policy.vocabulary, Rules(0, True))
     rollouts = think_behind(policy, problems, 2, GREEDY)
     assert torch.equal(-policy.unthinking(rollouts).view(3, 9, 2)[:, :, 0],
-                       normal.next_token_nll(problems))
+                       normal.predict(problems)[0])
     assert rollouts.group_size == 2 and rollouts.samples == 18
 
 
@@ -357,7 +356,7 @@ def test_places_are_all_or_random_or_the_hardest() -> None:
         found = sampler.places(policy, problems, generator)
         assert found.shape == (3, 8 if where == "all" else 3)
         assert (found.diff(dim=1) > 0).all() and int(found.max()) <= 7
-    surprise = policy.next_token_nll(problems)
+    surprise = policy.predict(problems)[0]
     hardest = (surprise[:, :-1] + surprise[:, 1:]).topk(3, 1).indices.sort(1).values
     assert torch.equal(found, hardest)
 
@@ -380,6 +379,6 @@ def test_tokens_further_ahead_are_learnt_and_nothing_else_changes() -> None:
     state = hidden[:, :-1] + torch.nn.functional.gelu(policy.further.layers[0](hidden[:, :-1]))
     second = policy.thinker.logits(state, slice(0, vocabulary.end)).log_softmax(-1).gather(
         -1, problems.answer[:, 1:, None])[..., 0].mean(1)
-    first = -policy.next_token_nll(problems).mean(1)
+    first = -policy.predict(problems)[0].mean(1)
     assert torch.allclose(policy.score(rollouts, Sampling()).answer, (first + second) / 2)
     assert torch.equal(policy.answer(problems, rollouts.thought)[0], first)

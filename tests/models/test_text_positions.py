@@ -101,8 +101,7 @@ def test_all_places_at_once_are_each_place_alone(kind: str, stops: bool, ahead: 
     scores = policy.score(rollouts, HOT)
     torch.testing.assert_close(scores.logprobs, rollouts.logprobs.double(), atol=1e-6, rtol=0)
     logprob, right = policy.answer(problems, rollouts.thought, rollouts.samples)
-    foreseen = policy.predictions(problems, rollouts.thought, rollouts.samples,
-                                *policy.read(problems)).flatten(0, 1)
+    foreseen = policy.predictions(problems, rollouts.thought, rollouts.samples).flatten(0, 1)
     allowed, end, row = policy.allowed, policy.vocabulary.end, 0
     behind = torch.zeros(len(rollouts), dtype=torch.float64)
     assert problems.positions is not None
@@ -210,7 +209,7 @@ def test_a_written_word_is_as_likely_as_it_is_foreseen(kind: str, stops: bool) -
         places = torch.arange(len(prompt) - 1, line.shape[1] - 1)[None]
         thought = told(text.tokens, policy)
         problems = Problems(line[:, :-1], line[:, 1:], None, known.pad, positions=places)
-        foreseen = policy.predictions(problems, thought, len(said), *policy.read(problems))
+        foreseen = policy.predictions(problems, thought, len(said))
         each = foreseen[0, :, 0].gather(1, torch.tensor(said)[:, None])[:, 0]
         assert text.logprob == pytest.approx(float(each.sum()), abs=1e-6)
         lengths |= {int((row != known.pad).sum()) for row in thought}

@@ -51,7 +51,8 @@ def table(path: str, run: str = "run") -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-STRATEGIES = ["star", "dpo", "grpo", "reinforce", "ppo", "ppo strategy.value=shared", "rloo",
+STRATEGIES = ["star", "dpo", "grpo", "reinforce", "ppo", "ppo strategy.value=shared",
+              "ppo strategy.value_reads=mean", "rloo",
               "dpo model.lora_r=4", "grpo strategy.kl=0.1 model.lora_r=4", "sft"]
 
 

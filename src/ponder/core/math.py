@@ -168,6 +168,13 @@ def row_codes(tokens: Tensor) -> Tensor:
     return tokens.unique(dim=0, return_inverse=True)[1]
 
 
+def columns(values: Tensor, at: Tensor) -> Tensor:
+    """The columns at (N, t) of each row of values (N, T) or (N, T, D)."""
+    if values.dim() == 3:
+        at = at[..., None].expand(-1, -1, values.shape[2])
+    return values.gather(1, at)
+
+
 def left_justify(tokens: Tensor, pad: int) -> Tensor:
     """Rows (B, T) with their padding moved to the right, order kept."""
     order = (tokens == pad).to(torch.int8).argsort(dim=1, stable=True)

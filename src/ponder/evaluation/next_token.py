@@ -79,7 +79,7 @@ def _thinking(policy: PositionPolicy, problems: Problems, seed: int) -> Found:
         metrics[f"necessity/{name}"] = float(found[name][1].double().mean())
         metrics[f"necessity_loss/{name}"] = float(found[name][0].double().mean())
     count = problems.positions.shape[1]
-    without = torch.cat([policy.next_token_nll(part)[:, :count] for part in parts])
+    without = torch.cat([policy.predict(part)[0][:, :count] for part in parts])
     metrics["val/loss_without"] = float(without.double().mean())
     metrics["val/gain"] = float((without - found["own"][0]).double().mean())
     flat = replace(rollouts, problems=replace(problems, answer=problems.answer[
@@ -102,7 +102,7 @@ def _first_tokens(policy: PositionPolicy, parts: list[Problems], thought: Tensor
         count = part.positions.shape[1]
         rows = thought[start:start + len(part) * count]
         start += len(rows)
-        predicted = policy.predictions(part, rows, count, *policy.read(part))[:, :, 0]
+        predicted = policy.predictions(part, rows, count)[:, :, 0]
         real = policy.targets(part)[:, :, 0]
         guess = predicted.argmax(-1)
         found.append((-predicted.gather(-1, real[..., None])[..., 0], guess == real, guess))

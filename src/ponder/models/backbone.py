@@ -212,7 +212,12 @@ class Backbone(nn.Module):
         each state by itself, and sees that of a question once for all its samples. mask (B, T) is
         False on padding of the rows; None: what is behind the first padding is not looked at.
         """
-        raise NotImplementedError
+        hidden, segment = self.read(problems.question, problems.mask, last=1)
+        tail = min(last, rows.shape[1])
+        rest = look(self.read(rows, mask, [segment], keep=False, last=tail)[0])
+        if last <= rows.shape[1]:
+            return rest
+        return torch.cat([look(hidden).repeat_interleave(samples, 0), rest], 1)
 
     def branch(self, tokens: Tensor, passage: Segment, at: Tensor, own: Segment | None = None,
                ) -> tuple[Tensor, Segment]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ponder.config.players import SamplerConfig
-from ponder.core.math import Sampling
+from ponder.core.math import Sampling, columns
 from ponder.core.types import Problems, Rollouts
 from ponder.models.backbone import Segment
 from ponder.models.policies.base import Policy
@@ -47,7 +47,7 @@ class PositionSampler(Sampler):
         if self.where == "random":
             worth = torch.rand(every.shape, generator=generator).to(every.device)
         else:
-            nll = (policy.norm or policy).next_token_nll(problems)
+            nll, _ = (policy.norm or policy).predict(problems)
             worth = nll.unfold(1, policy.ahead, 1).sum(-1)
         return worth.topk(self.count, 1).indices.sort(1).values
 
@@ -80,7 +80,7 @@ def _write(policy: PositionPolicy, problems: Problems, samples: int, sampling: S
            numbers: Tensor, thought: Tensor, logprobs: Tensor) -> None:
     """Fill thought (B, K + 1) and logprobs (B, K), a block of rows at a time."""
     assert problems.positions is not None
-    hidden, past = policy.read(problems)
+    hidden, past = policy.thinker.read(problems.question)
     at = problems.positions.repeat_interleave(samples, 1)  # (P, M)
     rows = torch.arange(len(thought), device=at.device).view_as(at)
     for some, part in _blocks(len(at), at.shape[1], thought.device):
@@ -108,7 +108,7 @@ def _write_block(policy: PositionPolicy, hidden: Tensor, past: Segment, at: Tens
     count, own = policy.rules.tokens, None
     thought = torch.full((at.numel(), count + 1), policy.vocabulary.pad, device=at.device)
     logprobs = torch.zeros(at.numel(), count, device=at.device)
-    state = hidden.gather(1, at[..., None].expand(-1, -1, hidden.shape[-1]))  # (P, M, D)
+    state = columns(hidden, at)  # (P, M, D)
     going = torch.ones(len(thought), dtype=torch.bool, device=thought.device)
     end, last = policy.vocabulary.end, count - 1
     for step in range(count):

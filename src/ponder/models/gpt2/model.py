@@ -288,23 +288,18 @@ class Transformer(Backbone):
         which see little of each other, that would waste work, and the question's keys and values
         are repeated.
         """
-        question, columns = problems.question, rows.shape[1]
+        question, seen, columns = problems.question, problems.mask, rows.shape[1]
+        if mask is not None or not side_by_side(samples, columns):
+            return super().after(problems, rows, samples, last, look, mask)
+        if rows.is_floating_point():
+            question = self.embed(question)
+        tokens = torch.cat([question, weave(rows, samples)], 1)
+        if seen is not None:
+            seen = F.pad(seen, (0, samples * columns), value=True)
         tail, end = min(last, columns), int(last > columns)
-        if mask is None and side_by_side(samples, columns):
-            if rows.is_floating_point():
-                question = self.embed(question)
-            tokens = torch.cat([question, weave(rows, samples)], 1)
-            seen = problems.mask
-            if seen is not None:
-                seen = F.pad(seen, (0, samples * columns), value=True)
-            hidden = self(tokens, mask=seen, last=tail * samples + end, trunk=question.shape[1],
-                          branches=samples)[0]
-            return unweave(look(hidden), samples, end)
-        hidden, segment = self.read(question, problems.mask, last=1)
-        rest = look(self.read(rows, mask, [segment], keep=False, last=tail)[0])
-        if not end:
-            return rest
-        return torch.cat([look(hidden).repeat_interleave(samples, 0), rest], 1)
+        hidden = self(tokens, mask=seen, last=tail * samples + end, trunk=question.shape[1],
+                      branches=samples)[0]
+        return unweave(look(hidden), samples, end)
 
     def branch(self, tokens: Tensor, passage: Segment, at: Tensor, own: Segment | None = None,
                ) -> tuple[Tensor, Segment]:

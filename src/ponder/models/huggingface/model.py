@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ponder.config.players import HfConfig
 from ponder.core.lazy_imports import library
+from ponder.core.math import columns
 from ponder.core.types import Problems
 from ponder.models.backbone import Backbone, Segment
 from ponder.models.huggingface.attention import (
@@ -183,24 +184,25 @@ class Model(Backbone):
     def read(self, tokens: Tensor, mask: Tensor | None = None, prefix: Sequence[Segment] = (),
              keep: bool = True, last: int | None = None) -> tuple[Tensor, Segment]:
         """Each row is read without its gaps, and states on padding are 0."""
-        if mask is None:
-            whole = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-            hidden, segment = self._read(tokens, whole, prefix, keep, whole=True)
-            return _last(hidden, last), segment
-        width = max(int(mask.sum(1).max()), 1)
-        if width == tokens.shape[1]:
+        width = tokens.shape[1] if mask is None else max(int(mask.sum(1).max()), 1)
+        if mask is None or width == tokens.shape[1]:
             hidden, segment = self._read(tokens, mask, prefix, keep)
-            return _last(hidden, last), segment
-        place = (~mask).byte().argsort(dim=1, stable=True)[:, :width]
-        few, segment = self._read(_gathered(tokens, place), mask.gather(1, place), prefix, keep)
-        place = place[..., None].expand(few.shape)
-        hidden = few.new_zeros(*tokens.shape[:2], few.shape[2]).scatter(1, place, few)
-        return _last(hidden, last), segment
+        else:
+            place = (~mask).byte().argsort(dim=1, stable=True)[:, :width]
+            few, segment = self._read(columns(tokens, place), mask.gather(1, place), prefix, keep)
+            place = place[..., None].expand(few.shape)
+            hidden = few.new_zeros(*tokens.shape[:2], few.shape[2]).scatter(1, place, few)
+        return hidden if last is None else hidden[:, -last:], segment
 
-    def _read(self, tokens: Tensor, mask: Tensor, past: Sequence[Segment], keep: bool,
-              whole: bool = False) -> tuple[Tensor, Segment]:
-        """`read` of every column; whole: there is no padding."""
-        before = self._before(past, len(tokens)).to(tokens.device)
+    def _read(self, tokens: Tensor, mask: Tensor | None, past: Sequence[Segment], keep: bool,
+              ) -> tuple[Tensor, Segment]:
+        """`read` of every column."""
+        whole = mask is None
+        if mask is None:
+            mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        before = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
+        if past:
+            before = past[-1].length.repeat_interleave(len(tokens) // len(past[-1].length), 0)
         length = before + mask.sum(1)
         segment = Segment(mask, length, padded=not whole)
         positions = (before[:, None] + mask.long().cumsum(1) - 1).clamp_min(0)
@@ -217,22 +219,17 @@ class Model(Backbone):
               look: Callable[[Tensor], Tensor] = lambda hidden: hidden,
               mask: Tensor | None = None) -> Tensor:
         """One sample a question is one sequence, read in one pass; several share the question."""
-        question = problems.question
-        seen = torch.ones(rows.shape[:2], dtype=torch.bool, device=rows.device)
-        if mask is not None:
-            seen = mask
-        elif not rows.is_floating_point():
-            seen = rows != problems.pad
-        if samples == 1:
-            known = question.masked_fill(question == problems.pad, 0)  # padding has no embedding
-            before = self.embed(known) if rows.is_floating_point() else question
-            hidden, _ = self.read(torch.cat([before, rows], 1),
-                                  torch.cat([question != problems.pad, seen], 1), keep=False)
-        else:
-            first, segment = self.read(question, problems.mask)
-            hidden, _ = self.read(rows, seen, [segment], keep=False)
-            hidden = torch.cat([first[:, -1:].repeat_interleave(samples, 0), hidden], 1)
-        return look(hidden[:, -last:])
+        question, vectors = problems.question, rows.is_floating_point()
+        if mask is None:
+            mask = torch.ones_like(rows[..., 0], dtype=torch.bool) if vectors else (
+                rows != problems.pad)
+        if samples > 1:
+            return super().after(problems, rows, samples, last, look, mask)
+        if vectors:
+            question = self.embed(question.masked_fill(question == problems.pad, 0))
+        mask = torch.cat([problems.question != problems.pad, mask], 1)
+        hidden, _ = self.read(torch.cat([question, rows], 1), mask, keep=False, last=last)
+        return look(hidden)
 
     def branch(self, tokens: Tensor, passage: Segment, at: Tensor, own: Segment | None = None,
                ) -> tuple[Tensor, Segment]:
@@ -270,14 +267,6 @@ class Model(Backbone):
         hidden = self.run(tokens[:, None], positions, reading)[:, 0]
         buffer.at = buffer.at + 1
         return hidden
-
-    @staticmethod
-    def _before(past: Sequence[Segment], rows: int) -> Tensor:
-        """(N,): real tokens in front of each of N rows."""
-        if not past:
-            return torch.zeros(rows, dtype=torch.long)
-        length = past[-1].length
-        return length.repeat_interleave(rows // len(length), 0)
 
     @property
     def base(self) -> nn.Module:
@@ -321,14 +310,3 @@ class Model(Backbone):
         finally:
             self.network.set_attn_implementation(before)
 
-
-def _last(hidden: Tensor, count: int | None) -> Tensor:
-    """The last columns of hidden states (N, T, D)."""
-    return hidden if count is None else hidden[:, -count:]
-
-
-def _gathered(tokens: Tensor, place: Tensor) -> Tensor:
-    """Those columns (N, t) of tokens (N, T), or of embeddings (N, T, D)."""
-    if tokens.dim() == 2:
-        return tokens.gather(1, place)
-    return tokens.gather(1, place[..., None].expand(-1, -1, tokens.shape[2]))

@@ -8,7 +8,7 @@ import contextlib
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -256,18 +256,13 @@ class Policy(nn.Module):
         parts = self._parts(rollouts)
         if self.critic is not None:
             rollouts = replace(rollouts, value=self._in_turn(
-                "valuing", parts, len(rollouts), self._known_values))
+                "valuing", parts, len(rollouts), lambda part: cast(Tensor, self.values(part))))
         if self.has_reference:
             with self.as_reference() as net:
                 rollouts = replace(rollouts, reference=self._in_turn(
                     "comparing", parts, len(rollouts),
                     lambda part: self.think(part, sampling, net)[0]))
         return rollouts
-
-    def _known_values(self, rollouts: Rollouts) -> Tensor:
-        found = self.values(rollouts)
-        assert found is not None
-        return found
 
     @property
     def has_reference(self) -> bool:

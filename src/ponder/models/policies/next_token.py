@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ponder.core.math import Sampling, at_least_float32, correlation, left_justify
+from ponder.core.math import Sampling, at_least_float32, columns, correlation, left_justify
 from ponder.core.types import Problems, Rollouts, Scores
 from ponder.models.backbone import Backbone, Segment, rows_at_once
 from ponder.models.policies.base import Policy, Rules
@@ -86,10 +86,6 @@ class NextTokenPolicy(Policy):
         return rows_at_once(len(problems), each, problems.question.device,
                             self.predicted.stop if whole_logits else 1)
 
-    def next_token_nll(self, problems: Problems) -> Tensor:
-        """(P, T): -log p of the next token at every position, in nats."""
-        return self.predict(problems)[0]
-
     def answer(self, problems: Problems, thought: Tensor, samples: int = 1,
                net: Backbone | None = None, ragged: bool | None = None) -> tuple[Tensor, Tensor]:
         """(mean log p (P,) of a token of the passage in nats, whether all were the likeliest)."""
@@ -154,23 +150,17 @@ class PositionPolicy(NextTokenPolicy):
 
     # --- reading --------------------------------------------------------------------------------
 
-    def read(self, problems: Problems) -> tuple[Tensor, Segment]:
-        """States (P, T, D) at all positions, without a thought, and the passages' segment."""
-        return self.thinker.read(problems.question)
-
     def targets(self, problems: Problems) -> Tensor:
-        """(P, N, m): the real tokens at each position."""
-        assert problems.positions is not None
-        at = problems.positions[..., None]
-        at = at + torch.arange(self.ahead, device=at.device)
-        return problems.answer.gather(1, at.flatten(1)).view_as(at)
+        """(P, N, m): the real tokens after each position."""
+        return self._at_positions(problems, problems.answer)
 
-    def _states(self, problems: Problems, hidden: Tensor) -> Tensor:
-        """(P, N, m, D): the states at each place and the m - 1 behind it."""
+    def _at_positions(self, problems: Problems, values: Tensor) -> Tensor:
+        """(P, N, m) or (P, N, m, D): values (P, T) or (P, T, D) at each position and the m - 1 that
+        follow it.
+        """
         assert problems.positions is not None
-        at = problems.positions[..., None] + torch.arange(self.ahead, device=hidden.device)
-        index = at.flatten(1)[..., None].expand(-1, -1, hidden.shape[-1])
-        return hidden.gather(1, index).unflatten(1, at.shape[1:])
+        at = problems.positions[..., None] + torch.arange(self.ahead, device=values.device)
+        return columns(values, at.flatten(1)).unflatten(1, at.shape[1:])
 
     def _behind(self, problems: Problems, thought: Tensor, samples: int, hidden: Tensor,
                 past: Segment) -> tuple[Tensor, Tensor, Tensor]:
@@ -188,7 +178,7 @@ class PositionPolicy(NextTokenPolicy):
         ends = (thought != problems.pad).sum(1).view(len(problems), samples, 1) - 1
         where = ends + torch.arange(self.ahead, device=row.device)
         after = states.gather(2, where[..., None].expand(-1, -1, -1, states.shape[-1]))
-        before = self._states(problems, hidden).repeat_interleave(count, 1)
+        before = self._at_positions(problems, hidden).repeat_interleave(count, 1)
         return before, after, states[:, :, :thought.shape[1] - 1]
 
     def mixed(self, before: Tensor, after: Tensor, without: Tensor, alone: Tensor) -> Tensor:
@@ -210,12 +200,12 @@ class PositionPolicy(NextTokenPolicy):
         without = self._logits(self.thinker, before).log_softmax(-1)
         return self.mixed(before, after, without, alone)
 
-    def predictions(self, problems: Problems, thought: Tensor, samples: int,
-                  hidden: Tensor, past: Segment) -> Tensor:
+    def predictions(self, problems: Problems, thought: Tensor, samples: int) -> Tensor:
         """Log-probabilities (P, M, m, ordinary vocabulary) of the tokens behind each thought
         (B, K + 1), mixed with the prediction without it.
         """
-        return self.mixture(*self._behind(problems, thought, samples, hidden, past)[:2])
+        read = self.thinker.read(problems.question)
+        return self.mixture(*self._behind(problems, thought, samples, *read)[:2])
 
     def _logprobs(self, states: Tensor, tokens: Tensor) -> Tensor:
         """log p (...) of tokens (...) of a text, given the states (..., D) before them."""
@@ -232,7 +222,8 @@ class PositionPolicy(NextTokenPolicy):
         rows, found = thought.unflatten(0, (len(problems), samples)), []
         for part in self.in_parts(problems, samples * self.ahead, not self.thinker.chunked):
             some = problems[part]
-            _, after, _ = self._behind(some, rows[part].flatten(0, 1), samples, *self.read(some))
+            _, after, _ = self._behind(some, rows[part].flatten(0, 1), samples,
+                                       *self.thinker.read(some.question))
             real = self._targets_of_rows(some, samples)
             loss, likeliest = self.thinker.predict(after, real, self.predicted)
             right = likeliest[:, :, 0] == real[:, :, 0]
@@ -253,11 +244,8 @@ class PositionPolicy(NextTokenPolicy):
         """(B,): -log p of the m tokens at a position, without a thought, in nats; by another
         reader where one is given.
         """
-        nll = (reader or self).next_token_nll(rollouts.problems)
-        at = rollouts.problems.positions
-        assert at is not None
-        places = at[..., None] + torch.arange(self.ahead, device=at.device)
-        total = nll.gather(1, places.flatten(1)).view_as(places).sum(-1)
+        nll, _ = (reader or self).predict(rollouts.problems)
+        total = self._at_positions(rollouts.problems, nll).sum(-1)
         return total.repeat_interleave(rollouts.group_size, 1).flatten()
 
     @torch.no_grad()
@@ -285,10 +273,10 @@ class PositionPolicy(NextTokenPolicy):
         all tokens of the passage without.
         """
         problems, samples = rollouts.problems, rollouts.samples
-        assert problems.positions is not None
-        hidden, past = self.read(problems)
+        hidden, past = self.thinker.read(problems.question)
         before, after, states = self._behind(problems, rollouts.thought, samples, hidden, past)
-        first = self._states(problems, hidden)[:, :, :1].repeat_interleave(rollouts.group_size, 1)
+        first = self._at_positions(problems, hidden)[:, :, :1]
+        first = first.repeat_interleave(rollouts.group_size, 1)
         deciding = torch.cat([first, states[:, :, :-1]], 2).flatten(0, 1)
         logits = self.thinker.logits(deciding, self.allowed)
         logprobs, spread, full = self._as_written(rollouts, sampling, logits)
@@ -296,7 +284,7 @@ class PositionPolicy(NextTokenPolicy):
         alone = self._logprobs(after, real)
         mixed = alone
         if self.mixer is not None:
-            without = self._logprobs(self._states(problems, hidden), self.targets(problems))
+            without = self._logprobs(self._at_positions(problems, hidden), self.targets(problems))
             without = without.repeat_interleave(rollouts.group_size, 1)
             mixed = self.mixed(before, after, without, alone)
         behind = (mixed + alone).mean(-1) / 2

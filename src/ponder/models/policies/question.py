@@ -12,6 +12,7 @@ from torch import Tensor
 from ponder.core.math import (
     Sampling,
     at_least_float32,
+    columns,
     distribution,
     left_justify,
     straight_through,
@@ -46,7 +47,7 @@ class QuestionPolicy(Policy):
             start = (thought != problems.pad).sum(1, keepdim=True) - 1
             at = start + torch.arange(width, device=row.device)
             hidden = self._context(net, problems, row, samples, row.shape[1])
-            hidden = hidden.gather(1, at[..., None].expand(-1, -1, hidden.shape[-1]))
+            hidden = columns(hidden, at)
         return at_least_float32(net.logits(hidden, self.vocabulary.predicted))
 
     def _context(self, net: Backbone, problems: Problems, row: Tensor, samples: int,

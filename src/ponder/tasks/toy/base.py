@@ -62,9 +62,8 @@ class ToyTask(Task):
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"own_network"})
-    offers: ClassVar[frozenset[str]] = frozenset({"questions", "answers",
-                                                  "predicted_answers", "labels",
-                                                  "gold_thoughts"})
+    offers: ClassVar[frozenset[str]] = frozenset({"questions", "answers", "predicted_answers",
+                                                  "labels", "gold_thoughts"})
     gold_vocabulary: ClassVar[int] = 1  # thought tokens that gold thoughts need at least
     characters: ClassVar[bool] = False
     symbols: ClassVar[Sequence[str]] = ()

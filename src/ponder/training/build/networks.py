@@ -12,7 +12,7 @@ from ponder.config.errors import UserError
 from ponder.config.players import HfConfig
 from ponder.config.registry import STRATEGIES
 from ponder.config.spine import Config, writes
-from ponder.core.distributed import is_distributed, shard
+from ponder.core.distributed import device_mesh, is_distributed, shard
 from ponder.models.backbone import Backbone
 from ponder.models.gpt2.model import Init, Shape, Transformer, resized
 from ponder.models.huggingface.pretrained import load_text_model, load_vocabulary
@@ -29,13 +29,13 @@ def place(config: Config, policy: Policy, device: torch.device) -> Policy:
     """The policy on its device; sharded across processes where `trainer.data_parallel` says so."""
     if config.trainer.data_parallel == "replicate" or not is_distributed():
         return policy.to(device)
-    critic = policy.critic
+    critic, mesh = policy.critic, device_mesh(device.type)
     nets = [policy.thinker, policy.answerer, policy.frozen, policy.reference,
             critic.trunk if critic else None]
     for net in filter(None, dict.fromkeys(nets)):
-        shard(net, net.blocks, device, net.inner)
+        shard(net, net.blocks, mesh, net.inner)
     if critic is not None:
-        shard(critic.head, [], device)
+        shard(critic.head, [], mesh)
     return policy
 
 
