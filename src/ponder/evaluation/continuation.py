@@ -45,7 +45,7 @@ def evaluate_corpus(policy: ContinuationPolicy, problems: Problems, source: Sour
             rows += _rows(policy, rollouts, found["right"], start)
             thoughts.append(rollouts.thought)
     whole = {name: torch.cat(values) for name, values in metrics.items()}
-    return Evaluation({**_summary(whole), **_variety(policy, torch.cat(thoughts))}, {}, rows)
+    return Evaluation({**_summary(whole), **_variety(policy, torch.cat(thoughts))}, rows)
 
 
 def _parts(rollouts: Rollouts) -> dict[str, Tensor]:

@@ -37,11 +37,10 @@ def evaluate_reading(policy: NextTokenPolicy, problems: Problems, bytes_per_toke
     A policy that thinks writes a greedy thought after every position. val/loss is then the loss
     with thoughts; `necessity/...` are accuracies, `necessity_loss/...` losses.
     """
-    thinks = policy.thinks_at_positions
     with evaluation_mode(policy):
-        found = (_thinking(cast(PositionPolicy, policy), problems, seed) if thinks
-                 else _plain(policy, problems))
-    loss, right, metrics, rows = found
+        loss, right, metrics, rows = (
+            _thinking(cast(PositionPolicy, policy), problems, seed) if policy.thinks_at_positions
+            else _plain(policy, problems))
     own, nats = float(right.double().mean()), float(loss.double().mean())
     passages = loss.double().mean(1)
     metrics = {"accuracy": own, "accuracy_stderr": binomial_error(own, right.numel()),
@@ -49,8 +48,7 @@ def evaluate_reading(policy: NextTokenPolicy, problems: Problems, bytes_per_toke
                "val/bits_per_byte": nats / math.log(2) / max(bytes_per_token, 1e-9), **metrics}
     for row, value in zip(rows, passages.tolist(), strict=False):
         row["loss"] = round(value, 4)
-    necessity = {name: metrics[f"necessity/{name}"] for name in NECESSITY} if thinks else {}
-    return Evaluation(metrics, necessity, rows)
+    return Evaluation(metrics, rows)
 
 
 Found = tuple[Tensor, Tensor, dict[str, float], list[dict[str, Any]]]  # loss and right (P, T),

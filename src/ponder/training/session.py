@@ -274,7 +274,7 @@ class Session:
         with full_parameters(self.policy):
             found = self.evaluation or (
                 self.evaluate() if trainer.do_eval and trainer.do_acc_eval
-                else Evaluation({}, {}, []))
+                else Evaluation({}, []))
         weights = full_state_dict(self.policy)
         if not is_main_process():
             return found.metrics.get("accuracy")
