@@ -97,7 +97,7 @@ def test_tokens_written_one_by_one_read_as_if_read_at_once(kind: str) -> None:
         _, segment = net.read(question, mask)
         buffer = Buffer(5, torch.zeros(4, dtype=torch.long))
         for t in range(3):
-            state = net.write(tokens[:, t], buffer, [segment], t + 1)
+            state = net.write(tokens[:, t], buffer, segment, t + 1)
     for row in range(4):
         expected = plain(model, question[row // 2][mask[row // 2]], tokens[row])[-1]
         assert torch.allclose(net.logits(state[row]), expected, atol=1e-9)

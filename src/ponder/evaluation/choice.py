@@ -54,9 +54,9 @@ def _necessity(policy: ChoicePolicy, rollouts: Rollouts, own: float, seed: int) 
         order = torch.randperm(len(problems), generator=generator).to(thought.device)
         others["shuffled"] = thought.view(-1, samples, thought.shape[1])[order].flatten(0, 1)
     every = torch.stack([changed.unflatten(0, (-1, samples)) for changed in others.values()], 1)
-    with policy.answering("letter" if policy.answer_mode == "generated" else policy.answer_mode):
-        right = policy.answer(problems, every.flatten(0, 2), samples * len(others))[1].float()
-    right = right.view(-1, len(others), samples)
+    mode = "letter" if policy.answer_mode == "generated" else policy.answer_mode
+    judged = policy.judge_thoughts(problems, every.flatten(0, 2), samples * len(others), mode)
+    right = judged[:, 1].float().view(-1, len(others), samples)
     found = {name: float(right[:, i].mean()) for i, name in enumerate(others)}
     return {f"necessity/{name}": {"own": own, **found}.get(name, math.nan) for name in NECESSITY}
 
@@ -121,9 +121,8 @@ def _by_name(policy: ChoicePolicy, rollouts: Rollouts, own: float) -> dict[str, 
     """
     if policy.answer_mode != "generated":
         return {f"{policy.answer_mode}/accuracy": own}
-    with policy.answering("letter"):
-        right = policy.answer(rollouts.problems, rollouts.thought, rollouts.samples)[1]
-    return {"generated/accuracy": own, "letter/accuracy": float(right.float().mean())}
+    judged = policy.judge_thoughts(rollouts.problems, rollouts.thought, rollouts.samples, "letter")
+    return {"generated/accuracy": own, "letter/accuracy": float(judged[:, 1].float().mean())}
 
 
 def rows_of(policy: ChoicePolicy, task: Qa, rollouts: Rollouts, seed: int) -> list[dict[str, Any]]:

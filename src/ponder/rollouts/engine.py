@@ -141,7 +141,7 @@ class Writer:
         whole = len(flight.row) == len(flight.questions.mask) * self.samples
         places = None if whole else flight.question * self.samples + flight.sample
         at = flight.buffer.at
-        flight.hidden = self.net.write(token, flight.buffer, [flight.questions],
+        flight.hidden = self.net.write(token, flight.buffer, flight.questions,
                                        int(at.max()) + 1, places, self.samples)
         flight.buffer.at = torch.where(flight.going, flight.buffer.at, at)
         return flight

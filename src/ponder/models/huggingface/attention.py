@@ -81,6 +81,12 @@ class Reading:
         self.upto, self.real = upto, real
         self.visible: Tensor | None = None
 
+    def of_rows(self, values: Tensor) -> Tensor:
+        """(N, ...): values (R, ...) of a segment's rows, as those of the rows behind them."""
+        if self.places is not None:
+            return values[self.places // self.grid]
+        return values.repeat_interleave(len(self.mask) // len(values), 0)
+
     def side_by_side(self, states: Tensor) -> Tensor:
         """(N, H, T, D) of packed states (1, H, M, D)."""
         assert self.real is not None
@@ -91,7 +97,7 @@ class Reading:
         computed once for all layers.
         """
         if self.visible is None:
-            before = [_hidden(number, query, self).expand(-1, -1, query.shape[2], -1)
+            before = [_hidden(number, self).expand(-1, -1, query.shape[2], -1)
                       for number in range(len(self.past))]
             self.visible = ~torch.cat([*before, _later(self.mask)], -1)
         return self.visible
@@ -172,7 +178,7 @@ def _after_segments(layer: int, query: Tensor, key: Tensor, value: Tensor, dropo
     """Attention output (N, H, T, D) of scaled queries over the segments and their own row."""
     pairs = [(held[0], held[1]) for held in (segment.kv[layer] for segment in reading.past)]
     scores = [_capped(_spread(query, keys, reading), softcap).masked_fill(
-        _hidden(number, query, reading), -torch.inf)
+        _hidden(number, reading), -torch.inf)
         for number, (keys, _) in enumerate(pairs)]
     if reading.buffer is None:
         hidden = _later(reading.mask)
@@ -231,12 +237,9 @@ def _spread(rows: Tensor, held: Tensor, reading: Reading, mix: bool = False) -> 
     return found if len(found) == count and reading.places is None else found[reading.places]
 
 
-def _hidden(number: int, query: Tensor, reading: Reading) -> Tensor:
+def _hidden(number: int, reading: Reading) -> Tensor:
     """(N, 1, 1, S): True on tokens of a segment that its rows must not attend to."""
-    mask = reading.past[number].mask
-    rows = mask.repeat_interleave(
-        reading.grid if reading.places is not None else len(query) // len(mask), 0)
-    rows = rows if reading.places is None else rows[reading.places]
+    rows = reading.of_rows(reading.past[number].mask)
     if number == 0 and reading.upto is not None:
         rows = rows & (torch.arange(rows.shape[1], device=rows.device) <= reading.upto[:, None])
     return ~rows[:, None, None]

@@ -51,7 +51,7 @@ class Rows:
 
     def step(self, tokens: Tensor) -> Tensor:
         self.written += 1
-        return self.net.write(tokens, self.buffer, [self.prompt], self.written, self.places,
+        return self.net.write(tokens, self.buffer, self.prompt, self.written, self.places,
                               self.samples)
 
     def select(self, rows: Tensor) -> Rows:
@@ -249,21 +249,17 @@ class Model(Backbone):
         at = torch.zeros(count, dtype=torch.long, device=segment.mask.device)
         return Rows(self, segment, Buffer(room, at), samples)
 
-    def write(self, tokens: Tensor, buffer: Buffer, past: Sequence[Segment], seen: int,
+    def write(self, tokens: Tensor, buffer: Buffer, prompt: Segment, seen: int,
               places: Tensor | None = None, grid: int = 1) -> Tensor:
-        """Hidden states (N, D) of one token (N,) a row, which is put into its buffer; no gradient.
+        """Hidden states (N, D) of one token (N,) a row behind the segment that it shares; the token
+        is put into the row's buffer. No gradient.
 
         seen: the most tokens that a row has in its buffer, this one included. places and grid as in
         `Reading`, where rows have left their groups.
         """
-        before = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
-        for segment in past[-1:]:
-            before = segment.length.repeat_interleave(
-                grid if places is not None else len(tokens) // len(segment.length), 0)
-            before = before if places is None else before[places]
-        positions = (before + buffer.at)[:, None]
         mask = torch.ones_like(tokens[:, None], dtype=torch.bool)
-        reading = Reading(past, mask, None, buffer, seen, places, grid)
+        reading = Reading([prompt], mask, None, buffer, seen, places, grid)
+        positions = (reading.of_rows(prompt.length) + buffer.at)[:, None]
         hidden = self.run(tokens[:, None], positions, reading)[:, 0]
         buffer.at = buffer.at + 1
         return hidden

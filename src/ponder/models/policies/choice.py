@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
@@ -35,15 +32,6 @@ class ChoicePolicy(Policy):
                          compares=compares)
         self.answer_mode = answer
 
-    @contextlib.contextmanager
-    def answering(self, mode: str) -> Iterator[None]:
-        """Questions are answered in another way for a while."""
-        before, self.answer_mode = self.answer_mode, mode
-        try:
-            yield
-        finally:
-            self.answer_mode = before
-
     def answer(self, problems: Problems, thought: Tensor, samples: int = 1,
                net: Backbone | None = None, ragged: bool | None = None) -> tuple[Tensor, Tensor]:
         """(log p(answer | question, thought) (B,) in nats, whether the answer is right (B,)).
@@ -53,15 +41,18 @@ class ChoicePolicy(Policy):
         logprob, right, _ = self.judge_thoughts(problems, thought, samples).unbind(1)
         return logprob, right > 0
 
-    def judge_thoughts(self, problems: Problems, thought: Tensor, samples: int) -> Tensor:
-        """(B, 3): what `answer` gives, and the option that is answered; -1 where none is."""
+    def judge_thoughts(self, problems: Problems, thought: Tensor, samples: int,
+                       mode: str | None = None) -> Tensor:
+        """(B, 3): what `answer` gives, and the option that is answered; -1 where none is. mode: in
+        place of `answer_mode`.
+        """
         assert problems.label is not None
-        label = problems.label.repeat_interleave(samples)
-        if self.answer_mode == "generated":
+        label, mode = problems.label.repeat_interleave(samples), mode or self.answer_mode
+        if mode == "generated":
             choice = self.read_letters(problems, thought, samples)
             logprob = torch.zeros(len(thought), device=thought.device)
         else:
-            total, score = self.options(problems, thought, samples)
+            total, score = self.options(problems, thought, samples, mode)
             choice, logprob = score.argmax(1), total.gather(1, label[:, None])[:, 0]
         return torch.stack([logprob, (choice == label).to(logprob), choice.to(logprob)], 1)
 
@@ -75,9 +66,10 @@ class ChoicePolicy(Policy):
 
     @torch.no_grad()
     def options(self, problems: Problems, thought: Tensor, samples: int = 1,
-                ) -> tuple[Tensor, Tensor]:
+                mode: str | None = None) -> tuple[Tensor, Tensor]:
         """(log p (B, C) of each option's text after the thought, the same per byte of text for
-        cloze); -inf where a question has no such option."""
+        cloze); -inf where a question has no such option. mode: in place of `answer_mode`.
+        """
         assert problems.options is not None
         count, length = problems.options.shape[1:]
         order = (problems.question != problems.pad).sum(1).argsort()  # alike lengths, few gaps
@@ -87,7 +79,7 @@ class ChoicePolicy(Policy):
             problems[part], _rows(thought, part, samples), samples))
         total = _rows(found, order.argsort(), samples)
         total = total.masked_fill(~problems.option_mask.repeat_interleave(samples, 0), -torch.inf)
-        if self.answer_mode != "cloze":
+        if (mode or self.answer_mode) != "cloze":
             return total, total
         sizes = self.vocabulary.sizes.to(thought.device)[problems.options]
         sizes = sizes.sum(2).clamp_min(1)
