@@ -40,10 +40,11 @@ class Flight:
     going: Tensor
 
     def join(self, other: Flight) -> Flight:
-        """Concatenate two batches of rows."""
+        """Concatenate two batches of rows, of which the other has not written yet."""
         first = len(self.questions.mask)
         questions = Segment.joined([self.questions, other.questions])
-        return Flight(questions, self.buffer.join(other.buffer), torch.cat([self.row, other.row]),
+        return Flight(questions, self.buffer.add_rows(len(other.row)),
+                      torch.cat([self.row, other.row]),
                       torch.cat([self.question, other.question + first]),
                       torch.cat([self.sample, other.sample]),
                       torch.cat([self.hidden, other.hidden]), torch.cat([self.going, other.going]))

@@ -12,7 +12,7 @@ from ponder.core.lazy_imports import Tensor, torch
 
 PAD, END, END_OF_TEXT = "<pad>", "</think>", "<end>"
 TORN = "\ufffd"  # decoded bytes of an incomplete character
-_WORD, _THOUGHT = re.compile(r"</?\w+>|[^<]|<", re.DOTALL), re.compile(r"<t\d+>")
+_WORD, _THOUGHT = re.compile(r"</?\w+>|[^<]|<", re.DOTALL), re.compile(r"<t(\d+)>")
 COLOURS = {"ordinary": "blue", "thought": "cyan", "special": "magenta"}
 
 
@@ -30,9 +30,6 @@ def pieces(text: str) -> list[tuple[str, str]]:
         return "thought" if _THOUGHT.fullmatch(word) else "ordinary"
 
     return [(word, kind(word)) for word in _WORD.findall(text)]
-
-
-_TAG = re.compile(r"<t(\d+)>")
 
 
 @dataclass(frozen=True)
@@ -197,7 +194,7 @@ class TextVocabulary:
         """Tokens as text, without padding and special tokens."""
         said = self.tokenizer.decode([token for token in tokens if token != self.pad],
                                      skip_special_tokens=True)
-        return _TAG.sub(self._renumbered, said) if self.closes else said
+        return _THOUGHT.sub(self._renumbered, said) if self.closes else said
 
     @staticmethod
     def _renumbered(tag: re.Match[str]) -> str:
@@ -223,10 +220,6 @@ class ThinkingVocabulary(TextVocabulary):
     def __init__(self, tokenizer: Any) -> None:
         super().__init__(tokenizer, chat=False, closes=True)
         self.end = self.plain
-
-    @property
-    def first_thought(self) -> int:
-        return self.end + 1
 
     def allowed(self, stops: bool) -> slice:
         """Ids a thought may be made of, as of `Vocabulary`."""

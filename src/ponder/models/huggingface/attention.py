@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ponder.config.errors import UserError
@@ -46,16 +47,12 @@ class Buffer:
         return Buffer(self.room, self.at[rows],
                       {layer: (k[rows], v[rows]) for layer, (k, v) in self.kv.items()})
 
-    def join(self, other: Buffer) -> Buffer:
-        """The rows of both; one of them may have nothing written yet."""
-        kv = {}
-        for layer in {*self.kv, *other.kv}:
-            some = (self.kv.get(layer) or other.kv[layer])[0]
-            empty = tuple(some.new_zeros(len(x.at), *some.shape[1:]) for x in (self, other))
-            pairs = [x.kv.get(layer, (none, none)) for x, none in zip((self, other), empty,
-                                                                      strict=True)]
-            kv[layer] = tuple(torch.cat(parts) for parts in zip(*pairs, strict=True))
-        return Buffer(self.room, torch.cat([self.at, other.at]), kv)
+    def add_rows(self, count: int) -> Buffer:
+        """With so many more rows, which have no token yet."""
+        below = (0, 0, 0, 0, 0, 0, 0, count)
+        return Buffer(self.room, F.pad(self.at, (0, count)),
+                      {layer: (F.pad(k, below), F.pad(v, below)) for layer, (k, v) in
+                       self.kv.items()})
 
 
 class Reading:
@@ -157,20 +154,14 @@ def _side_by_side(layer: int, query: Tensor, key: Tensor, value: Tensor, dropout
     query = query.to(value.dtype)
     if reading.past:
         pairs = [*(segment.kv[layer] for segment in reading.past), (key, value)]
-        key, value = (torch.cat([_for_rows(x, len(query)) for x in held], 2)
+        key, value = (torch.cat([reading.of_rows(x) for x in held], 2)
                       for held in zip(*pairs, strict=True))
     seen = None if reading.whole and not reading.past else reading.sees(query)
     grouped = seen is None or query.device.type != "cuda"  # no kernel there has groups and a mask
     if not grouped:
         key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], 1) for x in (key, value))
-    return torch.nn.functional.scaled_dot_product_attention(
+    return F.scaled_dot_product_attention(
         query, key, value, seen, dropout, seen is None, scale=scaling, enable_gqa=grouped)
-
-
-def _for_rows(held: Tensor, rows: int) -> Tensor:
-    """Keys or values of R groups, repeated for each of their rows."""
-    each = rows // len(held)
-    return held[:, None].expand(-1, each, *held.shape[1:]).flatten(0, 1)
 
 
 def _after_segments(layer: int, query: Tensor, key: Tensor, value: Tensor, dropout: float,
@@ -188,7 +179,7 @@ def _after_segments(layer: int, query: Tensor, key: Tensor, value: Tensor, dropo
         hidden = after[:, None, None]
     own_scores = _capped(_products(query, key), softcap).masked_fill(hidden, -torch.inf)
     weight = _weights([*scores, own_scores], s_aux).to(value.dtype)
-    weight = torch.nn.functional.dropout(weight, dropout, dropout > 0)
+    weight = F.dropout(weight, dropout, dropout > 0)
     shares = weight.split([x.shape[-1] for x in (*scores, own_scores)], -1)
     found = _mixture(shares[-1], value)
     for share, (_, values) in zip(shares, pairs, strict=False):
