@@ -106,7 +106,7 @@ class Rollouts:
     - reference (B, K): log-probabilities under the reference policy.
     - answered (B, 3): log p(answer), whether the answer is right, and which option it is, where
       that was found during collection.
-    - noise (B, K, V): uniform numbers that decide tokens which are drawn while they are scored.
+    - noise (B, K, V): the uniform numbers by which tokens are drawn while they are scored.
     - same_thoughts: all groups hold the same thoughts, so that shared prefixes are computed once.
     - placeholder: a micro-batch with zero loss, so that all processes run equally many.
     """

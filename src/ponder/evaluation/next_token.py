@@ -32,7 +32,7 @@ SHOWN = 200  # passages in the table
 def evaluate_reading(policy: NextTokenPolicy, problems: Problems, bytes_per_token: float,
                      seed: int = 0) -> Evaluation:
     """val/loss in nats per token with its standard error over passages, bits per byte of text, and
-    accuracy: the share of positions whose next token was predicted as the most likely one.
+    accuracy: the share of positions whose next token was the most likely one.
 
     A policy that thinks writes a greedy thought after every position. val/loss is then the loss
     with thoughts; `necessity/...` are accuracies, `necessity_loss/...` losses.
@@ -51,8 +51,8 @@ def evaluate_reading(policy: NextTokenPolicy, problems: Problems, bytes_per_toke
     return Evaluation(metrics, rows)
 
 
-Found = tuple[Tensor, Tensor, dict[str, float], list[dict[str, Any]]]  # loss and right (P, T),
-# metrics, table rows
+# Loss (P, T), whether the prediction is right (P, T), metrics, table rows.
+Found = tuple[Tensor, Tensor, dict[str, float], list[dict[str, Any]]]
 
 
 def _plain(policy: NextTokenPolicy, problems: Problems) -> Found:

@@ -51,8 +51,8 @@ def evaluation_mode(policy: Policy) -> Iterator[None]:
 
 
 def by_parts(look: Callable[..., Tensor], problems: Problems, *rows: Tensor) -> Tensor:
-    """What `look` finds in some problems, and in the same rows (P, ...), at a time; all of it (P,
-    ...).
+    """(P, ...): `look` at some problems at a time, and at the same part of `rows` (P, ...); the
+    results concatenated.
     """
     parts = [slice(start, start + ROWS_AT_ONCE) for start in range(0, len(problems), ROWS_AT_ONCE)]
     return torch.cat([look(problems[part], *(row[part] for row in rows)) for part in parts])

@@ -1,7 +1,7 @@
 """Tokenizers of running text (characters, a trie, one of Hugging Face), and the vocabulary that
 adds thought tokens to their pieces.
 
-Pieces are numbered from 0; in the vocabulary, padding and end-of-text come before them.
+Pieces are numbered from 0; in the vocabulary, padding and end-of-text precede them.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Trie:
         return np.concatenate([*self._chunks(codes), np.empty(0, np.int64)])
 
     def _chunks(self, codes: Ids) -> Iterator[Ids]:
-        """The tokens of bytes (n,), chunk by chunk; one that crosses a border is in the first."""
+        """The tokens of bytes (n,), chunk by chunk; one that crosses a border is in the earlier."""
         start = 0
         for offset in range(0, len(codes), CHUNK):
             end = min(offset + CHUNK, len(codes))
@@ -157,11 +157,11 @@ class Trie:
 
     @classmethod
     def learn(cls, corpus: str, size: int, longest: int = 16) -> Self:
-        """`size` tokens of at most `longest` bytes that cut a corpus into few.
+        """A trie of `size` tokens of at most `longest` bytes, by which a corpus has few tokens.
 
-        The most frequent neighbours become tokens, some at a time; then those that longest match
-        hardly uses make room for better ones (the merges of Sennrich et al. 2016, without order).
-        Fewer where the corpus has no more neighbours that come twice.
+        The most frequent pairs of neighbours become tokens, some at a time (as the merges of
+        Sennrich et al. 2016, but without their order). Then tokens that longest match hardly uses
+        are replaced by better ones. Fewer tokens where no more pairs occur twice.
         """
         data = corpus.encode("utf-8", "surrogatepass")
         trie = cls(BYTES)
@@ -181,7 +181,7 @@ class Trie:
         return trie
 
     def _neighbours(self, data: bytes, count: int, longest: int) -> list[bytes]:
-        """The most frequent pairs of neighbouring tokens that are none yet, as tokens."""
+        """The most frequent pairs of neighbouring tokens that are not one token yet, joined."""
         tokens = self.cut(data)
         pairs, often = np.unique(tokens[:-1] * len(self) + tokens[1:], return_counts=True)
         known, found = set(self.tokens), dict[bytes, None]()
@@ -221,8 +221,8 @@ class HfPieces:
         return self.tokenizer.decode(list(pieces), clean_up_tokenization_spaces=False)
 
     def state(self) -> dict[str, Any]:
-        """With a hash of the tokenizer's rules: tokenizers of one name may differ, and those of two
-        names may be equal.
+        """With a hash of the tokenizer's rules, as tokenizers of one name may differ, and those of
+        two names may be equal.
         """
         inner = getattr(self.tokenizer, "backend_tokenizer", None)
         said: dict[str, Any] = {"names": self.names}
@@ -256,11 +256,13 @@ class PieceVocabulary(Vocabulary):
         return [2 + piece for piece in self.pieces.encode(text)]
 
     def opening(self, text: str) -> list[int]:
-        """A text from its beginning; an empty one begins behind the end of the one before."""
+        """Token ids of a text from its beginning; of an empty one end-of-text, which precedes
+        every document.
+        """
         return self.encode(text) or [self.end_of_text]
 
     def prompt(self, turns: list[tuple[str, str]]) -> list[int]:
-        """Tokens of a dialogue of (role, text) turns, which stand below each other."""
+        """Tokens of a dialogue of (role, text) turns, one turn a line."""
         return self.encode("".join(f"{text}\n" for _, text in turns))
 
     def unknown(self, text: str) -> str:
@@ -297,7 +299,7 @@ class PieceVocabulary(Vocabulary):
         return slice(self.end_of_text + (not stops), len(self) if thoughts else self.end)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of the pieces among the tokens; special and thought tokens are left out."""
+        """The text of the pieces among the tokens, without special and thought tokens."""
         return self.pieces.decode([token - 2 for token in tokens if 1 < token < self.end])
 
     def begun(self, tokens: Sequence[int]) -> str:
@@ -342,5 +344,5 @@ def pieces_of(state: dict[str, Any]) -> Pieces:
         return Trie([token.encode("latin-1") for token in state["tokens"]])
     pieces = HfPieces.load(state["name"])
     if pieces.state()["sha256"] != state.get("sha256", pieces.state()["sha256"]):
-        raise ValueError(f"the tokenizer {state['name']} cuts otherwise than it did")
+        raise ValueError(f"the tokenizer {state['name']} has changed")
     return pieces

@@ -50,13 +50,14 @@ class Init:
 
 @dataclass
 class Cache:
-    """Room for the keys and values of R rows, a `Decoder`: kv is a list of L tensors (R, S, 2 D).
+    """A `Decoder`: preallocated keys and values of R rows, each with `branches` continuations side
+    by side, as in `Transformer.forward`.
 
-    A row holds `branches` continuations side by side, as in `Transformer.forward`. length says how
-    many columns are filled, position how many tokens each continuation has; bias (1 or R, branches,
-    S) is -inf where a continuation may not look, None where it may look everywhere; offset (R, 1)
-    is subtracted from the position in a left-padded row. begun is how many columns were read before
-    the first step.
+    - kv: the keys and values (R, S, 2 D) of each layer.
+    - length: how many columns are filled; begun: how many of them before the first step.
+    - position: how many tokens each continuation has, the row's own included.
+    - bias (1 or R, branches, S): -inf where a continuation may not attend; None: it may everywhere.
+    - offset (R, 1): the padding on the left of each row, which positions do not count.
     """
 
     net: Transformer
@@ -178,16 +179,16 @@ class Transformer(Backbone):
     def forward(self, tokens: Tensor, past: Past | None = None, mask: Tensor | None = None,
                 last: int | None = None, trunk: int = 0,
                 branches: int = 1) -> tuple[Tensor, Past]:
-        """Hidden states (B, last, D) of the last columns of tokens (B, T) (default: of all), or of
-        input embeddings (B, T, D) in their place, and the past with all T in it.
+        """(hidden states (B, last, D) of the last columns of tokens (B, T), or of input embeddings
+        (B, T, D); keys and values of all S + T tokens). By default the states of all columns.
 
-        past holds keys and values (B, S, 2 D) of S earlier tokens. mask (B, S + T) is False on
-        padding, wherever it lies; positions count the real tokens only, so padding on either side
-        changes nothing. None: no padding. Nothing reads the earlier columns of the last block, so
-        they are not computed.
+        - past: keys and values (B, S, 2 D) of S earlier tokens, by layer.
+        - mask (B, S + T): False on padding, wherever it is; positions count real tokens only, so
+          padding on either side changes nothing. None: no padding.
+        - branches: column trunk + t * branches + g of tokens is token t of the g-th continuation of
+          the first `trunk` columns (and of the past), which sees no other continuation.
 
-        branches: column trunk + t * branches + g of tokens is token t of the g-th continuation of
-        the first `trunk` columns (and of the past), which sees no other continuation.
+        The last block computes no earlier columns than the last ones.
         """
         columns, before = tokens.shape[1], past[0].shape[1] if past else 0
         positions = positions_of(mask, before, columns, trunk, branches, tokens.device)
@@ -228,9 +229,8 @@ class Transformer(Backbone):
         return Cache(self, kv, length, length, branches, bias, offset, length)
 
     def extend(self, tokens: Tensor, cache: Cache) -> Tensor:
-        """Append a token (B,) to each continuation: hidden states (B, D). No gradient.
-
-        B = R * branches; the continuations of a row lie side by side.
+        """Hidden states (B, D) of a token (B,) that is appended to each of the B = R * branches
+        continuations. No gradient.
         """
         at, end = cache.length, cache.length + cache.branches
         seen = end
@@ -266,7 +266,7 @@ class Transformer(Backbone):
         return hidden, Segment(own, length, kv, mask is not None)
 
     def _past(self, segments: Sequence[Segment]) -> Past | None:
-        """Keys and values of segments of as many rows, one behind the other."""
+        """Keys and values of segments of equally many rows, concatenated."""
         if not segments:
             return None
         parts = [[segment.kv[layer][0] for segment in segments]
@@ -274,7 +274,7 @@ class Transformer(Backbone):
         return [part[0] if len(part) == 1 else torch.cat(part, 1) for part in parts]
 
     def decoder(self, segment: Segment, samples: int, room: int, leaving: bool = False) -> Cache:
-        """The samples of a row share it, side by side, or have one each where they may leave."""
+        """The samples of a question share its row; where they may leave, each has its own."""
         branches = 1 if leaving else samples
         own = segment.repeat(samples // branches)
         past = self._past([own])
@@ -284,9 +284,9 @@ class Transformer(Backbone):
     def after(self, problems: Problems, rows: Tensor, samples: int, last: int,
               look: Callable[[Tensor], Tensor] = lambda hidden: hidden,
               mask: Tensor | None = None) -> Tensor:
-        """Short samples lie behind their question side by side in one sequence; for long ones,
-        which see little of each other, that would waste work, and the question's keys and values
-        are repeated.
+        """Short samples follow their question side by side in one sequence. Long ones would spend
+        most of their attention on scores that are masked, so each gets a copy of the question's
+        keys and values.
         """
         question, seen, columns = problems.question, problems.mask, rows.shape[1]
         if mask is not None or not side_by_side(samples, columns):
@@ -323,11 +323,11 @@ class Transformer(Backbone):
 
 @torch.no_grad()
 def resized(net: Transformer, vocabulary: int, positions: int) -> Transformer:
-    """The network with at least so many tokens and positions.
+    """The network with at least so many tokens and positions, as a new one where it had fewer.
 
-    Its logits of known tokens at known positions stay the same to the last bit. Embeddings of new
-    tokens are drawn from a normal distribution with the mean and deviation of the known ones; a new
-    position is a copy of the last.
+    Logits of known tokens at known positions do not change by a bit. Embeddings of new tokens are
+    drawn from a normal distribution with the mean and deviation of the known ones; a new position
+    is a copy of the last.
     """
     shape = replace(net.shape, vocabulary=max(vocabulary, net.shape.vocabulary),
                     positions=max(positions, net.shape.positions))
@@ -348,7 +348,9 @@ def resized(net: Transformer, vocabulary: int, positions: int) -> Transformer:
 
 
 def _drawn(known: Tensor, count: int) -> Tensor:
-    """(count, D): drawn from the normal distribution of known rows (n, D), width by width."""
+    """(count, D): drawn from a normal distribution with the moments of known rows (n, D), each
+    dimension by itself.
+    """
     return known.mean(0) + known.std(0) * torch.randn(count, known.shape[1], device=known.device)
 
 

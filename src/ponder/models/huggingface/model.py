@@ -1,7 +1,7 @@
 """Causal language models of Hugging Face as backbones: whole, or frozen with LoRA adapters (peft).
 
-Their layers are those of `transformers`; attention is ours (`attention.attend`), so that rows can
-share what is before them.
+Their layers are those of `transformers`; the attention function is ours (`attention.attend`), so
+that rows can share keys and values.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from ponder.models.huggingface.attention import (
 
 @dataclass
 class Rows:
-    """N rows that grow behind segments, a `Decoder`: `samples` rows behind each of R questions.
+    """A `Decoder`: N rows that grow after R questions (`prompt`), `samples` after each.
 
-    places (N,) says where each row stands among R * samples, once some have left; None: all there.
+    places (N,): which of the R * samples rows these are, where some have left; None: all.
     """
 
     net: Model
@@ -71,7 +71,7 @@ class Rows:
         return replace(self, buffer=Buffer(self.room + more, self.buffer.at, kv))
 
     def segment(self, rows: Tensor) -> Segment:
-        """Only of rows that have never left their groups."""
+        """Only while no row has left its group."""
         prompt = self.prompt.select(rows // self.samples)
         if self.written == 0:
             return prompt
@@ -86,10 +86,10 @@ class Rows:
 
 
 class Model(Backbone):
-    """A `transformers` causal language model; `model` is it, or the PeftModel around it.
+    """A causal language model of `transformers`; model: it, or the PeftModel around it.
 
-    words is how many tokens it may write: its tokenizer's, of which some models have room for more,
-    or the first of them. barred is one of these that may not be written; None: all may.
+    words: it may write the first so many tokens. Output matrices are often larger than the
+    vocabulary of the tokenizer. barred: one of these tokens that it may not write.
     """
 
     chunked = True
@@ -160,9 +160,8 @@ class Model(Backbone):
         return found
 
     def adapt(self, config: HfConfig) -> None:
-        """Freeze the weights and put new LoRA adapters on them; they begin by changing nothing.
-
-        Thought tokens, the last of the words, are trained with them.
+        """Freeze the weights and add LoRA adapters, which change nothing at first. Embeddings of
+        thought tokens, the last of the words, are trained too.
         """
         count = self.words or 0
         new = list(range(count - config.thought_tokens, count))
@@ -183,7 +182,7 @@ class Model(Backbone):
 
     def read(self, tokens: Tensor, mask: Tensor | None = None, prefix: Sequence[Segment] = (),
              keep: bool = True, last: int | None = None) -> tuple[Tensor, Segment]:
-        """Each row is read without its gaps, and states on padding are 0."""
+        """Padding is not computed where there is much of it; states on padding are 0."""
         width = tokens.shape[1] if mask is None else max(int(mask.sum(1).max()), 1)
         if mask is None or width == tokens.shape[1]:
             hidden, segment = self._read(tokens, mask, prefix, keep)
@@ -218,7 +217,7 @@ class Model(Backbone):
     def after(self, problems: Problems, rows: Tensor, samples: int, last: int,
               look: Callable[[Tensor], Tensor] = lambda hidden: hidden,
               mask: Tensor | None = None) -> Tensor:
-        """One sample a question is one sequence, read in one pass; several share the question."""
+        """Question and single sample are read as one sequence; several samples share a segment."""
         question, vectors = problems.question, rows.is_floating_point()
         if mask is None:
             mask = torch.ones_like(rows[..., 0], dtype=torch.bool) if vectors else (
@@ -251,11 +250,11 @@ class Model(Backbone):
 
     def write(self, tokens: Tensor, buffer: Buffer, prompt: Segment, seen: int,
               places: Tensor | None = None, grid: int = 1) -> Tensor:
-        """Hidden states (N, D) of one token (N,) a row behind the segment that it shares; the token
-        is put into the row's buffer. No gradient.
+        """Hidden states (N, D) of one more token (N,) a row, which is put into the buffer. The rows
+        share the prompt. No gradient.
 
-        seen: the most tokens that a row has in its buffer, this one included. places and grid as in
-        `Reading`, where rows have left their groups.
+        seen: the most tokens that a row has in the buffer, this one included. places, grid: as in
+        `Reading`.
         """
         mask = torch.ones_like(tokens[:, None], dtype=torch.bool)
         reading = Reading([prompt], mask, None, buffer, seen, places, grid)
@@ -276,15 +275,17 @@ class Model(Backbone):
                     if isinstance(part, nn.ModuleList) and len(part) == count)
 
     def run(self, tokens: Tensor, positions: Tensor, reading: Reading) -> Tensor:
-        """Hidden states (N, T, D) of tokens (N, T) or embeddings (N, T, D): all others call it."""
+        """Hidden states (N, T, D) of tokens (N, T) or embeddings (N, T, D). Every computation goes
+        through this method.
+        """
         given = {"inputs_embeds" if tokens.is_floating_point() else "input_ids": tokens}
         found = self.base(**given, position_ids=positions, use_cache=False, reading=reading)
         return found.last_hidden_state
 
     @contextlib.contextmanager
     def as_it_began(self) -> Iterator[None]:
-        """With the adapter it was loaded with, or without the one it was given since: a reference
-        model that takes (almost) no memory.
+        """With the adapter that it was loaded with, or with none if it began without one: a
+        reference model that takes (almost) no memory.
         """
         if "reference" in self.model.peft_config:
             self.model.set_adapter("reference")
@@ -298,7 +299,7 @@ class Model(Backbone):
 
     @contextlib.contextmanager
     def attending(self, name: str = "sdpa") -> Iterator[None]:
-        """With the attention of plain `transformers`, which checkpoints should name."""
+        """With an attention function of `transformers`: saved configurations must not name ours."""
         before = self.network.config._attn_implementation
         self.network.set_attn_implementation(name)
         try:

@@ -17,7 +17,7 @@ class ContinuationPolicy(Policy):
     """Writes the tokens of a text, and thought tokens among them where `rules.writes` is both.
 
     A row ends with end-of-text, which may not be chosen where its length is fixed. The answer is
-    empty: its likelihood is 1, and it costs nothing.
+    empty: its log p is 0.
     """
 
     evaluation = "continuation"
@@ -51,8 +51,8 @@ class ContinuationPolicy(Policy):
 
         .. math:: \sum_t \sum_v p(v \mid y_{<t}) \log \frac{p(v \mid y_{<t})}{q(v \mid y_{<t})}
 
-        Its mean over rows is that of whole continuations, with less noise than log p/q of what was
-        written has.
+        Its mean over rows estimates the KL of whole continuations, with less variance than log p/q
+        of the tokens that were written.
         """
         parts = [self._distances(part) for part in self._parts(rollouts)]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
@@ -95,11 +95,11 @@ class ContinuationPolicy(Policy):
 
     @torch.no_grad()
     def plausible(self, rollouts: Rollouts) -> Tensor:
-        """(B, K): log p of each ordinary token that was decided on, in nats, as this model finds it
-        behind the question and the ordinary tokens before it; 0 for thought tokens and padding.
+        """(B, K): log p, by this model, of each ordinary token after the question and the ordinary
+        tokens before it, in nats; 0 for thought tokens and padding.
 
-        Thought tokens are cut out before anything is read, so it never sees one. Its own padding
-        may be another number than that of the rollouts.
+        Thought tokens are removed before anything is read. This model's id of padding may differ
+        from that of the rollouts.
         """
         return self._in_turn("judging", self._parts(rollouts, True), len(rollouts),
                              self._plausible)

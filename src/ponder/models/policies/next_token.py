@@ -18,9 +18,9 @@ FIRST_SHARE = -3.0  # logit of the share that thoughts have at first: 0.047
 
 
 class FurtherTokens(nn.Module):
-    """Predicts tokens further ahead from the same states: a residual layer for each of the `count`
-    tokens after the next one, whose outputs the network's own head reads (multi-token prediction,
-    Gloeckle et al. 2024, with a layer in place of a block).
+    """Multi-token prediction (Gloeckle et al. 2024): a residual layer for each of the `count`
+    tokens after the next one, whose output goes through the network's own head. Theirs is a
+    transformer block.
     """
 
     def __init__(self, width: int, count: int) -> None:
@@ -39,10 +39,10 @@ class FurtherTokens(nn.Module):
 
 
 class NextTokenPolicy(Policy):
-    """Reads passages (P, T) without a thought; question holds the tokens, answer the next ones.
+    """Predicts the next token at every position of passages (P, T), without thoughts: question
+    holds the tokens, answer the next ones.
 
-    ahead: so many next tokens of every position are learnt, which should make states plan; only the
-    first of them is ever evaluated.
+    ahead: so many next tokens are learnt at every position; only the first is evaluated.
     """
 
     evaluation = "next_token"
@@ -59,7 +59,7 @@ class NextTokenPolicy(Policy):
 
     @property
     def predicted(self) -> slice:
-        """Ids of the tokens that a text may go on with: all but thought tokens."""
+        """Ids of the tokens that may come next in a text: all but thought tokens."""
         return self.vocabulary.predicted
 
     def _logits(self, net: Backbone, hidden: Tensor) -> Tensor:
@@ -80,8 +80,8 @@ class NextTokenPolicy(Policy):
 
     def in_parts(self, problems: Problems, each: int, whole_logits: bool = True,
                  ) -> tuple[Tensor, ...]:
-        """Numbers of some passages at a time, of `each` tokens or branches, as memory allows;
-        whole_logits: the logits of all of them are there at the same time.
+        """Numbers of some passages at a time, of `each` tokens or branches, as memory allows.
+        whole_logits: the logits of all of them are in memory together.
         """
         return rows_at_once(len(problems), each, problems.question.device,
                             self.predicted.stop if whole_logits else 1)
@@ -107,9 +107,9 @@ class NextTokenPolicy(Policy):
 
 
 class Mixer(nn.Module):
-    r"""How much of a prediction comes from the thought: :math:`\log((1 - w)\, p + w\, p_t)` with
-    :math:`w = \sigma(\mathrm{MLP}([h; h_t]))` of the states without and with thought. w begins near
-    0, so that thoughts cannot hurt at first.
+    r"""Weight w of the prediction after a thought, in :math:`\log((1 - w)\, p + w\, p_t)`:
+    :math:`w = \sigma(\mathrm{MLP}([h; h_t]))` of the states without and with the thought. w begins
+    near 0, so that thoughts cannot hurt at first.
     """
 
     def __init__(self, width: int) -> None:
@@ -125,14 +125,13 @@ class Mixer(nn.Module):
 
 
 class PositionPolicy(NextTokenPolicy):
-    """A language model that thinks at positions of a passage, at all of them at once, and mixes
-    what it predicts after the thought with what it predicts without (Quiet-STaR, Zelikman et al.
-    2024).
+    """A language model that thinks at positions of a passage, all in one pass, and mixes its
+    predictions with and without the thought (Quiet-STaR, Zelikman et al. 2024).
 
     P passages of T tokens, N positions of each, G thoughts at each: M = N G continuations, B = P M
     rows. After a thought the next m (`ahead`) real tokens are predicted, each given those before
-    it. mixes: whether predictions are mixed; else those after the thought count alone. norm is a
-    reference that says how hard tokens are to predict without thoughts.
+    it. mixes: predictions are mixed; otherwise those after the thought count alone. norm: the
+    model that measures how hard tokens are to predict without thoughts; None: this one.
     """
 
     thinks_at_positions = True
@@ -164,8 +163,8 @@ class PositionPolicy(NextTokenPolicy):
 
     def _behind(self, problems: Problems, thought: Tensor, samples: int, hidden: Tensor,
                 past: Segment) -> tuple[Tensor, Tensor, Tensor]:
-        """States (P, M, m, D) before each of the m tokens, without the thought and with it, and
-        (P, M, K, D) behind the tokens of thoughts (B, K + 1).
+        """(states (P, M, m, D) before each of the m tokens, without the thought; the same after the
+        thought; states (P, M, K, D) after the tokens of thoughts (B, K + 1)).
         """
         assert problems.positions is not None
         count = samples // problems.positions.shape[1]
@@ -182,8 +181,8 @@ class PositionPolicy(NextTokenPolicy):
         return before, after, states[:, :, :thought.shape[1] - 1]
 
     def mixed(self, before: Tensor, after: Tensor, without: Tensor, alone: Tensor) -> Tensor:
-        """Log-probabilities (...) of the predictions without a thought and by the thought alone,
-        mixed in the share that the states (..., D) say.
+        """The mixture (...) of log-probabilities `without` a thought and after it (`alone`), with
+        the weight that the mixer finds for states (..., D).
         """
         assert self.mixer is not None
         share = self.mixer(before, after)
@@ -191,8 +190,8 @@ class PositionPolicy(NextTokenPolicy):
         return torch.logaddexp(F.logsigmoid(-share) + without, F.logsigmoid(share) + alone)
 
     def mixture(self, before: Tensor, after: Tensor) -> Tensor:
-        """Log-probabilities (..., ordinary vocabulary) of the next token, mixed of what states
-        (..., D) without and with a thought predict.
+        """Log-probabilities (..., ordinary vocabulary) of the next token, from states (..., D)
+        without and with a thought.
         """
         alone = self._logits(self.thinker, after).log_softmax(-1)
         if self.mixer is None:
@@ -201,7 +200,7 @@ class PositionPolicy(NextTokenPolicy):
         return self.mixed(before, after, without, alone)
 
     def predictions(self, problems: Problems, thought: Tensor, samples: int) -> Tensor:
-        """Log-probabilities (P, M, m, ordinary vocabulary) of the tokens behind each thought
+        """Log-probabilities (P, M, m, ordinary vocabulary) of the tokens after each thought
         (B, K + 1), mixed with the prediction without it.
         """
         read = self.thinker.read(problems.question)
@@ -216,8 +215,9 @@ class PositionPolicy(NextTokenPolicy):
     def answer(self, problems: Problems, thought: Tensor, samples: int = 1,
                net: Backbone | None = None, ragged: bool | None = None,
                ) -> tuple[Tensor, Tensor]:
-        """(log p (B,) of the m tokens behind each thought (B, K + 1) in nats, whether the first of
-        them is the likeliest (B,)). By the thought alone: what is mixed would hardly be paid for.
+        """(log p (B,) of the m tokens after each thought (B, K + 1) in nats, whether the first of
+        them is the likeliest (B,)). Not mixed: at first the mixture hardly depends on the thought,
+        so rewards would not tell thoughts apart.
         """
         rows, found = thought.unflatten(0, (len(problems), samples)), []
         for part in self.in_parts(problems, samples * self.ahead, not self.thinker.chunked):
@@ -232,7 +232,7 @@ class PositionPolicy(NextTokenPolicy):
         return torch.cat(logprob), torch.cat(right)
 
     def _targets_of_rows(self, problems: Problems, samples: int) -> Tensor:
-        """(P, M, m)"""
+        """(P, M, m): the real tokens after the position of each row."""
         assert problems.positions is not None
         return self.targets(problems).repeat_interleave(samples // problems.positions.shape[1], 1)
 
@@ -241,8 +241,8 @@ class PositionPolicy(NextTokenPolicy):
         return -self.difficulty(rollouts)
 
     def difficulty(self, rollouts: Rollouts, reader: NextTokenPolicy | None = None) -> Tensor:
-        """(B,): -log p of the m tokens at a position, without a thought, in nats; by another
-        reader where one is given.
+        """(B,): -log p of the m tokens after a position, without a thought, in nats; by `reader`,
+        or this policy.
         """
         nll, _ = (reader or self).predict(rollouts.problems)
         total = self._at_positions(rollouts.problems, nll).sum(-1)
@@ -250,14 +250,13 @@ class PositionPolicy(NextTokenPolicy):
 
     @torch.no_grad()
     def annotate(self, rollouts: Rollouts, sampling: Sampling) -> Rollouts:
-        """With how hard the tokens at each position are: for the reference, or without a thought.
-        """
+        """The rollouts with the difficulty of the tokens after each position, by `norm`."""
         hard = self.difficulty(rollouts, self.norm)
         return replace(rollouts, parts={**rollouts.parts, "difficulty": hard})
 
     def remarks(self, rollouts: Rollouts) -> dict[str, Tensor]:
-        """How rewards and credit go with the difficulty of what is predicted: correlations over
-        the rows. Thoughts that are paid for easy tokens show below 0.
+        """Correlations over the rows of rewards, and of credit, with the difficulty of the tokens
+        that are predicted: negative where thoughts are paid for easy tokens.
         """
         hard = rollouts.parts["difficulty"]
         assert rollouts.credit is not None
@@ -268,9 +267,9 @@ class PositionPolicy(NextTokenPolicy):
 
     def score(self, rollouts: Rollouts, sampling: Sampling,
               answer_thought: Tensor | None = None) -> Scores:
-        """All log-probabilities of a batch, with gradients. The answerer learns the tokens behind
-        thoughts, mixed and by the thought alone (else a share near 0 would end all learning), and
-        all tokens of the passage without.
+        """All log-probabilities of a batch, with gradients. The answerer learns the tokens after
+        thoughts, both mixed and not (with a weight near 0 the mixture alone has hardly a gradient),
+        and all tokens of the passage without thoughts.
         """
         problems, samples = rollouts.problems, rollouts.samples
         hidden, past = self.thinker.read(problems.question)

@@ -1,4 +1,4 @@
-"""Policies that think and then predict the tokens of an answer: after thoughts of tokens, or of
+"""Policies that predict the tokens of an answer after a thought, which consists of tokens or of
 vectors that gradients flow through.
 """
 
@@ -29,9 +29,9 @@ class QuestionPolicy(Policy):
                       net: Backbone | None = None, ragged: bool | None = None) -> Tensor:
         """Logits (B, A, ordinary vocabulary) of the gold answer's tokens, given thoughts (B, T).
 
-        The answerer's context is what `rules` lets it see; where the question is not in it,
-        positions restart at 0. End-of-thought is always there: it says "answer now". ragged:
-        whether thoughts differ in length (default: where the thinker stops by itself).
+        The answerer sees what `rules` allows, and always end-of-thought, which says "answer now".
+        Without the question its positions start at 0. ragged: whether thoughts differ in length
+        (default: where the thinker stops by itself).
         """
         net = net or self.answerer
         answer = problems.answer[:, :-1].repeat_interleave(samples, 0)
@@ -52,7 +52,7 @@ class QuestionPolicy(Policy):
 
     def _context(self, net: Backbone, problems: Problems, row: Tensor, samples: int,
                  last: int) -> Tensor:
-        """Last hidden states (B, last, D) of rows (B, T) behind the question, if it may be seen."""
+        """Last hidden states (B, last, D) of rows (B, T), after the question if it may be seen."""
         if not self.rules.sees_question:
             return net.read(row, last=last, keep=False)[0]
         return net.after(problems, row, samples, last)
@@ -155,8 +155,8 @@ class DifferentiablePolicy(QuestionPolicy):
 
     def answer_logits(self, problems: Problems, thought: Tensor, samples: int,
                       net: Backbone | None = None, ragged: bool | None = None) -> Tensor:
-        """As of any policy; thoughts may also be the answerer's input embeddings (B, K, D), to
-        which end-of-thought is added.
+        """The same; thoughts may also be the answerer's input embeddings (B, K, D), to which
+        end-of-thought is added.
         """
         if not thought.is_floating_point():
             return super().answer_logits(problems, thought, samples, net, ragged)
