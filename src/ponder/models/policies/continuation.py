@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -60,16 +62,15 @@ class ContinuationPolicy(Policy):
     def _distances(self, rollouts: Rollouts) -> dict[str, Tensor]:
         problems, thought, samples = rollouts.problems, rollouts.thought, rollouts.samples
         real = rollouts.mask[:, :-1]
-        own = self._before_each(self.thinker, problems, thought, samples)[real]
+        own = self._before_each(self.thinker, problems, thought, samples)[real].split(CHUNK)
         if not self.has_reference:
-            values = [entropy(self._all_logprobs(self.thinker, some)) for some in own.split(CHUNK)]
-            return {"entropy": self._by_row(torch.cat(values), real)}
+            values = [entropy(self._all_logprobs(self.thinker, some)) for some in own]
+            return {"entropy": self._by_row(values, real)}
         with self.as_reference() as net:
-            other = self._before_each(net, problems, thought, samples)[real]
-        pairs = [self._entropy_and_kl(*pair) for pair in zip(
-            own.split(CHUNK), other.split(CHUNK), strict=True)]
-        values, kl = (torch.cat(column) for column in zip(*pairs, strict=True))
-        return {"entropy": self._by_row(values, real), "kl": self._by_row(kl, real)}
+            other = self._before_each(net, problems, thought, samples)[real].split(CHUNK)
+        pairs = [self._entropy_and_kl(*pair) for pair in zip(own, other, strict=True)]
+        return {name: self._by_row(values, real) for name, values in zip(
+            ("entropy", "kl"), zip(*pairs, strict=True), strict=True)}
 
     def _entropy_and_kl(self, own: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
         """(entropy (M,), KL (M,)) in nats, from states (M, D) of this model and of the reference.
@@ -85,8 +86,9 @@ class ContinuationPolicy(Policy):
         return at_least_float32(net.logits(states, self.allowed)).log_softmax(-1)
 
     @staticmethod
-    def _by_row(values: Tensor, real: Tensor) -> Tensor:
-        """(B,): sums of the values (M,) of the tokens that a mask (B, K) marks."""
+    def _by_row(chunks: Sequence[Tensor], real: Tensor) -> Tensor:
+        """(B,): sums of the values of the M tokens that a mask (B, K) marks; they are in chunks."""
+        values = torch.cat(list(chunks))
         found = torch.zeros(real.shape, dtype=values.dtype, device=values.device)
         found[real] = values
         return found.sum(1)
