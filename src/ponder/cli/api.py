@@ -11,8 +11,10 @@ threads wait for each other, as Hydra's state and torch's random numbers are sha
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +26,7 @@ from ponder.cli.errors import explain
 from ponder.cli.main import perform
 from ponder.cli.shorthand import quoted, understood
 from ponder.config.errors import UserError
+from ponder.config.registry import PLUGINS
 from ponder.config.spine import CONF, Config, register
 
 if TYPE_CHECKING:
@@ -262,13 +265,16 @@ def _composing(words: list[str]) -> Iterator[tuple[Any, Any]]:
 
 @contextmanager
 def _hydra_restored() -> Iterator[None]:
-    """Hydra as if it had not been used before; at the end, as it was."""
+    """Hydra as if it had not been used before; at the end it, the search path of modules and the
+    plugins of child processes are as they were.
+    """
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.core.singleton import Singleton
     from hydra.core.utils import JobRuntime
     from hydra.version import VersionBase
 
+    path, plugins = sys.path[:], os.environ.get(PLUGINS)
     instances: dict[Any, Any] = Singleton._instances
     kinds = (GlobalHydra, HydraConfig, JobRuntime, VersionBase)
     before = {kind: instances.pop(kind) for kind in kinds if kind in instances}
@@ -278,6 +284,10 @@ def _hydra_restored() -> Iterator[None]:
         for kind in kinds:
             instances.pop(kind, None)
         instances.update(before)
+        sys.path[:] = path
+        os.environ.pop(PLUGINS, None)
+        if plugins is not None:
+            os.environ[PLUGINS] = plugins
 
 
 @contextmanager

@@ -21,6 +21,10 @@ KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "
 
 # --- before Hydra reads the words -------------------------------------------------------------
 
+def sweeps(arguments: list[str]) -> bool:
+    """Whether the words ask for a sweep."""
+    return bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & {*arguments})
+
 
 def refuse_words(arguments: list[str], *folders: Path) -> None:
     """Raise `UserError` for words that Hydra answers at length, or with a traceback.
@@ -78,7 +82,8 @@ def _overrides(arguments: list[str]) -> list[Any]:
             reason = f"found a function {function.group(1)}" if function else "cannot be read"
             legal = FORMS if function else f"key=value{_in_quotes(word)}"
             raise UserError(f"{word}: {reason}; legal: {legal}") from None
-        if override.is_sweep_override() and not (options.multirun or options.shell_completion):
+        if override.is_sweep_override() and not (
+                sweeps(arguments) or options.shell_completion):
             raise UserError(f"{word}: found several values; legal: one, a list in brackets, or -m "
                             "in front for a sweep over them")
         parsed.append(override)

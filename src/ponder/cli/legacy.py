@@ -22,6 +22,7 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import fields
 
+from ponder.cli.errors import sweeps
 from ponder.config.errors import UserError
 from ponder.config.running import TrainerConfig
 from ponder.config.spine import program
@@ -70,7 +71,7 @@ def modern(arguments: list[str]) -> tuple[list[str], list[str]]:
     options = [word for word in arguments if "=" not in word or word.startswith(("-", "~"))]
     words = _today(word for word in arguments if word not in options)
     _fit(words, notes)
-    if not {"-m", "--multirun"} & set(options):
+    if not sweeps(arguments):
         _stay(words, notes)
     words = {**_unsaid(words), **words}
     line = [*options, *(f"{key}={value}" for key, value in words.items())]

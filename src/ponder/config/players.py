@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ponder.config.option import option, schedule
-from ponder.config.registry import SEARCHES
+from ponder.config.registry import SEARCHES, STRATEGIES
 
 if TYPE_CHECKING:
     from ponder.config.spine import Config
@@ -137,10 +137,11 @@ def _learns_from_the_answer(config: Config, kind: str) -> Iterator[str]:
     if config.rollout.kind == "search":
         yield (f"rollout=search: {kind}, which is not searched but learnt through the answer; "
                "legal: rollout=sample, as in think=true blind=true")
-    if config.strategy.name != "reinforce":
+    able = [entry.name for entry in STRATEGIES if "flowing" in entry.offers]
+    if config.strategy.name not in able:
         yield (f"strategy={config.strategy.name}: {kind}, which learns through the answer and not "
-               "from rewards; legal: reinforce (the default), of which nothing but the entropy "
-               "bonus is left")
+               f"from rewards; legal: {', '.join(able)}, of which nothing but the entropy bonus is "
+               "left")
     if config.reward != {"log_likelihood": 1.0}:
         yield (f"reward=[{','.join(config.reward)}]: {kind}, which learns through the answer and "
                "not from rewards; legal: log_likelihood, with weight 1")

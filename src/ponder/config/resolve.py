@@ -81,6 +81,7 @@ def _with_checkpoint(node: Any) -> Any:
     if {"task", "experiment"} & set(typed) and node.task.name != merged.task.name:
         merged.task = node.task
     merged.prompt = written(node, "prompt")
+    merged.plugins = list(dict.fromkeys([*merged.plugins, *node.plugins]))
     for key in (*OF_THIS_CALL, *(key for key in typed if key == "seed" or "." in key)):
         if not key.startswith("hydra."):
             OmegaConf.update(merged, key, OmegaConf.select(node, key))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -32,7 +33,7 @@ class Strategy(WithOptions):
 
     requires: ClassVar[set[str]] = set()
     normalise = "tokens"
-    explores = True  # thoughts are sampled to learn from, not given and not enumerated
+    thoughts = "sampled"  # what it learns from: sampled ones, the task's gold ones, or all
     rows_alone = False  # whether, once credit is given, a row means the same without its group
     weighs_whole_thoughts = False  # so that single tokens cannot be left out
 
@@ -81,6 +82,7 @@ class Strategy(WithOptions):
         """Whether rewards matter for groups of this size."""
         return True
 
+    @abstractmethod
     def credit(self, rollouts: Rollouts, step: int = 0) -> Rollouts:
         """New rollouts with `credit` (B, K) and `weight` (B,), computed from the rewards."""
         raise NotImplementedError
@@ -89,6 +91,7 @@ class Strategy(WithOptions):
         """What a micro-batch adds to the denominator (0-dim): tokens, rows, pairs or questions."""
         return shares(rollouts.learn, self.normalise)[1]
 
+    @abstractmethod
     def loss(self, scores: Scores, rollouts: Rollouts, denominator: Tensor, step: int = 0,
              ) -> Losses:
         """`thinker_loss` and whatever else is worth logging, each 0-dim and over `denominator`.

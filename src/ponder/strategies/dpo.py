@@ -32,7 +32,7 @@ class DPO(Strategy):
     """Prefer right thoughts to wrong ones of the same question (Rafailov et al. 2023)."""
 
     requires: ClassVar[set[str]] = {"questions"}
-    offers: ClassVar[set[str]] = {"trl"}
+    offers: ClassVar[set[str]] = {"pairs", "trl"}
     weighs_whole_thoughts = True
 
     beta: float = option(0.1, "strength of the penalty for leaving the reference", low=1e-6)

@@ -40,7 +40,7 @@ class Exact(Strategy):
     """
 
     requires: ClassVar[set[str]] = {"questions"}
-    explores = False
+    thoughts = "all"
     weighs_whole_thoughts = True
 
     entropy: int | float | str = schedule(0.01, "weight of the thought-entropy bonus")

@@ -81,7 +81,7 @@ class SFT(Likelihood):
     """Learn gold thoughts (or those that a search found) by likelihood: every rollout is kept."""
 
     requires: ClassVar[set[str]] = {"questions"}
-    explores = False
+    thoughts = "gold"
 
     def needs_reward(self, samples: int) -> bool:
         return False

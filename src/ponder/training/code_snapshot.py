@@ -6,6 +6,7 @@ hours later runs what was there then.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
 import shutil
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from ponder.config.registry import plugin_files
 from ponder.config.spine import INSTALLED, PACKAGE
 
 ROOT = PACKAGE.parents[1]
@@ -23,11 +25,14 @@ DIFF = "git.diff"  # in a run directory and in a copy: `commit <hash>`, then the
 
 
 def note(directory: Path) -> None:
-    """Write the commit and the differences into the directory of a run; nothing where there is no
-    repository.
+    """Write the commit, the differences and the plugins into the directory of a run; nothing where
+    there is no repository and no plugin.
     """
-    said = differences()
-    if said is not None:
+    said = differences() or ""
+    for file, name in plugin_files():
+        lines = file.read_text("utf-8", "replace").splitlines(keepends=True)
+        said += "".join(difflib.unified_diff([], lines, os.devnull, f"b/{name}"))
+    if said:
         (directory / DIFF).write_text(said, encoding="utf-8")
 
 
@@ -71,7 +76,7 @@ def _git(*words: str, right: tuple[int, ...] = (0,)) -> str:
 def freeze(folder: Path) -> Path:
     """Copy the code into `folder`, under a name made from its content; an equal copy is reused.
 
-    The copy holds `src/` and, of a checkout, `run.py` and `conf/`.
+    The copy holds `src/` with the plugins in it and, of a checkout, `run.py` and `conf/`.
     """
     files = list(_files())
     digest = hashlib.sha256((differences() or "").encode())
@@ -105,3 +110,4 @@ def _files() -> Iterator[tuple[Path, str]]:
         named = ((path, str(path.relative_to(ROOT))) for path in found)
     yield from ((path, name) for path, name in named
                 if path.is_file() and "__pycache__" not in path.parts)
+    yield from ((path, f"src/{name}") for path, name in plugin_files())

@@ -135,7 +135,7 @@ class Session:
     def _rollout_log(self) -> RolloutLog | None:
         """The tables of sampled rollouts, where the policy writes texts that answer questions."""
         policy, task = cast(Any, self.policy), cast(Any, self.task)
-        if policy.evaluation != "choice":
+        if task.policy_kind != "choice":
             return None
         return RolloutLog(self.log, lambda: self.trainer.progress.epoch,
                           functools.partial(rows_of, policy, task))
@@ -151,7 +151,7 @@ class Session:
         config = self.config
         thoughts = config.thinker.vocabulary if config.thinker.tokens else 0
         explores = bool(config.rollout.kind == "sample" and not config.thinker.flows and thoughts
-                        and STRATEGIES[config.strategy.name].target.explores)
+                        and STRATEGIES[config.strategy.name].target.thoughts == "sampled")
         answers = self.task.unit == "questions"
         return RunWarnings(thoughts, explores, self.console.note,
                            advice="; try variant blind, or reward=gain" if answers else "",

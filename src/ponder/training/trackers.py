@@ -212,7 +212,7 @@ def parameter_name(run: dict[str, Any], typed: list[str]) -> str:
     was typed there, `wd=100` or `wd=100.0`.
     """
     task, strategy, trainer = run["task"], run["strategy"], run["trainer"]
-    right = strategy["name"] == "star" and strategy["keep"] == "correct"
+    right = strategy.get("keep") == "correct"
     language = task.get("language", "EN")
     parts = {"beta": strategy.get("beta"), "samples": run["rollout"]["samples"],
              "ts": "reinforce" if right else strategy["name"],

@@ -76,12 +76,11 @@ class Policy(nn.Module):
     many of them are done, and how many there are.
 
     answers_in_text says whether answers are learnt with the thoughts, as text; answer_mode how an
-    answer is found where there are several ways; evaluation which evaluation shows its quality.
+    answer is found where there are several ways.
     """
 
     answers_in_text = False
     answer_mode = ""
-    evaluation = "question"
     draws_vectors = False  # whether thoughts are made while they are scored, with gradients
 
     def __init__(self, thinker: Backbone, answerer: Backbone | None,

@@ -24,7 +24,6 @@ class ContinuationPolicy(Policy):
     empty: its likelihood is 1, and it costs nothing.
     """
 
-    evaluation = "continuation"
     vocabulary: PieceVocabulary | TextVocabulary
 
     @property

@@ -112,7 +112,6 @@ class ContinuousPolicy(DifferentiablePolicy):
     stage.
     """
 
-    evaluation = "latent"
 
     def say(self, state: Tensor, noise: Tensor, sampling: Sampling) -> Tensor:
         return state

@@ -47,7 +47,6 @@ class NextTokenPolicy(Policy):
     first of them is ever evaluated.
     """
 
-    evaluation = "next_token"
     thinks_at_positions = False
 
     def __init__(self, net: Backbone, vocabulary: Vocabulary | TextVocabulary, rules: Rules,

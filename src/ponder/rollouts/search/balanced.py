@@ -30,7 +30,7 @@ BOOK = ("codes", "total", "count", "known", "stay", "change", "took_off")
 
 @search("balanced")
 class Balanced(Source):
-    """Codes of all answers, and the rule that starts, freezes and settles positions.
+    """Balanced self-labelling: answers are dealt out evenly to codes, position after position.
 
     A position k starts when k - 1 is nearly learnt and its labels are nearly still; its labels are
     frozen when they are quite still. The language has settled when all positions are learnt well.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @search("tree")
 class Tree(Source):
-    """Search, then keep the best endpoints: they are the group."""
+    """Monte-Carlo tree search; its best endpoints are the group."""
 
     def __init__(self, config: SearchConfig) -> None:
         self.config = config

@@ -41,17 +41,17 @@ THOUGHTS = {"tokens": QuestionPolicy, "continuous": ContinuousPolicy, "gumbel": 
 
 def build_task(config: Config) -> Task:
     """The task, with as many thought tokens in its vocabulary as the thinker has."""
-    if config.task.name == "text":
-        return _running_text(config)
-    if config.task.name == "corpus":
-        return _corpus(config)
+    kind = TASKS[config.task.name].target
+    if kind.policy_kind == "next_token":
+        return _running_text(config, kind)
+    if kind.policy_kind == "continuation":
+        return _corpus(config, kind)
     if config.model.kind == "hf":
-        return TASKS[config.task.name].target(config.task, load_vocabulary(config.model))
-    thoughts = config.thinker.vocabulary if config.thinker.tokens else 0
-    return TASKS[config.task.name].target(config.task, thoughts)
+        return kind(config.task, load_vocabulary(config.model))
+    return kind(config.task, config.thinker.vocabulary if config.thinker.tokens else 0)
 
 
-def _running_text(config: Config) -> Text:
+def _running_text(config: Config, kind: type[Text]) -> Text:
     """Passages in the tokens of a Hugging Face model, of the checkpoint a model begins with, or in
     those that the text is to be cut into.
     """
@@ -59,21 +59,21 @@ def _running_text(config: Config) -> Text:
         words = words_of_text(config.model)
         if config.thinker.tokens:
             words = ThinkingVocabulary(thinking_words(config).tokenizer)
-        return Text(config.task, words=words)
+        return kind(config.task, words=words)
     start = None if config.model.name is None else load_pieces(Path(config.model.name))
     if start is not None and config.task.tokens not in ("chars", start.state()["kind"]):
         raise UserError(f"task.tokens={config.task.tokens}: found model.name={config.model.name}, "
                         f"which reads {start.state()['kind']}; legal: no word about it")
-    return Text(config.task, config.thinker.vocabulary if config.thinker.tokens else 0, start)
+    return kind(config.task, config.thinker.vocabulary if config.thinker.tokens else 0, start)
 
 
-def _corpus(config: Config) -> Corpus:
+def _corpus(config: Config, kind: type[Corpus]) -> Corpus:
     """The prompts, with thought tokens in the vocabulary where the thinker may write them."""
     both = writes(config) == "both"
     if config.model.kind == "hf":
-        return Corpus(config.task, words=thinking_words(config) if both else
-                      words_of_text(config.model))
-    return Corpus(config.task, config.thinker.vocabulary if both else 0, config.model.name)
+        return kind(config.task, words=thinking_words(config) if both else
+                    words_of_text(config.model))
+    return kind(config.task, config.thinker.vocabulary if both else 0, config.model.name)
 
 
 # --- policies -------------------------------------------------------------------------------------
