@@ -216,10 +216,12 @@ def keys_of(target: Any, group: str, name: str) -> type | None:
     (`name`), and the class's contradictions, whose `self` is then the keys. None for a class
     without options, except where a name is needed.
     """
-    known: Any = next((part for part in target.__mro__[1:] if "Keys" in vars(part)), object)
-    parts = [part for part in reversed(target.__mro__) if part not in known.__mro__]
+    bases: list[Any] = [part for part in target.__mro__[1:] if "Keys" in vars(part)]
+    known = tuple(base.Keys for base in bases[:1])
+    parts = [part for part in reversed(target.__mro__)
+             if not any(part in base.__mro__ for base in bases)]
     found = _options(parts)
-    if not found and known is object and group not in ("task", "strategy"):
+    if not found and not known and group not in ("task", "strategy"):
         return None
     named = []
     if group in ("task", "strategy"):
@@ -227,7 +229,7 @@ def keys_of(target: Any, group: str, name: str) -> type | None:
         named = [("name", str, option(name, about, legal=(name,)))]
     made = make_dataclass("Keys", [*named, *((key, kind, _fresh(item))
                                              for key, (kind, item) in found.items())],
-                          bases=() if known is object else (known.Keys,),
+                          bases=known,
                           namespace={"contradictions": _contradictions(parts, known)})
     made.__module__, made.__qualname__ = target.__module__, f"{target.__qualname__}.Keys"
     made.__doc__ = first_line(target) + "."
@@ -264,10 +266,9 @@ def _fresh(item: Field) -> Any:
     return field(default_factory=item.default_factory, metadata=item.metadata)  # type: ignore[arg-type]
 
 
-def _contradictions(parts: list[type], known: Any) -> Callable[..., Iterator[str]]:
-    own = [vars(part)["contradictions"] for part in parts if "contradictions" in vars(part)]
-    if known is not object:
-        own.insert(0, known.Keys.contradictions)
+def _contradictions(parts: list[type], known: tuple[Any, ...]) -> Callable[..., Iterator[str]]:
+    own = [keys.contradictions for keys in known]
+    own += [vars(part)["contradictions"] for part in parts if "contradictions" in vars(part)]
 
     def contradictions(self: Any, config: Any = None) -> Iterator[str]:
         """Each combination of legal values that means nothing, as the line that says why."""
