@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from ponder.config.errors import ERROR, UserError, brief
+from ponder.config.errors import ERROR, UserError, brief, writing
 from ponder.config.spine import Config
 from ponder.core import distributed
 from ponder.reports.run_page import write_report
@@ -133,9 +133,6 @@ def _write(config: Config, what: str, write: Callable[[Path], None]) -> None:
     if not distributed.is_main_process():
         return
     path = Path(config.out or "")
-    try:
+    with writing(f"out={path}"):
         write(path)
-    except OSError as error:
-        raise UserError(f"out={path}: cannot be written ({error.strerror}); legal: a file "
-                        "in a directory that can be") from None
     print(f"{what} written to {path}")

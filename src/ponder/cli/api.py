@@ -192,7 +192,11 @@ def generate(checkpoint: str | Path, prompt: str, **options: Any) -> str:
 
 def _typed(words: str | Sequence[str], overrides: dict[str, Any]) -> list[str]:
     """Words of the command line; those of `overrides` come last, so they count."""
-    given = shlex.split(words) if isinstance(words, str) else [str(word) for word in words]
+    try:
+        given = shlex.split(words) if isinstance(words, str) else [str(word) for word in words]
+    except ValueError as error:
+        raise UserError(f"{words}: cannot be read ({error}); legal: words as in a shell, or a list "
+                        "of them") from None
     for word in given:
         if word.startswith("-"):
             raise UserError(f"{word}: found an option of the command line; legal: key=value (for a "
@@ -207,6 +211,8 @@ def _spelled(value: Any) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list | tuple):
         return f"[{','.join(map(_spelled, value))}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}:{_spelled(one)}' for key, one in value.items())}}}"
     text = str(value)
     return text if _PLAIN.fullmatch(text) or text.startswith(('"', "'")) else quoted(text)
 

@@ -39,7 +39,7 @@ def refuse_words(arguments: list[str], *folders: Path) -> None:
             raise UserError(f"{typed}: found no key; legal: key=value")
         legal = choices(key, *folders)
         if legal and not override.is_sweep_override():
-            _refuse_choice(str(typed), override.value(), legal)
+            _refuse_choice(key, str(typed), override.value(), legal)
 
 
 def _in_quotes(word: str) -> str:
@@ -50,9 +50,10 @@ def _in_quotes(word: str) -> str:
     return f", or as text {typed}" if sign and text else ""
 
 
-def _refuse_choice(typed: str, value: Any, legal: Iterable[str]) -> None:
-    """A group takes the name of a choice, or a list of them."""
-    names = value if isinstance(value, list) else [value]
+def _refuse_choice(group: str, typed: str, value: Any, legal: Iterable[str]) -> None:
+    """A group takes the name of a choice; rewards and variants a list of them."""
+    several = isinstance(value, list) and group in ("reward", "variant")
+    names = value if several else [value]
     if isinstance(value, dict) or all(isinstance(name, str) and name for name in names):
         return
     raise UserError(f"{typed}: found {shown(value) or 'nothing'}; legal: {', '.join(legal)}")

@@ -22,7 +22,15 @@ from ponder.config.players import (
     SearchConfig,
     ThinkerConfig,
 )
-from ponder.config.registry import REWARDS, SEARCHES, STRATEGIES, TASKS, TRACKERS, discover
+from ponder.config.registry import (
+    REWARDS,
+    SEARCHES,
+    STRATEGIES,
+    TASKS,
+    TRACKERS,
+    discover,
+    first_line,
+)
 from ponder.config.running import (
     GenerateConfig,
     LoggerConfig,
@@ -126,19 +134,17 @@ def schemas(group: str) -> dict[str, type]:
 
 
 def search_schema() -> type:
-    """`SearchConfig`, with a node `rollout.<name>` for each search that brings keys of its own."""
+    """`SearchConfig`, with a node `rollout.<name>` for each search that has keys of its own."""
     own = [(entry.name, entry.keys, field(default_factory=entry.keys))
            for entry in SEARCHES if entry.keys]
-    if not own:
-        return SearchConfig
-    made = make_dataclass("PluginSearch", own, bases=(SearchConfig,))
-    made.__module__, made.__doc__ = __name__, SearchConfig.__doc__
+    made = make_dataclass("AnySearch", own, bases=(SearchConfig,))
+    made.__module__, made.__doc__ = __name__, f"{first_line(SearchConfig)}."
     return made
 
 
 def __getattr__(name: str) -> Any:
     """The dataclass that is made anew in each process, by its name, for unpickling."""
-    if name == "PluginSearch":
+    if name == "AnySearch":
         return search_schema()
     raise AttributeError(name)
 

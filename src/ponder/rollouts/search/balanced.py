@@ -10,8 +10,10 @@ one after another; a code that follows what the thinker finds easy is learnt at 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ponder.config.option import option
 from ponder.config.registry import search
 from ponder.core.lazy_imports import F, Tensor, no_grad, torch
 from ponder.core.math import sinkhorn
@@ -19,7 +21,7 @@ from ponder.core.types import Problems, Rollouts, Scores
 from ponder.rollouts.source import Source, given
 
 if TYPE_CHECKING:
-    from ponder.config.players import BalancedConfig, SearchConfig
+    from ponder.config.players import SearchConfig
     from ponder.models.policies.base import Policy
     from ponder.tasks.base import Task
 
@@ -28,7 +30,31 @@ COUNTERS = ("active", "frozen", "calm", "still", "last", "begun", "restarts", "s
 BOOK = ("codes", "total", "count", "known", "stay", "change", "took_off")
 
 
-@search("balanced")
+@dataclass
+class BalancedConfig:
+    """Balanced self-labelling: answers are dealt out to codes the thinker finds easy."""
+
+    every: int = option(20, "steps between assignments", low=1)
+    measure: int = option(20, "questions of each answer looked at before a position starts", low=1)
+    decay: float = option(0.5, "share of the table that is kept at each assignment", low=0, high=1)
+    bonus: float = option(0.3, "first bonus for the token an answer has now, in standard "
+                          "deviations of the table; a thermostat regulates it", low=0)
+    change: float = option(0.3, "share of the labels of unlearnt answers that may move", low=0)
+    half_life: float = option(400, "steps in which that share halves once a position is learnt",
+                              low=1)
+    next_known: float = option(0.9, "the next position starts at this training accuracy ...", low=0)
+    next_change: float = option(0.03, "... when no more of the labels moved", low=0)
+    first_known: float = option(0.0, "the first token must be learnt this well ...", low=0, high=1)
+    patience: int = option(900, "... within so many steps, or the thinker starts anew from other "
+                           "weights", low=1)
+    frozen_known: float = option(0.95, "labels are frozen at this training accuracy ...", low=0)
+    frozen_change: float = option(0.005, "... when no more of them moved", low=0)
+    settled_known: float = option(0.93, "the language has settled when every position reaches this",
+                                  low=0, high=1)
+    freeze_after: int = option(250, "steps after that at which all labels are frozen", low=0)
+
+
+@search("balanced", keys=BalancedConfig)
 class Balanced(Source):
     """Balanced self-labelling: answers are dealt out evenly to codes, position after position.
 
