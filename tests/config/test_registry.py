@@ -26,7 +26,10 @@ from ponder.config.registry import (
     keys_of,
     lines_of,
     plugins_of,
+    strategy,
 )
+from ponder.strategies.base import Strategy
+from ponder.tasks.choice.qa import Qa, QaKeys
 from support.plugin import PLUGINS, write_plugins
 
 ROOT = Path(__file__).parents[2]
@@ -143,3 +146,30 @@ def test_an_option_without_a_type_is_refused() -> None:
     with pytest.raises(UserError) as error:
         keys_of(Untyped, "task", "untyped")
     assert str(error.value).startswith("Untyped.bits: found an option without a type; legal: ")
+
+
+def test_a_subclass_adds_to_the_keys_of_a_registered_class() -> None:
+    """Those of Qa are in a dataclass of their own."""
+    class Capitals(Qa):
+        countries: int = option(3, "how many")
+
+    keys = keys_of(Capitals, "task", "capitals")
+    assert keys is not None and issubclass(keys, QaKeys)
+    assert {**vars(QaKeys()), "name": "capitals", "countries": 3} == vars(keys())
+    assert QaKeys().name == "qa"
+
+
+def test_a_class_without_what_is_called_later_is_refused() -> None:
+    with pytest.raises(UserError, match=r"^strategy=bare: found \S*Bare without credit\(\); legal: "
+                                        "a class with credit, loss$"):
+        @strategy("bare")
+        class Bare(Strategy):
+            pass
+    assert "bare" not in STRATEGIES
+
+
+def test_a_plugin_that_registers_nothing_gets_a_line(tmp_path: Path) -> None:
+    (tmp_path / "empty.py").write_text("")
+    said = python("from ponder.config.registry import discover; "
+                  "print(discover(['empty']), discover(['empty']))", tmp_path)
+    assert said.startswith("['plugins=[empty]: registers nothing") and said.endswith("] []\n")

@@ -18,6 +18,19 @@ from support.questions import save_language_model
 SMALL = ["trainer.max_steps=2", "trainer.train_batch_size=8", "task.test_questions=20",
          "trainer.device=cpu", "trainer.log_every_n_steps=1", "model.d_model=16"]
 PARITY = ["task=parity", "task.bits=4"]
+TEXTS = """
+from ponder import task
+from ponder.tasks.text.corpus import Corpus
+from ponder.tasks.text.passages import Text
+
+@task("story")
+class Story(Text):
+    '''Stories.'''
+
+@task("tales")
+class Tales(Corpus):
+    '''Beginnings of tales.'''
+"""
 pytestmark = pytest.mark.slow
 
 
@@ -76,6 +89,22 @@ def test_a_data_set_of_multiple_choice_questions(folder: Path) -> None:
     assert 0 < len(rows) <= 8 and all("even or odd?" in str(row) for row in rows)
 
 
+def test_texts_of_ones_own(folder: Path) -> None:
+    """A subclass of a registered task has its keys, its policy and its evaluation."""
+    (folder / "my_texts.py").write_text(TEXTS)
+    (folder / "text.txt").write_text("a bad cat sat on a mat; the mat was red.\n" * 60)
+    words = ["plugins=my_texts", "task.data=text.txt", "task.length=8", "task.test_passages=4",
+             "model.d_model=16", "rollout=sample", "trainer.train_batch_size=4",
+             "trainer.max_steps=2"]
+    ponder(folder, *words, "task=story", "variant=[]", "hydra.run.dir=story")
+    ponder(folder, *words, "task=tales", "variant=[think]", "task.thought_length=3",
+           "answerer.model=shared", "reward=whitespace", "hydra.run.dir=tales")
+    assert summary(folder / "story")["steps"] == summary(folder / "tales")["steps"] == 2
+    for name in ("story", "tales"):
+        assert ponder(folder, "action=generate", f"model.name={name}/checkpoint_2", "prompt=a bad",
+                      "generate.tokens=3")
+
+
 def test_workers_resume_evaluation_and_generation_know_plugins(folder: Path) -> None:
     ponder(folder, "-m", "hydra/launcher=local", PLUGINS, *PARITY, *SMALL, "think=true",
            "reward=half", "strategy=plain,star", "rollout=search", "rollout.method=guess",
@@ -84,7 +113,7 @@ def test_workers_resume_evaluation_and_generation_know_plugins(folder: Path) -> 
     assert [one["status"] for one in done] == ["done", "done"]
     copies = [*folder.glob("sweep/.code/*/src/my_searches.py")]
     assert [copy.read_text() for copy in copies] == [examples()["my_searches.py"]]
-    ponder(folder, "--config-dir", "my", "resume=run", "trainer.max_steps=3")
+    ponder(folder, "resume=run", "trainer.max_steps=3")
     assert summary(folder / "run")["steps"] == 3
     ponder(folder, "action=evaluate", "model.name=run/checkpoint_3", "hydra.run.dir=judged")
     assert 0 <= summary(folder / "judged")["accuracy"] <= 1

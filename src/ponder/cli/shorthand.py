@@ -27,9 +27,7 @@ from ponder.config.registry import discover, plugins_of
 from ponder.config.spine import CONF, OF_A_PROMPT, WORDS, choices, variant_names
 
 DEFAULT_VARIANTS = ["think", "fixed", "blind", "search"]
-LAUNCHER = "hydra/launcher="
-SWEEPER = "hydra/sweeper="
-PARTITION = "hydra.launcher.partition="
+LAUNCHER, SWEEPER, PARTITION = "hydra/launcher", "hydra/sweeper", "hydra.launcher.partition"
 OURS = {"submitit_slurm": "slurm", "submitit_local": "local", "basic": "here"}  # instead of Hydra's
 SUBMITS = ("slurm", "local")
 ONLY_PRINT = {"--cfg", "-c", "--info", "-i", "--help", "--hydra-help", "--shell-completion", "-sc"}
@@ -202,7 +200,7 @@ def _plain(argument: str, sweeping: bool) -> str:
     if argument.startswith("prompt="):
         return f"prompt={quoted(argument.partition('=')[2])}"
     argument = re.sub(r"^\+?experiment=", "experiment=", argument)
-    argument = re.sub(r"^reward\.", "++reward.", _SCHEDULE.sub(r'"\g<0>"', argument))
+    argument = re.sub(r"^reward(?=\.|=\{)", "++reward", _SCHEDULE.sub(r'"\g<0>"', argument))
     key, sign, value = argument.partition("=")
     if key == "plugins" and re.fullmatch(r"[\w.,]+", value):  # a list, also without its brackets
         return f"plugins=[{value}]"
@@ -239,12 +237,11 @@ def _take_flags(arguments: list[str], known: list[str], sweeping: bool,
     """The last values of each flag that was typed, and the arguments without them."""
     flags: dict[str, list[bool]] = {}
     for flag in known:
-        typed = [word for word in arguments if word.startswith(f"{flag}=")]
-        arguments = [word for word in arguments if word not in typed]
-        for word in typed:
-            values = word.partition("=")[2].split(",")
+        value, arguments = _take(arguments, flag)
+        if value is not None:
+            values = value.split(",")
             _one(flag, values, sweeping)
-            flags[flag] = [_boolean(flag, value.strip()) for value in values]
+            flags[flag] = [_boolean(flag, one.strip()) for one in values]
     return flags, arguments
 
 
@@ -353,37 +350,27 @@ def launched(arguments: list[str]) -> list[str]:
     Raises `UserError` for a launcher or a sweeper without -m, which Hydra would ignore without a
     word, and for Slurm on a machine that has none.
     """
-    arguments, swept = [_ours(word) for word in arguments], sweeps(arguments)
-    directory, _ = _take(arguments, "sweep.dir")
+    arguments = [f"{LAUNCHER}={OURS.get(name, name)}" if key == LAUNCHER else word
+                 for word in arguments for key, _, name in [word.partition("=")]]
+    launcher, partition, sweeper, directory = (
+        _take(arguments, key)[0] for key in (LAUNCHER, PARTITION, SWEEPER, "sweep.dir"))
+    said = f"{LAUNCHER}={launcher}"
+    if launcher is None and partition is not None:
+        launcher, said = "slurm", f"{PARTITION}={partition}"
+        arguments = [*arguments, f"{LAUNCHER}={launcher}"]
+    swept = sweeps(arguments)
     if swept and directory is not None:  # Hydra's directory of a sweep, too
         arguments = [*arguments, f"hydra.sweep.dir={directory}"]
-    prints = any(word.partition("=")[0] in ONLY_PRINT for word in arguments)
-    for word in arguments:
-        if word.startswith(SWEEPER) and not prints and not swept:
-            raise UserError(f"{word}: found no -m, without which nothing is swept; legal: -m in "
-                            "front, or no word about a sweeper")
-    named = [word for word in arguments if word.startswith(LAUNCHER)]
-    said = named or [word for word in arguments if word.startswith(PARTITION)]
-    if said and not named:
-        named = [f"{LAUNCHER}slurm"]
-        arguments = [*arguments, *named]
-    if named and not prints:
-        _refuse_launcher(said[-1], named[-1].partition("=")[2], swept)
-    return arguments
-
-
-def _ours(word: str) -> str:
-    """Our launcher of the same kind, where one of Hydra's is named."""
-    key, _, name = word.partition("=")
-    return f"{LAUNCHER}{OURS[name]}" if f"{key}=" == LAUNCHER and name in OURS else word
-
-
-def _refuse_launcher(said: str, launcher: str, swept: bool) -> None:
-    """Raise `UserError` where the launcher that `said` asks for cannot be used."""
+    if any(word.partition("=")[0] in ONLY_PRINT for word in arguments):
+        return arguments
+    if sweeper is not None and not swept:
+        raise UserError(f"{SWEEPER}={sweeper}: found no -m, without which nothing is swept; legal: "
+                        "-m in front, or no word about a sweeper")
     if launcher in SUBMITS and not swept:
         raise UserError(f"{said}: found no -m, without which nothing is launched; legal: -m in "
                         "front, or no word about a launcher, to run here")
     if launcher == "slurm" and not shutil.which("sbatch"):
         raise UserError(f"{said}: found no sbatch on this machine; legal: a machine that sends "
-                        f"jobs to Slurm, {LAUNCHER}local for several runs at once on this one, or "
+                        f"jobs to Slurm, {LAUNCHER}=local for several runs at once on this one, or "
                         "no word about a launcher for one run after another")
+    return arguments

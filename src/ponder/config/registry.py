@@ -17,6 +17,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -130,9 +131,9 @@ def task(name: str, *, keys: type | None = None) -> Callable[[Target], Target]:
     return _registering(TASKS, name, keys)
 
 
-def strategy(name: str, *, keys: type | None = None) -> Callable[[Target], Target]:
+def strategy(name: str) -> Callable[[Target], Target]:
     """Register a strategy. Its keys are its `option` fields."""
-    return _registering(STRATEGIES, name, keys)
+    return _registering(STRATEGIES, name)
 
 
 def search(name: str, *, keys: type | None = None) -> Callable[[Target], Target]:
@@ -142,7 +143,7 @@ def search(name: str, *, keys: type | None = None) -> Callable[[Target], Target]
 
 def tracker(name: str) -> Callable[[Target], Target]:
     """Register a tracker that mirrors metrics (`logger=<name>`)."""
-    return _registering(TRACKERS, name, None)
+    return _registering(TRACKERS, name)
 
 
 def engine(name: str, *, requires: Iterable[str] = (),
@@ -166,7 +167,8 @@ def reward(function: Any = None, *, weight: float = 1.0, requires: Iterable[str]
     return put if function is None else put(function)
 
 
-def _registering(registry: Registry, name: str, keys: type | None) -> Callable[[Target], Target]:
+def _registering(registry: Registry, name: str, keys: type | None = None,
+                 ) -> Callable[[Target], Target]:
     def put(target: Any) -> Any:
         _must_have_methods(registry.group, name, target)
         if keys is not None:
@@ -322,7 +324,7 @@ def discover(plugins: Iterable[str] = ()) -> list[str]:
 
 
 def _registered() -> int:
-    return sum(len(registry._entries) for registry in REGISTRIES)
+    return sum(len(registry._entries) for registry in REGISTRIES)  # imports nothing
 
 
 def plugin_files() -> list[tuple[Path, str]]:
@@ -346,17 +348,10 @@ def plugins_of(arguments: Iterable[str]) -> list[str]:
         key, _, value = word.lstrip("+").partition("=")
         if key == "plugins":
             names += re.findall(r"[\w.]+", value)
-        elif key == "model.name":
-            names += saved_plugins(Path(value) / "ponder.json")
+        elif key == "model.name":  # what is wrong with it is told later
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                names += json.loads((Path(value) / "ponder.json").read_text())["config"]["plugins"]
     return names
-
-
-def saved_plugins(path: Path) -> list[str]:
-    """The plugins in the configuration of a checkpoint; none where it cannot be read."""
-    try:
-        return [str(name) for name in json.loads(path.read_text())["config"].get("plugins", [])]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return []
 
 
 def _own_modules() -> Iterator[str]:

@@ -158,7 +158,9 @@ def save_command(directory: Path) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     if HydraConfig.initialized():
-        write_json(directory / WORDS, typed_words())
+        presets = [f"--config-dir={one.path}" for one in HydraConfig.get().runtime.config_sources
+                   if one.provider == "command-line"]
+        write_json(directory / WORDS, [*presets, *typed_words()])
         (directory / BEGUN).mkdir(exist_ok=True, parents=True)
         for file in directory.joinpath(".hydra").glob("*.yaml"):
             shutil.copy(file, directory / BEGUN)
