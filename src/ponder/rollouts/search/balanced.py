@@ -21,7 +21,6 @@ from ponder.core.types import Problems, Rollouts, Scores
 from ponder.rollouts.source import Source, given
 
 if TYPE_CHECKING:
-    from ponder.config.players import SearchConfig
     from ponder.models.policies.base import Policy
     from ponder.tasks.base import Task
 
@@ -63,7 +62,7 @@ class Balanced(Source):
     A first token that resists (`first_known`) is a poor foundation: the thinker starts anew.
     """
 
-    def __init__(self, config: SearchConfig, task: Task, tokens: int, device: torch.device) -> None:
+    def __init__(self, config: Any, task: Task, tokens: int, device: torch.device) -> None:
         assert task.labels is not None, "chosen only for tasks that number their answers"
         self.config, self.task = config.balanced, task
         self.book = Codebook(task.labels, tokens, task.vocabulary.thoughts, config.balanced, device)

@@ -21,7 +21,6 @@ from ponder.rollouts.search.base import best, close, leaf_values
 from ponder.rollouts.source import Source, given
 
 if TYPE_CHECKING:
-    from ponder.config.players import SearchConfig
     from ponder.models.gpt2.layers import Shape
     from ponder.models.gpt2.value_model import ValueModel
     from ponder.models.policies.base import Policy
@@ -42,7 +41,7 @@ class TreeConfig:
 class Tree(Source):
     """Monte-Carlo tree search; its best endpoints are the group."""
 
-    def __init__(self, config: SearchConfig) -> None:
+    def __init__(self, config: Any) -> None:
         self.config = config
         self.value: ValueModel | None = None
         self.optimizer: torch.optim.Optimizer | None = None
