@@ -31,8 +31,8 @@ from ponder.models.policies.next_token import PositionPolicy
 from ponder.rewards.answers import Reward
 from ponder.rollouts.positions import every_place, think_behind
 from ponder.rollouts.sampler import sample
-from ponder.training.build import run as builders
-from ponder.training.build.policies import build_judge
+from ponder.training import build as builders
+from ponder.training.build_policies import build_judge
 from pretrain import composed
 
 TURNS = 3

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ponder.training.build import run as build_run
+from ponder.training import build as build_run
 from ponder.training.session import Session
 from ponder.training.trainer import Progress
 from support.questions import file_of, save_language_model

@@ -15,7 +15,7 @@ import ponder.rollouts.written
 import ponder.training.learner
 import ponder.training.session
 from ponder.core.metrics import known
-from ponder.training.build import run as build_run
+from ponder.training import build as build_run
 from ponder.training.console import Plain, ProgressReporter
 from support.questions import file_of, save_language_model
 from support.small import Door

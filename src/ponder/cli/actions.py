@@ -17,8 +17,8 @@ from ponder.reports.run_page import write_report
 from ponder.rollouts.recorded import texts_of
 from ponder.tasks.base import write_problems, write_table
 from ponder.tokenizers.vocabulary import TextVocabulary
+from ponder.training import build as builders
 from ponder.training import checkpoint
-from ponder.training.build import run as builders
 from ponder.training.collector import StopRequested
 from ponder.training.console import ProgressReporter, build_console
 from ponder.training.diagnostics import summarise, verdict

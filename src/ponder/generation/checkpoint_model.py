@@ -36,8 +36,8 @@ from ponder.rollouts.written import Store, Written
 from ponder.tasks.choice.questions import LETTERS, typed_question
 from ponder.tokenizers.pieces import FILE, PieceVocabulary, load_pieces
 from ponder.tokenizers.vocabulary import TextVocabulary
-from ponder.training.build import run as builders
-from ponder.training.build.policies import build_rules, position_policy
+from ponder.training import build as builders
+from ponder.training.build_policies import build_rules, position_policy
 from ponder.training.checkpoint import load_model
 
 Net = TypeVar("Net", bound=nn.Module)

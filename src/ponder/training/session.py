@@ -32,9 +32,9 @@ from ponder.evaluation.choice import rows_of
 from ponder.evaluation.question import Evaluation
 from ponder.models.policies.base import Policy
 from ponder.tasks.base import Task
+from ponder.training import build as builders
 from ponder.training import checkpoint, run_directory
-from ponder.training.build import run as builders
-from ponder.training.build.networks import place
+from ponder.training.build_policies import place
 from ponder.training.collector import StopRequested
 from ponder.training.console import Plain, ProgressReporter, build_console
 from ponder.training.diagnostics import RunWarnings, summarise, verdict

@@ -40,7 +40,7 @@ from ponder.strategies.base import Strategy
 from ponder.strategies.exact import Pathwise
 from ponder.strategies.star import SFT
 from ponder.tasks.base import Task
-from ponder.training.build.policies import build_judge, build_policy, build_task
+from ponder.training.build_policies import build_judge, build_policy, build_task
 from ponder.training.learner import Learner
 from ponder.training.trainer import Trainer
 
