@@ -25,7 +25,8 @@ from ponder.models.gpt2.model import Init, Shape, Transformer
 from ponder.models.policies.base import Policy, Rules, ValueHead
 from ponder.models.policies.continuation import ContinuationPolicy
 from ponder.rewards.answers import Reward
-from ponder.rollouts.sampler import Sampler, Source, given
+from ponder.rollouts import Source, given
+from ponder.rollouts.sampler import Sampler
 from ponder.strategies.base import Strategy
 from ponder.tasks.text.corpus import Corpus, CorpusKeys
 from ponder.training.learner import Learner

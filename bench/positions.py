@@ -29,8 +29,7 @@ from ponder.core.types import Problems, Rollouts
 from ponder.models.policies.base import Policy
 from ponder.models.policies.next_token import PositionPolicy
 from ponder.rewards.answers import Reward
-from ponder.rollouts.positions import every_place, think_behind
-from ponder.rollouts.sampler import sample
+from ponder.rollouts.sampler import every_place, sample, think_behind
 from ponder.training import build as builders
 from ponder.training.build_policies import build_judge
 from pretrain import composed

@@ -12,7 +12,7 @@ import torch
 from ponder.config.errors import UserError
 from ponder.core.math import Sampling
 from ponder.generation.checkpoint_model import load_checkpoint
-from ponder.rollouts.sampler import given
+from ponder.rollouts import given
 from support.questions import WORDS, file_of, save_language_model
 from support.small import Door
 

@@ -19,7 +19,7 @@ from ponder.generation.stream_decoder import ordinary_text, thought_text
 from ponder.generation.terminal import Conversation
 from ponder.models.policies.base import Rules
 from ponder.models.policies.next_token import PositionPolicy
-from ponder.rollouts.positions import think_behind
+from ponder.rollouts.sampler import think_behind
 from ponder.tokenizers.pieces import PieceVocabulary, TriePieces
 from ponder.tokenizers.trie import Trie
 from support.small import generator

@@ -23,8 +23,7 @@ from ponder.core.types import Problems
 from ponder.models.gpt2.model import Shape, Transformer, resized
 from ponder.models.policies.base import Rules
 from ponder.models.policies.next_token import NextTokenPolicy, PositionPolicy
-from ponder.rollouts.positions import PositionSampler, every_place, think_behind
-from ponder.rollouts.sampler import sample
+from ponder.rollouts.sampler import PositionSampler, every_place, sample, think_behind
 from ponder.strategies.star import SFT
 from ponder.tasks.text.documents import TextKeys, split
 from ponder.tasks.text.passages import Text

@@ -20,7 +20,7 @@ from ponder.generation.generators import ThinkingTextGenerator
 from ponder.models.huggingface.model import Model
 from ponder.models.policies.base import Rules
 from ponder.models.policies.next_token import NextTokenPolicy, PositionPolicy
-from ponder.rollouts.positions import PositionSampler, every_place, think_behind
+from ponder.rollouts.sampler import PositionSampler, every_place, think_behind
 from ponder.tokenizers.vocabulary import ThinkingVocabulary
 from support.questions import WORDS, language_model, save_language_model, vocabulary
 from support.small import Door, generator

@@ -12,6 +12,7 @@ from ponder.config.players import thought_count
 from ponder.config.spine import search_schema
 from ponder.core.types import Problems
 from ponder.models.policies.base import Policy
+from ponder.rollouts.search import close, leaf_values
 from ponder.rollouts.search.balanced import (
     Balanced,
     BalancedConfig,
@@ -20,7 +21,6 @@ from ponder.rollouts.search.balanced import (
     deal,
     padded_groups,
 )
-from ponder.rollouts.search.base import close, leaf_values
 from ponder.rollouts.search.exhaustive import Beam, Exhaustive, every_thought
 from ponder.rollouts.search.tree import Forest, Tree, TreeConfig
 from support.small import generator, make_policy, make_task

@@ -20,7 +20,7 @@ from ponder.models.gpt2.layers import Shape
 from ponder.models.gpt2.model import Init, Transformer
 from ponder.models.policies.base import Rules
 from ponder.models.policies.question import QuestionPolicy
-from ponder.rollouts.sampler import given
+from ponder.rollouts import given
 from ponder.strategies.base import Strategy
 from ponder.strategies.dpo import DPO
 from ponder.strategies.grpo import GRPO

@@ -63,6 +63,22 @@ def test_dpo_by_trl_is_ours(words: str, run: Door) -> None:
             assert own["ranking_accuracy"] == pytest.approx(peer["ranking_accuracy"])
 
 
+def test_trl_leaves_the_tokenizer_as_it_was(run: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    for file in Path("model").glob("*token*.json"):  # a tokenizer without padding
+        known = json.loads(file.read_text())
+        known.pop("pad_token", None)
+        file.write_text(json.dumps(known))
+    before, padding = Session.close, []
+
+    def close(session: Session) -> None:
+        padding.append(session.policy.vocabulary.tokenizer.pad_token)
+        before(session)
+
+    monkeypatch.setattr(Session, "close", close)
+    assert run("strategy=dpo", PRELOADED, "trainer.engine=trl")[0] == 0
+    assert padding == [None]
+
+
 @pytest.mark.parametrize("words", [
     "", "strategy.normalise=sequences", "strategy.scale=none strategy.normalise=constant",
     "strategy.clip=0.01 strategy.scale=none", "rollout.temperature=0.7 model.lora_r=4"])

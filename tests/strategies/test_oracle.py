@@ -17,7 +17,8 @@ from ponder.config.players import SamplerConfig
 from ponder.core.math import Sampling
 from ponder.core.types import Problems, Rollouts, Scores
 from ponder.models.policies.base import Policy
-from ponder.rollouts.sampler import given, sample
+from ponder.rollouts import given
+from ponder.rollouts.sampler import sample
 from ponder.rollouts.search.exhaustive import EveryThought
 from ponder.strategies.base import Strategy
 from ponder.strategies.dpo import DPO

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ponder.core.types import Rollouts, Scores
-from ponder.rollouts.sampler import given
+from ponder.rollouts import given
 from ponder.strategies.base import Strategy
 from ponder.strategies.grpo import GRPO
 from ponder.strategies.ppo import PPO

@@ -78,12 +78,11 @@ def evaluate_checkpoint(config: Config, directory: Path) -> float:
     """Evaluate the checkpoint `model.name` on the task's held-out questions."""
     device = builders.build_device(config)
     task = builders.build_task(config)
-    policy = builders.build_policy(config, task).to(device)
-    builders.use_threads(config, policy)
-    console = build_console(None)
+    console = build_console()
     reporter = ProgressReporter(console)
-    evaluate = builders.build_evaluation(config, policy, task, task.test().to(device),
-                                         lambda source: reporter.attach(source, policy))
+    policy = builders.build_policy(config, task, reporter.scoring).to(device)
+    builders.use_threads(config, policy)
+    evaluate = builders.build_evaluation(config, policy, task, task.test().to(device), reporter)
     try:
         found = evaluate()
     finally:

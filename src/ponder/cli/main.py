@@ -23,8 +23,7 @@ from ponder.config import resolve
 from ponder.config.errors import ERROR, JobFailed, UserError
 from ponder.config.registry import TASKS
 from ponder.config.spine import BEGUN, CONF, OF_A_PROMPT, WORDS, register
-from ponder.training.code_snapshot import DIFF, note
-from ponder.training.run_directory import LOCK, used_by_another_process
+from ponder.training.run_directory import DIFF, LOCK, save_code_diff, used_by_another_process
 from ponder.training.signals import GivenUp, guard
 
 NO_FILES = ("hydra.output_subdir=null", "hydra/job_logging=none")
@@ -172,7 +171,7 @@ def _act(config: Any, directory: Path) -> float | None:
         return run_terminal(config)
     from ponder.cli.actions import run
 
-    note(directory)
+    save_code_diff(directory)
     return run(config, directory)
 
 

@@ -23,8 +23,8 @@ from ponder.evaluation.question import (
     thought_statistics,
 )
 from ponder.models.policies.next_token import NextTokenPolicy, PositionPolicy
-from ponder.rollouts.positions import every_place, think_behind
-from ponder.rollouts.sampler import given
+from ponder.rollouts import given
+from ponder.rollouts.sampler import every_place, think_behind
 
 SHOWN = 200  # passages in the table
 

@@ -19,7 +19,8 @@ from ponder.core.types import Problems, Rollouts
 from ponder.models.policies.base import Policy
 from ponder.models.policies.latent import ContinuousPolicy
 from ponder.models.policies.question import QuestionPolicy
-from ponder.rollouts.sampler import given, greedy, numbers, vectors
+from ponder.rollouts import given
+from ponder.rollouts.sampler import greedy, numbers, vectors
 
 NECESSITY = ("own", "shuffled", "random", "constant", "dropped")
 ROWS_AT_ONCE = 8192

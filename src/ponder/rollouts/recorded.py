@@ -16,7 +16,7 @@ from ponder.core.math import Sampling
 from ponder.core.types import Problems, Rollouts
 from ponder.models.policies.base import Policy
 from ponder.models.policies.choice import ChoicePolicy
-from ponder.rollouts.source import Source, given
+from ponder.rollouts import Source, given
 from ponder.tasks.base import read_table
 from ponder.tasks.choice.qa import Qa
 from ponder.tokenizers.vocabulary import TextVocabulary

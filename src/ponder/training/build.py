@@ -28,14 +28,13 @@ from ponder.evaluation.next_token import evaluate_reading
 from ponder.evaluation.question import Evaluation, evaluate, evaluate_latent
 from ponder.models.policies.base import Policy
 from ponder.rewards.answers import Reward
-from ponder.rollouts.positions import PositionSampler
+from ponder.rollouts import Source
 from ponder.rollouts.recorded import Preloaded, read_generated
-from ponder.rollouts.sampler import Gold, LatentSource, Sampler
+from ponder.rollouts.sampler import Gold, LatentSource, PositionSampler, Sampler
+from ponder.rollouts.search import choose
 from ponder.rollouts.search.balanced import Balanced
-from ponder.rollouts.search.base import choose
 from ponder.rollouts.search.exhaustive import EveryThought
-from ponder.rollouts.source import Source
-from ponder.rollouts.written import Store, Written
+from ponder.rollouts.written import Listener, Store, Written
 from ponder.strategies.base import Strategy
 from ponder.strategies.exact import Pathwise
 from ponder.strategies.star import SFT
@@ -49,7 +48,6 @@ __all__ = ["build_policy", "build_task"]
 CACHE = Path("scratch") / "generated"
 ONE = SamplerConfig(samples=1)  # by the model's own distribution, whatever it is trained at
 SMALL = 1_000_000  # parameters
-Follow = Callable[[Source], None]
 Evaluate = Callable[[], Evaluation]
 
 
@@ -69,8 +67,9 @@ def build_reward(config: Config, task: Task, device: torch.device) -> Reward:
 
 # --- sources of thoughts --------------------------------------------------------------------------
 
-def build_source(config: Config, task: Task, policy: Policy, device: torch.device) -> Source:
-    """Where thoughts come from: samples, gold ones, or a search."""
+def build_source(config: Config, task: Task, policy: Policy, device: torch.device,
+                 listener: Listener | None = None) -> Source:
+    """Where thoughts come from: samples, gold ones, or a search. listener: of written texts."""
     kind, tokens = task.policy_kind, config.thinker.tokens
     if config.rollout.kind == "search":
         return _search(config, task, device)
@@ -78,7 +77,8 @@ def build_source(config: Config, task: Task, policy: Policy, device: torch.devic
         return Gold()
     if kind in ("choice", "continuation") and policy.thinker.chunked:
         rows = None if kind == "choice" else config.model.rows_at_once
-        return _preloaded(config, policy, task, text_writer(config, config.rollout, rows))
+        return _preloaded(config, policy, task, text_writer(
+            config, config.rollout, listener, rows))
     if policy.draws_vectors:
         return LatentSource(config.rollout, config.thinker)
     wanted = STRATEGIES[config.strategy.name].target.thoughts
@@ -99,15 +99,15 @@ def _search(config: Config, task: Task, device: torch.device) -> Source:
     return Balanced(config.rollout, task, config.thinker.tokens, device)
 
 
-def text_writer(config: Config, sampler: SamplerConfig, rows: int | None = None,
-                greedy: bool = False) -> Written:
+def text_writer(config: Config, sampler: SamplerConfig, listener: Listener | None,
+                rows: int | None = None, greedy: bool = False) -> Written:
     """What writes texts with a model of a wide vocabulary: `trainer.gen_batch_size` questions at a
     time, or `rows` rows.
     """
     batch = (config.trainer.gen_batch_size or 32) if rows is None else max(
         rows // sampler.samples, 1)
     return Written(sampler, batch, config.model.rows_at_once, Store(CACHE), config.model.name,
-                   greedy)
+                   greedy, listener)
 
 
 def _preloaded(config: Config, policy: Any, task: Any, source: Source) -> Source:
@@ -137,14 +137,13 @@ def build_val_rollouts(config: Config, policy: Any, task: Any) -> Rollouts | Non
 # --- evaluations ----------------------------------------------------------------------------------
 
 def build_evaluation(config: Config, policy: Any, task: Any, test: Problems,
-                     follow: Follow = lambda source: None, reward: Reward | None = None,
-                     ) -> Evaluate:
-    """What evaluates the policy on held-out questions. follow is given the source that writes
-    thoughts for it; reward that of the training, where there is one already.
+                     listener: Listener | None = None, reward: Reward | None = None) -> Evaluate:
+    """What evaluates the policy on held-out questions. listener: of texts that are written for it;
+    reward: that of the training, where there is one already.
     """
     # A language model is evaluated in the precision that it learns in.
     dtype = config.trainer.dtype if policy.thinker.chunked else "float32"
-    found = EVALUATIONS[task.policy_kind](config, policy, task, test, follow, reward)
+    found = EVALUATIONS[task.policy_kind](config, policy, task, test, listener, reward)
 
     def evaluation() -> Evaluation:
         with matmul_dtype(dtype, test.question.device):
@@ -153,19 +152,19 @@ def build_evaluation(config: Config, policy: Any, task: Any, test: Problems,
     return evaluation
 
 
-def _question(config: Config, policy: Any, task: Any, test: Problems, follow: Follow,
-              reward: Reward | None) -> Evaluate:
+def _question(config: Config, policy: Any, task: Any, test: Problems,
+              listener: Listener | None, reward: Reward | None) -> Evaluate:
     look = evaluate_latent if policy.draws_vectors else evaluate
     return lambda: look(policy, test, config.seed)
 
 
-def _next_token(config: Config, policy: Any, task: Any, test: Problems, follow: Follow,
-                reward: Reward | None) -> Evaluate:
+def _next_token(config: Config, policy: Any, task: Any, test: Problems,
+                listener: Listener | None, reward: Reward | None) -> Evaluate:
     return lambda: evaluate_reading(policy, test, task.text.bytes_per_token, config.seed)
 
 
-def _choice(config: Config, policy: Any, task: Any, test: Problems, follow: Follow,
-            reward: Reward | None) -> Evaluate:
+def _choice(config: Config, policy: Any, task: Any, test: Problems,
+            listener: Listener | None, reward: Reward | None) -> Evaluate:
     """With one greedy thought a question, or `trainer.val_samples` sampled ones; a batch has as
     many rows as one of training.
     """
@@ -173,18 +172,15 @@ def _choice(config: Config, policy: Any, task: Any, test: Problems, follow: Foll
     sampler = replace(config.rollout, samples=count,
                       temperature=config.rollout.temperature if count > 1 else 1.0)
     rows = (config.trainer.gen_batch_size or 32) * config.rollout.samples
-    writer = text_writer(config, sampler, rows, greedy=count == 1)
-    follow(writer)
-    writer.finished = lambda batch: None  # the whole table is written at the end
+    writer = text_writer(config, sampler, listener, rows, greedy=count == 1)
     return lambda: evaluate_text(policy, task, test, writer, config.seed)
 
 
-def _continuation(config: Config, policy: Any, task: Any, test: Problems, follow: Follow,
-                  reward: Reward | None) -> Evaluate:
+def _continuation(config: Config, policy: Any, task: Any, test: Problems,
+                  listener: Listener | None, reward: Reward | None) -> Evaluate:
     source: Source = Sampler(ONE)
     if policy.thinker.chunked:
-        source = text_writer(config, ONE, config.model.rows_at_once)
-        follow(source)
+        source = text_writer(config, ONE, listener, config.model.rows_at_once)
     judge = reward or build_reward(config, task, test.question.device)
     return lambda: evaluate_corpus(policy, test, source, judge, config.task.enough, config.seed)
 
@@ -196,13 +192,14 @@ EVALUATIONS: dict[str, Callable[..., Evaluate]] = {
 
 # --- the loop -------------------------------------------------------------------------------------
 
-def build_trainer(config: Config, task: Task, policy: Policy, device: torch.device) -> Trainer:
+def build_trainer(config: Config, task: Task, policy: Policy, device: torch.device,
+                  listener: Listener | None = None) -> Trainer:
     """The loop with everything it needs."""
     gold = config.answerer.learns_from == "gold" and config.thinker.tokens > 0
     if config.trainer.compile:
         for net in {policy.thinker, policy.answerer}:
             net.compile()
-    source = build_source(config, task, policy, device)
+    source = build_source(config, task, policy, device, listener)
     learner = Learner(config.trainer, policy, _strategy(config),
                       parse_schedule(config.strategy.entropy), gold, device)
     loop = ENGINES[config.trainer.engine].target()

@@ -17,7 +17,7 @@ from ponder.core.distributed import is_distributed, shard
 from ponder.models.backbone import Backbone
 from ponder.models.gpt2.model import Init, Shape, Transformer, resized
 from ponder.models.huggingface.pretrained import load_text_model, load_vocabulary
-from ponder.models.policies.base import Policy, Rules, ValueHead
+from ponder.models.policies.base import OnProgress, Policy, Rules, ValueHead
 from ponder.models.policies.choice import ChoicePolicy
 from ponder.models.policies.continuation import ContinuationPolicy
 from ponder.models.policies.latent import ContinuousPolicy, GumbelPolicy
@@ -232,10 +232,12 @@ def _other_tokens(path: str) -> UserError:
 
 # --- policies -------------------------------------------------------------------------------------
 
-def build_policy(config: Config, task: Task) -> Policy:
+def build_policy(config: Config, task: Task, on_progress: OnProgress | None = None) -> Policy:
     """Thinker and answerer: new ones, or those of the checkpoint `model.name`."""
     net = build_network(config, task, config.model.name)
-    return POLICIES[task.policy_kind](config, task, net)
+    policy = POLICIES[task.policy_kind](config, task, net)
+    policy.on_progress = on_progress or policy.on_progress
+    return policy
 
 
 def place(config: Config, policy: Policy, device: torch.device) -> Policy:

@@ -15,7 +15,7 @@ from ponder.core.distributed import full_parameters
 from ponder.core.types import Problems, Rollouts
 from ponder.models.policies.base import Policy
 from ponder.rewards.answers import Reward
-from ponder.rollouts.sampler import Source
+from ponder.rollouts import Source
 from ponder.strategies.base import Losses
 from ponder.tasks.base import Task
 from ponder.training.collector import Collector, StopRequested, minibatches

@@ -18,7 +18,7 @@ from ponder.config.registry import search
 from ponder.core.lazy_imports import F, Tensor, no_grad, torch
 from ponder.core.math import sinkhorn
 from ponder.core.types import Problems, Rollouts, Scores
-from ponder.rollouts.source import Source, given
+from ponder.rollouts import Source, given
 
 if TYPE_CHECKING:
     from ponder.models.policies.base import Policy

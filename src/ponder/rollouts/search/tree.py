@@ -17,8 +17,8 @@ from ponder.config.option import option
 from ponder.config.registry import search
 from ponder.core.lazy_imports import F, Tensor, no_grad, torch
 from ponder.core.types import Problems, Rollouts, Scores
-from ponder.rollouts.search.base import best, close, leaf_values
-from ponder.rollouts.source import Source, given
+from ponder.rollouts import Source, given
+from ponder.rollouts.search import best, close, leaf_values
 
 if TYPE_CHECKING:
     from ponder.models.gpt2.layers import Shape
