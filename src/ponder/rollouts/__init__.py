@@ -48,7 +48,7 @@ class Source:
         return {}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take back what `state` gave."""
+        """Restore what `state` returned."""
 
 
 class SampledSource(Source):

@@ -1,4 +1,6 @@
-"""Sampling thoughts from the thinker: a question is computed once, and no prefix twice."""
+"""Sampling thoughts from the thinker: after a question or at positions of a passage, as tokens or
+as vectors. A question is computed once, and no prefix twice.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from ponder.config.players import SamplerConfig, ThinkerConfig
 from ponder.core.distributed import is_distributed, local_range, merge_parts
-from ponder.core.math import GREEDY, Sampling, at_least_float32, distribution, draw
+from ponder.core.math import GREEDY, Sampling, draw_tokens
 from ponder.core.types import Problems, Rollouts
 from ponder.models.backbone import Decoder, Segment
 from ponder.models.gpt2.layers import SIDE_BY_SIDE, side_by_side
@@ -80,14 +82,9 @@ def _noise(thought: Tensor, sampling: Sampling, generator: torch.Generator | Non
 def choose(policy: Policy, hidden: Tensor, sampling: Sampling,
            noise: Tensor) -> tuple[Tensor, Tensor]:
     """Next tokens (B,) as vocabulary ids and their log-probabilities (B,); noise (B,) decides."""
-    logits = at_least_float32(policy.thinker.logits(hidden, policy.allowed))
-    if sampling.temperature == 0:
-        full = logits.log_softmax(-1)
-        token = full.argmax(-1)
-    else:
-        full = distribution(logits, sampling)
-        token = draw(full, noise)
-    return token + policy.allowed.start, full.gather(-1, token[:, None])[:, 0]
+    logits = policy.thinker.logits(hidden, policy.allowed)
+    token, logprob = draw_tokens(logits, sampling, noise)
+    return token + policy.allowed.start, logprob
 
 
 def _prefill(policy: Policy, problems: Problems, samples: int, together: bool,
@@ -189,8 +186,8 @@ class Gold(Source):
 
 def latent_rollouts(policy: DifferentiablePolicy, problems: Problems, samples: int = 1,
                     generator: torch.Generator | None = None) -> Rollouts:
-    """Rollouts without a given token: padding, where the thinker will say something when they are
-    scored, and the uniform numbers that decide it.
+    """Rollouts of thoughts that are made when they are scored: padding until then, and the uniform
+    numbers that decide them.
     """
     rows, tokens, device = len(problems) * samples, policy.rules.tokens, problems.question.device
     thought = problems.question.new_full((rows, tokens + 1), problems.pad)
@@ -219,9 +216,9 @@ def numbers(thought: Tensor) -> list[str]:
 class LatentSource(Sampler):
     """Thoughts that are made when they are scored, as their gradient is wanted.
 
-    In a curriculum (`thinker.stage_steps`) the last tokens of a thought are gold at first, and
-    learnt by likelihood: the stage is how many the thinker makes itself, none at first, one more
-    every `stage_steps` steps, and all in the end.
+    In a curriculum (`thinker.stage_steps`) the thinker makes only the first `stage` tokens of a
+    thought itself: none at first, one more every `stage_steps` steps, all in the end. The others
+    are gold and learnt by likelihood.
     """
 
     def __init__(self, config: SamplerConfig, thinker: ThinkerConfig) -> None:

@@ -25,7 +25,7 @@ UNSOLVED = ("the answerer learns from groups without a right answer too, or it w
 class Strategy(WithOptions):
     """Two functions of tensors: `credit` before learning starts, `loss` of a micro-batch.
 
-    Everything else has a default that says "nothing special"; the trainer knows no names. A
+    All else has a default for a strategy that needs nothing special; the trainer knows no names. A
     subclass with `@strategy(name)` is a strategy; its `option` fields are its keys.
     requires: what it needs of the task (`ponder.config.registry.ABILITIES`) where there are
     thoughts.
@@ -110,7 +110,7 @@ class Strategy(WithOptions):
         return {}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take back what `state` gave."""
+        """Restore what `state` returned."""
 
 
 def clipped_gain(change: Tensor, advantage: Tensor, low: float, high: float | None,
@@ -162,7 +162,6 @@ class RatioStrategy(Strategy):
                                    "that sampled it exceeds this", low=0)
 
     def contradictions(self, config: Config) -> Iterator[str]:
-        """Each combination of legal values that means nothing, as the line that says why."""
         if self.kl_place == "loss" and self.kl_estimator == "k1" and self.kl not in (0, 0.0):
             yield ("strategy.kl_estimator=k1: found strategy.kl_place=loss, where its gradient is "
                    "zero on average; legal: k3, or strategy.kl_place=reward")

@@ -44,7 +44,6 @@ class DPO(Strategy):
     unsolved: bool | None = option(None, UNSOLVED)
 
     def contradictions(self, config: Config) -> Iterator[str]:
-        """Each combination of legal values that means nothing, as the line that says why."""
         samples, thinker = config.rollout.samples, config.thinker
         if thinker.tokens and not thinker.flows and config.trainer.learns and samples < 2:
             yield (f"rollout.samples={samples}: found one sample, of which strategy=dpo makes no "

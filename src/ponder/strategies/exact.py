@@ -46,7 +46,6 @@ class Exact(Strategy):
     entropy: int | float | str = schedule(0.01, "weight of the thought-entropy bonus")
 
     def contradictions(self, config: Config) -> Iterator[str]:
-        """Each combination of legal values that means nothing, as the line that says why."""
         thinker, rollout = config.thinker, config.rollout
         if not thinker.tokens:
             return

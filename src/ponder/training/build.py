@@ -1,4 +1,4 @@
-"""Where thoughts come from, what pays and evaluates them, and the loop, from a configuration."""
+"""Source, reward, evaluation and training loop, from a checked configuration."""
 
 from __future__ import annotations
 

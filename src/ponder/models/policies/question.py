@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -59,8 +61,7 @@ class QuestionPolicy(Policy):
 
     def reply(self, problems: Problems, thought: Tensor) -> Tensor:
         """Greedy answers (P, A) to P questions with one thought each."""
-        filled = problems[:]
-        filled.answer = problems.answer.clone()
+        filled = replace(problems, answer=problems.answer.clone())
         for column in range(problems.answer.shape[1]):
             logits = self.answer_logits(filled, thought, 1)
             filled.answer[:, column] = logits[:, column].argmax(-1)
