@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Source:
-    """Where a round's thoughts come from: `collect` makes them, `observe` hears how they scored.
+    """Where a round's thoughts come from: `collect` makes them, `observe` is told their scores.
 
     The thinker learns from them as the strategy says.
     """
@@ -25,7 +25,8 @@ class Source:
         raise NotImplementedError
 
     def withdraw(self) -> None:
-        """The last round was interrupted before anything was learnt from it: it is collected again.
+        """Undo the last `collect`: the round was interrupted before anything was learnt from it,
+        and is collected again.
         """
 
     def observe(self, policy: Policy, rollouts: Rollouts, scores: Scores) -> None:
@@ -36,7 +37,7 @@ class Source:
         return Sampling()
 
     def settled(self) -> bool:
-        """Whether it has found what it was looking for, so that training may cool down."""
+        """Whether a search has found its result, so that the learning rate may decay."""
         return False
 
     def metrics(self) -> dict[str, float]:

@@ -61,7 +61,8 @@ class ActiveRows:
 @dataclass
 class Writer:
     """Samples `samples` continuations of every problem, up to `room` tokens each, about `at_once`
-    rows side by side; `heard` is called with how many tokens were sampled and rows have ended.
+    rows side by side; `heard` is called after each step with the numbers of tokens sampled and of
+    rows that have ended.
     """
 
     net: Model

@@ -70,8 +70,8 @@ def greedy(policy: Policy, problems: Problems) -> Rollouts:
 
 
 def _noise(thought: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:
-    """Uniform numbers (B, K) that decide every draw, drawn at once where the generator is: the same
-    ones on any device.
+    """Uniform numbers (B, K) that decide every draw. They are drawn on the generator's device, so
+    they are the same whatever the thinker's is.
     """
     if sampling.temperature == 0:
         return torch.zeros(thought.shape, device=thought.device)
@@ -126,8 +126,8 @@ def _sample_together(policy: Policy, problems: Problems, samples: int, sampling:
 
 def _decode_together(policy: Policy, hidden: Tensor, advance: Callable[[Tensor], Tensor],
                      sampling: Sampling, noise: Tensor, thought: Tensor, logprobs: Tensor) -> None:
-    """Fill rows of which all are decoded until all have finished; what a finished one writes is
-    ignored. advance: the next hidden states (B, D) after tokens (B,).
+    """Decode all rows until all have finished; tokens of finished rows are ignored. advance returns
+    the next hidden states (B, D) after tokens (B,).
     """
     pad, last, stops = policy.vocabulary.pad, policy.rules.tokens - 1, policy.rules.stops
     going = torch.ones(len(thought), dtype=torch.bool, device=thought.device)
@@ -199,8 +199,8 @@ def latent_rollouts(policy: DifferentiablePolicy, problems: Problems, samples: i
 
 
 def vectors(policy: ContinuousPolicy, problems: Problems) -> tuple[Tensor, Tensor]:
-    """(thoughts (P, K, D), how they are shown (P, K + 1)): for each vector the token that the
-    thinker would likeliest have written in its place, as its head makes of the state; then
+    """(thoughts (P, K, D), tokens that stand for them when they are shown (P, K + 1)): for each
+    vector the token that the thinker would most likely have written in its place, then
     end-of-thought.
     """
     states, own = policy.unroll(latent_rollouts(policy, problems), GREEDY)

@@ -54,7 +54,7 @@ class SamplingProgress:
 
 
 class Listener:
-    """Hears how far a round is; this one ignores it."""
+    """Is told how far a round is; this one ignores it."""
 
     def sampling(self, progress: SamplingProgress) -> None:
         """A round has begun, or a token of every unfinished row has been sampled."""
@@ -76,7 +76,7 @@ class Written(Sampler):
         super().__init__(config)
         self.batch, self.at_once, self.store, self.model = batch, at_once, store, model
         self.greedy, self.listener = greedy, listener or Listener()
-        self.tokens = 0  # that the last round has cost
+        self.tokens = 0  # sampled in the last round, without those that were on disk
 
     def sampling(self, step: int) -> Sampling:
         return GREEDY if self.greedy else super().sampling(step)
@@ -107,7 +107,7 @@ class Written(Sampler):
         policy.train(was_training)
         self.tokens = progress.tokens
         rollouts = sampled(problems, samples, *map(merge_parts, whole))
-        if is_distributed():  # what the others wrote is heard of at the end
+        if is_distributed():  # only now are those of the other processes there
             for number, part in enumerate(batches):
                 self.listener.sampled(Batch(number, rollouts[part], seed + number, False))
         return rollouts

@@ -73,7 +73,7 @@ class Plain:
             self._print(line)
 
     def busy(self, line: str, over: bool) -> None:
-        """Show how far something is that takes no optimizer steps. over: it has ended."""
+        """Show the progress of work that takes no optimizer steps. over: it has ended."""
         if time.monotonic() - self.last > 10:
             self.last = time.monotonic()
             self._print(line)
@@ -99,7 +99,7 @@ class Silent(Plain):
 
 
 class Rich(Plain):
-    """A bar, the numbers, and a few rollouts in colour, from the first thing there is to show on.
+    """A bar, the numbers, and a few rollouts in colour; it begins when there is something to show.
     bar: there are optimizer steps.
     """
 

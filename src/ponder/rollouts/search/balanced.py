@@ -219,7 +219,9 @@ class Codebook:
         return (self.codes[:, :k] * powers).sum(1)
 
     def reassign(self, k: int, stay: float | None = None) -> None:
-        """Deal token k out anew; what was known of later tokens held for another prefix."""
+        """Deal token k out anew. Where it changes, means of later tokens are forgotten: they are of
+        another prefix.
+        """
         table = self.total[:, k] / self.count[:, k].clamp_min(1e-6)
         bonus = self.stay[k] if stay is None else stay
         new = assign(table, self.prefix(k), self.codes[:, k], bonus)
@@ -230,9 +232,10 @@ class Codebook:
         self.change[k] = float(moved.float().mean())
 
     def regulate(self, k: int, step: int) -> None:
-        """A thermostat: labels may change at a rate in proportion to the error, ever less of it.
+        """Adjust the bonus for staying, so that labels change at a rate in proportion to the error,
+        which falls with time.
 
-        Without a bonus labels churn for ever and nothing is learnt; with too much of one the first
+        Without a bonus labels change for ever and nothing is learnt; with too large a one the first
         labels stay, however hard they are.
         """
         known = float(self.known[k])
@@ -244,7 +247,7 @@ class Codebook:
         self.stay[k] = min(3.0, max(1e-3, self.stay[k] * factor))
 
     def forget(self) -> None:
-        """Old means fade: the thinker has moved on."""
+        """Old means lose weight, as the thinker changes."""
         self.total *= self.config.decay
         self.count *= self.config.decay
 
@@ -284,8 +287,9 @@ def padded_groups(group: Tensor) -> tuple[Tensor, Tensor]:
 def deal(plan: Tensor, mask: Tensor, quota: Tensor) -> Tensor:
     """Round a plan (n, S, V) of log-weights to one token a member, (n, S), exactly within quota.
 
-    Everyone asks for the best token left to him; a token keeps its `quota` (n,) best askers and
-    refuses the others for good; the refused ask again (deferred acceptance, Gale and Shapley 1962).
+    Every member asks for the best token that has not refused it; a token keeps its `quota` (n,)
+    best askers and refuses the others for good; the refused ask again (deferred acceptance, Gale
+    and Shapley 1962).
     """
     plan = plan.masked_fill(~mask[..., None], -torch.inf).clone()
     while True:
