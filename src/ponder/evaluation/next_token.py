@@ -24,7 +24,7 @@ from ponder.evaluation.question import (
 )
 from ponder.models.policies.next_token import NextTokenPolicy, PositionPolicy
 from ponder.rollouts import given
-from ponder.rollouts.sampler import every_place, think_behind
+from ponder.rollouts.sampler import all_positions, think_at_positions
 
 SHOWN = 200  # passages in the table
 
@@ -65,10 +65,10 @@ def _plain(policy: NextTokenPolicy, problems: Problems) -> Found:
 
 def _thinking(policy: PositionPolicy, problems: Problems, seed: int) -> Found:
     """With a greedy thought after every position, and with each of its replacements."""
-    problems = replace(problems, positions=every_place(policy, problems))
+    problems = replace(problems, positions=all_positions(policy, problems))
     assert problems.positions is not None
     parts = [problems[part] for part in policy.in_parts(problems, problems.positions.shape[1])]
-    written = [think_behind(policy, part, 1, GREEDY) for part in parts]
+    written = [think_at_positions(policy, part, 1, GREEDY) for part in parts]
     thought = torch.cat([part.thought for part in written])
     rollouts = given(problems, thought, problems.positions.shape[1])
     generator = torch.Generator().manual_seed(seed)

@@ -268,15 +268,15 @@ class PositionSampler(Sampler):
     def collect(self, policy: Policy, problems: Problems, step: int,
                 generator: torch.Generator | None = None) -> Rollouts:
         policy = cast(PositionPolicy, policy)
-        found = self.places(policy, problems, generator)
-        return think_behind(policy, replace(problems, positions=found), self.config.samples,
-                            self.sampling(step), generator)
+        found = self.positions(policy, problems, generator)
+        return think_at_positions(policy, replace(problems, positions=found), self.config.samples,
+                                  self.sampling(step), generator)
 
     @torch.no_grad()
-    def places(self, policy: PositionPolicy, problems: Problems,
-               generator: torch.Generator | None) -> Tensor:
+    def positions(self, policy: PositionPolicy, problems: Problems,
+                  generator: torch.Generator | None) -> Tensor:
         """(P, N): positions in ascending order."""
-        every = every_place(policy, problems)
+        every = all_positions(policy, problems)
         count = every.shape[1]
         if self.where == "all" or self.count >= count:
             return every
@@ -288,15 +288,15 @@ class PositionSampler(Sampler):
         return worth.topk(self.count, 1).indices.sort(1).values
 
 
-def every_place(policy: PositionPolicy, problems: Problems) -> Tensor:
+def all_positions(policy: PositionPolicy, problems: Problems) -> Tensor:
     """(P, T - m + 1): all positions of passages (P, T) that have m next tokens."""
     count = problems.answer.shape[1] - policy.ahead + 1
     return torch.arange(count, device=problems.answer.device).expand(len(problems), -1)
 
 
 @torch.no_grad()
-def think_behind(policy: PositionPolicy, problems: Problems, samples: int, sampling: Sampling,
-                 generator: torch.Generator | None = None) -> Rollouts:
+def think_at_positions(policy: PositionPolicy, problems: Problems, samples: int,
+                       sampling: Sampling, generator: torch.Generator | None = None) -> Rollouts:
     """`samples` thoughts at each of `problems.positions`."""
     assert problems.positions is not None
     branches = problems.positions.shape[1] * samples
