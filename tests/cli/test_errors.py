@@ -168,8 +168,8 @@ CONTRADICTIONS = [
     ("thinker.kind=continuous", "rollout=search: found thinker.kind=continuous, which is not "
      "searched but learnt through the answer; legal: rollout=sample, as in think=true blind=true"),
     ("think=true thinker.kind=continuous strategy=grpo", "strategy=grpo: found thinker.kind="
-     "continuous, which learns through the answer and not from rewards; legal: reinforce (the "
-     "default), of which nothing but the entropy bonus is left"),
+     "continuous, which learns through the answer and not from rewards; legal: reinforce, of "
+     "which nothing but the entropy bonus is left"),
     ("think=true thinker.kind=gumbel reward=[log_likelihood,length]", "reward=[log_likelihood,"
      "length]: found thinker.kind=gumbel, which learns through the answer and not from rewards; "
      "legal: log_likelihood, with weight 1"),
@@ -236,8 +236,8 @@ CONTRADICTIONS = [
      "in .csv, .jsonl, .parquet"),
     ("action=problems out=x.txt", "out=x.txt: found no table to write; legal: out=<file> "
      "that ends in .csv, .jsonl, .parquet"),
-    ("action=export out=x.csv", "action=export: found model=transformer with strategy=star; legal: "
-     "model=hf with strategy=dpo"),
+    ("action=export out=x.csv", "action=export: found model=transformer, but it needs a Hugging "
+     "Face model; legal: with model=hf, smollm2, gpt2"),
     ("trainer.engine=trl", "trainer.engine=trl: found model=transformer, but it needs a Hugging "
      "Face model; legal: with model=hf, smollm2, gpt2"),
     ("trainer.data_parallel=shard trainer.compile=true", "trainer.data_parallel=shard: found "

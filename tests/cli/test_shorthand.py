@@ -105,7 +105,7 @@ def test_paths_are_read_as_they_are_typed(word: str, read: object,
         assert [*found.sweep_string_iterator()][1].strip('"') == "b.txt"
 
 
-@pytest.mark.parametrize("word", ["trainer.lr=linaer(1, 0, 9)", "reward={a:1}", "trainer.lr=${x}",
+@pytest.mark.parametrize("word", ["trainer.lr=linaer(1, 0, 9)", "trainer={a:1}", "trainer.lr=${x}",
                                   'task.data="ü"', "trainer.lr=interval(0,1)", "a[0]", "-m"])
 def test_what_has_a_meaning_is_left_to_hydra(word: str) -> None:
     assert typed(word) == [word]
@@ -269,3 +269,12 @@ def test_options_may_stand_anywhere() -> None:
     assert typed("seed=1", "-m", "task.max=10,20") == ["-m", "seed=1", "task.max=10,20"]
     assert typed("seed=1", "--cfg", "job", "task.max=10") == ["--cfg", "job", "seed=1",
                                                               "task.max=10"]
+
+
+def test_plugins_are_a_list_with_and_without_brackets() -> None:
+    assert typed("plugins=a,b.c") == typed("plugins=[a,b.c]") == ["plugins=[a,b.c]"]
+
+
+def test_every_way_to_ask_for_a_sweep() -> None:
+    for word in ("-m", "--multirun", "hydra.mode=MULTIRUN"):
+        assert "variant=[think],[]" in typed(word, "variant=[]", "think=true,false", "fixed=false")

@@ -19,7 +19,7 @@ from ponder.generation.stream_decoder import ordinary_text, thought_text
 from ponder.generation.terminal import Conversation
 from ponder.models.policies.base import Rules
 from ponder.models.policies.next_token import PositionPolicy
-from ponder.rollouts.positions import think_behind
+from ponder.rollouts.sampler import think_at_positions
 from ponder.tokenizers.pieces import PieceVocabulary, Trie
 from support.small import generator
 from support.texts import SENTENCE, network, thinker
@@ -113,7 +113,7 @@ def test_greedy_thoughts_are_those_of_all_positions_at_once(stops: bool, mixes: 
     text, = model.sample(prompt, GREEDILY, generator())
     thought, words = parted(model, text.tokens)
     problems = passage(prompt, words)
-    assert torch.equal(think_behind(policy_of(model), problems, 1, GREEDY).thought, thought)
+    assert torch.equal(think_at_positions(policy_of(model), problems, 1, GREEDY).thought, thought)
     for number, word in enumerate(words):
         others = [float(foreseen(model, prompt, [*words[:number], other],
                                  thought[:number + 1])[-1]) for other in range(1, 8)]
@@ -177,7 +177,7 @@ def test_beams_find_the_most_likely_tokens_given_the_most_likely_thoughts(alpha:
         for words in itertools.product(range(1, 8), repeat=length):
             if 1 in words[:-1] or (length < 3 and words[-1] != 1):
                 continue
-            thought = think_behind(policy, passage(prompt, [*words]), 1, GREEDY).thought
+            thought = think_at_positions(policy, passage(prompt, [*words]), 1, GREEDY).thought
             logprob = float(foreseen(model, prompt, [*words], thought).sum())
             told = [token for row, word in zip(thought.tolist(), words, strict=True)
                     for token in (*filter(None, row), word)]

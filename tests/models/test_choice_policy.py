@@ -22,9 +22,9 @@ from ponder.models.huggingface.pretrained import (
 )
 from ponder.models.policies.base import Rules
 from ponder.models.policies.choice import ChoicePolicy
+from ponder.rollouts import given
 from ponder.rollouts.engine import Writer
-from ponder.rollouts.sampler import given
-from ponder.rollouts.written import Store, Written
+from ponder.rollouts.written import Batch, Listener, Store, Written
 from ponder.tasks.choice.qa import Qa
 from ponder.training.console import Plain, ProgressReporter
 from support.questions import WORDS, file_of, language_model, save_language_model, task
@@ -311,16 +311,17 @@ def test_nothing_is_written_twice(tmp_path: Path) -> None:
 def test_a_round_that_was_cut_off_goes_on_at_its_batch(tmp_path: Path) -> None:
     qa = qa_of(tmp_path)
     policy, problems = policy_of(qa), problems_of(qa, 10)
-    source = Written(SamplerConfig(samples=2), 4, 8, Store(tmp_path / "cache"), "tiny")
-    whole = Written(SamplerConfig(samples=2), 4, 8, Store(tmp_path / "other"), "tiny")
     batches: list[bool] = []
 
-    def stop(batch) -> None:
-        batches.append(batch.cached)
-        if len(batches) == 2:
-            raise KeyboardInterrupt
+    class Stop(Listener):
+        def sampled(self, batch: Batch) -> None:
+            batches.append(batch.cached)
+            if len(batches) == 2:
+                raise KeyboardInterrupt
 
-    source.finished = stop
+    source = Written(SamplerConfig(samples=2), 4, 8, Store(tmp_path / "cache"), "tiny",
+                     listener=Stop())
+    whole = Written(SamplerConfig(samples=2), 4, 8, Store(tmp_path / "other"), "tiny")
     with pytest.raises(KeyboardInterrupt):
         source.collect(policy, problems, 0, generator())
     again = source.collect(policy, problems, 0, generator())

@@ -23,8 +23,7 @@ from ponder.core.types import Problems
 from ponder.models.gpt2.model import Shape, Transformer, resized
 from ponder.models.policies.base import Rules
 from ponder.models.policies.next_token import NextTokenPolicy, PositionPolicy
-from ponder.rollouts.positions import PositionSampler, every_place, think_behind
-from ponder.rollouts.sampler import sample
+from ponder.rollouts.sampler import PositionSampler, all_positions, sample, think_at_positions
 from ponder.strategies.star import SFT
 from ponder.tasks.text.documents import TextKeys, split
 from ponder.tasks.text.passages import Text
@@ -279,7 +278,7 @@ def test_a_wider_network_says_the_same_of_what_it_knew() -> None:
 def passages(policy: PositionPolicy, count: int = 3, length: int = 9) -> Problems:
     rows = torch.randint(2, 7, (count, length + 1), generator=torch.Generator().manual_seed(2))
     problems = Problems(rows[:, :-1], rows[:, 1:], None, 0)
-    return replace(problems, positions=every_place(policy, problems))
+    return replace(problems, positions=all_positions(policy, problems))
 
 
 @pytest.mark.parametrize("stops", [False, True])
@@ -290,8 +289,8 @@ def test_all_places_at_once_are_each_place_alone(stops: bool, ahead: int, mixes:
     if policy.mixer is not None:
         torch.nn.init.normal_(policy.mixer.out.weight)
     problems = passages(policy)
-    rollouts = think_behind(policy, problems, 2, Sampling(temperature=0.7),
-                            torch.Generator().manual_seed(0))
+    rollouts = think_at_positions(policy, problems, 2, Sampling(temperature=0.7),
+                                  torch.Generator().manual_seed(0))
     scores = policy.score(rollouts, Sampling(temperature=0.7))
     assert torch.allclose(scores.logprobs, rollouts.logprobs.double(), atol=1e-6)
     logprob = policy.answer(problems, rollouts.thought, rollouts.samples)[0]
@@ -341,7 +340,7 @@ def test_without_a_thought_a_thinking_model_is_the_normal_one() -> None:
     policy = thinker(False, 1, True)
     problems = passages(policy)
     normal = NextTokenPolicy(policy.thinker, policy.vocabulary, Rules(0, True))
-    rollouts = think_behind(policy, problems, 2, GREEDY)
+    rollouts = think_at_positions(policy, problems, 2, GREEDY)
     assert torch.equal(-policy.unthinking(rollouts).view(3, 9, 2)[:, :, 0],
                        normal.predict(problems)[0])
     assert rollouts.group_size == 2 and rollouts.samples == 18
@@ -353,7 +352,7 @@ def test_places_are_all_or_random_or_the_hardest() -> None:
     generator = torch.Generator().manual_seed(0)
     for where in ("all", "random", "hardest"):
         sampler = PositionSampler(SamplerConfig(samples=2), where, 3)
-        found = sampler.places(policy, problems, generator)
+        found = sampler.positions(policy, problems, generator)
         assert found.shape == (3, 8 if where == "all" else 3)
         assert (found.diff(dim=1) > 0).all() and int(found.max()) <= 7
     surprise = policy.predict(problems)[0]

@@ -20,7 +20,7 @@ from ponder.models.huggingface.model import Model
 from ponder.models.policies.base import Rules
 from ponder.models.policies.continuation import ContinuationPolicy
 from ponder.rewards.answers import Reward
-from ponder.rollouts.sampler import given
+from ponder.rollouts import given
 from ponder.rollouts.written import Store, Written
 from ponder.tasks.text.corpus import Corpus, CorpusKeys
 from ponder.tokenizers.pieces import HfPieces, identity

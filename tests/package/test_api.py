@@ -238,3 +238,19 @@ def test_the_first_call_knows_a_plugin_and_its_name_may_have_underscores() -> No
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True,
                           check=False)
     assert (done.returncode, done.stdout) == (0, "my_task 1\n"), done.stderr
+
+
+def test_a_call_leaves_search_path_and_plugins_of_child_processes(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "registers_nothing.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    before = sys.path[:]
+    assert ponder.compose(plugins=["registers_nothing"]).plugins == ["registers_nothing"]
+    assert sys.path == before and "PONDER_PLUGINS" not in os.environ
+
+
+def test_rewards_as_a_dictionary_and_words_that_are_none() -> None:
+    assert ponder.compose(reward={"log_likelihood": 2, "length": -0.5}).reward == {
+        "log_likelihood": 2.0, "length": -0.5}
+    with pytest.raises(ponder.UserError, match=r"^task=': cannot be read "):
+        ponder.compose("task='")

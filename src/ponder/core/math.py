@@ -115,6 +115,20 @@ def draw(logprobs: Tensor, uniform: Tensor) -> Tensor:
     return (cumulated <= wanted).sum(-1)
 
 
+def draw_tokens(logits: Tensor, sampling: Sampling, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens (N,) drawn from logits (N, V), at temperature 0 the likeliest ones, and their
+    log-probabilities (N,) under the sampling distribution; uniform (N,) as in `draw`.
+    """
+    logits = at_least_float32(logits)
+    if sampling.temperature == 0:
+        logprobs = logits.log_softmax(-1)
+        token = logprobs.argmax(-1)
+    else:
+        logprobs = distribution(logits, sampling)
+        token = draw(logprobs, uniform)
+    return token, logprobs.gather(-1, token[:, None])[:, 0]
+
+
 def straight_through(logprobs: Tensor, uniform: Tensor, temperature: float) -> Tensor:
     r"""Weights (..., V), 1 for the token drawn from log-probabilities (..., V) and 0 for others.
 

@@ -27,7 +27,7 @@ class Problem:
     metadata: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Problems:
     """P problems as tokens.
 
@@ -64,7 +64,7 @@ class Problems:
     def from_dict(cls, state: dict[str, Any]) -> Problems:
         """The problems that `dataclasses.asdict` made a dictionary of, also of an earlier version.
         """
-        return cls(**_renamed(state))
+        return cls(**renamed(state, RENAMED))
 
     def __len__(self) -> int:
         return len(self.question)
@@ -87,7 +87,7 @@ class Problems:
         return _map(lambda value: value.to(device), self)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Rollouts:
     """G thoughts for each of P problems, with everything that was found out about them.
 
@@ -134,7 +134,8 @@ class Rollouts:
     def from_dict(cls, state: dict[str, Any]) -> Rollouts:
         """The rollouts that `dataclasses.asdict` made a dictionary of, also of an earlier version.
         """
-        return cls(**{**_renamed(state), "problems": Problems.from_dict(state["problems"])})
+        return cls(**{**renamed(state, RENAMED),
+                      "problems": Problems.from_dict(state["problems"])})
 
     def __len__(self) -> int:
         return len(self.thought)
@@ -218,7 +219,7 @@ class Rollouts:
                             other), same_thoughts=False)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Scores:
     """What the networks say about a batch of rollouts, with gradients.
 
@@ -256,6 +257,6 @@ def _map(function: Callable[..., Tensor], *records: Record) -> Record:
         for item in fields(records[0])})
 
 
-def _renamed(state: dict[str, Any]) -> dict[str, Any]:
-    """A record's fields under their present names."""
-    return {RENAMED.get(name, name): value for name, value in state.items()}
+def renamed(state: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    """The fields of a record under their present names; names: from earlier ones."""
+    return {names.get(name, name): value for name, value in state.items()}

@@ -13,7 +13,7 @@ from ponder.core.types import Problems, Rollouts
 from ponder.evaluation.question import Evaluation, evaluation_mode, standard_error
 from ponder.models.policies.continuation import ContinuationPolicy
 from ponder.rewards.answers import Reward
-from ponder.rollouts.sampler import Source
+from ponder.rollouts import Source
 
 ROWS_AT_ONCE = 256
 ROUNDING = 1e-6  # rounding error of sums of rewards

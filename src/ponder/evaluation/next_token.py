@@ -23,8 +23,8 @@ from ponder.evaluation.question import (
     thought_statistics,
 )
 from ponder.models.policies.next_token import NextTokenPolicy, PositionPolicy
-from ponder.rollouts.positions import every_place, think_behind
-from ponder.rollouts.sampler import given
+from ponder.rollouts import given
+from ponder.rollouts.sampler import all_positions, think_at_positions
 
 SHOWN = 200  # passages in the table
 
@@ -63,10 +63,10 @@ def _plain(policy: NextTokenPolicy, problems: Problems) -> Found:
 
 def _thinking(policy: PositionPolicy, problems: Problems, seed: int) -> Found:
     """With a greedy thought after every position, and with each of its replacements."""
-    positions = every_place(policy, problems)
+    positions = all_positions(policy, problems)
     problems, count = replace(problems, positions=positions), positions.shape[1]
     parts = [problems[part] for part in policy.in_parts(problems, count)]
-    thought = torch.cat([think_behind(policy, part, 1, GREEDY).thought for part in parts])
+    thought = torch.cat([think_at_positions(policy, part, 1, GREEDY).thought for part in parts])
     rollouts = given(problems, thought, count)
     generator = torch.Generator().manual_seed(seed)
     thoughts = {"own": thought, **replacements(policy, rollouts, generator)}

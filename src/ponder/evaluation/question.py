@@ -18,7 +18,8 @@ from ponder.core.math import count_entropy, mutual_information, row_codes
 from ponder.core.types import Problems, Rollouts
 from ponder.models.policies.base import Policy
 from ponder.models.policies.question import ContinuousPolicy, QuestionPolicy
-from ponder.rollouts.sampler import given, greedy, numbers, vectors
+from ponder.rollouts import given
+from ponder.rollouts.sampler import greedy, numbers, vectors
 
 NECESSITY = ("own", "shuffled", "random", "constant", "dropped")
 ROWS_AT_ONCE = 8192

@@ -78,13 +78,11 @@ class Policy(nn.Module):
     - on_progress: called with what is done to rows, how many are done, and how many there are.
     - answers_in_text: answers are learnt with the thoughts, as text.
     - answer_mode: how an answer is found, where there are several ways.
-    - evaluation: which evaluation measures it.
     - draws_vectors: thoughts are made while they are scored, with gradients.
     """
 
     answers_in_text = False
     answer_mode = ""
-    evaluation = "question"
     draws_vectors = False
 
     def __init__(self, thinker: Backbone, answerer: Backbone | None,

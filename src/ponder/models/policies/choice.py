@@ -22,7 +22,6 @@ class ChoicePolicy(Policy):
     """
 
     answers_in_text = True
-    evaluation = "choice"
     vocabulary: TextVocabulary
 
     def __init__(self, net: Backbone, vocabulary: TextVocabulary, rules: Rules, answer: str,

@@ -22,7 +22,6 @@ class ContinuationPolicy(Policy):
     empty: its log p is 0.
     """
 
-    evaluation = "continuation"
     vocabulary: PieceVocabulary | TextVocabulary
 
     @property

@@ -45,7 +45,6 @@ class NextTokenPolicy(Policy):
     ahead: so many next tokens are learnt at every position; only the first is evaluated.
     """
 
-    evaluation = "next_token"
     thinks_at_positions = False
 
     def __init__(self, net: Backbone, vocabulary: Vocabulary | TextVocabulary, rules: Rules,

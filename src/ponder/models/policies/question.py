@@ -70,8 +70,7 @@ class QuestionPolicy(Policy):
 
     def reply(self, problems: Problems, thought: Tensor) -> Tensor:
         """Greedy answers (P, A) to P questions with one thought each."""
-        filled = problems[:]
-        filled.answer = problems.answer.clone()
+        filled = replace(problems, answer=problems.answer.clone())
         for column in range(problems.answer.shape[1]):
             logits = self.answer_logits(filled, thought, 1)
             filled.answer[:, column] = logits[:, column].argmax(-1)
@@ -175,8 +174,6 @@ class ContinuousPolicy(DifferentiablePolicy):
     Left out: several continuous thoughts in the place of one gold token, a new optimizer at every
     stage.
     """
-
-    evaluation = "latent"
 
     def say(self, state: Tensor, noise: Tensor, sampling: Sampling) -> Tensor:
         return state

@@ -100,6 +100,7 @@ class Corpus(Task):
 
     policy_kind = "continuation"
     unit = "prompts"
+    experiment = "ppo_corpus"
     answer_length = 0
     offers = frozenset({"text"})
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ponder.config.errors import UserError, brief, shown
 from ponder.config.option import option
+from ponder.config.registry import TASKS
 from ponder.core.lazy_imports import numpy as np
 from ponder.tasks.base import in_share
 from ponder.tokenizers.pieces import Pieces
@@ -87,7 +88,7 @@ class TextKeys:
                    "0, at most 0.9")
         if config is not None and config.model.kind == "hf" and config.action != "problems":
             yield from own_tokens(config)
-        if config is not None and self.name == "text":
+        if config is not None and "positions" in TASKS[self.name].offers:
             yield from _positions_need(config)
 
     @property
@@ -146,8 +147,8 @@ def own_tokens(config: Any) -> Iterator[str]:
 def thought_tokens_need(config: Any) -> Iterator[str]:
     """Those of a text are the thinker's, and an end of thoughts."""
     typed, known = config.model.thought_tokens, config.thinker.vocabulary + 1
-    if typed and config.thinker.writes in ("text", "auto") and (
-            config.task.name == "corpus"):
+    prompts = "text" in TASKS[config.task.name].offers
+    if typed and prompts and config.thinker.writes in ("text", "auto"):
         yield (f"model.thought_tokens={typed}: found thinker.writes=text, of which none is part; "
                "legal: 0, or thinker.writes=both")
     elif typed not in (0, known):

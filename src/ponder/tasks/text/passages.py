@@ -25,6 +25,7 @@ class Text(Task):
 
     policy_kind = "next_token"
     unit = "passages"
+    experiment = "normal"
     offers = frozenset({"answers", "positions"})
 
     def __init__(self, config: TextKeys, thoughts: int = 0, pieces: Pieces | None = None,

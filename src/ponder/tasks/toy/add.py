@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from ponder.config.errors import UserError
@@ -90,6 +91,11 @@ class Add(ToyTask):
             parts = _by_split(numbers, self._sums(numbers), self.are_held_out(numbers))
         return [(split, problem) for split, (numbers, answers) in parts.items()
                 for problem in self._as_text(numbers, answers)]
+
+    def problem(self, random: Random) -> Problem:
+        """One problem; `sample` and `test` draw many at a time."""
+        numbers = torch.tensor([[random.randrange(self.max) for _ in range(self.terms)]])
+        return self._as_text(numbers, self._sums(numbers))[0]
 
     def _as_text(self, numbers: Tensor, answers: Tensor) -> list[Problem]:
         gold = self._gold(numbers, answers)

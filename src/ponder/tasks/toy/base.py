@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import re
 import traceback
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -112,9 +113,10 @@ class ToyTask(Task):
 
     # --- what a subclass writes -----------------------------------------------------------------
 
+    @abstractmethod
     def problem(self, random: Random) -> Problem:
         """One problem, drawn with the random numbers of `random` alone."""
-        raise NotImplementedError(f"{type(self).__name__} has no problem(self, random)")
+        raise NotImplementedError
 
     def easier(self, problem: Problem) -> Problem:
         """An easier problem in place of this one, for worked examples (`trainer.rehearse`)."""
@@ -341,7 +343,7 @@ class ToyTask(Task):
             yield (f"task.held_out={self.held_out:g}: found no question to train on; legal: below "
                    "1, or action=evaluate")
         kind: Any = TASKS[self.name].target  # type: ignore[attr-defined]
-        if kind.problem is not ToyTask.problem:
+        if kind._prepare is ToyTask._prepare:
             yield from _gold_fits(kind(self, 0).survey, self, config)
 
 
