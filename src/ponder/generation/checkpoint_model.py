@@ -155,7 +155,7 @@ class _Answering(CheckpointModel):
         policy, vocabulary = self.policy, self.policy.vocabulary
         empty = tokens.new_full((len(tokens), answer_length), vocabulary.pad)
         problems = Problems(tokens, empty, None, vocabulary.pad)
-        if policy.draws_vectors:
+        if policy.thinks_in_vectors:
             read, shown = vectors(cast(ContinuousPolicy, policy), problems)
             thought_logprobs = torch.full((len(tokens),), math.nan)  # a vector has no probability
         else:

@@ -154,8 +154,7 @@ def build_evaluation(config: Config, policy: Any, task: Any, test: Problems,
 
 def _question(config: Config, policy: Any, task: Any, test: Problems,
               listener: Listener | None, reward: Reward | None) -> Evaluate:
-    vectors = config.thinker.flows and config.thinker.kind == "continuous"
-    look = evaluate_latent if vectors else evaluate
+    look = evaluate_latent if policy.thinks_in_vectors else evaluate
     return lambda: look(policy, test, config.seed)
 
 

@@ -79,11 +79,13 @@ class Policy(nn.Module):
     - answers_in_text: answers are learnt with the thoughts, as text.
     - answer_mode: how an answer is found, where there are several ways.
     - draws_vectors: thoughts are made while they are scored, with gradients.
+    - thinks_in_vectors: thoughts are vectors, and no tokens.
     """
 
     answers_in_text = False
     answer_mode = ""
     draws_vectors = False
+    thinks_in_vectors = False
 
     def __init__(self, thinker: Backbone, answerer: Backbone | None,
                  vocabulary: Vocabulary | TextVocabulary, rules: Rules, frozen: bool = False,

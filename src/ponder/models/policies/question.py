@@ -175,6 +175,8 @@ class ContinuousPolicy(DifferentiablePolicy):
     stage.
     """
 
+    thinks_in_vectors = True
+
     def say(self, state: Tensor, noise: Tensor, sampling: Sampling) -> Tensor:
         return state
 
