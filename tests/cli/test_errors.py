@@ -18,13 +18,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from ponder.cli.errors import explain, refuse_words
 from ponder.cli.shorthand import rewrite
 from ponder.config.errors import UserError, brief, closest, shown
-from ponder.config.registry import REWARDS
+from ponder.config.registry import REWARDS, TASKS
 from ponder.config.resolve import read
-from ponder.config.spine import CONF, register
+from ponder.config.spine import CONF, choices, register
 from ponder.tasks.choice.qa import LANGUAGES
 
 FORMS = "a number, or linear, cosine or exponential(start, end, steps)"
-STRATEGIES = "dpo, exact, grpo, ppo, reinforce, rloo, sft, star"
+STRATEGIES = ", ".join(choices("strategy"))
 Refusal = Callable[..., str | None]
 
 # Words of a command line, and the whole line they get.
@@ -92,7 +92,7 @@ REFUSED = [
     ("strategy=", "found nothing; legal: " + STRATEGIES),
     ("strategy=null", "found null; legal: " + STRATEGIES),
     ("rollout=3", "found 3; legal: sample, search"),
-    ("task=sub", "found 'sub'; legal: add, addition, corpus, mmlu, qa, text"),
+    ("task=sub", f"found 'sub'; legal: {', '.join(choices('task'))}"),
     ("hydra/launcher=slrum", "found 'slrum' (did you mean slurm?); legal: basic, here, local, "
      "slurm, submitit_local, submitit_slurm"),
     # grammar
@@ -229,7 +229,7 @@ CONTRADICTIONS = [
      "trainer.rehearse=9: found strategy=grpo, which learns from groups; legal: 0, or "
      "strategy=star or sft"),
     ("trainer.rationalise=true", "trainer.rationalise=true: found task=add, but it needs hints; "
-     "legal: with task=addition, mmlu, qa"),
+     f"legal: with task={', '.join(one.name for one in TASKS if 'hints' in one.offers)}"),
     ("trainer.rehearse=9", "trainer.rehearse=9: found task=add, but it needs worked "
      "examples; legal: with task=addition"),
     ("action=problems", "out=null: found no table to write; legal: out=<file> that ends "

@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from ponder.cli.shorthand import DEFAULT_VARIANTS, parse_experiment, repeated_flags, rewrite
 from ponder.config.errors import UserError
-from ponder.config.spine import CONF
+from ponder.config.spine import CONF, variant_names
 
 
 def typed(*words: str, conf: Path = CONF) -> list[str]:
@@ -137,9 +137,9 @@ def test_sweeps(words: list[str], expected: str) -> None:
     ("think=maybe", "think=maybe: found 'maybe'; legal: true or false"),
     ("clean=", "clean=: found ''; legal: true or false"),
     ("variant=[thnk]", "variant=[thnk]: found 'thnk' (did you mean think?); legal: a list of "
-     "think, fixed, blind, super, clean, search"),
-    ("variant=null", "variant=null: found 'null'; legal: a list of think, fixed, blind, super, "
-     "clean, search"),
+     f"{', '.join(variant_names())}"),
+    ("variant=null", "variant=null: found 'null'; legal: a list of "
+     f"{', '.join(variant_names())}"),
     ("variant=[think", "variant=[think: found brackets that do not match; legal: a list such as "
      "[think,blind]"),
     ("variant=[think]]", "variant=[think]]: found brackets that do not match; legal: a list such "

@@ -149,7 +149,8 @@ QUESTIONS = ["task=qa", "task.data=questions.csv", "variant=[]"]
 NEEDS = {"model=hf": ["model.name=gpt2", *QUESTIONS],
          **{f"model={name}": QUESTIONS for name in choices("model")
             if name not in ("hf", "tiny", "small", "nano")},
-         "task=qa": ["model=gpt2", *QUESTIONS[1:]], "task=mmlu": ["model=gpt2", "variant=[]"],
+         **{f"task={one.name}": ["model=gpt2", "variant=[]"] for one in TASKS
+            if "hf_model" in one.requires}, "task=qa": ["model=gpt2", *QUESTIONS[1:]],
          "task=text": ["task.data=text.txt", "variant=[]"],
          "task=corpus": ["task.data=text.txt", "variant=[think]", "rollout=sample",
                          "strategy=ppo", "reward=whitespace"],

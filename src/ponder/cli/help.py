@@ -64,7 +64,7 @@ def help_text(*folders: Path) -> str:
         lines += [f"      {name:<{width}}{about}" for name, about in options.items()]
     for title, registry in (("rollout.method", SEARCHES), ("trainer.engine", ENGINES)):
         lines.append(f"  {title}=")
-        lines += [f"      {entry.name:<{width}}{entry.about}." for entry in registry]
+        lines += [f"      {entry.name:<{width}}{entry.sentence}" for entry in registry]
     lines.append("  experiment= also takes names such as add_normal or add_think_fixed_blind")
     lines.append("\nVariants: variant=[think,blind], or think=true blind=true")
     about = groups["variant"]

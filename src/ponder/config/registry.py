@@ -79,6 +79,11 @@ class Entry:
     needs: tuple[str, ...] = ()
     refuses: Refuses | None = None
 
+    @property
+    def sentence(self) -> str:
+        """`about` as it stands in help."""
+        return self.about + "." * (self.about[-1:] not in "?!")
+
 
 class Registry:
     """The entries of one group by name. Reading it imports the modules that register first."""

@@ -153,7 +153,7 @@ def choices(group: str, *folders: Path) -> dict[str, str]:
     """name -> its sentence of help, for every choice of a group: registered ones, and files."""
     known = {"task": TASKS, "strategy": STRATEGIES, "reward": REWARDS, "logger": TRACKERS}.get(
         group, ())
-    found = {entry.name: f"{entry.about}." for entry in known}
+    found = {entry.name: entry.sentence for entry in known}
     if group == "rollout":
         found = {name: str(schema.__doc__) for name, schema in schemas(group).items()}
     for folder in folders or (CONF,):
