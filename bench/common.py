@@ -73,7 +73,7 @@ def build_trainer(work: Work, device: str = "cpu", dtype: str = "float32",
     policy = QuestionPolicy(Transformer(shape), None, task.vocabulary,
                             Rules(work.tokens, work.stops))
     if shard:
-        distributed.shard(policy.thinker, policy.thinker.blocks, torch.device(device))
+        distributed.shard(policy.thinker, policy.thinker.blocks, distributed.device_mesh(device))
     config = TrainerConfig(train_batch_size=work.questions, lr=1e-3, warmup=0, lr_decay="constant",
                            device=device, dtype=dtype)
     kind = Learner if work.answerer else ThinkerOnly

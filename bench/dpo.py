@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -71,12 +72,11 @@ def batches(policy: ChoicePolicy, steps: int, device: torch.device) -> list[Roll
     found = []
     for step in range(steps):
         rollouts = pairs(policy, PAIRS, step)
-        for name, value in vars(rollouts).items():
-            if isinstance(value, torch.Tensor):
-                setattr(rollouts, name, value.to(device))
-        rollouts.problems = rollouts.problems.to(device)
-        rollouts.parts = {name: value.to(device) for name, value in rollouts.parts.items()}
-        found.append(rollouts)
+        tensors = {name: value.to(device) for name, value in vars(rollouts).items()
+                   if isinstance(value, torch.Tensor)}
+        parts = {name: value.to(device) for name, value in rollouts.parts.items()}
+        found.append(replace(rollouts, problems=rollouts.problems.to(device), parts=parts,
+                             **tensors))
     return found
 
 

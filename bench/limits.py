@@ -112,7 +112,7 @@ def many_questions(folder: Path) -> float:
 
 def megabyte(folder: Path) -> float:
     """Cutting a megabyte of text with a trie of 400 pieces."""
-    from ponder.tokenizers.trie import Trie
+    from ponder.tokenizers.pieces import Trie
 
     trie = Trie.learn(WORDS * 40, 400)
     text = (WORDS * 25_000)[:1_000_000]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -25,7 +25,8 @@ from ponder.models.gpt2.model import Init, Shape, Transformer
 from ponder.models.policies.base import Policy, Rules, ValueHead
 from ponder.models.policies.continuation import ContinuationPolicy
 from ponder.rewards.answers import Reward
-from ponder.rollouts.sampler import Sampler, Source, given
+from ponder.rollouts import Source, given
+from ponder.rollouts.sampler import Sampler
 from ponder.strategies.base import Strategy
 from ponder.tasks.text.passages import Corpus, CorpusKeys
 from ponder.training.learner import Learner
@@ -47,8 +48,7 @@ class Table(Reward):
     def __call__(self, policy: Policy, rollouts: Rollouts) -> Rollouts:
         words = rollouts.thought[:, :TOKENS] - policy.end - 1
         words = words.clamp(-1, LETTERS)  # an end, or nothing: the last
-        rollouts.reward = self.table[tuple(words.T)]
-        return rollouts
+        return replace(rollouts, reward=self.table[tuple(words.T)])
 
 
 def corpus(directory: Path) -> Corpus:

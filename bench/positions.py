@@ -29,10 +29,9 @@ from ponder.core.types import Problems, Rollouts
 from ponder.models.policies.base import Policy
 from ponder.models.policies.next_token import PositionPolicy
 from ponder.rewards.answers import Reward
-from ponder.rollouts.positions import every_place, think_behind
-from ponder.rollouts.sampler import sample
-from ponder.training.build import run as builders
-from ponder.training.build.policies import build_judge
+from ponder.rollouts.sampler import all_positions, sample, think_at_positions
+from ponder.training import build as builders
+from ponder.training.build_policies import build_judge
 from pretrain import composed
 
 TURNS = 3
@@ -64,8 +63,8 @@ def speed(config, task, net) -> str:
         passages = task.test()[slice(0, count)]
         passages = replace(passages, question=passages.question[:, :length],
                            answer=passages.answer[:, :length])
-        there = replace(passages, positions=every_place(policy, passages))
-        pairs = [(seconds(lambda there=there, p=policy, g=samples: think_behind(
+        there = replace(passages, positions=all_positions(policy, passages))
+        pairs = [(seconds(lambda there=there, p=policy, g=samples: think_at_positions(
                       p, there, g, Sampling())),
                   seconds(lambda rest=passages, p=policy, g=samples: one_by_one(p, rest, g)))
                  for _ in range(TURNS)]
@@ -78,9 +77,9 @@ def speed(config, task, net) -> str:
 @torch.no_grad()
 def correlations(config, task, policy: PositionPolicy, reference: PositionPolicy) -> str:
     passages = task.test()[slice(0, 64)]
-    passages = replace(passages, positions=every_place(policy, passages))
-    rollouts = think_behind(policy, passages, config.rollout.samples, Sampling(),
-                            torch.Generator().manual_seed(0))
+    passages = replace(passages, positions=all_positions(policy, passages))
+    rollouts = think_at_positions(policy, passages, config.rollout.samples, Sampling(),
+                                  torch.Generator().manual_seed(0))
     hard = policy.difficulty(rollouts, reference)
     lines = ["| paid by | reward with difficulty | size of credit with difficulty | "
              "credit with difficulty |", "|---|---|---|---|"]

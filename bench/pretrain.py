@@ -33,7 +33,7 @@ import torch.nn.functional as F
 from paths import ROOT, fill
 from ponder.config.resolve import read
 from ponder.config.spine import register
-from ponder.training.build import run as builders
+from ponder.training import build as builders
 from ponder.training.trainer import Hooks
 
 LEVEL = 1.88  # nats per character: what the plain recipe is known to reach

@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 
+import ponder
+
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "ponder"
 FILES = sorted(SOURCE.rglob("*.py"))
 # From the top down: a room imports rooms that stand below it, and nothing else.
 ROOMS = ("cli", "sweeps", "reports", "generation", "training", "evaluation", "rollouts", "rewards",
          "strategies", "models", "tasks", "tokenizers", "core", "config")
+HOMES = {f"ponder.{name}": module for name, module in ponder._HOME.items()}
 DOOR = ("__init__", "__main__")  # the package itself, which may use all
 HEAVY = {"torch", "transformers", "pandas", "numpy", "peft", "accelerate", "datasets", "wandb",
          "plotly", "rich", "safetensors", "pyarrow", "submitit", "optuna"}
@@ -40,8 +43,8 @@ def imported(file: Path) -> Iterator[str]:
 
 
 def parts_imported(file: Path) -> set[str]:
-    """The parts of the package that a file imports."""
-    words = (name.split(".") for name in imported(file))
+    """The parts of the package that a file imports; a public name is where it is defined."""
+    words = (HOMES.get(name, name).split(".") for name in imported(file))
     return {word[1] for word in words if word[0] == "ponder" and len(word) > 1} - {"__version__"}
 
 

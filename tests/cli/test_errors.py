@@ -18,13 +18,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from ponder.cli.errors import explain, refuse_words
 from ponder.cli.shorthand import rewrite
 from ponder.config.errors import UserError, brief, closest, shown
-from ponder.config.registry import REWARDS
+from ponder.config.registry import REWARDS, TASKS
 from ponder.config.resolve import read
-from ponder.config.spine import CONF, register
+from ponder.config.spine import CONF, choices, register
 from ponder.tasks.choice.qa import LANGUAGES
 
 FORMS = "a number, or linear, cosine or exponential(start, end, steps)"
-STRATEGIES = "dpo, exact, grpo, ppo, reinforce, rloo, sft, star"
+STRATEGIES = ", ".join(choices("strategy"))
 Refusal = Callable[..., str | None]
 
 # Words of a command line, and the whole line they get.
@@ -92,7 +92,7 @@ REFUSED = [
     ("strategy=", "found nothing; legal: " + STRATEGIES),
     ("strategy=null", "found null; legal: " + STRATEGIES),
     ("rollout=3", "found 3; legal: sample, search"),
-    ("task=sub", "found 'sub'; legal: add, addition, corpus, mmlu, qa, text"),
+    ("task=sub", f"found 'sub'; legal: {', '.join(choices('task'))}"),
     ("hydra/launcher=slrum", "found 'slrum' (did you mean slurm?); legal: basic, here, local, "
      "slurm, submitit_local, submitit_slurm"),
     # grammar
@@ -168,8 +168,8 @@ CONTRADICTIONS = [
     ("thinker.kind=continuous", "rollout=search: found thinker.kind=continuous, which is not "
      "searched but learnt through the answer; legal: rollout=sample, as in think=true blind=true"),
     ("think=true thinker.kind=continuous strategy=grpo", "strategy=grpo: found thinker.kind="
-     "continuous, which learns through the answer and not from rewards; legal: reinforce (the "
-     "default), of which nothing but the entropy bonus is left"),
+     "continuous, which learns through the answer and not from rewards; legal: reinforce, of "
+     "which nothing but the entropy bonus is left"),
     ("think=true thinker.kind=gumbel reward=[log_likelihood,length]", "reward=[log_likelihood,"
      "length]: found thinker.kind=gumbel, which learns through the answer and not from rewards; "
      "legal: log_likelihood, with weight 1"),
@@ -229,15 +229,15 @@ CONTRADICTIONS = [
      "trainer.rehearse=9: found strategy=grpo, which learns from groups; legal: 0, or "
      "strategy=star or sft"),
     ("trainer.rationalise=true", "trainer.rationalise=true: found task=add, but it needs hints; "
-     "legal: with task=addition, mmlu, qa"),
+     f"legal: with task={', '.join(one.name for one in TASKS if 'hints' in one.offers)}"),
     ("trainer.rehearse=9", "trainer.rehearse=9: found task=add, but it needs worked "
      "examples; legal: with task=addition"),
     ("action=problems", "out=null: found no table to write; legal: out=<file> that ends "
      "in .csv, .jsonl, .parquet"),
     ("action=problems out=x.txt", "out=x.txt: found no table to write; legal: out=<file> "
      "that ends in .csv, .jsonl, .parquet"),
-    ("action=export out=x.csv", "action=export: found model=transformer with strategy=star; legal: "
-     "model=hf with strategy=dpo"),
+    ("action=export out=x.csv", "action=export: found model=transformer, but it needs a Hugging "
+     "Face model; legal: with model=hf, smollm2, gpt2"),
     ("trainer.engine=trl", "trainer.engine=trl: found model=transformer, but it needs a Hugging "
      "Face model; legal: with model=hf, smollm2, gpt2"),
     ("trainer.data_parallel=shard trainer.compile=true", "trainer.data_parallel=shard: found "

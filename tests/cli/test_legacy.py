@@ -136,8 +136,10 @@ def test_every_old_key_is_a_key_of_today() -> None:
      "you mean trainer.agent.model_handler.warmup?); legal: trainer.agent.model_handler.warmup, "
      "which is trainer.warmup today"),
     ("trainer.agent.model_handler.lr=1", "trainer.agent.model_handler.lr: no such key (did you "
-     "mean trainer.agent.model_handler.lora_r?); legal: trainer.agent.model_handler.lora_r, which "
-     "is model.lora_r today"),
+     "mean trainer.agent.model_handler.optimizer_partial.lr?); legal: "
+     "trainer.agent.model_handler.optimizer_partial.lr, which is trainer.lr today"),
+    ("trainer.agent.model_handler.foo=1", "trainer.agent.model_handler.foo: no such key; legal: "
+     "trainer.agent.model_handler.optimizer_partial.lr (today trainer.lr), "),
     ("+trainer.agent.x=1", "trainer.agent.x: no such key; legal: "
      "trainer.agent.model_handler.optimizer_partial.lr (today trainer.lr), "),
     ("trainer.datset_name=mmlu", "trainer.datset_name: no such key (did you mean "

@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from ponder.cli.shorthand import DEFAULT_VARIANTS, parse_experiment, repeated_flags, rewrite
 from ponder.config.errors import UserError
-from ponder.config.spine import CONF
+from ponder.config.spine import CONF, variant_names
 
 
 def typed(*words: str, conf: Path = CONF) -> list[str]:
@@ -105,7 +105,7 @@ def test_paths_are_read_as_they_are_typed(word: str, read: object,
         assert [*found.sweep_string_iterator()][1].strip('"') == "b.txt"
 
 
-@pytest.mark.parametrize("word", ["trainer.lr=linaer(1, 0, 9)", "reward={a:1}", "trainer.lr=${x}",
+@pytest.mark.parametrize("word", ["trainer.lr=linaer(1, 0, 9)", "trainer={a:1}", "trainer.lr=${x}",
                                   'task.data="ü"', "trainer.lr=interval(0,1)", "a[0]", "-m"])
 def test_what_has_a_meaning_is_left_to_hydra(word: str) -> None:
     assert typed(word) == [word]
@@ -137,9 +137,9 @@ def test_sweeps(words: list[str], expected: str) -> None:
     ("think=maybe", "think=maybe: found 'maybe'; legal: true or false"),
     ("clean=", "clean=: found ''; legal: true or false"),
     ("variant=[thnk]", "variant=[thnk]: found 'thnk' (did you mean think?); legal: a list of "
-     "think, fixed, blind, super, clean, search"),
-    ("variant=null", "variant=null: found 'null'; legal: a list of think, fixed, blind, super, "
-     "clean, search"),
+     f"{', '.join(variant_names())}"),
+    ("variant=null", "variant=null: found 'null'; legal: a list of "
+     f"{', '.join(variant_names())}"),
     ("variant=[think", "variant=[think: found brackets that do not match; legal: a list such as "
      "[think,blind]"),
     ("variant=[think]]", "variant=[think]]: found brackets that do not match; legal: a list such "
@@ -269,3 +269,12 @@ def test_options_may_stand_anywhere() -> None:
     assert typed("seed=1", "-m", "task.max=10,20") == ["-m", "seed=1", "task.max=10,20"]
     assert typed("seed=1", "--cfg", "job", "task.max=10") == ["--cfg", "job", "seed=1",
                                                               "task.max=10"]
+
+
+def test_plugins_are_a_list_with_and_without_brackets() -> None:
+    assert typed("plugins=a,b.c") == typed("plugins=[a,b.c]") == ["plugins=[a,b.c]"]
+
+
+def test_every_way_to_ask_for_a_sweep() -> None:
+    for word in ("-m", "--multirun", "hydra.mode=MULTIRUN"):
+        assert "variant=[think],[]" in typed(word, "variant=[]", "think=true,false", "fixed=false")

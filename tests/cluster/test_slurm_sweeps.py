@@ -11,7 +11,7 @@ import pytest
 
 from ponder.sweeps.follow import job_table
 from ponder.sweeps.jobs import Job, job_states, read_jobs
-from ponder.training import code_snapshot as snapshot
+from ponder.training import run_directory
 from support.slurm import cluster, made_room, sent, slurm
 from support.sweeps import (
     ROOT,
@@ -119,7 +119,7 @@ def test_a_sweep_outlives_its_driver(number: signal.Signals, tmp_path: Path) -> 
 
 def test_what_was_sent_is_what_runs(tmp_path: Path) -> None:
     """Code and configuration files are edited while the job waits."""
-    project = snapshot.freeze(tmp_path / "project")
+    project = run_directory.freeze_code(tmp_path / "project")
     sweep = sent(tmp_path, *LONG, HELD, "sweep.detach=true", root=project,
                  PYTHONPATH=str(project / "src"))
     code, out, err = sweep.wait()

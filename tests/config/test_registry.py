@@ -15,17 +15,22 @@ from omegaconf import OmegaConf
 from ponder.config.errors import UserError
 from ponder.config.option import WithOptions, option
 from ponder.config.registry import (
+    ENGINES,
     REWARDS,
     SEARCHES,
     STRATEGIES,
     TASKS,
+    TRACKERS,
     Entry,
     Registry,
     keys_of,
     lines_of,
     plugins_of,
+    strategy,
 )
-from support.plugin import write_plugin
+from ponder.strategies.base import Strategy
+from ponder.tasks.choice.qa import Qa, QaKeys
+from support.plugin import PLUGINS, write_plugins
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "numpy", "pandas", "transformers")
@@ -85,8 +90,10 @@ def test_a_name_belongs_to_one_module() -> None:
 
 def test_what_comes_with_the_package_is_found() -> None:
     assert {"add", "addition", "qa", "mmlu", "text", "corpus"} <= {*TASKS.names()}
-    assert STRATEGIES.names() == ["dpo", "exact", "grpo", "ppo", "reinforce", "sft", "star"]
-    assert SEARCHES.names() == ["balanced", "beam", "exhaustive", "tree"]
+    assert {"dpo", "exact", "grpo", "ppo", "reinforce", "sft", "star"} <= {*STRATEGIES.names()}
+    assert {"balanced", "beam", "exhaustive", "tree"} <= {*SEARCHES.names()}
+    assert {"ponder", "trl"} <= {*ENGINES.names()}
+    assert {"none", "wandb", "tensorboard"} <= {*TRACKERS.names()}
     assert REWARDS["length"].weight == -0.1 and REWARDS["words"].requires == {"text"}
 
 
@@ -105,28 +112,30 @@ def python(code: str, folder: Path) -> str:
 
 def test_registering_loads_nothing_heavy(tmp_path: Path) -> None:
     """Neither what comes with the package nor a plugin written the same way."""
-    write_plugin(tmp_path)
-    said = python("import sys; from ponder.config.registry import discover, STRATEGIES; "
-                  f"discover(['my_parts']); print(sorted({{*{HEAVY!r}}} & {{*sys.modules}}), "
-                  "'plain' in STRATEGIES)", tmp_path)
+    write_plugins(tmp_path)
+    said = python("import sys; from ponder.config import registry; "
+                  f"registry.discover(registry.plugins_of([{PLUGINS!r}])); "
+                  f"print(sorted({{*{HEAVY!r}}} & {{*sys.modules}}), "
+                  "'plain' in registry.STRATEGIES)", tmp_path)
     assert said == "[] True\n"
 
 
 def test_a_plugin_is_known_to_help_and_to_the_command_line(tmp_path: Path) -> None:
-    write_plugin(tmp_path)
+    write_plugins(tmp_path)
     preset = tmp_path / "my" / "experiment" / "mine.yaml"
     preset.parent.mkdir(parents=True)
-    preset.write_text("# @package _global_\n# Mine.\ntrainer:\n  lr: 0.125\n")
-    words = ["plugins=[my_parts]", "--config-dir", "my"]
+    preset.write_text("# @package _global_\n# Mine.\nplugins: [my_rewards]\n"
+                      "trainer:\n  lr: 0.125\n")
+    words = ["plugins=my_strategies,my_searches", "--config-dir", "my"]
     code = f"from ponder.cli.main import main; main([*{words!r}, '--help'])"
     said = python(code, tmp_path)
-    for line in ("half ", "plain ", "mine "):
+    for line in ("plain ", "guess ", "mine ", "together "):
         assert f"\n      {line}" in said
     words += ["experiment=mine", "think=true", "strategy=plain", "strategy.scaled=2",
-              "reward=half", "rollout=search", "rollout.method=wide", "rollout.wide.much=5",
-              "--cfg", "job"]
+              "reward=half", "rollout=search", "rollout.method=guess", "rollout.guess.tries=5",
+              "together=true", "--cfg", "job"]
     said = python(f"from ponder.cli.main import main; main({words!r})", tmp_path)
-    for line in ("lr: 0.125", "scaled: 2", "half: 0.5", "much: 5"):
+    for line in ("lr: 0.125", "scaled: 2", "half: 0.5", "tries: 5", "model: shared"):
         assert f"  {line}" in said, line
 
 
@@ -137,3 +146,30 @@ def test_an_option_without_a_type_is_refused() -> None:
     with pytest.raises(UserError) as error:
         keys_of(Untyped, "task", "untyped")
     assert str(error.value).startswith("Untyped.bits: found an option without a type; legal: ")
+
+
+def test_a_subclass_adds_to_the_keys_of_a_registered_class() -> None:
+    """Those of Qa are in a dataclass of their own."""
+    class Capitals(Qa):
+        countries: int = option(3, "how many")
+
+    keys = keys_of(Capitals, "task", "capitals")
+    assert keys is not None and issubclass(keys, QaKeys)
+    assert {**vars(QaKeys()), "name": "capitals", "countries": 3} == vars(keys())
+    assert QaKeys().name == "qa"
+
+
+def test_a_class_without_what_is_called_later_is_refused() -> None:
+    with pytest.raises(UserError, match=r"^strategy=bare: found \S*Bare without credit\(\); legal: "
+                                        "a class with credit, loss$"):
+        @strategy("bare")
+        class Bare(Strategy):
+            pass
+    assert "bare" not in STRATEGIES
+
+
+def test_a_plugin_that_registers_nothing_gets_a_line(tmp_path: Path) -> None:
+    (tmp_path / "empty.py").write_text("")
+    said = python("from ponder.config.registry import discover; "
+                  "print(discover(['empty']), discover(['empty']))", tmp_path)
+    assert said.startswith("['plugins=[empty]: registers nothing") and said.endswith("] []\n")

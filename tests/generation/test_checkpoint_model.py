@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 from ponder.config.errors import UserError
 from ponder.core.math import Sampling
 from ponder.generation.checkpoint_model import load_checkpoint
-from ponder.rollouts.sampler import given
+from ponder.rollouts import given
 from support.questions import WORDS, file_of, save_language_model
 from support.small import Door
 
@@ -69,7 +70,8 @@ def test_log_probabilities_are_those_of_the_policy(door: Door) -> None:
         thought += [0] * (policy.rules.tokens + 1 - len(thought))
         logprob = policy.think(given(problems, torch.tensor([thought])), Sampling())[0].sum()
         assert reply.thought_logprob == pytest.approx(float(logprob), abs=1e-5)
-        problems.answer = torch.tensor([[words.index(digit) for digit in reply.answer]])
+        problems = replace(problems,
+                           answer=torch.tensor([[words.index(digit) for digit in reply.answer]]))
         logprob, right = policy.answer(problems, torch.tensor([thought]))
         assert right and reply.answer_logprob == pytest.approx(float(logprob), abs=1e-5)
 

@@ -25,7 +25,7 @@ from ponder.generation.generators import QuestionGenerator, TextGenerator
 from ponder.generation.terminal import Conversation, Renderer
 from ponder.models.gpt2.model import Init, Shape, Transformer
 from ponder.models.huggingface.model import Model
-from ponder.rollouts.sampler import given as thoughts_given
+from ponder.rollouts import given as thoughts_given
 from ponder.rollouts.sampler import greedy
 from ponder.tasks.toy.addition import Addition
 from ponder.tokenizers.pieces import Characters, PieceVocabulary

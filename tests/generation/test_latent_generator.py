@@ -12,7 +12,7 @@ from ponder.core.math import Sampling
 from ponder.evaluation.question import evaluate_latent
 from ponder.generation.decoding import ordinary_text, thought_text
 from ponder.generation.generators import QuestionGenerator
-from ponder.models.policies.latent import ContinuousPolicy, GumbelPolicy
+from ponder.models.policies.question import ContinuousPolicy, GumbelPolicy
 from ponder.rollouts.sampler import latent_rollouts, vectors
 from ponder.tasks.toy.add import Add
 from support.latent import BLIND, SEEING, make_flowing

@@ -25,9 +25,8 @@ from ponder.generation.generators import ThinkingTextGenerator
 from ponder.generation.terminal import Conversation
 from ponder.models.policies.base import Rules
 from ponder.models.policies.next_token import PositionPolicy
-from ponder.rollouts.positions import think_behind
-from ponder.tokenizers.pieces import PieceVocabulary, TriePieces
-from ponder.tokenizers.trie import Trie
+from ponder.rollouts.sampler import think_at_positions
+from ponder.tokenizers.pieces import PieceVocabulary, Trie
 from support.small import generator
 from support.texts import SENTENCE, network, thinker
 
@@ -78,7 +77,7 @@ def foreseen(model: ThinkingTextGenerator, prompt: list[int], words: list[int], 
     definition of `foresight`, among the words that may come.
     """
     policy, problems = policy_of(model), passage(prompt, words)
-    found = policy.predictions(problems, thought, len(words), *policy.read(problems))[0, :, 0]
+    found = policy.predictions(problems, thought, len(words))[0, :, 0]
     return found[:, 1:].log_softmax(-1).gather(1, torch.tensor(words)[:, None] - 1)[:, 0]
 
 
@@ -120,7 +119,7 @@ def test_greedy_thoughts_are_those_of_all_positions_at_once(stops: bool, mixes: 
     text, = model.sample(prompt, GREEDILY, generator())
     thought, words = parted(model, text.tokens)
     problems = passage(prompt, words)
-    assert torch.equal(think_behind(policy_of(model), problems, 1, GREEDY).thought, thought)
+    assert torch.equal(think_at_positions(policy_of(model), problems, 1, GREEDY).thought, thought)
     for number, word in enumerate(words):
         others = [float(foreseen(model, prompt, [*words[:number], other],
                                  thought[:number + 1])[-1]) for other in range(1, 8)]
@@ -184,7 +183,7 @@ def test_beams_find_the_most_likely_tokens_given_the_most_likely_thoughts(alpha:
         for words in itertools.product(range(1, 8), repeat=length):
             if 1 in words[:-1] or (length < 3 and words[-1] != 1):
                 continue
-            thought = think_behind(policy, passage(prompt, [*words]), 1, GREEDY).thought
+            thought = think_at_positions(policy, passage(prompt, [*words]), 1, GREEDY).thought
             logprob = float(foreseen(model, prompt, [*words], thought).sum())
             told = [token for row, word in zip(thought.tolist(), words, strict=True)
                     for token in (*filter(None, row), word)]
@@ -238,7 +237,7 @@ def test_a_text_is_truncated_before_its_thoughts_lack_positions(
 
 def test_thoughts_are_no_part_of_a_conversation_nor_of_the_text_around_them() -> None:
     """Signs of several bytes stay whole, whatever is thought between the bytes."""
-    vocabulary = PieceVocabulary(TriePieces(Trie.learn(SENTENCE * 5, 260)), 4)
+    vocabulary = PieceVocabulary(Trie.learn(SENTENCE * 5, 260), 4)
     policy = PositionPolicy(network(len(vocabulary), 60), vocabulary, Rules(3, True), 1, True)
     model = _generator_of(policy.double().requires_grad_(False))
     words, end = vocabulary.encode("é<b, 日"), vocabulary.end

@@ -15,8 +15,7 @@ from ponder.models.gpt2.layers import Shape
 from ponder.models.gpt2.model import Init, Transformer
 from ponder.models.huggingface.model import Model
 from ponder.models.policies.base import Rules, ValueHead
-from ponder.models.policies.latent import ContinuousPolicy, GumbelPolicy
-from ponder.models.policies.question import QuestionPolicy
+from ponder.models.policies.question import ContinuousPolicy, GumbelPolicy, QuestionPolicy
 from ponder.rollouts.sampler import latent_rollouts, sample
 from support.small import generator, make_task
 
@@ -225,6 +224,25 @@ def test_a_question_policy_thinks_and_answers_alike(stops: bool, sees: bool) -> 
         return [rollouts.thought, *found, sample(policy, problems, 1, GREEDY).thought]
 
     both(look, len(task.vocabulary))
+
+
+@pytest.mark.parametrize("reads", ["last", "mean"])
+def test_one_value_a_question_is_that_of_the_question_alone(reads: str) -> None:
+    """Of its last state, or of the mean over its tokens; padding before it changes nothing."""
+    tokens, mask = padded_left()
+
+    def look(net: Backbone) -> Tensor:
+        torch.manual_seed(1)
+        head = ValueHead(D, reads).double()
+        torch.nn.init.normal_(head.head.weight)
+        found = head.of_question(net, tokens, mask)
+        for row, own in enumerate((tokens[0], tokens[1, 3:], tokens[2])):
+            states = net.read(own[None])[0][0]
+            state = states[-1] if reads == "last" else states.mean(0)
+            same(found[row], head.head.bias[0] + head.head.weight[0] @ state)
+        return found
+
+    both(look)
 
 
 @pytest.mark.parametrize("kind", [ContinuousPolicy, GumbelPolicy])

@@ -22,9 +22,9 @@ from ponder.models.huggingface.pretrained import (
 )
 from ponder.models.policies.base import Rules
 from ponder.models.policies.choice import ChoicePolicy
+from ponder.rollouts import given
 from ponder.rollouts.engine import Writer
-from ponder.rollouts.sampler import given
-from ponder.rollouts.written import Store, Written
+from ponder.rollouts.written import Batch, Listener, Store, Written
 from ponder.tasks.choice.qa import Qa
 from ponder.training.console import Plain, ProgressReporter
 from support.questions import WORDS, file_of, language_model, save_language_model, task
@@ -97,7 +97,7 @@ def test_tokens_written_one_by_one_read_as_if_read_at_once(kind: str) -> None:
         _, segment = net.read(question, mask)
         buffer = Buffer(5, torch.zeros(4, dtype=torch.long))
         for t in range(3):
-            state = net.write(tokens[:, t], buffer, [segment], t + 1)
+            state = net.write(tokens[:, t], buffer, segment, t + 1)
     for row in range(4):
         expected = plain(model, question[row // 2][mask[row // 2]], tokens[row])[-1]
         assert torch.allclose(net.logits(state[row]), expected, atol=1e-9)
@@ -136,7 +136,7 @@ def test_rows_that_end_early_make_room_and_change_nothing(tmp_path: Path) -> Non
     qa = qa_of(tmp_path)
     policy, problems = policy_of(qa, 12), problems_of(qa, 16)
     with torch.no_grad():
-        policy.thinker.head.weight[WORDS.end] = policy.thinker.head.weight.mean(0) * 40
+        policy.thinker.head[WORDS.end] = policy.thinker.head.mean(0) * 40
     together = written(policy, problems, 3)
     lengths = together.lengths
     assert lengths.min() < 6 and lengths.max() == 12 and len(lengths.unique()) > 4
@@ -311,16 +311,17 @@ def test_nothing_is_written_twice(tmp_path: Path) -> None:
 def test_a_round_that_was_cut_off_goes_on_at_its_batch(tmp_path: Path) -> None:
     qa = qa_of(tmp_path)
     policy, problems = policy_of(qa), problems_of(qa, 10)
-    source = Written(SamplerConfig(samples=2), 4, 8, Store(tmp_path / "cache"), "tiny")
-    whole = Written(SamplerConfig(samples=2), 4, 8, Store(tmp_path / "other"), "tiny")
     batches: list[bool] = []
 
-    def stop(batch) -> None:
-        batches.append(batch.cached)
-        if len(batches) == 2:
-            raise KeyboardInterrupt
+    class Stop(Listener):
+        def sampled(self, batch: Batch) -> None:
+            batches.append(batch.cached)
+            if len(batches) == 2:
+                raise KeyboardInterrupt
 
-    source.finished = stop
+    source = Written(SamplerConfig(samples=2), 4, 8, Store(tmp_path / "cache"), "tiny",
+                     listener=Stop())
+    whole = Written(SamplerConfig(samples=2), 4, 8, Store(tmp_path / "other"), "tiny")
     with pytest.raises(KeyboardInterrupt):
         source.collect(policy, problems, 0, generator())
     again = source.collect(policy, problems, 0, generator())

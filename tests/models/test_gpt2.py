@@ -10,7 +10,7 @@ import torch
 
 from ponder.config.errors import UserError
 from ponder.models.gpt2.layers import Shape, sinusoids
-from ponder.models.gpt2.model import Init, Transformer, repeat_past
+from ponder.models.gpt2.model import Init, Transformer
 from ponder.tokenizers.vocabulary import Vocabulary
 from ponder.training.checkpoint import load_model, save, save_pretrained, weights_sha256
 from support.small import make_policy, make_task
@@ -116,12 +116,6 @@ def test_gradient_flows_through_the_past() -> None:
     past = net(row[:, :5])[1]
     net(row[:, 5:], past)[0].square().sum().backward()
     assert torch.allclose(net.wte.weight.grad, plain, atol=1e-4)
-
-
-def test_repeated_past_is_each_questions_own() -> None:
-    past = network()(tokens(2, 3))[1]
-    repeated = repeat_past(past, 3)
-    assert torch.equal(repeated[0][4], past[0][1])
 
 
 def test_sinusoids_by_hand() -> None:

@@ -18,7 +18,7 @@ from ponder.core.math import Sampling, straight_through
 from ponder.core.metrics import known
 from ponder.core.types import Rollouts
 from ponder.evaluation.question import dimensions, evaluate_latent, latent_replacements
-from ponder.models.policies.latent import ContinuousPolicy, DifferentiablePolicy
+from ponder.models.policies.question import ContinuousPolicy, DifferentiablePolicy
 from ponder.rewards.answers import Reward
 from ponder.rollouts.sampler import LatentSource, latent_rollouts
 from ponder.strategies.exact import Pathwise
@@ -32,8 +32,8 @@ from support.small import Door, generator, make_task
 
 def begun(policy: DifferentiablePolicy, task: Add, count: int = 5, samples: int = 1) -> Rollouts:
     rollouts = latent_rollouts(policy, task.sample(count, generator()), samples, generator(1))
-    rollouts.noise = rollouts.noise.double()  # type: ignore[union-attr]
-    return rollouts
+    assert rollouts.noise is not None
+    return replace(rollouts, noise=rollouts.noise.double())
 
 
 def source(kind: str, policy: DifferentiablePolicy, stage_steps: int = 0, samples: int = 4,
@@ -182,11 +182,12 @@ def test_given_tokens_stand_in_the_place_of_what_is_said(kind: str, sees: tuple[
     rollouts = begun(policy, task)
     gold = rollouts.problems.thought
     assert gold is not None
-    rollouts.thought = gold
+    rollouts = replace(rollouts, thought=gold)
     scores = policy.score(rollouts, Sampling())
     assert torch.allclose(scores.logprobs, policy.think(rollouts, Sampling())[0], atol=1e-12)
     assert torch.allclose(scores.answer, policy.answer(rollouts.problems, gold)[0], atol=1e-12)
-    rollouts.thought = torch.where(torch.arange(3) == 0, rollouts.problems.pad, gold)
+    rollouts = replace(rollouts,
+                       thought=torch.where(torch.arange(3) == 0, rollouts.problems.pad, gold))
     mixed = policy.score(rollouts, Sampling())
     assert not torch.allclose(mixed.logprobs[:, 1], scores.logprobs[:, 1], atol=1e-3)
     assert not torch.allclose(mixed.answer, scores.answer, atol=1e-3)
@@ -244,7 +245,8 @@ def trainer(kind: str, stage_steps: int = 0, tokens: int = 2) -> Trainer:
 def test_micro_batches_do_not_change_the_gradient(kind: str, stage: int) -> None:
     loop = trainer(kind, stage_steps=stage, tokens=1)
     rollouts = loop.collect()
-    rollouts.noise = rollouts.noise.double()  # type: ignore[union-attr]
+    assert rollouts.noise is not None
+    rollouts = replace(rollouts, noise=rollouts.noise.double())
     whole = gradients(loop, [rollouts])
     parts = gradients(loop, [rollouts[torch.arange(0, 5)], rollouts[torch.arange(5, 16)]])
     assert whole.keys() == parts.keys()

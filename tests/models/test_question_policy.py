@@ -10,8 +10,9 @@ import torch
 from ponder.config.players import SamplerConfig
 from ponder.core.math import Sampling, left_justify
 from ponder.models.gpt2 import layers
+from ponder.rollouts import given
 from ponder.rollouts import sampler as rollout_module
-from ponder.rollouts.sampler import given, greedy, sample
+from ponder.rollouts.sampler import greedy, sample
 from ponder.rollouts.search.exhaustive import EveryThought
 from support.players import padded_left
 from support.small import generator, make_policy, make_task

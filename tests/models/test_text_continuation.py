@@ -20,7 +20,7 @@ from ponder.models.huggingface.model import Model
 from ponder.models.policies.base import Rules
 from ponder.models.policies.continuation import ContinuationPolicy
 from ponder.rewards.answers import Reward
-from ponder.rollouts.sampler import given
+from ponder.rollouts import given
 from ponder.rollouts.written import Store, Written
 from ponder.tasks.text.passages import Corpus, CorpusKeys
 from ponder.tokenizers.pieces import HfPieces, identity
@@ -156,7 +156,7 @@ def test_continuations_are_as_likely_as_transformers_finds_them(
     policy = author_of(kind, stops)
     with torch.no_grad():
         head = policy.thinker.head
-        head.weight[WORDS.end] = head.weight.mean(0) * 40  # some rows end
+        head[WORDS.end] = head.mean(0) * 40  # some rows end
     rollouts = continued(policy, prompts(12), tmp_path, samples)
     assert (rollouts.lengths == 6).all() != stops
     model = plain_of(kind, WORDS)
@@ -178,7 +178,7 @@ def test_a_text_of_fixed_length_never_ends(sampler: dict[str, Any], tmp_path: Pa
     for stops in (True, False):
         policy = author_of(stops=stops)
         with torch.no_grad():
-            policy.thinker.head.weight[WORDS.end] = policy.thinker.head.weight.mean(0) * 40
+            policy.thinker.head[WORDS.end] = policy.thinker.head.mean(0) * 40
         rollouts = continued(policy, prompts(8), tmp_path, 8, **sampler)
         ends = (rollouts.thought == WORDS.end).sum(1)
         assert (ends == 1).all()  # each once, by choice or because there is no room

@@ -74,6 +74,47 @@ def test_loss_and_gradient_are_those_of_transformers(kind: str, task: Text) -> N
     assert torch.equal(guess, plain(passages.question).logits.argmax(-1))
 
 
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_tokens_further_ahead_are_as_likely_as_behind_each_prefix_alone(kind: str, task: Text,
+                                                                        ) -> None:
+    """log p of the next token and of the two after it, by `transformers` from every prefix by
+    itself: the mean over positions of each, then of the three.
+    """
+    torch.manual_seed(1)
+    policy = NextTokenPolicy(Model(language_model(kind), len(WORDS)), WORDS, Rules(0, False), 3)
+    assert policy.further is not None
+    for weight in policy.further.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    plain, problems = language_model(kind), task.test()[:2]
+    expected = []
+    for question, answer in zip(problems.question, problems.answer, strict=True):
+        found: list[list[torch.Tensor]] = [[], [], []]
+        for end in range(1, len(question) + 1):
+            state = plain(question[None, :end], output_hidden_states=True).hidden_states[-1][0, -1]
+            for far, target in enumerate(answer[end - 1:end + 2]):
+                layer = policy.further.layers[far - 1]
+                ahead = state + torch.nn.functional.gelu(layer(state)) if far else state
+                found[far].append(plain.lm_head(ahead).log_softmax(-1)[target])
+        expected.append(torch.stack([torch.stack(values).mean() for values in found]).mean())
+    scores = policy.score(Gold().collect(policy, problems, 0), Sampling())
+    torch.testing.assert_close(scores.answer, torch.stack(expected), rtol=0, atol=1e-9)
+
+
+def test_a_checkpoint_keeps_what_predicts_further_ahead(door: Door) -> None:
+    Path("text.txt").write_text(SENTENCE * 60)
+    save_language_model(Path("model"), "llama")
+    words = [*RUN, "task.ahead=3", "trainer.max_steps=4", "trainer.save_every_n_steps=2"]
+    assert door(*words)[0] == 0
+    whole = json.loads(Path("run/summary.json").read_text())["weights_sha256"]
+    saved = max(Path("run").glob("checkpoint_*"), key=lambda path: path.stat().st_mtime_ns)
+    assert (saved / "further.safetensors").is_file()
+    shutil.rmtree(saved)
+    Path("run/summary.json").unlink()
+    code, out, err = door(*words)
+    assert code == 0 and "going on from step 2" in out + err, out + err
+    assert json.loads(Path("run/summary.json").read_text())["weights_sha256"] == whole
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("words", ["", "trainer.optimizer=muon", "model.lora_r=4",
                                    "model.lora_r=4 trainer.optimizer=muon trainer.lr=3e-2"])
@@ -155,7 +196,6 @@ def test_compiled_and_in_half_precision_it_learns_the_same(model: str, door: Doo
 
 
 @pytest.mark.parametrize("words, said", [
-    ("task.ahead=2", "task.ahead=2: found model=hf"),
     ("task.tokens=trie", "task.tokens=trie: found model=hf, which reads its own tokens"),
     ("model.lora_r=4 model.lora_targets=[foo]", "model.lora_targets=[foo]: found no place for"),
     ("task.length=600", "task.length=600: found model.name=model, which reads 512 tokens"),

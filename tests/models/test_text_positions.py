@@ -20,7 +20,7 @@ from ponder.generation.generators import ThinkingTextGenerator
 from ponder.models.huggingface.model import Model
 from ponder.models.policies.base import Rules
 from ponder.models.policies.next_token import NextTokenPolicy, PositionPolicy
-from ponder.rollouts.positions import PositionSampler, every_place, think_behind
+from ponder.rollouts.sampler import PositionSampler, all_positions, think_at_positions
 from ponder.tokenizers.vocabulary import ThinkingVocabulary
 from support.questions import WORDS, language_model, save_language_model, vocabulary
 from support.small import Door, generator
@@ -65,7 +65,7 @@ def thinker(kind: str, stops: bool, ahead: int = 1, mixes: bool = True, adapted:
 def passages(policy: PositionPolicy, count: int = 2, length: int = 7) -> Problems:
     rows = torch.randint(2, len(WORDS), (count, length + 1), generator=generator(2))
     problems = Problems(rows[:, :-1], rows[:, 1:], None, policy.vocabulary.pad)
-    return replace(problems, positions=every_place(policy, problems))
+    return replace(problems, positions=all_positions(policy, problems))
 
 
 def plain(policy: PositionPolicy, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -97,12 +97,11 @@ def test_all_places_at_once_are_each_place_alone(kind: str, stops: bool, ahead: 
     """Log-probabilities of thoughts and of the tokens behind them, by plain sequences."""
     policy = thinker(kind, stops, ahead, mixes, adapted)
     problems = passages(policy)
-    rollouts = think_behind(policy, problems, 2, HOT, generator())
+    rollouts = think_at_positions(policy, problems, 2, HOT, generator())
     scores = policy.score(rollouts, HOT)
     torch.testing.assert_close(scores.logprobs, rollouts.logprobs.double(), atol=1e-6, rtol=0)
     logprob, right = policy.answer(problems, rollouts.thought, rollouts.samples)
-    foreseen = policy.predictions(problems, rollouts.thought, rollouts.samples,
-                                *policy.read(problems)).flatten(0, 1)
+    foreseen = policy.predictions(problems, rollouts.thought, rollouts.samples).flatten(0, 1)
     allowed, end, row = policy.allowed, policy.vocabulary.end, 0
     behind = torch.zeros(len(rollouts), dtype=torch.float64)
     assert problems.positions is not None
@@ -144,7 +143,7 @@ def test_gradients_are_those_of_plain_sequences() -> None:
     """Of the likelihood behind one thought, through thought and passage."""
     policy = thinker("gpt2", True, mixes=False)
     problems = replace(passages(policy, 1), positions=torch.tensor([[3]]))
-    rollouts = think_behind(policy, problems, 1, HOT, generator())
+    rollouts = think_at_positions(policy, problems, 1, HOT, generator())
     scores = policy.score(rollouts, HOT)
     (scores.answer.sum() + scores.logprobs.sum()).backward()
     ours = {name: weight.grad.clone() for name, weight in policy.named_parameters()
@@ -170,7 +169,7 @@ def test_hard_places_are_those_of_the_reference() -> None:
     policy.norm = NextTokenPolicy(Model(language_model("gpt2"), len(WORDS)), WORDS, Rules(0, False))
     problems = passages(policy, 3)
     sampler = PositionSampler(SamplerConfig(samples=2), "hardest", 2)
-    found = sampler.places(policy, problems, generator())
+    found = sampler.positions(policy, problems, generator())
     surprise, _ = policy.norm.predict(problems)
     assert torch.equal(found, surprise.topk(2, 1).indices.sort(1).values)
     rollouts = policy.annotate(sampler.collect(policy, problems, 0, generator()), Sampling())
@@ -181,7 +180,7 @@ def test_hard_places_are_those_of_the_reference() -> None:
 def test_greedy_thoughts_are_the_likeliest() -> None:
     policy = thinker("gpt2", False)
     problems = passages(policy, 1)
-    thought = think_behind(policy, problems, 1, GREEDY).thought
+    thought = think_at_positions(policy, problems, 1, GREEDY).thought
     for place, row in enumerate(thought.tolist()):
         line = problems.question[0, :place + 1]
         for token in row[:-1]:
@@ -210,7 +209,7 @@ def test_a_written_word_is_as_likely_as_it_is_foreseen(kind: str, stops: bool) -
         places = torch.arange(len(prompt) - 1, line.shape[1] - 1)[None]
         thought = told(text.tokens, policy)
         problems = Problems(line[:, :-1], line[:, 1:], None, known.pad, positions=places)
-        foreseen = policy.predictions(problems, thought, len(said), *policy.read(problems))
+        foreseen = policy.predictions(problems, thought, len(said))
         each = foreseen[0, :, 0].gather(1, torch.tensor(said)[:, None])[:, 0]
         assert text.logprob == pytest.approx(float(each.sum()), abs=1e-6)
         lengths |= {int((row != known.pad).sum()) for row in thought}

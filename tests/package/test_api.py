@@ -249,3 +249,19 @@ def test_the_first_call_knows_a_plugin_and_its_name_may_have_underscores() -> No
     assert done.stdout.splitlines() == [
         "my_task 1", "1", "task.thought_length=4: found another length than the gold thought has; "
         "legal: 1 (set thinker.tokens for more)"]
+
+
+def test_a_call_leaves_search_path_and_plugins_of_child_processes(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "registers_nothing.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    before = sys.path[:]
+    assert ponder.compose(plugins=["registers_nothing"]).plugins == ["registers_nothing"]
+    assert sys.path == before and "PONDER_PLUGINS" not in os.environ
+
+
+def test_rewards_as_a_dictionary_and_words_that_are_none() -> None:
+    assert ponder.compose(reward={"log_likelihood": 2, "length": -0.5}).reward == {
+        "log_likelihood": 2.0, "length": -0.5}
+    with pytest.raises(ponder.UserError, match=r"^task=': cannot be read "):
+        ponder.compose("task='")

@@ -15,7 +15,7 @@ from ponder.models.gpt2.model import Init, Shape, Transformer
 from ponder.models.policies.base import Rules
 from ponder.models.policies.continuation import ContinuationPolicy
 from ponder.rewards.answers import Reward
-from ponder.rollouts.sampler import given
+from ponder.rollouts import given
 from ponder.tasks.text.passages import CorpusKeys
 from ponder.tokenizers.pieces import Characters, PieceVocabulary
 

@@ -10,7 +10,8 @@ from ponder.core.types import Rollouts
 from ponder.models.policies.base import Policy, Rules
 from ponder.models.policies.question import QuestionPolicy
 from ponder.rewards.answers import Reward
-from ponder.rollouts.sampler import given, sample
+from ponder.rollouts import given
+from ponder.rollouts.sampler import sample
 from support.small import generator, make_policy, make_task
 
 

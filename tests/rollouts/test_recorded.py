@@ -7,8 +7,9 @@ from dataclasses import replace
 import torch
 
 from ponder.config.players import SamplerConfig
+from ponder.rollouts import given
 from ponder.rollouts.recorded import Preloaded
-from ponder.rollouts.sampler import Sampler, given
+from ponder.rollouts.sampler import Sampler
 from support.small import generator, make_policy, make_task
 
 

@@ -8,23 +8,25 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ponder.config.players import (
-    BalancedConfig,
-    SearchConfig,
-    ThinkerConfig,
-    TreeConfig,
-    thought_count,
-)
-from ponder.config.spine import Config, schemas
+from ponder.config.players import ThinkerConfig, thought_count
+from ponder.config.spine import Config, schemas, search_schema
 from ponder.core.types import Problems
 from ponder.models.policies.base import Policy
-from ponder.rollouts.search.balanced import Balanced, Codebook, assign, deal, padded_groups
-from ponder.rollouts.search.base import close, described, leaf_values
+from ponder.rollouts.search import close, described, leaf_values
+from ponder.rollouts.search.balanced import (
+    Balanced,
+    BalancedConfig,
+    Codebook,
+    assign,
+    deal,
+    padded_groups,
+)
 from ponder.rollouts.search.exhaustive import Beam, Exhaustive, every_thought
-from ponder.rollouts.search.tree import Forest, Tree
+from ponder.rollouts.search.tree import Forest, Tree, TreeConfig
 from support.small import generator, make_policy, make_task
 
-QUIET = SearchConfig(noise=0.0, balance=False, samples=3)
+SEARCH = search_schema()
+QUIET = SEARCH(noise=0.0, balance=False, samples=3)
 
 
 def brute_force(policy: Policy, problems: Problems, samples: int) -> list[list[list[int]]]:
@@ -136,7 +138,7 @@ def test_thoughts_are_counted_and_closed() -> None:
 
 def test_a_search_is_described_by_its_method_and_space() -> None:
     """Two of ten tokens, or fewer: 1 + 10 + 100 thoughts; too few for a code for each of 5000."""
-    config = Config(thinker=ThinkerConfig(tokens=2, vocabulary=10), rollout=SearchConfig(),
+    config = Config(thinker=ThinkerConfig(tokens=2, vocabulary=10), rollout=SEARCH(),
                     strategy=schemas("strategy")["star"]())
     assert described(config, 100) == "rollout.method=balanced: a space of 111 thoughts"
     assert described(config, 5000) == "rollout.method=exhaustive: a space of 111 thoughts"
@@ -146,7 +148,7 @@ def test_balanced_exhaustive_search_gives_every_answer_its_own_thought() -> None
     task = make_task(thoughts=10, max=10)
     policy = make_policy(task, tokens=1, stops=False, sees=("thought",))
     problems = task.test()
-    search = Exhaustive(SearchConfig(noise=0.0))
+    search = Exhaustive(SEARCH(noise=0.0))
     rollouts = search.collect(policy, problems, 0)
     assert problems.label is not None
     pairs = {(int(a), int(t)) for a, t in zip(problems.label, rollouts.thought[:, 0], strict=True)}
@@ -207,7 +209,7 @@ def test_codebook_table_is_a_mean_by_answer() -> None:
 def test_balanced_search_begins_with_one_position_and_distinct_codes_at_the_end() -> None:
     task = make_task(thoughts=4, max=10)
     policy = make_policy(task, tokens=2, stops=False, sees=("thought",))
-    eager = replace(SearchConfig(), balanced=BalancedConfig(every=1, next_known=0.0,
+    eager = replace(SEARCH(), balanced=BalancedConfig(every=1, next_known=0.0,
                                                             next_change=1.0))
     search = Balanced(eager, task, 2, torch.device("cpu"))
     problems = task.sample(64, generator())
@@ -228,7 +230,7 @@ def test_balanced_search_begins_with_one_position_and_distinct_codes_at_the_end(
 def test_a_first_token_that_resists_makes_the_thinker_start_anew() -> None:
     task = make_task(thoughts=4, max=10)
     policy = make_policy(task, tokens=2, stops=False, sees=("thought",))
-    config = replace(SearchConfig(), balanced=BalancedConfig(every=1, first_known=0.99, patience=3))
+    config = replace(SEARCH(), balanced=BalancedConfig(every=1, first_known=0.99, patience=3))
     search = Balanced(config, task, 2, torch.device("cpu"))
     problems, before = task.sample(64, generator()), policy.thinker.head.clone()
     for step in range(3):

@@ -6,6 +6,7 @@ so here the thinker may choose any token, and no thought is cut off by its lengt
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ponder.models.gpt2.layers import Shape
 from ponder.models.gpt2.model import Init, Transformer
 from ponder.models.policies.base import Rules
 from ponder.models.policies.question import QuestionPolicy
-from ponder.rollouts.sampler import given
+from ponder.rollouts import given
 from ponder.strategies.base import Strategy
 from ponder.strategies.dpo import DPO
 from ponder.strategies.grpo import GRPO
@@ -60,8 +61,7 @@ def thoughts(task: Add, rows: int) -> Tensor:
 def batch(task: Add, samples: int) -> Rollouts:
     problems = task.sample(PAIRS, generator(2))
     rollouts = given(problems, thoughts(task, PAIRS * samples), samples)
-    rollouts.chosen = rollouts.learn.clone()
-    return rollouts
+    return replace(rollouts, chosen=rollouts.learn)
 
 
 class ThinkerOnly(Learner):
@@ -96,8 +96,8 @@ def step(own: ThinkerOnly, rollouts: Rollouts, rate: float) -> dict[str, float]:
 def pairs(task: Add, tmp_path: Path, strategy: DPO) -> tuple[ThinkerOnly, Any, Any, Rollouts]:
     own, model, tokenizer = learner(task, strategy, tmp_path)
     rollouts = batch(task, 2)
-    rollouts.reward = torch.tensor([1.0, 0.0]).repeat(PAIRS)
-    rollouts.parts = {"exact_match": rollouts.reward}
+    right = torch.tensor([1.0, 0.0]).repeat(PAIRS)
+    rollouts = replace(rollouts, reward=right, parts={"exact_match": right})
     rollouts = own.policy.annotate(rollouts, Sampling())
     return own, model, tokenizer, strategy.credit(rollouts)
 
@@ -196,11 +196,12 @@ def test_policy_losses_are_trls(kind: str, ours: dict, theirs: dict, tmp_path: P
     task, strategy = make_task(), GRPO(**ours)
     own, model, tokenizer = learner(task, strategy, tmp_path)
     rollouts = batch(task, 4)
-    rollouts.reward = torch.rand(len(rollouts))
+    rollouts = replace(rollouts, reward=torch.rand(len(rollouts)))
     now = own.policy.think(rollouts, Sampling())[0].detach()
-    rollouts.logprobs = (now + 0.3 * torch.randn(now.shape)) * rollouts.learn
+    rollouts = replace(rollouts, logprobs=(now + 0.3 * torch.randn(now.shape)) * rollouts.learn)
     if "kl" in ours:
-        rollouts.reference = (now + 0.1 * torch.randn(now.shape)) * rollouts.learn
+        rollouts = replace(rollouts,
+                           reference=(now + 0.1 * torch.randn(now.shape)) * rollouts.learn)
     rollouts = strategy.credit(rollouts)
     assert rollouts.credit is not None
     found = step(own, rollouts, 0.0)

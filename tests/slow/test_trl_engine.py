@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ponder.training.build import run as build_run
+from ponder.training import build as build_run
 from ponder.training.session import Session
 from ponder.training.trainer import Progress
 from support.questions import file_of, save_language_model
@@ -61,6 +61,22 @@ def test_dpo_by_trl_is_ours(words: str, run: Door) -> None:
             assert own[name] == pytest.approx(peer[name], rel=1e-3, abs=1e-4), name
         if own["step"] > 1:  # before the first, all margins are 0
             assert own["ranking_accuracy"] == pytest.approx(peer["ranking_accuracy"])
+
+
+def test_trl_leaves_the_tokenizer_as_it_was(run: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    for file in Path("model").glob("*token*.json"):  # a tokenizer without padding
+        known = json.loads(file.read_text())
+        known.pop("pad_token", None)
+        file.write_text(json.dumps(known))
+    before, padding = Session.close, []
+
+    def close(session: Session) -> None:
+        padding.append(session.policy.vocabulary.tokenizer.pad_token)
+        before(session)
+
+    monkeypatch.setattr(Session, "close", close)
+    assert run("strategy=dpo", PRELOADED, "trainer.engine=trl")[0] == 0
+    assert padding == [None]
 
 
 @pytest.mark.parametrize("words", [

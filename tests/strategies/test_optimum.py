@@ -7,6 +7,7 @@ and a value head that foresees what is still to come.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,35 +50,34 @@ def test_the_optimum_is_found_where_texts_end_by_themselves(name: str, tmp_path:
 
 # --- the same with a mistake ---------------------------------------------------------------------
 
-def spoilt(trainer: Trainer, spoil: Callable[[Rollouts], None]) -> Trainer:
+def spoilt(trainer: Trainer, spoil: Callable[[Rollouts], Rollouts]) -> Trainer:
     """Something happens to rollouts between credit and learning."""
     credit = trainer.learner.strategy.credit
 
     def wrong(rollouts: Rollouts, step: int = 0) -> Rollouts:
-        rollouts = credit(rollouts, step)
-        spoil(rollouts)
-        return rollouts
+        return spoil(credit(rollouts, step))
 
     trainer.learner.strategy.credit = wrong  # type: ignore[method-assign]
     return trainer
 
 
 def wrong_sign(trainer: Trainer) -> Trainer:
-    def spoil(rollouts: Rollouts) -> None:
-        rollouts.credit = -rollouts.credit  # type: ignore[operator]
+    def spoil(rollouts: Rollouts) -> Rollouts:
+        assert rollouts.credit is not None
+        return replace(rollouts, credit=-rollouts.credit)
     return spoilt(trainer, spoil)
 
 
 def shifted_mask(trainer: Trainer) -> Trainer:
-    def spoil(rollouts: Rollouts) -> None:
-        rollouts.learn = torch.nn.functional.pad(rollouts.learn[:, :-1], (1, 0))
+    def spoil(rollouts: Rollouts) -> Rollouts:
+        return replace(rollouts, learn=torch.nn.functional.pad(rollouts.learn[:, :-1], (1, 0)))
     return spoilt(trainer, spoil)
 
 
 def shifted_credit(trainer: Trainer) -> Trainer:
-    def spoil(rollouts: Rollouts) -> None:
+    def spoil(rollouts: Rollouts) -> Rollouts:
         assert rollouts.credit is not None
-        rollouts.credit = torch.nn.functional.pad(rollouts.credit[:, :-1], (1, 0))
+        return replace(rollouts, credit=torch.nn.functional.pad(rollouts.credit[:, :-1], (1, 0)))
     return spoilt(trainer, spoil)
 
 
@@ -87,8 +87,7 @@ def shuffled_rewards(trainer: Trainer) -> Trainer:
         def __call__(self, policy, rollouts: Rollouts) -> Rollouts:
             rollouts = super().__call__(policy, rollouts)
             assert rollouts.reward is not None
-            rollouts.reward = rollouts.reward.roll(1)
-            return rollouts
+            return replace(rollouts, reward=rollouts.reward.roll(1))
 
     trainer.collector.reward = Shuffled()
     return trainer
@@ -101,8 +100,7 @@ def stale_logprobs(trainer: Trainer) -> Trainer:
     def wrong(rollouts: Rollouts, sampling: Sampling) -> Rollouts:
         rollouts = annotate(rollouts, sampling)
         assert rollouts.reference is not None
-        rollouts.logprobs = rollouts.reference
-        return rollouts
+        return replace(rollouts, logprobs=rollouts.reference)
 
     trainer.policy.annotate = wrong  # type: ignore[method-assign]
     return trainer

@@ -8,6 +8,7 @@ exact gradient, or a known multiple of it.
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,7 +18,8 @@ from ponder.config.players import SamplerConfig
 from ponder.core.math import Sampling
 from ponder.core.types import Problems, Rollouts, Scores
 from ponder.models.policies.base import Policy
-from ponder.rollouts.sampler import given, sample
+from ponder.rollouts import given
+from ponder.rollouts.sampler import sample
 from ponder.rollouts.search.exhaustive import EveryThought
 from ponder.strategies.base import Strategy
 from ponder.strategies.dpo import DPO
@@ -74,7 +76,7 @@ def estimate(strategy: Strategy) -> tuple[Tensor, Tensor]:
     policy = world()[0]
     rollouts = groups()
     rollouts = rollouts.select_rows(torch.arange(len(rollouts)), SAMPLES)
-    rollouts.reward = worth(rollouts.thought)
+    rollouts = replace(rollouts, reward=worth(rollouts.thought))
     rollouts = strategy.credit(rollouts)
     means = []
     for part in torch.arange(GROUPS).split(CHUNK):
@@ -145,7 +147,7 @@ def test_exact_strategy_has_the_exact_gradient() -> None:
     policy, problems, _ = world()
     strategy = Exact()
     census = EveryThought(SamplerConfig()).collect(policy, problems, 0)
-    census.reward = worth(census.thought)
+    census = replace(census, reward=worth(census.thought))
     census = strategy.credit(census)
     assert census.weight is not None and float(census.weight.sum()) == pytest.approx(1)
     logprobs, entropy, full = policy.think(census, Sampling())
@@ -176,12 +178,11 @@ def test_objectives_have_the_derivatives_they_should(name: str) -> None:
     problems = world()[1]
     thought = groups().thought[:4]
     rollouts = given(problems, thought, 4)
-    rollouts.chosen = torch.ones_like(rollouts.chosen)
-    rollouts.logprobs = -torch.rand(4, 2, dtype=kind) - 0.5
-    rollouts.reward = torch.rand(4, dtype=kind)
-    rollouts.reference = -torch.rand(4, 2, dtype=kind)
-    rollouts.value = torch.rand(4, 2, dtype=kind)
-    rollouts.parts = {"exact_match": torch.tensor([1.0, 0, 0, 1])}
+    rollouts = replace(rollouts, chosen=torch.ones_like(rollouts.chosen),
+                       logprobs=-torch.rand(4, 2, dtype=kind) - 0.5,
+                       reward=torch.rand(4, dtype=kind), reference=-torch.rand(4, 2, dtype=kind),
+                       value=torch.rand(4, 2, dtype=kind),
+                       parts={"exact_match": torch.tensor([1.0, 0, 0, 1])})
     rollouts = strategy.credit(rollouts)
     count = strategy.count(rollouts)
     start = rollouts.logprobs + torch.where(torch.rand(rollouts.logprobs.shape) < 0.5, 0.5, -0.1)

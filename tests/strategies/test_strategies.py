@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from ponder.core.types import Rollouts, Scores
-from ponder.rollouts.sampler import given
+from ponder.rollouts import given
 from ponder.strategies.base import Strategy
 from ponder.strategies.grpo import GRPO
 from ponder.strategies.ppo import PPO
@@ -21,8 +23,7 @@ def rollouts_of(reward: list[float], samples: int, tokens: int = 2) -> Rollouts:
     thought = torch.full((len(reward), tokens + 1), task.vocabulary.first_thought)
     thought[:, -1] = task.vocabulary.end
     rollouts = given(problems, thought, samples)
-    rollouts.reward = torch.tensor(reward)
-    return rollouts
+    return replace(rollouts, reward=torch.tensor(reward))
 
 
 def scores_of(logprobs: torch.Tensor) -> Scores:
@@ -53,8 +54,8 @@ def test_running_mean_is_the_mean_before_this_batch() -> None:
 
 def test_grpo_is_reinforce_at_the_first_step_and_clips_later() -> None:
     rollouts = GRPO(scale="none").credit(rollouts_of([0.0, 2.0], 2))
-    rollouts.chosen = torch.ones_like(rollouts.chosen)
-    rollouts.logprobs = torch.tensor([[-1.0, -1.0], [-1.0, -1.0]])
+    rollouts = replace(rollouts, chosen=torch.ones_like(rollouts.chosen),
+                       logprobs=torch.tensor([[-1.0, -1.0], [-1.0, -1.0]]))
     logprobs = rollouts.logprobs.clone().requires_grad_()
     strategy = GRPO(scale="none", clip=0.2)
     (gradient,) = torch.autograd.grad(
@@ -84,8 +85,8 @@ def test_the_estimator_of_the_kl_follows_its_place() -> None:
 
 def test_flat_groups_are_left_out_whatever_the_leash_costs() -> None:
     rollouts = rollouts_of([1.0, 1.0, 2.0, 5.0], 2)
-    rollouts.chosen = rollouts.learn.clone()
-    rollouts.logprobs, rollouts.reference = -torch.rand(4, 2), -torch.rand(4, 2)
+    rollouts = replace(rollouts, chosen=rollouts.learn.clone(), logprobs=-torch.rand(4, 2),
+                       reference=-torch.rand(4, 2))
     found = GRPO(skip_flat=True, kl=0.1, kl_place="reward").credit(rollouts)
     assert found.learn.any(1).tolist() == [False, False, True, True]
 
@@ -99,7 +100,7 @@ def test_star_learns_nothing_where_none_is_best() -> None:
 
 def test_star_keeps_all_correct_ones_and_the_answerer_learns_from_hopeless_groups() -> None:
     rollouts = rollouts_of([0.0] * 6, 3)
-    rollouts.parts = {"exact_match": torch.tensor([1.0, 0, 1, 0, 0, 0])}
+    rollouts = replace(rollouts, parts={"exact_match": torch.tensor([1.0, 0, 1, 0, 0, 0])})
     rollouts = STaR(keep="correct").credit(rollouts)
     assert rollouts.credit is not None and rollouts.weight is not None
     assert rollouts.credit[:, 0].tolist() == [1, 0, 1, 0, 0, 0]

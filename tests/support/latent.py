@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ponder.models.gpt2.model import Init, Shape, Transformer
 from ponder.models.policies.base import Rules
-from ponder.models.policies.latent import ContinuousPolicy, DifferentiablePolicy, GumbelPolicy
+from ponder.models.policies.question import ContinuousPolicy, DifferentiablePolicy, GumbelPolicy
 from ponder.tasks.toy.add import Add
 
 KINDS = {"continuous": ContinuousPolicy, "gumbel": GumbelPolicy}

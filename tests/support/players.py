@@ -53,10 +53,10 @@ class Parity(Reward):
 
     def __call__(self, policy: Policy, rollouts: Rollouts) -> Rollouts:
         first = rollouts.thought[:, 0]
-        rollouts.parts = {"exact_match": (first % 2 == 0).double()}
-        rollouts.reward = (first % 2 == 0).double() + rollouts.thought.double().sin().sum(1) / 4
-        rollouts.token_reward = rollouts.thought[:, :-1].double().cos() / 4
-        return rollouts
+        return replace(
+            rollouts, parts={"exact_match": (first % 2 == 0).double()},
+            reward=(first % 2 == 0).double() + rollouts.thought.double().sin().sum(1) / 4,
+            token_reward=rollouts.thought[:, :-1].double().cos() / 4)
 
 
 def outfit(policy: Policy, strategy: object) -> Policy:

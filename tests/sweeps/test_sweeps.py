@@ -26,7 +26,7 @@ from ponder.sweeps.jobs import (
     process_name,
     read_jobs,
 )
-from ponder.training import code_snapshot as snapshot
+from ponder.training import run_directory
 from support.small import Door
 from support.sweeps import clean
 
@@ -312,53 +312,54 @@ def repository(folder: Path) -> Path:
 
 def test_a_run_says_of_which_code_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = repository(tmp_path / "one")
-    monkeypatch.setattr(snapshot, "ROOT", root)
-    snapshot.differences.cache_clear()
+    monkeypatch.setattr(run_directory, "ROOT", root)
+    run_directory.code_differences.cache_clear()
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True,
                             text=True).stdout.strip()
-    assert (snapshot.revision(), snapshot.differences()) == (commit, f"commit {commit}\n")
-    snapshot.differences.cache_clear()
+    assert run_directory.code_revision() == commit
+    assert run_directory.code_differences() == f"commit {commit}\n"
+    run_directory.code_differences.cache_clear()
     (root / "run.py").write_text("a = 2\n")
     (root / "src/ponder/new.py").write_text("b = 3\n")
-    assert snapshot.revision() == commit + "+"
-    snapshot.note(tmp_path)
+    assert run_directory.code_revision() == commit + "+"
+    run_directory.save_code_diff(tmp_path)
     again = tmp_path / "again"
     subprocess.run(["git", "clone", "-q", str(root), str(again)], check=True)
     subprocess.run(["git", "apply", str(tmp_path / "git.diff")], cwd=again, check=True)
     assert (again / "run.py").read_text() == "a = 2\n"
     assert (again / "src/ponder/new.py").read_text() == "b = 3\n"
-    snapshot.differences.cache_clear()
+    run_directory.code_differences.cache_clear()
 
 
 def test_a_copy_is_made_once_and_knows_its_code(tmp_path: Path,
                                                 monkeypatch: pytest.MonkeyPatch) -> None:
     root = repository(tmp_path / "one")
-    monkeypatch.setattr(snapshot, "ROOT", root)
-    snapshot.differences.cache_clear()
-    first, revision = snapshot.freeze(tmp_path / "code"), snapshot.revision()
-    assert snapshot.freeze(tmp_path / "code") == first
+    monkeypatch.setattr(run_directory, "ROOT", root)
+    run_directory.code_differences.cache_clear()
+    first, revision = run_directory.freeze_code(tmp_path / "code"), run_directory.code_revision()
+    assert run_directory.freeze_code(tmp_path / "code") == first
     (root / "run.py").write_text("a = 2\n")
-    second = snapshot.freeze(tmp_path / "code")
+    second = run_directory.freeze_code(tmp_path / "code")
     assert second != first and (first / "run.py").read_text() == "a = 1\n"
     assert sorted(tmp_path.glob("code/*")) == sorted([first, second])
-    monkeypatch.setattr(snapshot, "ROOT", first)
-    snapshot.differences.cache_clear()
-    assert snapshot.revision() == revision
-    snapshot.differences.cache_clear()
+    monkeypatch.setattr(run_directory, "ROOT", first)
+    run_directory.code_differences.cache_clear()
+    assert run_directory.code_revision() == revision
+    run_directory.code_differences.cache_clear()
 
 
 def test_a_copy_runs(tmp_path: Path) -> None:
-    copy = snapshot.freeze(tmp_path)
+    copy = run_directory.freeze_code(tmp_path)
     done = subprocess.run([sys.executable, str(copy / "run.py"), "--cfg", "job"], text=True,
                           capture_output=True, env=clean(PYTHONPATH=str(copy / "src")))
     assert done.returncode == 0 and "max_steps" in done.stdout, done.stderr
 
 
 def test_no_repository_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshot, "ROOT", tmp_path)
+    monkeypatch.setattr(run_directory, "ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    snapshot.differences.cache_clear()
-    assert snapshot.revision() is None
-    snapshot.note(tmp_path)
+    run_directory.code_differences.cache_clear()
+    assert run_directory.code_revision() is None
+    run_directory.save_code_diff(tmp_path)
     assert not list(tmp_path.iterdir())
-    snapshot.differences.cache_clear()
+    run_directory.code_differences.cache_clear()

@@ -19,7 +19,7 @@ from ponder.models.gpt2.model import Init, Shape, Transformer
 from ponder.models.policies.base import Policy, Rules
 from ponder.models.policies.question import QuestionPolicy
 from ponder.rewards.answers import Reward
-from ponder.rollouts.sampler import Source, given
+from ponder.rollouts import Source, given
 from ponder.strategies.star import STaR
 from ponder.tasks.toy.addition import Addition
 from ponder.training.collector import Collector

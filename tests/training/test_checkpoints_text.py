@@ -14,7 +14,7 @@ from ponder.core.types import Problems
 from ponder.models.huggingface.pretrained import load_text_model, load_vocabulary
 from ponder.rollouts.engine import Writer
 from ponder.tokenizers.vocabulary import TextVocabulary
-from ponder.training.build import run as build_run
+from ponder.training import build as build_run
 from support.questions import file_of, load_plain, save_language_model
 from support.small import Door
 

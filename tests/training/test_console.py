@@ -14,8 +14,9 @@ from rich.console import Console
 from ponder.config.errors import UserError
 from ponder.core.types import Problems
 from ponder.training.console import Plain, Rich
-from ponder.training.session import guessing_accuracy
+from ponder.training.session import Session, guessing_accuracy
 from ponder.training.trackers import disk_errors
+from support.runs import config_of
 
 
 def test_notes_and_evaluations_are_in_the_log_file(tmp_path: Path,
@@ -37,11 +38,32 @@ def test_notes_and_evaluations_are_in_the_log_file(tmp_path: Path,
 
 def test_a_note_after_the_display_has_ended_is_the_last_line() -> None:
     file = io.StringIO()
-    console = Rich(None, Console(file=file, force_terminal=True, width=60))
+    console = Rich(Console(file=file, force_terminal=True, width=60))
     console.samples(["1+2=3"])
     console.close()
     console.note("stopped at step 3")
     assert file.getvalue().rstrip().endswith("stopped at step 3")
+
+
+def test_the_display_begins_with_the_first_thing_to_show() -> None:
+    """So that none is left on the screen where building a run fails."""
+    console = Rich(Console(file=io.StringIO(), force_terminal=True, width=60))
+    console.note("512 parameters")
+    assert not console.live.is_started
+    console.update(1, None, {"loss": 1.0})
+    assert console.live.is_started
+    console.close()
+    assert not console.live.is_started
+
+
+def test_further_processes_leave_no_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ponder.training.session.is_main_process", lambda: False)
+    session = Session(config_of("variant=[think,fixed]"), tmp_path)
+    directory = session.log.directory
+    session.log.write(1, {"loss": 1.0})
+    assert directory != tmp_path and (directory / "metrics.jsonl").is_file()
+    session.close()
+    assert not directory.exists()
 
 
 def test_guessing_is_always_the_most_frequent_answer() -> None:

@@ -173,7 +173,7 @@ def test_a_save_that_is_cut_anywhere_leaves_a_whole_checkpoint(
         door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every call to the file system inside a save fails once, as if the power had gone."""
     from ponder.training import checkpoint
-    from ponder.training.build.run import build_policy, build_task
+    from ponder.training.build_policies import build_policy, build_task
 
     config = config_of("variant=[think,fixed]", "task.max=10", "model.d_model=8")
     policy = build_policy(config, build_task(config))

@@ -15,7 +15,7 @@ import torch
 from ponder.config.checker import check
 from ponder.config.errors import UserError
 from ponder.config.spine import VARIANTS, Config, variants
-from ponder.training.build import run as builders
+from ponder.training import build as builders
 from ponder.training.trainer import Hooks
 from support.runs import config_of
 from support.sweeps import TIMEOUT, steps, until

@@ -15,8 +15,10 @@ import ponder.rollouts.written
 import ponder.training.learner
 import ponder.training.session
 from ponder.core.metrics import known
-from ponder.training.build import run as build_run
+from ponder.rollouts.written import Batch
+from ponder.training import build as build_run
 from ponder.training.console import Plain, ProgressReporter
+from ponder.training.signals import Signals
 from support.questions import file_of, save_language_model
 from support.small import Door
 
@@ -51,7 +53,8 @@ def table(path: str, run: str = "run") -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-STRATEGIES = ["star", "dpo", "grpo", "reinforce", "ppo", "ppo strategy.value=shared", "rloo",
+STRATEGIES = ["star", "dpo", "grpo", "reinforce", "ppo", "ppo strategy.value=shared",
+              "ppo strategy.value_reads=mean", "rloo",
               "dpo model.lora_r=4", "grpo strategy.kl=0.1 model.lora_r=4", "sft"]
 
 
@@ -237,6 +240,25 @@ def test_an_end_is_heeded_while_texts_are_written_or_read(
     assert summary()["weights_sha256"] == summary("whole")["weights_sha256"]
     assert [(line["step"], line.get("accuracy")) for line in lines()] == [
         (line["step"], line.get("accuracy")) for line in lines("whole")]
+
+
+def test_a_round_that_is_sampled_again_replaces_its_table(
+        run: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launcher's handler may return, and the run goes on in the same process."""
+    before, calls = ProgressReporter.sampled, []
+
+    def stop(self: ProgressReporter, batch: Batch) -> None:
+        before(self, batch)
+        calls.append(batch.number)
+        if len(calls) == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(ProgressReporter, "sampled", stop)
+    monkeypatch.setattr(Signals, "redeliver", lambda signals: setattr(signals, "caught", None))
+    assert run("trainer.do_eval=false")[0] == 0
+    assert calls == [0, 1, 0, 1, 2]
+    assert len(table("train_0/generated.csv")) == 60
+    assert not Path("run/train_0/rationalised.csv").exists()
 
 
 def test_an_evaluation_shows_how_far_it_is(run: Door, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import torch
 
-from ponder.config.errors import ERROR, UserError, brief
+from ponder.config.errors import ERROR, UserError, brief, writing
 from ponder.config.spine import Config
 from ponder.core import distributed
 from ponder.reports.run_page import write_report
 from ponder.rollouts.recorded import texts_of
 from ponder.tasks.base import write_problems, write_table
 from ponder.tokenizers.vocabulary import TextVocabulary
+from ponder.training import build as builders
 from ponder.training import checkpoint
-from ponder.training.build import run as builders
 from ponder.training.collector import StopRequested
 from ponder.training.console import ProgressReporter, build_console
 from ponder.training.diagnostics import summarise, verdict
@@ -78,12 +78,11 @@ def evaluate_checkpoint(config: Config, directory: Path) -> float:
     """Evaluate the checkpoint `model.name` on the task's held-out questions."""
     device = builders.build_device(config)
     task = builders.build_task(config)
-    policy = builders.build_policy(config, task).to(device)
-    builders.use_threads(config, policy)
-    console = build_console(None)
+    console = build_console()
     reporter = ProgressReporter(console)
-    evaluate = builders.build_evaluation(config, policy, task, task.test().to(device),
-                                         lambda source: reporter.attach(source, policy))
+    policy = builders.build_policy(config, task, reporter.scoring).to(device)
+    builders.use_threads(config, policy)
+    evaluate = builders.build_evaluation(config, policy, task, task.test().to(device), reporter)
     try:
         found = evaluate()
     finally:
@@ -133,9 +132,6 @@ def _write(config: Config, what: str, write: Callable[[Path], None]) -> None:
     if not distributed.is_main_process():
         return
     path = Path(config.out or "")
-    try:
+    with writing(f"out={path}"):
         write(path)
-    except OSError as error:
-        raise UserError(f"out={path}: cannot be written ({error.strerror}); legal: a file "
-                        "in a directory that can be") from None
     print(f"{what} written to {path}")

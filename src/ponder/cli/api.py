@@ -11,8 +11,10 @@ threads wait for each other, as Hydra's state and torch's random numbers are sha
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +26,7 @@ from ponder.cli.errors import explain
 from ponder.cli.main import perform
 from ponder.cli.shorthand import quoted, understood
 from ponder.config.errors import UserError
+from ponder.config.registry import PLUGINS
 from ponder.config.spine import CONF, Config, register
 
 if TYPE_CHECKING:
@@ -189,7 +192,11 @@ def generate(checkpoint: str | Path, prompt: str, **options: Any) -> str:
 
 def _typed(words: str | Sequence[str], overrides: dict[str, Any]) -> list[str]:
     """Words of the command line; those of `overrides` come last, so they count."""
-    given = shlex.split(words) if isinstance(words, str) else [str(word) for word in words]
+    try:
+        given = shlex.split(words) if isinstance(words, str) else [str(word) for word in words]
+    except ValueError as error:
+        raise UserError(f"{words}: cannot be read ({error}); legal: words as in a shell, or a list "
+                        "of them") from None
     for word in given:
         if word.startswith("-"):
             raise UserError(f"{word}: found an option of the command line; legal: key=value (for a "
@@ -204,6 +211,8 @@ def _spelled(value: Any) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list | tuple):
         return f"[{','.join(map(_spelled, value))}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}:{_spelled(one)}' for key, one in value.items())}}}"
     text = str(value)
     return text if _PLAIN.fullmatch(text) or text.startswith(('"', "'")) else quoted(text)
 
@@ -262,13 +271,16 @@ def _composing(words: list[str]) -> Iterator[tuple[Any, Any]]:
 
 @contextmanager
 def _hydra_restored() -> Iterator[None]:
-    """Hydra as if it had not been used before; at the end, as it was."""
+    """Hydra as if it had not been used before; at the end it, the search path of modules and the
+    plugins of child processes are as they were.
+    """
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.core.singleton import Singleton
     from hydra.core.utils import JobRuntime
     from hydra.version import VersionBase
 
+    path, plugins = sys.path[:], os.environ.get(PLUGINS)
     instances: dict[Any, Any] = Singleton._instances
     kinds = (GlobalHydra, HydraConfig, JobRuntime, VersionBase)
     before = {kind: instances.pop(kind) for kind in kinds if kind in instances}
@@ -278,6 +290,10 @@ def _hydra_restored() -> Iterator[None]:
         for kind in kinds:
             instances.pop(kind, None)
         instances.update(before)
+        sys.path[:] = path
+        os.environ.pop(PLUGINS, None)
+        if plugins is not None:
+            os.environ[PLUGINS] = plugins
 
 
 @contextmanager

@@ -21,6 +21,10 @@ KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "
 
 # --- before Hydra reads the words -------------------------------------------------------------
 
+def sweeps(arguments: list[str]) -> bool:
+    """Whether the words ask for a sweep."""
+    return bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & {*arguments})
+
 
 def refuse_words(arguments: list[str], *folders: Path) -> None:
     """Raise `UserError` for words that Hydra answers at length, or with a traceback.
@@ -35,7 +39,7 @@ def refuse_words(arguments: list[str], *folders: Path) -> None:
             raise UserError(f"{typed}: found no key; legal: key=value")
         legal = choices(key, *folders)
         if legal and not override.is_sweep_override():
-            _refuse_choice(str(typed), override.value(), legal)
+            _refuse_choice(key, str(typed), override.value(), legal)
 
 
 def _in_quotes(word: str) -> str:
@@ -46,9 +50,10 @@ def _in_quotes(word: str) -> str:
     return f", or as text {typed}" if sign and text else ""
 
 
-def _refuse_choice(typed: str, value: Any, legal: Iterable[str]) -> None:
-    """A group takes the name of a choice, or a list of them."""
-    names = value if isinstance(value, list) else [value]
+def _refuse_choice(group: str, typed: str, value: Any, legal: Iterable[str]) -> None:
+    """A group takes the name of a choice; rewards and variants a list of them."""
+    several = isinstance(value, list) and group in ("reward", "variant")
+    names = value if several else [value]
     if isinstance(value, dict) or all(isinstance(name, str) and name for name in names):
         return
     raise UserError(f"{typed}: found {shown(value) or 'nothing'}; legal: {', '.join(legal)}")
@@ -78,7 +83,8 @@ def _overrides(arguments: list[str]) -> list[Any]:
             reason = f"found a function {function.group(1)}" if function else "cannot be read"
             legal = FORMS if function else f"key=value{_in_quotes(word)}"
             raise UserError(f"{word}: {reason}; legal: {legal}") from None
-        if override.is_sweep_override() and not (options.multirun or options.shell_completion):
+        if override.is_sweep_override() and not (
+                sweeps(arguments) or options.shell_completion):
             raise UserError(f"{word}: found several values; legal: one, a list in brackets, or -m "
                             "in front for a sweep over them")
         parsed.append(override)

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ponder.config.option import legal_words
-from ponder.config.registry import discover
+from ponder.config.registry import ENGINES, SEARCHES, discover
 from ponder.config.running import StudyConfig
-from ponder.config.spine import VARIANTS, Config, choices, schemas
+from ponder.config.spine import Config, choices, schemas, variant_names
 
 CHOSEN = ("experiment", "logger", "model", "reward", "rollout", "strategy", "task", "trainer",
           "variant")
@@ -62,10 +62,13 @@ def help_text(*folders: Path) -> str:
             continue
         lines.append(f"  {group}=")
         lines += [f"      {name:<{width}}{about}" for name, about in options.items()]
+    for title, registry in (("rollout.method", SEARCHES), ("trainer.engine", ENGINES)):
+        lines.append(f"  {title}=")
+        lines += [f"      {entry.name:<{width}}{entry.sentence}" for entry in registry]
     lines.append("  experiment= also takes names such as add_normal or add_think_fixed_blind")
     lines.append("\nVariants: variant=[think,blind], or think=true blind=true")
     about = groups["variant"]
-    lines += [f"      {flag:<{width}}{about[flag]}" for flag in VARIANTS]
+    lines += [f"      {flag:<{width}}{about[flag]}" for flag in variant_names(*folders)]
     return "\n".join([*lines, "", EXAMPLES])
 
 

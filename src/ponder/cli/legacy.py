@@ -22,6 +22,7 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import fields
 
+from ponder.cli.errors import sweeps
 from ponder.config.errors import UserError
 from ponder.config.running import TrainerConfig
 from ponder.config.spine import program
@@ -70,7 +71,7 @@ def modern(arguments: list[str]) -> tuple[list[str], list[str]]:
     options = [word for word in arguments if "=" not in word or word.startswith(("-", "~"))]
     words = _today(word for word in arguments if word not in options)
     _fit(words, notes)
-    if not {"-m", "--multirun"} & set(options):
+    if not sweeps(arguments):
         _stay(words, notes)
     words = {**_unsaid(words), **words}
     line = [*options, *(f"{key}={value}" for key, value in words.items())]
@@ -178,13 +179,16 @@ def _refuse_unknown(key: str) -> None:
     """Raise `UserError` for a key that is nearer to an old one than to any of today's."""
     if key in KEYS or not key.startswith("trainer."):
         return
+    agent = key.startswith(_AGENT)
     known = [old for old in KEYS if old.startswith(_AGENT)]
-    if not key.startswith(_AGENT):
+    if not agent:
         known = [*KEYS, *(f"trainer.{item.name}" for item in fields(TrainerConfig))]
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
-    if near and near[0] in KEYS:
-        raise UserError(f"{key}: no such key (did you mean {near[0]}?); legal: {near[0]}, which is "
-                        f"{KEYS[near[0]]} today")
-    if key.startswith(_AGENT):
+    leaves = {old.rpartition(".")[2]: old for old in known}  # what is in front says little
+    near = difflib.get_close_matches(key.rpartition(".")[2], leaves, n=1, cutoff=0.8)
+    if near and leaves[near[0]] in KEYS:
+        meant = leaves[near[0]]
+        raise UserError(f"{key}: no such key (did you mean {meant}?); legal: {meant}, which is "
+                        f"{KEYS[meant]} today")
+    if agent:
         legal = ", ".join(f"{old} (today {KEYS[old]})" for old in known)
         raise UserError(f"{key}: no such key; legal: {legal}")

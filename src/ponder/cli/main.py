@@ -17,18 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import ponder
-from ponder.cli.errors import explain
-from ponder.cli.shorthand import SWEEPING, config_folders, understood
+from ponder.cli.errors import explain, sweeps
+from ponder.cli.shorthand import config_folders, load_plugins, understood
 from ponder.config import resolve
 from ponder.config.errors import ERROR, JobFailed, UserError
-from ponder.config.registry import discover, plugins_of
+from ponder.config.registry import TASKS
 from ponder.config.spine import BEGUN, CONF, OF_A_PROMPT, WORDS, register
-from ponder.training.code_snapshot import DIFF, note
-from ponder.training.run_directory import LOCK, used_by_another_process
+from ponder.training.run_directory import DIFF, LOCK, save_code_diff, used_by_another_process
 from ponder.training.signals import GivenUp, guard
 
-# Of tasks that the default run is not made for: the file of conf/experiment/ to begin with.
-EXPERIMENTS = {"task=text": "normal", "task=corpus": "ppo_corpus", "task=qa": "star_smollm2"}
 NO_FILES = ("hydra.output_subdir=null", "hydra/job_logging=none")
 
 
@@ -63,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _help(arguments: list[str]) -> int:
     from ponder.cli.help import help_text
 
-    discover(plugins_of(arguments))
+    load_plugins(arguments)
     try:
         print(help_text(CONF, *config_folders(arguments)), flush=True)
     except BrokenPipeError:  # of `| head`
@@ -74,7 +71,7 @@ def _help(arguments: list[str]) -> int:
 def _has_no_directory(arguments: list[str]) -> bool:
     """Whether this call has no run directory. Raises `UserError` for a sweep of such calls."""
     for action in OF_A_PROMPT:
-        if f"action={action}" in arguments and SWEEPING & set(arguments):
+        if f"action={action}" in arguments and sweeps(arguments):
             raise UserError(f"action={action}: found -m; legal: one call at a time, for several "
                             "texts generate.samples=<number>")
     return bool({"action=sweep", *(f"action={name}" for name in OF_A_PROMPT)} & set(arguments))
@@ -151,12 +148,11 @@ def _checked(node: Any) -> Any:
     try:
         return resolve.read(node)
     except UserError as error:
-        typed = resolve.typed_words()
-        named = [EXPERIMENTS[word] for word in typed if word in EXPERIMENTS]
-        if not named or any(word.startswith("experiment=") for word in typed) or \
-                str(error).startswith("task."):
+        typed = {word.partition("=")[0] for word in resolve.typed_words()}
+        begins = TASKS[node.task.name].target.experiment if "task" in typed else None
+        if begins is None or "experiment" in typed or str(error).startswith("task."):
             raise
-        raise UserError(f"{error}; experiment={named[0]} has all that goes with it") from None
+        raise UserError(f"{error}; experiment={begins} has all that goes with it") from None
 
 
 def _act(config: Any, directory: Path) -> float | None:
@@ -175,7 +171,7 @@ def _act(config: Any, directory: Path) -> float | None:
         return run_terminal(config)
     from ponder.cli.actions import run
 
-    note(directory)
+    save_code_diff(directory)
     return run(config, directory)
 
 

@@ -16,21 +16,20 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from ponder.cli.errors import refuse_words
+from ponder.cli.errors import refuse_words, sweeps
 from ponder.cli.legacy import modern
-from ponder.config.errors import UserError, closest
+from ponder.config.errors import UserError, brief, closest
 from ponder.config.registry import discover, plugins_of
-from ponder.config.spine import CONF, OF_A_PROMPT, VARIANTS, WORDS, choices
+from ponder.config.spine import CONF, OF_A_PROMPT, WORDS, choices, variant_names
 
 DEFAULT_VARIANTS = ["think", "fixed", "blind", "search"]
-LAUNCHER = "hydra/launcher="
-SWEEPER = "hydra/sweeper="
-PARTITION = "hydra.launcher.partition="
+LAUNCHER, SWEEPER, PARTITION = "hydra/launcher", "hydra/sweeper", "hydra.launcher.partition"
 OURS = {"submitit_slurm": "slurm", "submitit_local": "local", "basic": "here"}  # instead of Hydra's
 SUBMITS = ("slurm", "local")
-SWEEPING = {"-m", "--multirun", "hydra.mode=MULTIRUN"}
 ONLY_PRINT = {"--cfg", "-c", "--info", "-i", "--help", "--hydra-help", "--shell-completion", "-sc"}
 _SCHEDULE = re.compile(r"""(?<!["'\w])(?:linear|cosine|exponential)\([^()]*\)""")
 _READABLE = re.compile(r"[\w./:+\-@%*?|$ ,\\]*", re.ASCII)  # of a value, by Hydra, without quotes
@@ -44,11 +43,29 @@ def understood(arguments: list[str]) -> tuple[list[str], list[str]]:
     Raises `UserError` for words that mean nothing.
     """
     arguments, notes = modern(_resumed(arguments))
-    discover(plugins_of(arguments))
-    notes += repeated_flags(arguments)
+    notes += [*load_plugins(arguments), *repeated_flags(arguments)]
     arguments = rewrite(launched(_retried(_with_task(arguments))), CONF)
     refuse_words(arguments, CONF, *config_folders(arguments))
     return arguments, notes
+
+
+def load_plugins(arguments: list[str]) -> list[str]:
+    """Import the plugins that words, a checkpoint or an experiment file name; lines about them.
+
+    Raises `UserError` for an experiment file whose keys Hydra would put below `experiment`.
+    """
+    folders = (CONF, *config_folders(arguments))
+    named = plugins_of(arguments)
+    for name in (_take([word.lstrip("+") for word in arguments], "experiment")[0] or "").split(","):
+        if name not in choices("experiment", *folders):
+            continue
+        file = _file("experiment", name, folders)
+        content = _yaml(file)
+        if {*content} - {"defaults"} and "@package" not in file.read_text():
+            raise UserError(f"{file}: found keys that would stand below experiment; legal: with "
+                            "the line `# @package _global_` at the top")
+        named += content.get("plugins") or []
+    return discover(named)
 
 
 # --- words that stand for those of an earlier call ------------------------------------------------
@@ -115,9 +132,10 @@ def rewrite(arguments: list[str], *folders: Path) -> list[str]:
     the experiment, or else of the default run. Presets are in `folders`, the first is `conf/`.
     """
     folders = (*folders, *config_folders(arguments))
-    sweeping = "-m" in arguments or "--multirun" in arguments
+    known = variant_names(*folders)
+    sweeping = sweeps(arguments)
     arguments = [_plain(argument, sweeping) for argument in arguments]
-    flags, arguments = _take_flags(arguments, sweeping)
+    flags, arguments = _take_flags(arguments, known, sweeping)
     experiment, arguments = _take(arguments, "experiment")
     listed, arguments = _take(arguments, "variant")
     starts, parsed = None, False
@@ -126,13 +144,13 @@ def rewrite(arguments: list[str], *folders: Path) -> list[str]:
         typed = any(argument.startswith("task=") for argument in arguments)
         arguments = [*(word for word in words if not (typed and parsed)), *arguments]
     if listed is not None:
-        starts = _lists(listed, sweeping)
+        starts = _lists(listed, known, sweeping)
     if flags or parsed or listed is not None:
         if starts is None:
             starts = [[] if any(map(all, flags.values())) else DEFAULT_VARIANTS]
         combinations = [dict(zip(flags, values, strict=True))
                         for values in itertools.product(*flags.values())]
-        lists = [_combine(start, chosen) for start in starts for chosen in combinations]
+        lists = [_combine(start, chosen, known) for start in starts for chosen in combinations]
         arguments = [f"variant={','.join(dict.fromkeys(lists))}", *arguments]
     return sorted(arguments, key=_is_override)
 
@@ -162,15 +180,16 @@ def parse_experiment(name: str, *folders: Path) -> tuple[str, list[str]]:
     Raises `UserError` that lists the legal parts.
     """
     tasks, files = [*choices("task", *folders)], [*choices("experiment", *folders)]
+    variants = variant_names(*folders)
     task = max((one for one in tasks if name.startswith(f"{one}_")), key=len,
                default=name.partition("_")[0])  # names of tasks may have underscores
     flags = name.removeprefix(task).split("_")[1:]
-    known = task in tasks and flags and (flags == ["normal"] or set(flags) <= set(VARIANTS))
+    known = task in tasks and flags and (flags == ["normal"] or set(flags) <= {*variants})
     if not known or len(set(flags)) < len(flags):
-        near = closest(name, [*files, *(f"{task}_{flag}" for flag in ("normal", *VARIANTS))])
+        near = closest(name, [*files, *(f"{task}_{flag}" for flag in ("normal", *variants))])
         raise UserError(
             f"experiment={name}: found {name!r}{near}; legal: {''.join(f'{x}, ' for x in files)}"
-            f"{' or '.join(tasks)} followed by _normal or by some of _{' _'.join(VARIANTS)}")
+            f"{' or '.join(tasks)} followed by _normal or by some of _{' _'.join(variants)}")
     return task, [] if flags == ["normal"] else flags
 
 
@@ -181,8 +200,10 @@ def _plain(argument: str, sweeping: bool) -> str:
     if argument.startswith("prompt="):
         return f"prompt={quoted(argument.partition('=')[2])}"
     argument = re.sub(r"^\+?experiment=", "experiment=", argument)
-    argument = re.sub(r"^reward\.", "++reward.", _SCHEDULE.sub(r'"\g<0>"', argument))
+    argument = re.sub(r"^reward(?=\.|=\{)", "++reward", _SCHEDULE.sub(r'"\g<0>"', argument))
     key, sign, value = argument.partition("=")
+    if key == "plugins" and re.fullmatch(r"[\w.,]+", value):  # a list, also without its brackets
+        return f"plugins=[{value}]"
     if not sign or not re.fullmatch(r"\+{0,2}[\w./@]+", key):
         return argument
     if value.startswith("~/"):
@@ -211,24 +232,23 @@ def _take(arguments: list[str], key: str) -> tuple[str | None, list[str]]:
     return (found[-1].partition("=")[2] if found else None), rest
 
 
-def _take_flags(arguments: list[str], sweeping: bool,
+def _take_flags(arguments: list[str], known: list[str], sweeping: bool,
                 ) -> tuple[dict[str, list[bool]], list[str]]:
     """The last values of each flag that was typed, and the arguments without them."""
     flags: dict[str, list[bool]] = {}
-    for flag in VARIANTS:
-        typed = [word for word in arguments if word.startswith(f"{flag}=")]
-        arguments = [word for word in arguments if word not in typed]
-        for word in typed:
-            values = word.partition("=")[2].split(",")
+    for flag in known:
+        value, arguments = _take(arguments, flag)
+        if value is not None:
+            values = value.split(",")
             _one(flag, values, sweeping)
-            flags[flag] = [_boolean(flag, value.strip()) for value in values]
+            flags[flag] = [_boolean(flag, one.strip()) for one in values]
     return flags, arguments
 
 
 def repeated_flags(arguments: list[str]) -> list[str]:
     """A line for each flag that was typed with several values, of which the last one counts."""
     notes = []
-    for flag in VARIANTS:
+    for flag in variant_names(CONF, *config_folders(arguments)):
         typed = list(dict.fromkeys(word for word in arguments if word.startswith(f"{flag}=")))
         if len(typed) > 1:
             notes.append(f"{' '.join(typed)}: the last one counts")
@@ -271,25 +291,33 @@ def _experiment(value: str, folders: tuple[Path, ...], sweeping: bool, flags: bo
     return [f"task={tasks[0]}"], [variants for _, variants in parsed], True
 
 
-def _file_variants(folders: tuple[Path, ...], name: str) -> list[str]:
-    """The variants that an experiment file names, else those of the default run."""
+def _file(group: str, name: str, folders: Sequence[Path]) -> Path:
+    """The file of a choice, of which there is one."""
+    paths = [folder / group / f"{name}.yaml" for folder in folders]
+    return next(path for path in paths if path.is_file())
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    """What is in an experiment file. Raises `UserError` for one that is not YAML."""
     import yaml
 
-    paths = [folder / "experiment" / f"{name}.yaml" for folder in folders]
-    path = next(path for path in paths if path.is_file())
     try:
         content = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: is not YAML ({' '.join(str(error).split())[:120]})") from None
-    content = content if isinstance(content, dict) else {}
-    for entry in content.get("defaults") or []:
+        raise UserError(f"{path}: is not YAML ({brief(error)})") from None
+    return content if isinstance(content, dict) else {}
+
+
+def _file_variants(folders: Sequence[Path], name: str) -> list[str]:
+    """The variants that an experiment file names, else those of the default run."""
+    for entry in _yaml(_file("experiment", name, folders)).get("defaults") or []:
         for key, value in entry.items() if isinstance(entry, dict) else []:
             if re.fullmatch(r"override\s+/?variant", key):
                 return [value] if isinstance(value, str) else list(value or [])
     return DEFAULT_VARIANTS
 
 
-def _lists(value: str, sweeping: bool) -> list[list[str]]:
+def _lists(value: str, known: list[str], sweeping: bool) -> list[list[str]]:
     """`[think,blind]`, `think` and `[think],[blind]` as lists of variants."""
     found = value.split(",") if sweeping else [value]
     if "[" in value:
@@ -299,18 +327,18 @@ def _lists(value: str, sweeping: bool) -> list[list[str]]:
                             "such as [think,blind]")
     lists = [[word.strip() for word in text.split(",") if word.strip()] for text in found]
     for word in itertools.chain(*lists):
-        if word not in VARIANTS:
-            raise UserError(f"variant={value}: found {word!r}{closest(word, list(VARIANTS))}; "
-                            f"legal: a list of {', '.join(VARIANTS)}")
+        if word not in known:
+            raise UserError(f"variant={value}: found {word!r}{closest(word, known)}; "
+                            f"legal: a list of {', '.join(known)}")
     _one("variant", [f"[{','.join(words)}]" for words in lists], sweeping)
     return lists
 
 
-def _combine(start: list[str], flags: dict[str, bool]) -> str:
+def _combine(start: list[str], flags: dict[str, bool], known: list[str]) -> str:
     """Variants after flags; without think nothing is left but what flags say is true."""
     if flags.get("think") is False:
         start = []
-    return f"[{','.join(flag for flag in VARIANTS if flags.get(flag, flag in start))}]"
+    return f"[{','.join(flag for flag in known if flags.get(flag, flag in start))}]"
 
 
 # --- where a sweep runs ---------------------------------------------------------------------------
@@ -322,42 +350,27 @@ def launched(arguments: list[str]) -> list[str]:
     Raises `UserError` for a launcher or a sweeper without -m, which Hydra would ignore without a
     word, and for Slurm on a machine that has none.
     """
-    arguments = _to_directory([_ours(word) for word in arguments])
-    prints = any(word.partition("=")[0] in ONLY_PRINT for word in arguments)
-    for word in arguments:
-        if word.startswith(SWEEPER) and not prints and not SWEEPING & set(arguments):
-            raise UserError(f"{word}: found no -m, without which nothing is swept; legal: -m in "
-                            "front, or no word about a sweeper")
-    named = [word for word in arguments if word.startswith(LAUNCHER)]
-    said = named or [word for word in arguments if word.startswith(PARTITION)]
-    if said and not named:
-        named = [f"{LAUNCHER}slurm"]
-        arguments = [*arguments, *named]
-    if named and not prints:
-        _refuse_launcher(said[-1], named[-1].partition("=")[2], arguments)
-    return arguments
-
-
-def _to_directory(arguments: list[str]) -> list[str]:
-    """`sweep.dir` is Hydra's directory of a sweep, too."""
-    said = [word.partition("=")[2] for word in arguments if word.startswith("sweep.dir=")]
-    if not said or not SWEEPING & set(arguments):
+    arguments = [f"{LAUNCHER}={OURS.get(name, name)}" if key == LAUNCHER else word
+                 for word in arguments for key, _, name in [word.partition("=")]]
+    launcher, partition, sweeper, directory = (
+        _take(arguments, key)[0] for key in (LAUNCHER, PARTITION, SWEEPER, "sweep.dir"))
+    said = f"{LAUNCHER}={launcher}"
+    if launcher is None and partition is not None:
+        launcher, said = "slurm", f"{PARTITION}={partition}"
+        arguments = [*arguments, f"{LAUNCHER}={launcher}"]
+    swept = sweeps(arguments)
+    if swept and directory is not None:  # Hydra's directory of a sweep, too
+        arguments = [*arguments, f"hydra.sweep.dir={directory}"]
+    if any(word.partition("=")[0] in ONLY_PRINT for word in arguments):
         return arguments
-    return [*arguments, f"hydra.sweep.dir={said[-1]}"]
-
-
-def _ours(word: str) -> str:
-    """Our launcher of the same kind, where one of Hydra's is named."""
-    key, _, name = word.partition("=")
-    return f"{LAUNCHER}{OURS[name]}" if f"{key}=" == LAUNCHER and name in OURS else word
-
-
-def _refuse_launcher(said: str, launcher: str, arguments: list[str]) -> None:
-    """Raise `UserError` where the launcher that `said` asks for cannot be used."""
-    if launcher in SUBMITS and not SWEEPING & set(arguments):
+    if sweeper is not None and not swept:
+        raise UserError(f"{SWEEPER}={sweeper}: found no -m, without which nothing is swept; legal: "
+                        "-m in front, or no word about a sweeper")
+    if launcher in SUBMITS and not swept:
         raise UserError(f"{said}: found no -m, without which nothing is launched; legal: -m in "
                         "front, or no word about a launcher, to run here")
     if launcher == "slurm" and not shutil.which("sbatch"):
         raise UserError(f"{said}: found no sbatch on this machine; legal: a machine that sends "
-                        f"jobs to Slurm, {LAUNCHER}local for several runs at once on this one, or "
+                        f"jobs to Slurm, {LAUNCHER}=local for several runs at once on this one, or "
                         "no word about a launcher for one run after another")
+    return arguments

@@ -17,7 +17,7 @@ from typing import Any
 
 from ponder.config.errors import UserError, closest, shown
 from ponder.config.option import FORMS, legal_words, parse_schedule
-from ponder.config.registry import ABILITIES, REWARDS, STRATEGIES, TASKS, lines_of
+from ponder.config.registry import ABILITIES, ENGINES, REWARDS, STRATEGIES, TASKS, lines_of
 from ponder.config.resolve import no_model
 from ponder.config.spine import GROUPS, OF_A_PROMPT, VARIANTS, Config, schemas, variants, writes
 
@@ -123,6 +123,8 @@ def _of_a_run(config: Config) -> Iterator[str]:
             yield from _of(whole, config)
     yield from _rewards_need(config)
     yield from _of(config.trainer, config)
+    refuses = ENGINES[config.trainer.engine].refuses
+    yield from refuses(config) if refuses else ()
     yield from _models_must_be_there(config)
     yield from _must_fit_memory(config)
 
@@ -166,7 +168,7 @@ def required_abilities(config: Config) -> Iterator[Required]:
     thinker, trainer, strategy = config.thinker, config.trainer, config.strategy
     yield f"task={config.task.name}", TASKS[config.task.name].requires
     if thinker.flows:
-        yield f"thinker.kind={thinker.kind}", {"questions", "own_network"}
+        yield f"thinker.kind={thinker.kind}", {"predicted_answers"}
     elif thinker.tokens:
         yield f"strategy={strategy.name}", STRATEGIES[strategy.name].requires
     for name in config.reward:
@@ -181,8 +183,9 @@ def required_abilities(config: Config) -> Iterator[Required]:
         yield "trainer.rationalise=true", {"hints"}
     if trainer.rehearse:
         yield f"trainer.rehearse={trainer.rehearse}", {"worked_examples"}
-    if trainer.engine == "trl":
-        yield "trainer.engine=trl", {"questions", "hf_model", "trl"}
+    yield f"trainer.engine={trainer.engine}", ENGINES[trainer.engine].requires
+    if config.action == "export":
+        yield "action=export", {"hf_model", "pairs"}
 
 
 def _variants_need_thought(config: Config) -> Iterator[str]:
@@ -199,9 +202,10 @@ def _variants_need_thought(config: Config) -> Iterator[str]:
 def _gold_must_fit(config: Config) -> Iterator[str]:
     """Where something needs gold thoughts, the task gives some, and the thinker can write them."""
     task, thinker = config.task, config.thinker
+    given = STRATEGIES[config.strategy.name].target.thoughts == "gold"
     whole = {"variant=super": config.answerer.learns_from == "gold",
              "variant=clean": "gold_thought" in config.reward,
-             "strategy=sft": config.strategy.name == "sft" and config.rollout.kind != "search"
+             f"strategy={config.strategy.name}": given and config.rollout.kind != "search"
              and config.model.kind != "hf",  # which learns what it wrote, right or wrong
              "trainer.rehearse": config.trainer.rehearse > 0,
              "thinker.stage_steps": thinker.stage_steps > 0}
@@ -257,9 +261,6 @@ def _files_must_fit(config: Config) -> Iterator[str]:
             config.out or config.action not in ("compare", "generate")):
         yield (f"out={shown(config.out)}: found no table to write; legal: out=<file> that ends in "
                f"{', '.join(ends)}")
-    if config.action == "export" and (config.model.kind != "hf" or config.strategy.name != "dpo"):
-        yield (f"action=export: found model={config.model.kind} with strategy="
-               f"{config.strategy.name}; legal: model=hf with strategy=dpo")
     if not re.fullmatch(r"\w[\w.-]*", config.run_type):
         yield (f"run_type={config.run_type}: found {config.run_type!r}; legal: letters, digits, "
                "_ . and -, as it names a directory")

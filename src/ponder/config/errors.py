@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 ERROR = "error.txt"  # in a run directory: the traceback of its unexpected end
@@ -18,6 +20,16 @@ class UserError(Exception):
 
 class JobFailed(Exception):
     """A job that failed through no fault of the input; the exit code is 1."""
+
+
+@contextmanager
+def writing(what: object, legal: str = "a file in a directory that can be") -> Iterator[None]:
+    """Turn an `OSError` while a file is written into a `UserError` that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{what}: cannot be written ({error.strerror or error}); legal: {legal}"
+                        ) from None
 
 
 def closest(word: str, legal: list[str]) -> str:

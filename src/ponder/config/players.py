@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ponder.config.option import option, schedule
-from ponder.config.registry import SEARCHES
+from ponder.config.registry import SEARCHES, STRATEGIES
 
 if TYPE_CHECKING:
     from ponder.config.spine import Config
@@ -137,10 +137,11 @@ def _learns_from_the_answer(config: Config, kind: str) -> Iterator[str]:
     if config.rollout.kind == "search":
         yield (f"rollout=search: {kind}, which is not searched but learnt through the answer; "
                "legal: rollout=sample, as in think=true blind=true")
-    if config.strategy.name != "reinforce":
+    able = [entry.name for entry in STRATEGIES if "flowing" in entry.offers]
+    if config.strategy.name not in able:
         yield (f"strategy={config.strategy.name}: {kind}, which learns through the answer and not "
-               "from rewards; legal: reinforce (the default), of which nothing but the entropy "
-               "bonus is left")
+               f"from rewards; legal: {', '.join(able)}, of which nothing but the entropy bonus is "
+               "left")
     if config.reward != {"log_likelihood": 1.0}:
         yield (f"reward=[{','.join(config.reward)}]: {kind}, which learns through the answer and "
                "not from rewards; legal: log_likelihood, with weight 1")
@@ -206,43 +207,11 @@ class SamplerConfig:
 
 
 @dataclass
-class BalancedConfig:
-    """Balanced self-labelling: answers are dealt out to codes the thinker finds easy."""
-
-    every: int = option(20, "steps between assignments", low=1)
-    measure: int = option(20, "questions of each answer looked at before a position starts", low=1)
-    decay: float = option(0.5, "share of the table that is kept at each assignment", low=0, high=1)
-    bonus: float = option(0.3, "first bonus for the token an answer has now, in standard "
-                          "deviations of the table; a thermostat regulates it", low=0)
-    change: float = option(0.3, "share of the labels of unlearnt answers that may move", low=0)
-    half_life: float = option(400, "steps in which that share halves once a position is learnt",
-                              low=1)
-    next_known: float = option(0.9, "the next position starts at this training accuracy ...", low=0)
-    next_change: float = option(0.03, "... when no more of the labels moved", low=0)
-    first_known: float = option(0.0, "the first token must be learnt this well ...", low=0, high=1)
-    patience: int = option(900, "... within so many steps, or the thinker starts anew from other "
-                           "weights", low=1)
-    frozen_known: float = option(0.95, "labels are frozen at this training accuracy ...", low=0)
-    frozen_change: float = option(0.005, "... when no more of them moved", low=0)
-    settled_known: float = option(0.93, "the language has settled when every position reaches this",
-                                  low=0, high=1)
-    freeze_after: int = option(250, "steps after that at which all labels are frozen", low=0)
-
-
-@dataclass
-class TreeConfig:
-    """Monte-Carlo tree search over thoughts."""
-
-    simulations: int = option(32, "simulations per question", low=1)
-    exploration: float = option(1.0, "PUCT exploration constant", low=0)
-    value: str = option("answerer", "leaf value: the answerer's, or a learnt value model's",
-                        legal=("answerer", "model"))
-    value_lr: float = option(1e-3, "learning rate of the value model", low=0)
-
-
-@dataclass
 class SearchConfig(SamplerConfig):
-    """Thoughts are found by search; its endpoints are the group."""
+    """Thoughts are found by search; its endpoints are the group.
+
+    Keys of one method alone are `rollout.<method>.*`, and stand beside it (`@search`).
+    """
 
     kind: str = option("search", "thoughts are found by search", legal=("search",))
     samples: int = option(1, "endpoints kept per question (G)", low=1)
@@ -254,8 +223,6 @@ class SearchConfig(SamplerConfig):
     balance: bool = option(True, "exhaustive: no thought may be claimed by many answers")
     noise: int | float | str = schedule("linear(0.5, 0, 1000)", "exhaustive: Gumbel noise on the "
                                         "scores", low=0)
-    balanced: BalancedConfig = field(default_factory=BalancedConfig)
-    tree: TreeConfig = field(default_factory=TreeConfig)
 
     def contradictions(self, config: Config) -> Iterator[str]:
         """Each combination of legal values that means nothing, as the line that says why."""

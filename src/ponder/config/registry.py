@@ -17,6 +17,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,6 +34,7 @@ ENTRY_POINTS = "ponder.plugins"
 ABILITIES = {
     "questions": "questions that are asked",
     "answers": "answers that are right or wrong",
+    "predicted_answers": "answers that a network predicts right after the thought",
     "text": "a text to continue",
     "positions": "thoughts at the positions of a text",
     "options": "answer options",
@@ -44,8 +46,14 @@ ABILITIES = {
     "own_network": "a GPT-2 of our own",
     "hf_model": "a Hugging Face model",
     "trl": "a trainer in TRL",
+    "pairs": "pairs of a right and a wrong rollout",
+    "flowing": "learning through the thought itself",
 }
+# What every class of a group has, beside what its base class leaves abstract.
+METHODS = {"task": ("sample", "test", "problems"), "strategy": ("credit", "loss"),
+           "search": ("collect",), "tracker": ("write", "close")}
 Target = TypeVar("Target", bound=Callable[..., Any])
+Refuses = Callable[[Any], Iterator[str]]
 
 
 @dataclass(frozen=True)
@@ -54,8 +62,9 @@ class Entry:
 
     keys: the dataclass of its keys, None where it has none. about: the first line of the docstring
     of its keys, where these are a dataclass of their own, else of its own.
-    requires, offers: words of `ABILITIES`. Of rewards: weight, where one is chosen by name; needs,
-    keys that must be set; refuses, a function from a configuration to lines that say what is wrong.
+    requires, offers: words of `ABILITIES`. Of rewards and engines: refuses, a function from a
+    configuration to lines that say what is wrong; of rewards: weight, where one is chosen by name,
+    and needs, keys that must be set.
     """
 
     group: str
@@ -68,7 +77,12 @@ class Entry:
     offers: frozenset[str] = frozenset()
     weight: float = 1.0
     needs: tuple[str, ...] = ()
-    refuses: Callable[[Any], Iterator[str]] | None = None
+    refuses: Refuses | None = None
+
+    @property
+    def sentence(self) -> str:
+        """`about` as it stands in help."""
+        return self.about + "." * (self.about[-1:] not in "?!")
 
 
 class Registry:
@@ -113,6 +127,7 @@ class Registry:
 
 TASKS, REWARDS, STRATEGIES = Registry("task"), Registry("reward"), Registry("strategy")
 SEARCHES, ENGINES, TRACKERS = Registry("search"), Registry("engine"), Registry("tracker")
+REGISTRIES = (TASKS, REWARDS, STRATEGIES, SEARCHES, ENGINES, TRACKERS)
 
 
 # --- the decorators -------------------------------------------------------------------------------
@@ -122,9 +137,9 @@ def task(name: str, *, keys: type | None = None) -> Callable[[Target], Target]:
     return _registering(TASKS, name, keys)
 
 
-def strategy(name: str, *, keys: type | None = None) -> Callable[[Target], Target]:
+def strategy(name: str) -> Callable[[Target], Target]:
     """Register a strategy. Its keys are its `option` fields."""
-    return _registering(STRATEGIES, name, keys)
+    return _registering(STRATEGIES, name)
 
 
 def search(name: str, *, keys: type | None = None) -> Callable[[Target], Target]:
@@ -132,38 +147,57 @@ def search(name: str, *, keys: type | None = None) -> Callable[[Target], Target]
     return _registering(SEARCHES, name, keys)
 
 
-def engine(name: str, *, keys: type | None = None) -> Callable[[Target], Target]:
-    """Register an engine that writes rollouts."""
-    return _registering(ENGINES, name, keys)
+def tracker(name: str) -> Callable[[Target], Target]:
+    """Register a tracker that mirrors metrics (`logger=<name>`)."""
+    return _registering(TRACKERS, name)
 
 
-def tracker(name: str, *, keys: type | None = None) -> Callable[[Target], Target]:
-    """Register a tracker that mirrors metrics (`logger.kind=<name>`)."""
-    return _registering(TRACKERS, name, keys)
-
-
-def reward(function: Any = None, *, weight: float = 1.0, requires: Iterable[str] = (),
-           needs: Iterable[str] = (), refuses: Callable[[Any], Iterator[str]] | None = None) -> Any:
-    """Register a reward under the name of its function; for `weight` and the others see `Entry`."""
-    def put(target: Any) -> Any:
-        _add(REWARDS, target.__name__, target, requires=requires, weight=weight,
-             needs=tuple(needs), refuses=refuses, about=first_line(target))
-        return target
-
-    return put if function is None else put(function)
-
-
-def _registering(registry: Registry, name: str, keys: type | None) -> Callable[[Target], Target]:
+def engine(name: str, *, requires: Iterable[str] = (),
+           refuses: Refuses | None = None) -> Callable[[Target], Target]:
+    """Register a training loop (`trainer.engine=<name>`): a function that returns its class, a
+    `Trainer`, so that torch need not be loaded for the name. For the options see `Entry`.
+    """
     def put(target: Target) -> Target:
-        _add(registry, name, target, keys=keys or keys_of(target, registry.group, name),
-             about=first_line(keys or target))
-        return target
+        return _add(ENGINES, name, target, requires=requires, refuses=refuses)
 
     return put
 
 
+def reward(function: Any = None, *, weight: float = 1.0, requires: Iterable[str] = (),
+           needs: Iterable[str] = (), refuses: Refuses | None = None) -> Any:
+    """Register a reward under the name of its function; for `weight` and the others see `Entry`."""
+    def put(target: Any) -> Any:
+        return _add(REWARDS, target.__name__, target, requires=requires, weight=weight,
+                    needs=tuple(needs), refuses=refuses)
+
+    return put if function is None else put(function)
+
+
+def _registering(registry: Registry, name: str, keys: type | None = None,
+                 ) -> Callable[[Target], Target]:
+    def put(target: Any) -> Any:
+        _must_have_methods(registry.group, name, target)
+        if keys is not None:
+            target.Keys = keys  # those of a subclass build on it
+        return _add(registry, name, target, keys=keys or keys_of(target, registry.group, name),
+                    about=first_line(keys or target))
+
+    return put
+
+
+def _must_have_methods(group: str, name: str, target: Any) -> None:
+    """Raise `UserError` for a class without what is called later, or with an abstract method."""
+    missing = [method for method in METHODS[group] if not callable(getattr(target, method, None))]
+    missing += [method for method in dir(target)
+                if getattr(getattr(target, method, None), "__isabstractmethod__", False)]
+    if missing:
+        raise UserError(f"{group}={name}: found {target.__qualname__} without {missing[0]}(); "
+                        f"legal: a class with {', '.join(dict.fromkeys(missing))}")
+
+
 def _add(registry: Registry, name: str, target: Any, requires: Iterable[str] = (),
-         **more: Any) -> None:
+         **more: Any) -> Any:
+    """Put a class or function into a registry, and return it."""
     requires = frozenset(requires) | frozenset(getattr(target, "requires", ()))
     offers = frozenset(getattr(target, "offers", ()))
     unknown = sorted((requires | offers) - {*ABILITIES})
@@ -171,7 +205,8 @@ def _add(registry: Registry, name: str, target: Any, requires: Iterable[str] = (
         raise UserError(f"{registry.group}={name}: found requires or offers {unknown[0]!r}"
                         f"{closest(unknown[0], [*ABILITIES])}; legal: {', '.join(ABILITIES)}")
     registry.add(Entry(registry.group, name, target, target.__module__, requires=requires,
-                       offers=offers, **more))
+                       offers=offers, **{"about": first_line(target), **more}))
+    return target
 
 
 def first_line(target: Any) -> str:
@@ -185,13 +220,16 @@ def first_line(target: Any) -> str:
 def keys_of(target: Any, group: str, name: str) -> type | None:
     """The dataclass of the `option` fields of a class and its bases, also as `target.Keys`.
 
-    It has the key that names the class (`name`), and the class's contradictions, whose `self` is
-    then the keys. None for a function or a class without options, except where a name is needed.
+    It extends the keys of the nearest base that is registered. It has the key that names the class
+    (`name`), and the class's contradictions, whose `self` is then the keys. None for a class
+    without options, except where a name is needed.
     """
-    if not isinstance(target, type):
-        return None
-    found = _options(target)
-    if not found and group not in ("task", "strategy"):
+    bases: list[Any] = [part for part in target.__mro__[1:] if "Keys" in vars(part)]
+    known = tuple(base.Keys for base in bases[:1])
+    parts = [part for part in reversed(target.__mro__)
+             if not any(part in base.__mro__ for base in bases)]
+    found = _options(parts)
+    if not found and not known and group not in ("task", "strategy"):
         return None
     named = []
     if group in ("task", "strategy"):
@@ -199,22 +237,23 @@ def keys_of(target: Any, group: str, name: str) -> type | None:
         named = [("name", str, option(name, about, legal=(name,)))]
     made = make_dataclass("Keys", [*named, *((key, kind, _fresh(item))
                                              for key, (kind, item) in found.items())],
-                          namespace={"contradictions": _contradictions(target)})
+                          bases=known,
+                          namespace={"contradictions": _contradictions(parts, known)})
     made.__module__, made.__qualname__ = target.__module__, f"{target.__qualname__}.Keys"
     made.__doc__ = first_line(target) + "."
     target.Keys = made  # pickled as `<class>.Keys`
     return made
 
 
-def _options(target: type) -> dict[str, tuple[Any, Field]]:
-    """key -> (type, field) of every `option`, those of bases first."""
+def _options(parts: list[type]) -> dict[str, tuple[Any, Field]]:
+    """key -> (type, field) of every `option` of classes, in their order."""
     found: dict[str, tuple[Any, Field]] = {}
-    for part in reversed(target.__mro__):
+    for part in parts:
         known = vars(part).get("__dataclass_fields__", {})
         typed = vars(part).get("__annotations__", {})
         for key, item in vars(part).items():
             if isinstance(item, Field) and "doc" in item.metadata and key not in typed:
-                raise UserError(f"{target.__name__}.{key}: found an option without a type; legal: "
+                raise UserError(f"{part.__name__}.{key}: found an option without a type; legal: "
                                 f"{key}: int = option(...)")
         for key, kind in typed.items():
             item = known.get(key, vars(part).get(key))
@@ -235,9 +274,9 @@ def _fresh(item: Field) -> Any:
     return field(default_factory=item.default_factory, metadata=item.metadata)  # type: ignore[arg-type]
 
 
-def _contradictions(target: type) -> Callable[..., Iterator[str]]:
-    own = [vars(part)["contradictions"] for part in reversed(target.__mro__)
-           if "contradictions" in vars(part)]
+def _contradictions(parts: list[type], known: tuple[Any, ...]) -> Callable[..., Iterator[str]]:
+    own = [keys.contradictions for keys in known]
+    own += [vars(part)["contradictions"] for part in parts if "contradictions" in vars(part)]
 
     def contradictions(self: Any, config: Any = None) -> Iterator[str]:
         """Each combination of legal values that means nothing, as the line that says why."""
@@ -258,11 +297,11 @@ def lines_of(function: Callable[..., Iterator[str]], keys: Any, config: Any) -> 
 _discovered: set[str] = set()
 
 
-def discover(plugins: Iterable[str] = ()) -> None:
+def discover(plugins: Iterable[str] = ()) -> list[str]:
     """Import every module that registers something, and plugins; each is imported once.
 
-    Processes that this one starts import the same plugins. Raises `UserError` for a plugin that
-    cannot be imported.
+    Processes that this one starts import the same plugins. Returns a line for each that registers
+    nothing. Raises `UserError` for a plugin that cannot be imported.
     """
     inherited = [name for name in os.environ.get(PLUGINS, "").split(",") if name]
     names = list(dict.fromkeys([*inherited, *plugins]))
@@ -276,12 +315,36 @@ def discover(plugins: Iterable[str] = ()) -> None:
         except BaseException:
             _discovered.remove("ponder")
             raise
+    notes = []
     for name in names:
         if name not in _discovered:
+            new, before = name not in sys.modules, _registered()
             _plugin(name)
             _discovered.add(name)
+            if new and _registered() == before:
+                notes.append(f"plugins=[{name}]: registers nothing, as no class or function in it "
+                             "has a decorator such as @task or @reward")
     if names:
         os.environ[PLUGINS] = ",".join(names)
+    return notes
+
+
+def _registered() -> int:
+    return sum(len(registry._entries) for registry in REGISTRIES)  # imports nothing
+
+
+def plugin_files() -> list[tuple[Path, str]]:
+    """(file, where Python looks for it) of every plugin that is not installed, for copies."""
+    found = []
+    names = {*_discovered, *(entry.module for registry in REGISTRIES for entry in registry)}
+    for top in sorted({name.partition(".")[0] for name in names} - {"ponder", "__main__"}):
+        module = sys.modules[top]
+        for folder in getattr(module, "__path__", ()):
+            found += [(file, f"{top}/{file.relative_to(folder)}")
+                      for file in sorted(Path(folder).rglob("*.py"))]
+        if not hasattr(module, "__path__") and module.__file__:
+            found.append((Path(module.__file__), f"{top}.py"))
+    return [(file, name) for file, name in found if "site-packages" not in file.parts]
 
 
 def plugins_of(arguments: Iterable[str]) -> list[str]:
@@ -291,17 +354,10 @@ def plugins_of(arguments: Iterable[str]) -> list[str]:
         key, _, value = word.lstrip("+").partition("=")
         if key == "plugins":
             names += re.findall(r"[\w.]+", value)
-        elif key == "model.name":
-            names += saved_plugins(Path(value) / "ponder.json")
+        elif key == "model.name":  # what is wrong with it is told later
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                names += json.loads((Path(value) / "ponder.json").read_text())["config"]["plugins"]
     return names
-
-
-def saved_plugins(path: Path) -> list[str]:
-    """The plugins in the configuration of a checkpoint; none where it cannot be read."""
-    try:
-        return [str(name) for name in json.loads(path.read_text())["config"].get("plugins", [])]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return []
 
 
 def _own_modules() -> Iterator[str]:

@@ -69,7 +69,7 @@ def _with_checkpoint(node: Any) -> Any:
     """
     from omegaconf import OmegaConf
 
-    from ponder.config.spine import variants
+    from ponder.config.spine import VARIANTS, variants
 
     merged = _of_checkpoint(Path(node.model.name) / "ponder.json")
     typed = _typed()
@@ -81,12 +81,18 @@ def _with_checkpoint(node: Any) -> Any:
     if {"task", "experiment"} & set(typed) and node.task.name != merged.task.name:
         merged.task = node.task
     merged.prompt = written(node, "prompt")
+    merged.plugins = list(dict.fromkeys([*merged.plugins, *node.plugins]))
     for key in (*OF_THIS_CALL, *(key for key in typed if key == "seed" or "." in key)):
         if not key.startswith("hydra."):
             OmegaConf.update(merged, key, OmegaConf.select(node, key))
     _ask_all(merged, typed, trained_on)
     of_text = node.action in OF_A_PROMPT and bool(
         {"text", "positions"} & TASKS[merged.task.name].offers)
+    others = [name for word in typed_words() if word.startswith("variant=")
+              for name in re.findall(r"[\w-]+", word)[1:] if name not in VARIANTS]
+    if others:
+        raise UserError(f"variant: found {others[0]} beside a checkpoint, which has been trained "
+                        f"with or without it; legal: {', '.join(VARIANTS)}, or no word about it")
     if "variant" in typed and of_text and not variants(node):
         merged.thinker.tokens = 0
     elif "variant" in typed and variants(node) != variants(merged):

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ponder.config.errors import shown
 from ponder.config.option import option
-from ponder.config.registry import STRATEGIES, TASKS, TRACKERS
+from ponder.config.registry import ENGINES, STRATEGIES, TASKS, TRACKERS
 
 if TYPE_CHECKING:
     from ponder.config.spine import Config
@@ -67,7 +66,7 @@ class TrainerConfig:
                                 "not finite; each is skipped", low=1)
     single_batch: bool = option(False, "overfit one batch of questions")
     engine: str = option("ponder", "who learns from rollouts: our loop, or TRL's DPOTrainer or "
-                         "GRPOTrainer", legal=("ponder", "trl"))
+                         "GRPOTrainer", legal=lambda: ENGINES.names())
     data_parallel: str = option("replicate", "several processes: each has all weights, or a share "
                                 "of weights, gradients and optimizer state (FSDP2), which are "
                                 "gathered while rollouts are made",
@@ -92,8 +91,6 @@ class TrainerConfig:
     def contradictions(self, config: Config) -> Iterator[str]:
         """Each combination of legal values that means nothing, as the line that says why."""
         yield from _rounds_need(config)
-        if self.engine == "trl":
-            yield from _trl_needs(config)
         if self.compile and config.model.kind == "hf" and (
                 "positions" not in TASKS[config.task.name].offers):
             yield (f"trainer.compile=true: found model=hf with task={config.task.name}, whose "
@@ -115,26 +112,8 @@ def _rounds_need(config: Config) -> Iterator[str]:
                "from groups; legal: 0, or strategy=star or sft")
 
 
-def _trl_needs(config: Config) -> Iterator[str]:
-    """What TRL's trainers do not do."""
-    strategy = config.strategy
-    if config.trainer.optimizer != "adamw":
-        yield (f"trainer.optimizer={config.trainer.optimizer}: found trainer.engine=trl, which "
-               "steps by AdamW; legal: adamw, or trainer.engine=ponder")
-    for key, legal in {"entropy": 0, "tokens_per_rollout": 0, "smoothing": 0, "kl": 0,
-                       "kl_stop": None, "skip_flat": False, "baseline": "group_mean",
-                       "ratio": "token"}.items():
-        value = getattr(strategy, key, legal)
-        if value != legal:
-            yield (f"strategy.{key}={shown(value)}: found trainer.engine=trl, which is not handed "
-                   f"that; legal: {shown(legal)}")
-
-
 def _shards_need(config: Config) -> Iterator[str]:
     """What is made for whole weights."""
-    if config.trainer.engine == "trl":
-        yield ("trainer.data_parallel=shard: found trainer.engine=trl, which is handed whole "
-               "weights; legal: replicate, or trainer.engine=ponder")
     if config.trainer.optimizer == "muon":
         yield ("trainer.data_parallel=shard: found trainer.optimizer=muon, which needs whole "
                "matrices; legal: replicate, or trainer.optimizer=adamw")

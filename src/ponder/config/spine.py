@@ -22,7 +22,15 @@ from ponder.config.players import (
     SearchConfig,
     ThinkerConfig,
 )
-from ponder.config.registry import REWARDS, SEARCHES, STRATEGIES, TASKS, discover
+from ponder.config.registry import (
+    REWARDS,
+    SEARCHES,
+    STRATEGIES,
+    TASKS,
+    TRACKERS,
+    discover,
+    first_line,
+)
 from ponder.config.running import (
     GenerateConfig,
     LoggerConfig,
@@ -37,14 +45,14 @@ CONF = (PACKAGE if INSTALLED else PACKAGE.parents[1]) / "conf"
 WORDS = "words.json"  # in a run directory: the words that run was begun with
 BEGUN = ".hydra/begun"  # of a run: what Hydra made of them, when it was begun or gone on with
 WANDB_ID = "wandb_id"  # in a run directory: under which wandb knows the run
-VARIANTS = ("think", "fixed", "blind", "super", "clean", "search")
+VARIANTS = ("think", "fixed", "blind", "super", "clean", "search")  # in the order of help
 
 
 # the groups with more than one schema, and the key that says which
 GROUPS = (("task", "name"), ("model", "kind"), ("rollout", "kind"), ("strategy", "name"))
 # keys that say what is done, where it goes and how it is called, and nothing of a result
 OF_THE_CALL = ("action", "run_type", "out", "runs", "step", "logger", "resume", "sweep", "prompt",
-               "generate", "plugins")
+               "generate")
 OF_A_PROMPT = ("generate", "chat")  # actions that need a model and no task
 
 
@@ -126,33 +134,37 @@ def schemas(group: str) -> dict[str, type]:
 
 
 def search_schema() -> type:
-    """`SearchConfig`, with a node `rollout.<name>` for each search that brings keys of its own."""
+    """`SearchConfig`, with a node `rollout.<name>` for each search that has keys of its own."""
     own = [(entry.name, entry.keys, field(default_factory=entry.keys))
            for entry in SEARCHES if entry.keys]
-    if not own:
-        return SearchConfig
-    made = make_dataclass("PluginSearch", own, bases=(SearchConfig,))
-    made.__module__, made.__doc__ = __name__, SearchConfig.__doc__
+    made = make_dataclass("AnySearch", own, bases=(SearchConfig,))
+    made.__module__, made.__doc__ = __name__, f"{first_line(SearchConfig)}."
     return made
 
 
 def __getattr__(name: str) -> Any:
     """The dataclass that is made anew in each process, by its name, for unpickling."""
-    if name == "PluginSearch":
+    if name == "AnySearch":
         return search_schema()
     raise AttributeError(name)
 
 
 def choices(group: str, *folders: Path) -> dict[str, str]:
     """name -> its sentence of help, for every choice of a group: registered ones, and files."""
-    known = {"task": TASKS, "strategy": STRATEGIES, "reward": REWARDS}.get(group, ())
-    found = {entry.name: f"{entry.about}." for entry in known}
+    known = {"task": TASKS, "strategy": STRATEGIES, "reward": REWARDS, "logger": TRACKERS}.get(
+        group, ())
+    found = {entry.name: entry.sentence for entry in known}
     if group == "rollout":
         found = {name: str(schema.__doc__) for name, schema in schemas(group).items()}
     for folder in folders or (CONF,):
         for file in (folder / group).glob("*.yaml"):
             found[file.stem] = first_comment(file)
     return dict(sorted(found.items()))
+
+
+def variant_names(*folders: Path) -> list[str]:
+    """The variant flags: those of the package first, then other files of `variant/`."""
+    return [*VARIANTS, *(name for name in choices("variant", *folders) if name not in VARIANTS)]
 
 
 def first_comment(path: Path) -> str:
@@ -166,22 +178,23 @@ def first_comment(path: Path) -> str:
 def register() -> None:
     """Make the choices of every group known to Hydra.
 
-    Tasks, strategies, rollouts and rewards are choices by themselves (`task=add`); the dataclasses
-    of model, trainer and logger are `<group>/schema/<name>`, which the files of `conf/` refine.
+    Tasks, strategies, rollouts, rewards and trackers are choices by themselves (`task=add`); every
+    dataclass of keys is `<group>/schema/<name>` as well, which files of `conf/` refine.
     """
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
     store = ConfigStore.instance()
     store.store(name="spine", node=Config)
-    for group in ("task", "strategy", "rollout"):
-        for name, schema in schemas(group).items():
-            store.store(group=group, name=name, node=schema)
-    for entry in REWARDS:
-        store.store(group="reward", name=entry.name, node={entry.name: entry.weight})
-    for group in ("model", "trainer", "logger"):
+    for group in ("task", "strategy", "rollout", "model", "trainer", "logger"):
         for name, schema in schemas(group).items():
             store.store(group=f"{group}/schema", name=name, node=schema)
+            if group in ("task", "strategy", "rollout"):
+                store.store(group=group, name=name, node=schema)
+    for entry in TRACKERS:
+        store.store(group="logger", name=entry.name, node=LoggerConfig(kind=entry.name))
+    for entry in REWARDS:
+        store.store(group="reward", name=entry.name, node={entry.name: entry.weight})
     store.store(group="hydra/sweeper/schema", name="optuna", node=StudyConfig)
     for name in ("ponder.thought_length", "ponder.gold_length"):  # the latter in older runs
         OmegaConf.register_new_resolver(name, _thought_length, replace=True)
@@ -200,7 +213,7 @@ def _thought_length(*_: Any, _parent_: Any) -> int:
 def config_hash(config: Config) -> str:
     """Hash of everything that can change a result: equal runs have equal hashes."""
     content = {name: value for name, value in asdict(config).items()
-               if name not in OF_THE_CALL}
+               if name not in OF_THE_CALL and (value or name != "plugins")}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 

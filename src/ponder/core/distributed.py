@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 RENDEZVOUS_TIMEOUT = timedelta(minutes=5)  # how long a process waits for the others to start
 FSDP, TENSOR = "torch.distributed.fsdp", "torch.distributed.tensor"
-_meshes: dict[str, DeviceMesh] = {}  # part of the process group: destroyed with it
 
 
 # --- the group of processes ----------------------------------------------------------------------
@@ -63,24 +62,23 @@ def destroy_process_group() -> None:
 
     The group's threads hold Python tensors a moment longer than the work on them takes; were they
     still alive when the interpreter ends, the process would abort. torch's operator caches keep
-    device meshes for good, so the meshes are told to forget the group.
+    device meshes for good, so those that sharding has made are told to forget the group.
     """
     if not (dist.is_available() and dist.is_initialized()):
         return
     dist.destroy_process_group()
-    for mesh in _meshes.values():
-        vars(mesh).get("_pg_registry", {}).clear()
-    _meshes.clear()
+    if FSDP in sys.modules:
+        for found in gc.get_objects():
+            if type(found).__name__ == "DeviceMesh":
+                vars(found).get("_pg_registry", {}).clear()
     gc.collect()
 
 
 def device_mesh(device: str) -> DeviceMesh:
-    """All processes in one row, made once for the group."""
-    if device not in _meshes:
-        from torch.distributed.device_mesh import init_device_mesh
+    """All processes in one row, for `shard`."""
+    from torch.distributed.device_mesh import init_device_mesh
 
-        _meshes[device] = init_device_mesh(device, (dist.get_world_size(),))
-    return _meshes[device]
+    return init_device_mesh(device, (dist.get_world_size(),))
 
 
 def is_connection_error(error: BaseException) -> bool:
@@ -190,7 +188,7 @@ def local_item(values: Sequence[Value]) -> Value:
 
 # --- sharded weights -----------------------------------------------------------------------------
 
-def shard(net: nn.Module, blocks: Iterable[nn.Module], device: torch.device,
+def shard(net: nn.Module, blocks: Iterable[nn.Module], mesh: DeviceMesh,
           method: str = "forward") -> None:
     """Shard a network's weights over all processes: those of each block, and the rest.
 
@@ -199,7 +197,6 @@ def shard(net: nn.Module, blocks: Iterable[nn.Module], device: torch.device,
     from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # never changed
-    mesh = device_mesh(device.type)
     for part in (*blocks, net):
         fully_shard(part, mesh=mesh)
         part.set_gradient_divide_factor(1.0)  # type: ignore[operator]

@@ -3,7 +3,8 @@
     from ponder.core.lazy_imports import F, Tensor, nn, torch
 
 A file that registers a task, reward, strategy or search imports torch this way, so that `--help`
-need not load it. What is used once is remembered, so that later uses cost no more than a module's.
+does not load it. An attribute is looked up once and then kept, so later uses cost no more than with
+the module itself.
 """
 
 from __future__ import annotations

@@ -21,9 +21,14 @@ class Sampling:
 GREEDY = Sampling(temperature=0.0)
 
 
+def precise(dtype: torch.dtype) -> torch.dtype:
+    """The type of log-probabilities of a network of some type: single precision at least."""
+    return torch.promote_types(torch.float32, dtype)
+
+
 def at_least_float32(x: Tensor) -> Tensor:
     """Convert half precisions to float32; leave float32 and float64 as they are."""
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+    return x.to(precise(x.dtype))
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -110,6 +115,20 @@ def draw(logprobs: Tensor, uniform: Tensor) -> Tensor:
     return (cumulated <= wanted).sum(-1)
 
 
+def draw_tokens(logits: Tensor, sampling: Sampling, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens (N,) drawn from logits (N, V), at temperature 0 the likeliest ones, and their
+    log-probabilities (N,) under the sampling distribution; uniform (N,) as in `draw`.
+    """
+    logits = at_least_float32(logits)
+    if sampling.temperature == 0:
+        logprobs = logits.log_softmax(-1)
+        token = logprobs.argmax(-1)
+    else:
+        logprobs = distribution(logits, sampling)
+        token = draw(logprobs, uniform)
+    return token, logprobs.gather(-1, token[:, None])[:, 0]
+
+
 def straight_through(logprobs: Tensor, uniform: Tensor, temperature: float) -> Tensor:
     r"""Weights (..., V), 1 for the token drawn from log-probabilities (..., V) and 0 for others.
 
@@ -161,6 +180,13 @@ def count_entropy(values: Tensor) -> float:
 def row_codes(tokens: Tensor) -> Tensor:
     """Number the distinct rows of (N, K): (N,), equal where the rows are equal."""
     return tokens.unique(dim=0, return_inverse=True)[1]
+
+
+def columns(values: Tensor, at: Tensor) -> Tensor:
+    """The columns at (N, t) of each row of values (N, T) or (N, T, D)."""
+    if values.dim() == 3:
+        at = at[..., None].expand(-1, -1, values.shape[2])
+    return values.gather(1, at)
 
 
 def left_justify(tokens: Tensor, pad: int) -> Tensor:

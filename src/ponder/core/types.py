@@ -27,7 +27,7 @@ class Problem:
     metadata: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Problems:
     """P problems as tokens.
 
@@ -64,7 +64,7 @@ class Problems:
     def from_dict(cls, state: dict[str, Any]) -> Problems:
         """The problems that `dataclasses.asdict` made a dictionary of, also of an earlier version.
         """
-        return cls(**_renamed(state))
+        return cls(**renamed(state, RENAMED))
 
     def __len__(self) -> int:
         return len(self.question)
@@ -81,23 +81,13 @@ class Problems:
         return (self.options != self.pad).any(2)
 
     def __getitem__(self, rows: Tensor | slice) -> Problems:
-        return self._map(lambda value: value[rows])
+        return _map(lambda value: value[rows], self)
 
     def to(self, device: torch.device) -> Problems:
-        return self._map(lambda value: value.to(device))
-
-    def _map(self, function: Callable[[Tensor], Tensor]) -> Problems:
-        """New problems with every tensor replaced by `function` of it."""
-        def mapped(value: Any) -> Any:
-            if isinstance(value, dict):
-                return {name: function(item) for name, item in value.items()}
-            return function(value) if isinstance(value, Tensor) else value
-
-        return replace(self, **{item.name: mapped(getattr(self, item.name))
-                                for item in fields(self)})
+        return _map(lambda value: value.to(device), self)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Rollouts:
     """G thoughts for each of P problems, with everything that was found out about them.
 
@@ -116,7 +106,7 @@ class Rollouts:
     - reference (B, K): log-probabilities under the reference policy.
     - answered (B, 3): log p(answer), whether the answer is right, and which option it is, where
       that was found during collection.
-    - noise (B, K, V): uniform numbers that decide tokens which are drawn while they are scored.
+    - noise (B, K, V): the uniform numbers by which tokens are drawn while they are scored.
     - same_thoughts: all groups hold the same thoughts, so that shared prefixes are computed once.
     - placeholder: a micro-batch with zero loss, so that all processes run equally many.
     """
@@ -144,7 +134,8 @@ class Rollouts:
     def from_dict(cls, state: dict[str, Any]) -> Rollouts:
         """The rollouts that `dataclasses.asdict` made a dictionary of, also of an earlier version.
         """
-        return cls(**{**_renamed(state), "problems": Problems.from_dict(state["problems"])})
+        return cls(**{**renamed(state, RENAMED),
+                      "problems": Problems.from_dict(state["problems"])})
 
     def __len__(self) -> int:
         return len(self.thought)
@@ -196,13 +187,7 @@ class Rollouts:
 
     def select_rows(self, rows: Tensor, samples: int) -> Rollouts:
         """Some rows (b,) by index, `samples` of every problem; the problems stay the same."""
-        def take(value: Any) -> Any:
-            return value[rows] if isinstance(value, Tensor) else value
-
-        taken = {item.name: take(getattr(self, item.name)) for item in fields(self)
-                 if item.name not in ("problems", "parts")}
-        return replace(self, **{**taken, "samples": samples, "same_thoughts": False},
-                       parts={name: value[rows] for name, value in self.parts.items()})
+        return replace(_map(lambda value: value[rows], self), samples=samples, same_thoughts=False)
 
     def learnable(self, rows_alone: bool) -> Rollouts:
         """Without the groups from which nothing is learnt. rows_alone: a row's credit does not
@@ -218,25 +203,23 @@ class Rollouts:
     def concatenate(self, other: Rollouts) -> Rollouts:
         """These and others with as many samples; fields that only one side has become None."""
         assert self.samples == other.samples
-        return replace(_concatenate(self, other),
-                       problems=_concatenate(self.problems, other.problems), same_thoughts=False)
+
+        def both(mine: Tensor, theirs: Tensor) -> Tensor:
+            return torch.cat([mine, theirs])
+
+        return replace(_map(both, self, other), problems=_map(both, self.problems, other.problems),
+                       same_thoughts=False)
 
     def replace_groups(self, problems: Tensor, other: Rollouts) -> Rollouts:
-        """These with the groups of some problems, by index (p,), replaced by `other`."""
+        """These with the groups of some problems, by index (p,), replaced by `other`; fields that
+        only one side has become None.
+        """
         rows = self._rows_of(problems)
-
-        def put(mine: Any, new: Any) -> Any:
-            both = isinstance(mine, Tensor) and isinstance(new, Tensor)
-            return mine.index_copy(0, rows, new.to(mine.dtype)) if both else new
-
-        changed = {item.name: put(getattr(self, item.name), getattr(other, item.name))
-                   for item in fields(self)
-                   if item.name not in ("problems", "parts", "samples", "same_thoughts")}
-        parts = {name: put(value, other.parts[name]) for name, value in self.parts.items()}
-        return replace(self, **changed, parts=parts, same_thoughts=False)
+        return replace(_map(lambda mine, new: mine.index_copy(0, rows, new.to(mine.dtype)), self,
+                            other), same_thoughts=False)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Scores:
     """What the networks say about a batch of rollouts, with gradients.
 
@@ -256,19 +239,24 @@ class Scores:
 Record = TypeVar("Record", Problems, Rollouts)
 
 
-def _concatenate(first: Record, second: Record) -> Record:
-    """The tensors of two records concatenated, where both have them."""
-    def both(a: Any, b: Any) -> Any:
-        if isinstance(a, dict):
-            return {name: both(a[name], b[name]) for name in a.keys() & b.keys()}
-        if isinstance(a, Tensor):
-            return None if b is None else torch.cat([a, b])
-        return a
+def _map(function: Callable[..., Tensor], *records: Record) -> Record:
+    """A record like the first, each tensor replaced by `function` of those that all records have in
+    its place; None, or no entry of a dictionary, where one of them has none there.
+    """
+    def mapped(first: Any, *others: Any) -> Any:
+        if isinstance(first, dict):
+            return {name: mapped(value, *(other[name] for other in others))
+                    for name, value in first.items() if all(name in other for other in others)}
+        if isinstance(first, Tensor):
+            missing = any(other is None for other in others)
+            return None if missing else function(first, *others)
+        return first
 
-    return replace(first, **{item.name: both(getattr(first, item.name), getattr(second, item.name))
-                             for item in fields(first)})
+    return replace(records[0], **{
+        item.name: mapped(*(getattr(record, item.name) for record in records))
+        for item in fields(records[0])})
 
 
-def _renamed(state: dict[str, Any]) -> dict[str, Any]:
-    """A record's fields under their present names."""
-    return {RENAMED.get(name, name): value for name, value in state.items()}
+def renamed(state: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    """The fields of a record under their present names; names: from earlier ones."""
+    return {names.get(name, name): value for name, value in state.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from typing import Any
 
@@ -33,16 +34,14 @@ def evaluate_text(policy: ChoicePolicy, task: Qa, problems: Problems, source: Wr
         assert rollouts.answered is not None
         right = rollouts.answered[:, 1].view(-1, rollouts.samples)
         chosen = rollouts.answered[:, 2].long()
-        necessity = _necessity(policy, rollouts, float(right.mean()), seed)
         metrics = {"accuracy": float(right.mean()),
                    "accuracy_stderr": standard_error(right.mean(1)),
                    "chance": float((1 / problems.option_mask.sum(1)).mean()),
-                   **{f"necessity/{name}": value for name, value in necessity.items()},
+                   **_necessity(policy, rollouts, float(right.mean()), seed),
                    **_of_groups(right, chosen, problems), **_of_texts(policy, rollouts, chosen),
                    **_of_parts(task, problems, right.mean(1)),
                    **_by_name(policy, rollouts, float(right.mean()))}
-        rows = rows_of(policy, task, rollouts, seed)
-    return Evaluation(metrics, necessity, rows)
+        return Evaluation(metrics, rows_of(policy, task, rollouts, seed))
 
 
 def _necessity(policy: ChoicePolicy, rollouts: Rollouts, own: float, seed: int) -> dict[str, float]:
@@ -55,11 +54,11 @@ def _necessity(policy: ChoicePolicy, rollouts: Rollouts, own: float, seed: int) 
         order = torch.randperm(len(problems), generator=generator).to(thought.device)
         others["shuffled"] = thought.view(-1, samples, thought.shape[1])[order].flatten(0, 1)
     every = torch.stack([changed.unflatten(0, (-1, samples)) for changed in others.values()], 1)
-    with policy.answering("letter" if policy.answer_mode == "generated" else policy.answer_mode):
-        right = policy.answer(problems, every.flatten(0, 2), samples * len(others))[1].float()
-    right = right.view(-1, len(others), samples)
+    mode = "letter" if policy.answer_mode == "generated" else policy.answer_mode
+    judged = policy.judge_thoughts(problems, every.flatten(0, 2), samples * len(others), mode)
+    right = judged[:, 1].float().view(-1, len(others), samples)
     found = {name: float(right[:, i].mean()) for i, name in enumerate(others)}
-    return {name: {"own": own, **found}.get(name, float("nan")) for name in NECESSITY}
+    return {f"necessity/{name}": {"own": own, **found}.get(name, math.nan) for name in NECESSITY}
 
 
 def _of_groups(right: Tensor, chosen: Tensor, problems: Problems) -> dict[str, float]:
@@ -122,9 +121,8 @@ def _by_name(policy: ChoicePolicy, rollouts: Rollouts, own: float) -> dict[str, 
     """
     if policy.answer_mode != "generated":
         return {f"{policy.answer_mode}/accuracy": own}
-    with policy.answering("letter"):
-        right = policy.answer(rollouts.problems, rollouts.thought, rollouts.samples)[1]
-    return {"generated/accuracy": own, "letter/accuracy": float(right.float().mean())}
+    judged = policy.judge_thoughts(rollouts.problems, rollouts.thought, rollouts.samples, "letter")
+    return {"generated/accuracy": own, "letter/accuracy": float(judged[:, 1].float().mean())}
 
 
 def rows_of(policy: ChoicePolicy, task: Qa, rollouts: Rollouts, seed: int) -> list[dict[str, Any]]:

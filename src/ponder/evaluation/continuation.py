@@ -13,7 +13,7 @@ from ponder.core.types import Problems, Rollouts
 from ponder.evaluation.question import Evaluation, evaluation_mode, standard_error
 from ponder.models.policies.continuation import ContinuationPolicy
 from ponder.rewards.answers import Reward
-from ponder.rollouts.sampler import Source
+from ponder.rollouts import Source
 
 ROWS_AT_ONCE = 256
 ROUNDING = 1e-6  # rounding error of sums of rewards
@@ -45,7 +45,7 @@ def evaluate_corpus(policy: ContinuationPolicy, problems: Problems, source: Sour
             rows += _rows(policy, rollouts, found["right"], start)
             thoughts.append(rollouts.thought)
     whole = {name: torch.cat(values) for name, values in metrics.items()}
-    return Evaluation({**_summary(whole), **_variety(policy, torch.cat(thoughts))}, {}, rows)
+    return Evaluation({**_summary(whole), **_variety(policy, torch.cat(thoughts))}, rows)
 
 
 def _parts(rollouts: Rollouts) -> dict[str, Tensor]:

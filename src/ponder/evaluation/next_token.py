@@ -23,8 +23,8 @@ from ponder.evaluation.question import (
     thought_statistics,
 )
 from ponder.models.policies.next_token import NextTokenPolicy, PositionPolicy
-from ponder.rollouts.positions import every_place, think_behind
-from ponder.rollouts.sampler import given
+from ponder.rollouts import given
+from ponder.rollouts.sampler import all_positions, think_at_positions
 
 SHOWN = 200  # passages in the table
 
@@ -32,16 +32,15 @@ SHOWN = 200  # passages in the table
 def evaluate_reading(policy: NextTokenPolicy, problems: Problems, bytes_per_token: float,
                      seed: int = 0) -> Evaluation:
     """val/loss in nats per token with its standard error over passages, bits per byte of text, and
-    accuracy: the share of positions whose next token was predicted as the most likely one.
+    accuracy: the share of positions whose next token was the most likely one.
 
     A policy that thinks writes a greedy thought after every position. val/loss is then the loss
     with thoughts; `necessity/...` are accuracies, `necessity_loss/...` losses.
     """
-    thinks = policy.thinks_at_positions
     with evaluation_mode(policy):
-        found = (_thinking(cast(PositionPolicy, policy), problems, seed) if thinks
-                 else _plain(policy, problems))
-    loss, right, metrics, rows = found
+        loss, right, metrics, rows = (
+            _thinking(cast(PositionPolicy, policy), problems, seed) if policy.thinks_at_positions
+            else _plain(policy, problems))
     own, nats = float(right.double().mean()), float(loss.double().mean())
     passages = loss.double().mean(1)
     metrics = {"accuracy": own, "accuracy_stderr": binomial_error(own, right.numel()),
@@ -49,12 +48,11 @@ def evaluate_reading(policy: NextTokenPolicy, problems: Problems, bytes_per_toke
                "val/bits_per_byte": nats / math.log(2) / max(bytes_per_token, 1e-9), **metrics}
     for row, value in zip(rows, passages.tolist(), strict=False):
         row["loss"] = round(value, 4)
-    necessity = {name: metrics[f"necessity/{name}"] for name in NECESSITY} if thinks else {}
-    return Evaluation(metrics, necessity, rows)
+    return Evaluation(metrics, rows)
 
 
-Found = tuple[Tensor, Tensor, dict[str, float], list[dict[str, Any]]]  # loss and right (P, T),
-# metrics, table rows
+# Loss (P, T), whether the prediction is right (P, T), metrics, table rows.
+Found = tuple[Tensor, Tensor, dict[str, float], list[dict[str, Any]]]
 
 
 def _plain(policy: NextTokenPolicy, problems: Problems) -> Found:
@@ -65,12 +63,11 @@ def _plain(policy: NextTokenPolicy, problems: Problems) -> Found:
 
 def _thinking(policy: PositionPolicy, problems: Problems, seed: int) -> Found:
     """With a greedy thought after every position, and with each of its replacements."""
-    problems = replace(problems, positions=every_place(policy, problems))
-    assert problems.positions is not None
-    parts = [problems[part] for part in policy.in_parts(problems, problems.positions.shape[1])]
-    written = [think_behind(policy, part, 1, GREEDY) for part in parts]
-    thought = torch.cat([part.thought for part in written])
-    rollouts = given(problems, thought, problems.positions.shape[1])
+    positions = all_positions(policy, problems)
+    problems, count = replace(problems, positions=positions), positions.shape[1]
+    parts = [problems[part] for part in policy.in_parts(problems, count)]
+    thought = torch.cat([think_at_positions(policy, part, 1, GREEDY).thought for part in parts])
+    rollouts = given(problems, thought, count)
     generator = torch.Generator().manual_seed(seed)
     thoughts = {"own": thought, **replacements(policy, rollouts, generator)}
     found = {name: _first_tokens(policy, parts, changed) for name, changed in thoughts.items()}
@@ -78,31 +75,27 @@ def _thinking(policy: PositionPolicy, problems: Problems, seed: int) -> Found:
     for name in NECESSITY:
         metrics[f"necessity/{name}"] = float(found[name][1].double().mean())
         metrics[f"necessity_loss/{name}"] = float(found[name][0].double().mean())
-    count = problems.positions.shape[1]
-    without = torch.cat([policy.next_token_nll(part)[:, :count] for part in parts])
+    without = torch.cat([policy.predict(part)[0][:, :count] for part in parts])
+    loss, right, guess = found["own"]
     metrics["val/loss_without"] = float(without.double().mean())
-    metrics["val/gain"] = float((without - found["own"][0]).double().mean())
-    flat = replace(rollouts, problems=replace(problems, answer=problems.answer[
-        :, :problems.positions.shape[1]].reshape(-1, 1), positions=None), samples=1)
-    metrics |= thought_statistics(policy, flat)
-    last = problems.positions.shape[1] - 1
-    return (*found["own"][:2], metrics, _rows(policy, problems, found["own"][2][:, last],
-                                              thought.view(len(problems), last + 1, -1)[:, last]))
+    metrics["val/gain"] = float((without - loss).double().mean())
+    answer = problems.answer[:, :count].reshape(-1, 1)
+    metrics |= thought_statistics(policy, replace(
+        rollouts, problems=replace(problems, answer=answer, positions=None), samples=1))
+    last = thought.view(len(problems), count, -1)[:, -1]
+    return loss, right, metrics, _rows(policy, problems, guess[:, -1], last)
 
 
 def _first_tokens(policy: PositionPolicy, parts: list[Problems], thought: Tensor,
                   ) -> tuple[Tensor, Tensor, Tensor]:
     """(loss, whether it was predicted, the most likely token), each (P, N), of the next token after
-    the thoughts (P * N, K + 1).
+    the thoughts (P * N, K + 1); the P passages are in parts.
     """
     found: list[tuple[Tensor, ...]] = []
-    start = 0
-    for part in parts:
-        assert part.positions is not None
-        count = part.positions.shape[1]
-        rows = thought[start:start + len(part) * count]
-        start += len(rows)
-        predicted = policy.predictions(part, rows, count, *policy.read(part))[:, :, 0]
+    each = len(thought) // sum(map(len, parts))
+    rows = thought.split([len(part) * each for part in parts])
+    for part, own in zip(parts, rows, strict=True):
+        predicted = policy.predictions(part, own, each)[:, :, 0]
         real = policy.targets(part)[:, :, 0]
         guess = predicted.argmax(-1)
         found.append((-predicted.gather(-1, real[..., None])[..., 0], guess == real, guess))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,9 @@ from torch import Tensor
 from ponder.core.math import count_entropy, mutual_information, row_codes
 from ponder.core.types import Problems, Rollouts
 from ponder.models.policies.base import Policy
-from ponder.models.policies.latent import ContinuousPolicy
-from ponder.models.policies.question import QuestionPolicy
-from ponder.rollouts.sampler import given, greedy, numbers, vectors
+from ponder.models.policies.question import ContinuousPolicy, QuestionPolicy
+from ponder.rollouts import given
+from ponder.rollouts.sampler import greedy, numbers, vectors
 
 NECESSITY = ("own", "shuffled", "random", "constant", "dropped")
 ROWS_AT_ONCE = 8192
@@ -27,11 +27,16 @@ ROWS_AT_ONCE = 8192
 
 @dataclass
 class Evaluation:
-    """The result of an evaluation: numbers by name, the necessity table, and table rows as text."""
+    """The result of an evaluation: numbers by name, and table rows as text."""
 
     metrics: dict[str, float]
-    necessity: dict[str, float]
     rows: list[dict[str, Any]]
+
+    @property
+    def necessity(self) -> dict[str, float]:
+        """The thought-necessity table, empty where there is none."""
+        found = {name: self.metrics.get(f"necessity/{name}") for name in NECESSITY}
+        return {name: value for name, value in found.items() if value is not None}
 
 
 @contextlib.contextmanager
@@ -44,6 +49,14 @@ def evaluation_mode(policy: Policy) -> Iterator[None]:
             yield
     finally:
         policy.train(was_training)
+
+
+def by_parts(look: Callable[..., Tensor], problems: Problems, *rows: Tensor) -> Tensor:
+    """(P, ...): `look` at some problems at a time, and at the same part of `rows` (P, ...); the
+    results concatenated.
+    """
+    parts = [slice(start, start + ROWS_AT_ONCE) for start in range(0, len(problems), ROWS_AT_ONCE)]
+    return torch.cat([look(problems[part], *(row[part] for row in rows)) for part in parts])
 
 
 def standard_error(values: Tensor) -> float:
@@ -65,9 +78,7 @@ def evaluate(policy: QuestionPolicy, problems: Problems, seed: int = 0) -> Evalu
     error; `accuracy/<name>` is the accuracy of a group of the problems.
     """
     with evaluation_mode(policy):
-        parts = [problems[slice(start, start + ROWS_AT_ONCE)]
-                 for start in range(0, len(problems), ROWS_AT_ONCE)]
-        thought = torch.cat([greedy(policy, part).thought for part in parts])
+        thought = by_parts(lambda part: greedy(policy, part).thought, problems)
         rollouts = given(problems, thought)
         generator = torch.Generator(device="cpu").manual_seed(seed)
         thoughts = {"own": thought, **replacements(policy, rollouts, generator)}
@@ -107,23 +118,16 @@ def necessity_table(policy: QuestionPolicy, problems: Problems, thoughts: dict[s
 
     thoughts: by the names in `NECESSITY`. texts: the own thoughts as text.
     """
-    right = {name: _right(policy, problems, thoughts[name]) for name in NECESSITY}
-    necessity = {name: float(right[name].float().mean()) for name in NECESSITY}
-    own = necessity["own"]
+    right = {name: by_parts(lambda part, thought: policy.answer(part, thought)[1], problems,
+                            thoughts[name]) for name in NECESSITY}
+    own = float(right["own"].float().mean())
     metrics = {"accuracy": own,
                "accuracy_stderr": binomial_error(own, len(problems)),
                **{f"accuracy/{name}": float(right["own"][members].float().mean())
                   for name, members in problems.groups.items() if members.any()},
-               **{f"necessity/{name}": value for name, value in necessity.items()}}
-    rows = _rows(policy, problems, thoughts["own"], texts, right["own"])
-    return Evaluation(metrics, necessity, rows)
-
-
-def _right(policy: QuestionPolicy, problems: Problems, thought: Tensor) -> Tensor:
-    """(P,): whether the answerer's answer is right after each thought."""
-    return torch.cat([
-        policy.answer(problems[slice(i, i + ROWS_AT_ONCE)], thought[i:i + ROWS_AT_ONCE])[1]
-        for i in range(0, len(problems), ROWS_AT_ONCE)])
+               **{f"necessity/{name}": float(values.float().mean())
+                  for name, values in right.items()}}
+    return Evaluation(metrics, _rows(policy, problems, thoughts["own"], texts, right["own"]))
 
 
 def replacements(policy: Policy, rollouts: Rollouts,
@@ -195,10 +199,9 @@ def thought_statistics(policy: Policy, rollouts: Rollouts) -> dict[str, float]:
 
 def _rows(policy: QuestionPolicy, problems: Problems, thought: Tensor, texts: list[str],
           right: Tensor) -> list[dict[str, Any]]:
+    """Table rows: question, thought and answer as text."""
     text = policy.vocabulary.text
-    replies = torch.cat([
-        policy.reply(problems[slice(i, i + ROWS_AT_ONCE)], thought[i:i + ROWS_AT_ONCE])
-        for i in range(0, len(problems), ROWS_AT_ONCE)])
+    replies = by_parts(policy.reply, problems, thought)
     replies = replies.where(problems.answer != problems.pad, problems.pad)
     columns = zip(problems.question.tolist(), texts, replies.tolist(), problems.answer.tolist(),
                   right.tolist(), strict=True)

@@ -29,14 +29,14 @@ from ponder.generation.generators import (
 )
 from ponder.models.huggingface.pretrained import load_text_model, load_vocabulary
 from ponder.models.policies.choice import ChoicePolicy
-from ponder.models.policies.latent import ContinuousPolicy
+from ponder.models.policies.question import ContinuousPolicy
 from ponder.rollouts.sampler import greedy, vectors
 from ponder.rollouts.written import Store, Written
 from ponder.tasks.choice.questions import LETTERS, typed_question
 from ponder.tokenizers.pieces import FILE, PieceVocabulary, load_pieces
 from ponder.tokenizers.vocabulary import TextVocabulary
-from ponder.training.build import run as builders
-from ponder.training.build.policies import build_rules, position_policy
+from ponder.training import build as builders
+from ponder.training.build_policies import build_rules, position_policy
 from ponder.training.checkpoint import load_model
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -154,7 +154,7 @@ class _Answering(CheckpointModel):
         policy, vocabulary = self.policy, self.policy.vocabulary
         empty = tokens.new_full((len(tokens), answer_length), vocabulary.pad)
         problems = Problems(tokens, empty, None, vocabulary.pad)
-        if policy.evaluation == "latent":
+        if policy.thinks_in_vectors:
             read, shown = vectors(cast(ContinuousPolicy, policy), problems)
             thought_logprobs = torch.full((len(tokens),), math.nan)  # a vector has no probability
         else:
@@ -241,7 +241,7 @@ def _without_data(config: Config) -> Config:
 
 def _hugging_face_generator(config: Config, device: torch.device) -> TextGenerator:
     """With thoughts before each token where the model was trained with them."""
-    of_text = config.task.name == "text"
+    of_text = "positions" in TASKS[config.task.name].offers
     if of_text and config.thinker.tokens:
         policy = _ready(config, position_policy(config), device)
         words: Any = policy.vocabulary
@@ -272,10 +272,10 @@ def _text_generator(config: Config, path: Path, device: torch.device) -> Generat
         raise UserError(f"model.name={path}: found {net.shape.vocabulary} tokens, fewer than its "
                         f"{FILE} names; legal: the two of one checkpoint")
     vocabulary = PieceVocabulary(pieces, thoughts)
-    thinks = config.thinker.tokens > 0
-    among_words = thinks and config.task.name == "corpus" and writes(config) == "both"
+    thinks, offers = config.thinker.tokens > 0, TASKS[config.task.name].offers
+    among_words = thinks and "text" in offers and writes(config) == "both"
     words, ends = vocabulary.written(True, among_words), (vocabulary.end_of_text,)
-    if config.task.name != "text" or not thinks:
+    if "positions" not in offers or not thinks:
         return TextGenerator(DecodingContext(_ready(config, net, device), words, ends), vocabulary)
     policy = position_policy(config, net, vocabulary)
     return ThinkingTextGenerator(

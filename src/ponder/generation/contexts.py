@@ -118,8 +118,7 @@ class DecodingContext:
     def _logprobs(self, states: Tensor) -> Tensor:
         """Log-probabilities (N, V) of the next token, of states (N, D)."""
         logprobs = at_least_float32(self.net.logits(states, self.words)).log_softmax(-1)
-        return logprobs if self.words is None else among(logprobs, self.words,
-                                                         self.net.vocabulary_size)
+        return logprobs if self.words is None else among(logprobs, self.words, len(self.net.head))
 
 
 def among(logprobs: Tensor, words: slice, count: int) -> Tensor:

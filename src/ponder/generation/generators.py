@@ -244,7 +244,7 @@ class QuestionGenerator(Generator):
         self.answerer = self.thinker if policy.answerer is policy.thinker else DecodingContext(
             policy.answerer, slice(0, end), ())
         self.answer_length = 0
-        self.of_vectors = policy.evaluation == "latent"
+        self.of_vectors = policy.thinks_in_vectors
         self.numbers: list[str] = []  # of the vectors of the last thought
 
     def prompt(self, text: str) -> list[int]:

@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from rich.style import Style
 
-from ponder.config.errors import UserError
+from ponder.config.errors import UserError, writing
 from ponder.config.spine import Config
 from ponder.generation.checkpoint_model import build_generator
 from ponder.generation.decoding import Completion, Part, ordinary_text, thought_text
@@ -124,7 +124,8 @@ def generate(config: Config) -> None:
     if generator.truncated:
         renderer.note(truncation_note(generator))
     if config.out:
-        _save(Path(config.out), [_row(generator, text, prompt, one) for one in found])
+        with writing(f"out={config.out}"):
+            write_table(Path(config.out), [_row(generator, text, prompt, one) for one in found])
         renderer.note(f"{len(found)} text{'s' * (len(found) != 1)} written to {config.out}")
 
 
@@ -195,14 +196,6 @@ def _row(generator: Generator, text: str, prompt: list[int], completion: Complet
             "score": completion.score,
             "tokens": len(generator.scored_tokens(completion.tokens)),
             "ended": completion.ended}
-
-
-def _save(path: Path, rows: list[dict[str, Any]]) -> None:
-    try:
-        write_table(path, rows)
-    except OSError as error:
-        raise UserError(f"out={path}: cannot be written ({error.strerror}); legal: a file in a "
-                        "directory that can be") from None
 
 
 # --- action=chat --------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from ponder.core.math import Sampling, at_least_float32, distribution, entropy
 from ponder.core.types import Problems
 
 CHUNK = 512  # decisions whose logits are in memory at once, where vocabularies are wide
+LOGITS_AT_ONCE = 2**24  # logits in memory at once elsewhere, without gradients
 Found = TypeVar("Found")
 
 
@@ -30,9 +31,10 @@ class Segment:
     What many rows have in common is read once: a question for its samples, a rationale for the
     options of its answer, a passage for the thoughts at its positions.
 
-    kv maps a layer to its tensors (R, ..., S, D'), keys and values in the layout of the backbone.
-    mask (R, S) is False on padding; length (R,) counts the real tokens up to here, those of the
-    segments before included. padded is False where it is known that no token is padding.
+    - kv: the keys and values of each layer (R, ..., S, D'), in the layout of the backbone.
+    - mask (R, S): False on padding.
+    - length (R,): how many real tokens there are up to here, earlier segments included.
+    - padded: False where it is known that no token is padding.
     """
 
     mask: Tensor
@@ -57,14 +59,14 @@ class Segment:
                           lambda held: held.repeat_interleave(samples, 0))
 
     def first(self, rows: slice, width: int) -> Segment:
-        """The first `width` tokens of some rows, none of which is padding."""
+        """The first `width` tokens of some rows, where none of them is padding."""
         mask = self.mask[rows, :width]
         found = self._with(mask, mask.sum(1), lambda held: held[rows].narrow(-2, 0, width))
         found.padded = False
         return found
 
     def longer(self, more: Segment) -> Segment:
-        """One segment of two, the second of which was read behind this one."""
+        """One segment of two: this one, and one that was read after it."""
         kv = {layer: tuple(torch.cat(pair, -2) for pair in zip(held, more.kv[layer], strict=True))
               for layer, held in self.kv.items()}
         return Segment(torch.cat([self.mask, more.mask], 1), more.length, kv,
@@ -89,16 +91,16 @@ class Segment:
 
 
 class Decoder(Protocol):
-    """N rows that grow by a token at a time behind what was read. No gradients."""
+    """N rows that grow by one token at a time after what was read. No gradients."""
 
     @property
     def written(self) -> int:
-        """How many tokens each row was given."""
+        """How many tokens were appended to each row."""
         ...
 
     @property
     def room(self) -> int:
-        """How many tokens each row has place for, those that it was given included."""
+        """How many tokens may be appended to each row in all, those already written included."""
         ...
 
     def step(self, tokens: Tensor) -> Tensor:
@@ -106,48 +108,59 @@ class Decoder(Protocol):
         ...
 
     def select(self, rows: Tensor) -> Decoder:
-        """Some rows (n,) by index: others have finished, or beams go on from these."""
+        """Some rows (n,) by index: the others have finished, or a beam search continues these."""
         ...
 
     def grow(self, more: int) -> Decoder:
-        """Place for so many more tokens."""
+        """The same rows with room for `more` tokens more."""
         ...
 
     def segment(self, rows: Tensor) -> Segment:
-        """What some rows (n,) have read and written so far."""
+        """Keys and values of all that some rows (n,) have read and written so far."""
         ...
 
     def rewind(self, written: int) -> None:
-        """Forget all but the first `written` tokens that every row was given."""
+        """Forget all but the first `written` of the tokens appended to each row."""
         ...
 
 
 class Backbone(nn.Module):
     """A causal language model: tokens to hidden states, hidden states to logits.
 
-    chunked: logits are made for some decisions at a time, as the vocabulary is wide. adapted: it
-    is a frozen model with trained adapters, which `as_it_began` switches off. has_modes: training
-    mode differs from evaluation, by dropout or checkpointing. inner names the method that all
-    others go through, where shards of weights are put together.
+    - chunked: logits are computed for some decisions at a time, as the vocabulary is wide.
+    - adapted: it is a frozen model with trained adapters, which `as_it_began` switches off.
+    - has_modes: training mode differs from evaluation mode, by dropout or checkpointing.
+    - inner: the name of the method that every computation goes through; FSDP hooks into it to
+      gather sharded weights.
+    - entropy_learns: entropies have gradients, which cost memory where the vocabulary is wide.
     """
 
     chunked = False
     adapted = False
     inner = "forward"
     has_modes = False
-    entropy_learns = True  # whether entropies have gradients, which cost memory where V is large
+    entropy_learns = True
 
     # --- what it is -----------------------------------------------------------------------------
 
     @property
-    def width(self) -> int:
-        """D, the size of a hidden state."""
+    def head(self) -> Tensor:
+        """The output matrix (vocabulary, D), tokens that it may not write included."""
         raise NotImplementedError
 
     @property
-    def vocabulary_size(self) -> int:
-        """How many tokens its output matrix has, those that it may not write included."""
-        raise NotImplementedError
+    def width(self) -> int:
+        """D, the size of a hidden state."""
+        return self.head.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        return self.head.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of weights and hidden states."""
+        return self.head.dtype
 
     @property
     def positions(self) -> int | None:
@@ -155,16 +168,7 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     @property
-    def device(self) -> torch.device:
-        raise NotImplementedError
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of weights and hidden states."""
-        raise NotImplementedError
-
-    @property
-    def blocks(self) -> list[nn.Module]:
+    def blocks(self) -> Sequence[nn.Module]:
         """Its layers, from the first to the last."""
         raise NotImplementedError
 
@@ -181,7 +185,7 @@ class Backbone(nn.Module):
     # --- hidden states --------------------------------------------------------------------------
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Input embeddings (N, T, D) of tokens (N, T); embeddings stay what they are."""
+        """Input embeddings (N, T, D) of tokens (N, T); embeddings are returned as they are."""
         raise NotImplementedError
 
     @property
@@ -191,54 +195,65 @@ class Backbone(nn.Module):
 
     def read(self, tokens: Tensor, mask: Tensor | None = None, prefix: Sequence[Segment] = (),
              keep: bool = True, last: int | None = None) -> tuple[Tensor, Segment]:
-        """Hidden states (N, last, D) of the last columns (default: of all) of tokens (N, T), or of
-        input embeddings (N, T, D), and the segment that these rows make.
+        """(hidden states (N, last, D) of the last columns of tokens (N, T), or of input embeddings
+        (N, T, D); the segment of these rows). By default the states of all columns.
 
-        prefix: the segments before the rows; one of R rows is shared by N / R of them each, side by
-        side. mask (N, T) is False on padding, wherever it lies; positions count real tokens only.
-        None: no padding. keep: whether later rows will attend to the segment; else it has no keys
-        and values. Gradients flow through states and segments.
+        - prefix: the segments before the rows; each row of a segment of R rows is shared by N / R
+          neighbouring rows.
+        - mask (N, T): False on padding, wherever it is; positions count real tokens only. None: no
+          padding.
+        - keep: whether later rows will attend to the segment; if not, it has no keys and values.
+
+        Gradients flow through states and segments.
         """
         raise NotImplementedError
 
     def after(self, problems: Problems, rows: Tensor, samples: int, last: int,
               look: Callable[[Tensor], Tensor] = lambda hidden: hidden,
               mask: Tensor | None = None) -> Tensor:
-        """What `look` makes of the last hidden states (B, last, D) of rows (B, T) behind their
-        questions, `samples` rows a question; rows may be input embeddings (B, T, D).
+        """`look` applied to the last hidden states (B, last, D) of rows (B, T) that follow their
+        questions, `samples` rows a question. The rows may be input embeddings (B, T, D).
 
-        last = T + 1 includes the state at the end of the question. look maps (..., D) to (..., X),
-        each state by itself, and sees that of a question once for all its samples. mask (B, T) is
-        False on padding of the rows; None: what is behind the first padding is not looked at.
+        - last: how many columns; T + 1 includes the state at the end of the question.
+        - look: maps each state (..., D) to (..., X) by itself.
+        - mask (B, T): False on padding of the rows. None: rows are padded on the right only, and
+          nobody uses the states of padding.
         """
-        raise NotImplementedError
+        hidden, segment = self.read(problems.question, problems.mask, last=1)
+        tail = min(last, rows.shape[1])
+        rest = look(self.read(rows, mask, [segment], keep=False, last=tail)[0])
+        if last <= rows.shape[1]:
+            return rest
+        return torch.cat([look(hidden).repeat_interleave(samples, 0), rest], 1)
 
     def branch(self, tokens: Tensor, passage: Segment, at: Tensor, own: Segment | None = None,
                ) -> tuple[Tensor, Segment]:
-        """Hidden states (P, M, L, D) of tokens (P, M, L) that continue passages of S tokens at the
-        positions at (P, M): each sees its passage up to there and its own tokens, nothing else.
+        """(hidden states (P, M, L, D) of tokens (P, M, L), the segment of these continuations).
 
-        passage holds P rows; own what these continuations were given before, which the segment that
-        is returned contains too. Gradients flow through both.
+        M continuations of each of P passages: one sees its passage up to the position `at` (P, M),
+        and its own tokens. own: the segment of its earlier tokens; the one that is returned
+        contains them too. Gradients flow through both.
         """
         raise NotImplementedError
 
     def decoder(self, segment: Segment, samples: int, room: int, leaving: bool = False) -> Decoder:
-        """Rows that grow by up to `room` tokens, `samples` behind each row of a segment. leaving:
-        single rows will finish before others and leave (`Decoder.select`).
+        """Rows that grow by up to `room` tokens, `samples` after each row of a segment. leaving:
+        rows that finish early will be removed (`Decoder.select`).
         """
         raise NotImplementedError
 
     # --- what comes next ------------------------------------------------------------------------
 
     def logits(self, hidden: Tensor, vocabulary: slice | None = None) -> Tensor:
-        """(..., D) -> (..., V): of a slice of the vocabulary; of all that it may write for None."""
+        """Logits (..., V) of states (..., D), for a slice of the vocabulary. None: for every token
+        that the model may write.
+        """
         raise NotImplementedError
 
     def logprobs(self, states: Tensor, target: Tensor, sampling: Sampling,
                  vocabulary: slice | None = None) -> Tensor:
-        """(M, 2): log-probability of each token (M,) after its state (M, D) and the entropy there,
-        in nats, among the tokens of a slice of the vocabulary.
+        """(M, 2): log-probability of each token (M,) after its state (M, D), and the entropy of the
+        distribution, in nats, over a slice of the vocabulary.
         """
         start = 0 if vocabulary is None else vocabulary.start or 0
 
@@ -252,8 +267,8 @@ class Backbone(nn.Module):
 
     def predict(self, states: Tensor, target: Tensor, vocabulary: slice | None = None,
                 ) -> tuple[Tensor, Tensor]:
-        """(-log p (...) in nats of each token (...) after its state (..., D), the likeliest one
-        (...)), among the tokens of a slice of the vocabulary.
+        """(-log p (...) of each token (...) after its state (..., D) in nats, the likeliest token
+        (...)), over a slice of the vocabulary.
         """
         def part(some: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
             logits = at_least_float32(self.logits(some, vocabulary))
@@ -270,8 +285,8 @@ class Backbone(nn.Module):
 
 def in_chunks(part: Callable[[Tensor, Tensor], Found], states: Tensor, target: Tensor,
               ) -> list[Found]:
-    """What `part` makes of states (M, D) and their tokens (M,), `CHUNK` at a time. Their logits are
-    computed again in the backward pass.
+    """`part` of states (M, D) and their tokens (M,), `CHUNK` at a time. With gradients, the logits
+    are computed again in the backward pass.
     """
     again = torch.is_grad_enabled() and states.requires_grad
 
@@ -284,10 +299,14 @@ def in_chunks(part: Callable[[Tensor, Tensor], Found], states: Tensor, target: T
 
 
 def tokens_at_once(device: torch.device) -> int:
-    """So many tokens are read at once where no gradient is wanted: large products are fast ones."""
+    """How many tokens are read in one pass without gradients: large matrix products are faster."""
     return 8192 if device.type == "cpu" else 16_384
 
 
-def rows_at_once(count: int, width: int, device: torch.device) -> tuple[Tensor, ...]:
-    """Numbers up to count, as many rows of `width` tokens at a time as are read at once."""
-    return torch.arange(count, device=device).split(max(1, tokens_at_once(device) // width))
+def rows_at_once(count: int, width: int, device: torch.device, words: int = 1,
+                 ) -> tuple[Tensor, ...]:
+    """The numbers below `count` in parts: as many rows of `width` tokens as are read in one pass
+    without gradients. words: so many logits of each token are in memory together.
+    """
+    most = min(tokens_at_once(device), LOGITS_AT_ONCE // words)
+    return torch.arange(count, device=device).split(max(1, most // width))

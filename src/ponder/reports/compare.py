@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ponder.config.errors import UserError, shown
+from ponder.config.errors import UserError, shown, writing
 from ponder.config.spine import Config
 from ponder.reports import figures
 from ponder.reports.figures import Curve, note
@@ -54,12 +54,9 @@ def run(config: Config, directory: Path) -> None:
     paths = [Path(config.out)] if config.out else [directory / "compare.html",
                                                    directory / "compare.csv"]
     for path in paths:
-        try:
+        with writing(f"out={path}"):
             path.parent.mkdir(parents=True, exist_ok=True)
             written = write(path, comparison)
-        except OSError as error:
-            raise UserError(f"out={path}: cannot be written ({error.strerror}); legal: a file "
-                            "in a directory that can be") from None
         print("written: " + ", ".join(map(str, written)))
 
 

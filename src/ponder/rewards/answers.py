@@ -70,10 +70,6 @@ class Judged:
         """(P, G): the log-probabilities by group."""
         return self.logprob.view(-1, self.rollouts.group_size)
 
-    def unthinking(self, policy: Policy) -> Tensor:
-        """(B,): log p(answer) by a policy whose thought is empty."""
-        return policy.unthinking(self.rollouts)
-
     @property
     def gold(self) -> Tensor:
         """(B, K + 1): the gold thought of each row, padded to the width of the thoughts."""
@@ -128,14 +124,14 @@ def softmax(judged: Judged) -> Tensor:
 @reward(requires=ANSWERS)
 def gain(judged: Judged) -> Tensor:
     """log p(answer | thought) - log p(answer | no thought): easy answers do not pay."""
-    return judged.logprob - judged.unthinking(judged.policy)
+    return judged.logprob - judged.policy.unthinking(judged.rollouts)
 
 
 @reward(requires=ANSWERS, needs=["model.ref_name"])
 def reference(judged: Judged) -> Tensor:
     """log p(answer | thought) - log p_ref(answer | question): easy answers do not pay."""
     assert judged.reference is not None, "the configuration check lets no such run begin"
-    return judged.logprob - judged.unthinking(judged.reference)
+    return judged.logprob - judged.reference.unthinking(judged.rollouts)
 
 
 @reward(requires=ANSWERS)

@@ -19,7 +19,7 @@ from ponder.core.types import Rollouts
 OfText = Callable[[str, Any], float]
 
 
-class Written(Protocol):
+class JudgedTexts(Protocol):
     """What a reward of texts reads: rollouts, who wrote them, a reference that judges, the task."""
 
     rollouts: Rollouts
@@ -35,7 +35,7 @@ def text_reward(function: OfText | None = None, *, weight: float = 1.0,
     weight and needs are those of `ponder.config.registry.reward`.
     """
     def put(worth: OfText) -> OfText:
-        def of_rows(judged: Written) -> Tensor:
+        def of_rows(judged: JudgedTexts) -> Tensor:
             return earned(judged, worth)
 
         of_rows.__name__, of_rows.__module__ = worth.__name__, worth.__module__
@@ -46,7 +46,7 @@ def text_reward(function: OfText | None = None, *, weight: float = 1.0,
     return put if function is None else put(function)
 
 
-def earned(judged: Written, worth: OfText) -> Tensor:
+def earned(judged: JudgedTexts, worth: OfText) -> Tensor:
     """What each text earns (B,), or with `task.interim` each token (B, K), by its worth."""
     task, rollouts, vocabulary = judged.task, judged.rollouts, judged.policy.vocabulary
     rows = zip(rollouts.thought[:, :-1].tolist(), rollouts.lengths.tolist(), strict=True)
@@ -112,7 +112,7 @@ def matches(text: str, task: Any) -> float:
 
 
 @reward(requires={"text"}, needs=["task.words"])
-def words(judged: Written) -> Tensor:
+def words(judged: JudgedTexts) -> Tensor:
     """Share of a text's words, letters and apostrophes in any case, that are in task.words."""
     known = _listed(judged.task.words)
 
@@ -148,7 +148,7 @@ def _not_within_bounds(config: Any) -> Iterator[str]:
 
 
 @reward(requires={"text"}, needs=["model.ref_name"], refuses=_not_within_bounds)
-def plausibility(judged: Written) -> Tensor:
+def plausibility(judged: JudgedTexts) -> Tensor:
     """log p of a text's ordinary tokens by model.ref_name, over thinker.tokens.
 
     The reference sees no thought tokens. In nats; where all K tokens are ordinary, the mean of a
@@ -159,7 +159,7 @@ def plausibility(judged: Written) -> Tensor:
 
 
 @reward(requires={"text"})
-def ordinary(judged: Written) -> Tensor:
+def ordinary(judged: JudgedTexts) -> Tensor:
     """Ordinary tokens of a text (no thought tokens), as a share of the most allowed."""
     there = judged.policy.ordinary(judged.rollouts.thought[:, :-1])
     return _paid(there / there.shape[1], judged.task)

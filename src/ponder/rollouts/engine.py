@@ -13,22 +13,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ponder.core.math import Sampling, at_least_float32, distribution, draw
+from ponder.core.math import Sampling, draw_tokens, precise
 from ponder.core.types import Problems
 from ponder.models.backbone import Segment, tokens_at_once
 from ponder.models.huggingface.attention import Buffer
 from ponder.models.huggingface.model import Model
 
-LEAVE = 8  # rows leave when one in so many has ended
+FINISHED_SHARE = 8  # finished rows are dropped when one in so many has ended
 
 
 @dataclass
-class Flight:
+class ActiveRows:
     """N rows being decoded.
 
-    row (N,) is the row of the result; question and sample (N,) say which question in flight it
+    row (N,) is the row of the result; question and sample (N,) say which active question it
     belongs to and which of its samples it is; hidden (N, D) is its last state; going (N,) is False
-    for a row that has ended and not left yet.
+    for a row that has finished and is still there.
     """
 
     questions: Segment
@@ -39,27 +39,30 @@ class Flight:
     hidden: Tensor
     going: Tensor
 
-    def join(self, other: Flight) -> Flight:
-        """Concatenate two batches of rows."""
+    def join(self, other: ActiveRows) -> ActiveRows:
+        """Concatenate two batches of rows, of which the other has not written yet."""
         first = len(self.questions.mask)
         questions = Segment.joined([self.questions, other.questions])
-        return Flight(questions, self.buffer.join(other.buffer), torch.cat([self.row, other.row]),
-                      torch.cat([self.question, other.question + first]),
-                      torch.cat([self.sample, other.sample]),
-                      torch.cat([self.hidden, other.hidden]), torch.cat([self.going, other.going]))
+        return ActiveRows(questions, self.buffer.add_rows(len(other.row)),
+                          torch.cat([self.row, other.row]),
+                          torch.cat([self.question, other.question + first]),
+                          torch.cat([self.sample, other.sample]),
+                          torch.cat([self.hidden, other.hidden]),
+                          torch.cat([self.going, other.going]))
 
-    def leave(self) -> tuple[Flight, Tensor]:
+    def without_finished(self) -> tuple[ActiveRows, Tensor]:
         """(the rows that go on, with their questions; their indices (n,))."""
         rows = self.going.nonzero()[:, 0]
         kept, question = self.question[rows].unique(return_inverse=True)
-        return Flight(self.questions.select(kept), self.buffer.select(rows), self.row[rows],
-                      question, self.sample[rows], self.hidden[rows], self.going[rows]), rows
+        return ActiveRows(self.questions.select(kept), self.buffer.select(rows), self.row[rows],
+                          question, self.sample[rows], self.hidden[rows], self.going[rows]), rows
 
 
 @dataclass
 class Writer:
     """Samples `samples` continuations of every problem, up to `room` tokens each, about `at_once`
-    rows side by side; `heard` is called with how many tokens were sampled and rows have ended.
+    rows side by side; `heard` is called after each step with the numbers of tokens sampled and of
+    rows that have ended.
     """
 
     net: Model
@@ -79,23 +82,21 @@ class Writer:
         """
         rows, device = len(problems) * self.samples, problems.question.device
         tokens = torch.full((rows, self.room + 1), problems.pad, device=device)
-        logprobs = torch.zeros(rows, self.room, device=device, dtype=torch.promote_types(
-            torch.float32, self.net.dtype))
+        logprobs = torch.zeros(rows, self.room, device=device, dtype=precise(self.net.dtype))
         lengths = (problems.question != problems.pad).sum(1)
         waiting = lengths.argsort(descending=True, stable=True)
-        flight: Flight | None = None
-        while flight is not None or len(waiting):
-            flying = 0 if flight is None else len(flight.row)
-            count = min(max((self.at_once - flying) // self.samples, int(flying == 0)),
-                        len(waiting))
+        active: ActiveRows | None = None
+        while active is not None or len(waiting):
+            rows = 0 if active is None else len(active.row)
+            count = min(max((self.at_once - rows) // self.samples, int(rows == 0)), len(waiting))
             if count:
-                new = self._admit(problems, waiting[:count])
-                flight, waiting = new if flight is None else flight.join(new), waiting[count:]
-            assert flight is not None
-            flight = self._step(flight, tokens, logprobs, noise)
+                new = self._start(problems, waiting[:count])
+                active, waiting = new if active is None else active.join(new), waiting[count:]
+            assert active is not None
+            active = self._step(active, tokens, logprobs, noise)
         return tokens, logprobs
 
-    def _admit(self, problems: Problems, which: Tensor) -> Flight:
+    def _start(self, problems: Problems, which: Tensor) -> ActiveRows:
         """Read some questions (p,) and begin their rows."""
         segments, states = [], []
         for part in self._parts(problems, which):
@@ -107,9 +108,9 @@ class Writer:
         rows = (which[:, None] * self.samples + sample).flatten()
         number = torch.arange(len(which), device=which.device).repeat_interleave(self.samples)
         buffer = Buffer(self.room, torch.zeros_like(rows))
-        return Flight(Segment.joined(segments), buffer, rows, number, sample.repeat(len(which)),
-                      torch.cat(states).repeat_interleave(self.samples, 0),
-                      torch.ones_like(rows, dtype=torch.bool))
+        return ActiveRows(Segment.joined(segments), buffer, rows, number, sample.repeat(len(which)),
+                          torch.cat(states).repeat_interleave(self.samples, 0),
+                          torch.ones_like(rows, dtype=torch.bool))
 
     @staticmethod
     def _parts(problems: Problems, which: Tensor) -> Iterator[Tensor]:
@@ -121,36 +122,29 @@ class Writer:
             yield which[:count]
             which = which[count:]
 
-    def _step(self, flight: Flight, tokens: Tensor, logprobs: Tensor, noise: Tensor,
-              ) -> Flight | None:
+    def _step(self, active: ActiveRows, tokens: Tensor, logprobs: Tensor, noise: Tensor,
+              ) -> ActiveRows | None:
         """One token more for every row; None when all have ended."""
-        at = flight.buffer.at
-        token, logprob = self._choose(flight.hidden, noise[flight.row, at])
-        going = flight.going.nonzero()[:, 0]
-        row, column = flight.row[going], at[going]
+        at = active.buffer.at
+        token, logprob = draw_tokens(self.net.logits(active.hidden), self.sampling,
+                                     noise[active.row, at])
+        going = active.going.nonzero()[:, 0]
+        row, column = active.row[going], at[going]
         tokens[row, column], logprobs[row, column] = token[going], logprob[going]
         full = going[(column + 1 == self.room) & (token[going] != self.end)]
-        tokens[flight.row[full], self.room] = self.end
-        flight.going = flight.going & (token != self.end) & (at + 1 < self.room)
-        left = int(flight.going.sum())
+        tokens[active.row[full], self.room] = self.end
+        active.going = active.going & (token != self.end) & (at + 1 < self.room)
+        left = int(active.going.sum())
         self.heard(len(going), len(going) - left)
         if left == 0:
             return None
-        if (len(at) - left) * LEAVE >= len(at):
-            flight, rows = flight.leave()
+        if (len(at) - left) * FINISHED_SHARE >= len(at):
+            active, rows = active.without_finished()
             token = token[rows]
-        whole = len(flight.row) == len(flight.questions.mask) * self.samples
-        places = None if whole else flight.question * self.samples + flight.sample
-        at = flight.buffer.at
-        flight.hidden = self.net.write(token, flight.buffer, [flight.questions],
+        whole = len(active.row) == len(active.questions.mask) * self.samples
+        places = None if whole else active.question * self.samples + active.sample
+        at = active.buffer.at
+        active.hidden = self.net.write(token, active.buffer, active.questions,
                                        int(at.max()) + 1, places, self.samples)
-        flight.buffer.at = torch.where(flight.going, flight.buffer.at, at)
-        return flight
-
-    def _choose(self, hidden: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Next tokens (N,) and their log-probabilities (N,); noise (N,) decides."""
-        logits = at_least_float32(self.net.logits(hidden))
-        greedy = self.sampling.temperature == 0
-        full = logits.log_softmax(-1) if greedy else distribution(logits, self.sampling)
-        token = full.argmax(-1) if greedy else draw(full, noise)
-        return token, full.gather(-1, token[:, None])[:, 0]
+        active.buffer.at = torch.where(active.going, active.buffer.at, at)
+        return active

@@ -16,21 +16,21 @@ from ponder.core.math import Sampling
 from ponder.core.types import Problems, Rollouts
 from ponder.models.policies.base import Policy
 from ponder.models.policies.choice import ChoicePolicy
-from ponder.rollouts.source import Source, given
+from ponder.rollouts import Source, given
 from ponder.tasks.base import read_table
 from ponder.tasks.choice.qa import Qa
 from ponder.tokenizers.vocabulary import TextVocabulary
 
-TEXTS = ("rationale", "thought", "generated", "completion", "text")  # the first of them there is
+TEXTS = ("rationale", "thought", "generated", "completion", "text")  # columns, by preference
 KINDS = (".csv", ".jsonl", ".parquet")
 
 
 def read_generated(path: Path, key: str, task: Qa, policy: ChoicePolicy, samples: int) -> Rollouts:
-    """The first `samples` rollouts of every question of the task that the file has so many of.
+    """The first `samples` rollouts of every question of the task for which the file has that many.
 
     Needed are a column id or question, and one with the text (`TEXTS`). A column tokens (numbers
-    with spaces between) says how the text was written; else it is put into tokens again. None of
-    the tokens counts as chosen by this policy. Raises `UserError` where nothing fits.
+    with spaces between) has the tokens of the text, which is encoded without it. No token counts as
+    chosen by this policy. Raises `UserError` where nothing fits.
     """
     groups = _groups(path, key)
     rows, texts = [], []
@@ -66,7 +66,7 @@ def _groups(path: Path, key: str) -> dict[str, list[tuple[str, str]]]:
 
 
 def _plain(text: str) -> str:
-    """A question however its spaces are."""
+    """A question with single spaces."""
     return " ".join(text.split())
 
 
@@ -137,7 +137,7 @@ def pairs_of(rollouts: Rollouts) -> list[dict[str, Any]]:
 
 
 def texts_of(rollouts: Rollouts, vocabulary: TextVocabulary) -> list[dict[str, str]]:
-    """The pairs as text, from which the same tokens are made again: prompt, chosen and rejected.
+    """The pairs as text that encodes to the same tokens: prompt, chosen and rejected.
 
     What the tokenizer puts in front of every text by itself is left out of the prompt.
     """

@@ -1,8 +1,10 @@
-"""Sampling thoughts from the thinker: a question is computed once, and no prefix twice."""
+"""Sampling thoughts from the thinker: after a question or at positions of a passage, as tokens or
+as vectors. A question is computed once, and no prefix twice.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, cast
 
@@ -11,54 +13,55 @@ from torch import Tensor
 
 from ponder.config.players import SamplerConfig, ThinkerConfig
 from ponder.core.distributed import is_distributed, local_range, merge_parts
-from ponder.core.math import GREEDY, Sampling, at_least_float32, distribution, draw
+from ponder.core.math import GREEDY, Sampling, columns, draw_tokens, precise
 from ponder.core.types import Problems, Rollouts
-from ponder.models.backbone import Decoder
+from ponder.models.backbone import Decoder, Segment
 from ponder.models.gpt2.layers import SIDE_BY_SIDE, side_by_side
 from ponder.models.policies.base import Policy
-from ponder.models.policies.latent import ContinuousPolicy, DifferentiablePolicy
-from ponder.rollouts.source import SampledSource, Source, given
+from ponder.models.policies.next_token import PositionPolicy
+from ponder.models.policies.question import ContinuousPolicy, DifferentiablePolicy
+from ponder.rollouts import SampledSource, Source, given, sampled
+
+SHOWN = 3  # numbers of a vector that are shown
+AT_ONCE = 256  # rows of thoughts at positions that fit the caches of a CPU
+# Writes tokens into thought (B, K + 1) and their log-probabilities into logprobs (B, K), both full
+# of padding: (policy, problems, samples, sampling, noise (B, K), thought, logprobs).
+Fill = Callable[[Policy, Problems, int, Sampling, Tensor, Tensor, Tensor], None]
 
 
 @torch.no_grad()
 def sample(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
            generator: torch.Generator | None = None) -> Rollouts:
-    """`samples` thoughts for each problem, drawn from the thinker (or its greedy choice). The work
-    is split across ranks, and every rank gets all rollouts.
-    """
+    """`samples` thoughts for each problem, drawn from the thinker (or its greedy choice)."""
     rules = policy.rules
-    rows = len(problems) * samples
-    thought = torch.full((rows, rules.tokens + 1), problems.pad, device=problems.question.device)
-    logprobs = torch.zeros(rows, rules.tokens, device=thought.device,
-                           dtype=torch.promote_types(
-                               torch.float32, next(policy.thinker.parameters()).dtype))
-    if rules.tokens:
-        noise = uniform(thought[:, :-1], sampling, generator)
+    if not rules.tokens:
+        fill = _sample_nothing
+    elif not rules.stops:
         fill = _sample_fixed
-        if rules.stops:
-            short = samples * rules.tokens <= SIDE_BY_SIDE // 4  # leaving would save nothing
-            fill = _sample_together if short else _sample_leaving
-        thought, logprobs = in_shares(len(problems), thought, logprobs, lambda some, own: fill(
-            policy, problems[some], samples, sampling, noise[own], thought[own], logprobs[own]))
     else:
-        thought[:, 0] = policy.end
-    chosen = thought[:, :-1] != problems.pad
-    return Rollouts(problems, samples, thought, chosen, logprobs, learn=chosen)
+        short = samples * rules.tokens <= SIDE_BY_SIDE // 4  # leaving would save nothing
+        fill = _sample_together if short else _sample_leaving
+    return _filled(fill, policy, problems, samples, sampling, generator)
 
 
-def in_shares(problems: int, thought: Tensor, logprobs: Tensor,
-              fill: Callable[[slice, slice], None]) -> tuple[Tensor, Tensor]:
-    """Thoughts (B, K + 1) and log-probabilities (B, K), which `fill` writes for some problems and
-    their rows. The work is split across ranks, and every rank gets all of them.
+def _filled(fill: Fill, policy: Policy, problems: Problems, samples: int, sampling: Sampling,
+            generator: torch.Generator | None) -> Rollouts:
+    """Rollouts of thoughts that `fill` writes. The work is split across ranks, and every rank gets
+    all rollouts.
     """
-    each, part = len(thought) // max(problems, 1), local_range(problems)
-    own = slice(part.start * each, part.stop * each)
+    rows, tokens, part = len(problems) * samples, policy.rules.tokens, local_range(len(problems))
+    thought = torch.full((rows, tokens + 1), problems.pad, device=problems.question.device)
+    logprobs = torch.zeros(rows, tokens, device=thought.device,
+                           dtype=precise(policy.thinker.dtype))
+    noise = _noise(thought[:, :-1], sampling, generator)
+    own = slice(part.start * samples, part.stop * samples)
     if part:
-        fill(slice(part.start, part.stop), own)
+        fill(policy, problems[slice(part.start, part.stop)], samples, sampling, noise[own],
+             thought[own], logprobs[own])
     if is_distributed():
         thought[:own.start] = thought[own.stop:] = 0
         thought, logprobs = merge_parts(thought), merge_parts(logprobs)
-    return thought, logprobs
+    return sampled(problems, samples, thought, logprobs)
 
 
 def greedy(policy: Policy, problems: Problems) -> Rollouts:
@@ -66,9 +69,9 @@ def greedy(policy: Policy, problems: Problems) -> Rollouts:
     return sample(policy, problems, 1, GREEDY)
 
 
-def uniform(thought: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:
-    """Uniform numbers (B, K) that decide every draw, drawn at once where the generator is: the same
-    ones on any device.
+def _noise(thought: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:
+    """Uniform numbers (B, K) that decide every draw. They are drawn on the generator's device, so
+    they are the same whatever the thinker's is.
     """
     if sampling.temperature == 0:
         return torch.zeros(thought.shape, device=thought.device)
@@ -77,16 +80,11 @@ def uniform(thought: Tensor, sampling: Sampling, generator: torch.Generator | No
 
 
 def choose(policy: Policy, hidden: Tensor, sampling: Sampling,
-            noise: Tensor) -> tuple[Tensor, Tensor]:
+           noise: Tensor) -> tuple[Tensor, Tensor]:
     """Next tokens (B,) as vocabulary ids and their log-probabilities (B,); noise (B,) decides."""
-    logits = at_least_float32(policy.thinker.logits(hidden, policy.allowed))
-    if sampling.temperature == 0:
-        full = logits.log_softmax(-1)
-        token = full.argmax(-1)
-    else:
-        full = distribution(logits, sampling)
-        token = draw(full, noise)
-    return token + policy.allowed.start, full.gather(-1, token[:, None])[:, 0]
+    logits = policy.thinker.logits(hidden, policy.allowed)
+    token, logprob = draw_tokens(logits, sampling, noise)
+    return token + policy.allowed.start, logprob
 
 
 def _prefill(policy: Policy, problems: Problems, samples: int, together: bool,
@@ -98,6 +96,12 @@ def _prefill(policy: Policy, problems: Problems, samples: int, together: bool,
     hidden, segment = policy.thinker.read(problems.question, problems.mask, last=1)
     decoder = policy.thinker.decoder(segment, samples, policy.rules.tokens - 1, not together)
     return hidden[:, 0].repeat_interleave(samples, 0), decoder
+
+
+def _sample_nothing(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
+                    noise: Tensor, thought: Tensor, logprobs: Tensor) -> None:
+    """Empty thoughts."""
+    thought[:, 0] = policy.end
 
 
 def _sample_fixed(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
@@ -115,20 +119,26 @@ def _sample_fixed(policy: Policy, problems: Problems, samples: int, sampling: Sa
 
 def _sample_together(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
                      noise: Tensor, thought: Tensor, logprobs: Tensor) -> None:
-    """Rows end when they choose end-of-thought. Finished rows are still decoded, and their tokens
-    ignored, until all have finished.
-    """
-    end, count = policy.end, policy.rules.tokens
+    """Rows end when they choose end-of-thought."""
     hidden, decoder = _prefill(policy, problems, samples, together=True)
+    _decode_together(policy, hidden, decoder.step, sampling, noise, thought, logprobs)
+
+
+def _decode_together(policy: Policy, hidden: Tensor, advance: Callable[[Tensor], Tensor],
+                     sampling: Sampling, noise: Tensor, thought: Tensor, logprobs: Tensor) -> None:
+    """Decode all rows until all have finished; tokens of finished rows are ignored. advance returns
+    the next hidden states (B, D) after tokens (B,).
+    """
+    pad, last, stops = policy.vocabulary.pad, policy.rules.tokens - 1, policy.rules.stops
     going = torch.ones(len(thought), dtype=torch.bool, device=thought.device)
-    for step in range(count):
+    for step in range(last + 1):
         token, logprob = choose(policy, hidden, sampling, noise[:, step])
-        thought[:, step], logprobs[:, step] = token.where(going, problems.pad), logprob * going
-        going = going & (token != end)
-        if step == count - 1 or not going.any():
+        thought[:, step], logprobs[:, step] = token.where(going, pad), logprob * going
+        going = going & (token != policy.end)
+        if step == last or (stops and not going.any()):
             break
-        hidden = decoder.step(token)
-    thought[:, count].masked_fill_(going, end)
+        hidden = advance(token)
+    thought[:, -1].masked_fill_(going, policy.end)
 
 
 def _sample_leaving(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
@@ -172,13 +182,12 @@ class Gold(Source):
         return given(problems, torch.nn.functional.pad(thought, (0, room), value=problems.pad))
 
 
-SHOWN = 3  # numbers of a vector that are shown
-
+# --- thoughts as vectors --------------------------------------------------------------------------
 
 def latent_rollouts(policy: DifferentiablePolicy, problems: Problems, samples: int = 1,
-           generator: torch.Generator | None = None) -> Rollouts:
-    """Rollouts without a given token: padding, where the thinker will say something when they are
-    scored, and the uniform numbers that decide it.
+                    generator: torch.Generator | None = None) -> Rollouts:
+    """Rollouts of thoughts that are made when they are scored: padding until then, and the uniform
+    numbers that decide them.
     """
     rows, tokens, device = len(problems) * samples, policy.rules.tokens, problems.question.device
     thought = problems.question.new_full((rows, tokens + 1), problems.pad)
@@ -190,8 +199,8 @@ def latent_rollouts(policy: DifferentiablePolicy, problems: Problems, samples: i
 
 
 def vectors(policy: ContinuousPolicy, problems: Problems) -> tuple[Tensor, Tensor]:
-    """(thoughts (P, K, D), how they are shown (P, K + 1)): for each vector the token that the
-    thinker would likeliest have written in its place, as its head makes of the state; then
+    """(thoughts (P, K, D), tokens that stand for them when they are shown (P, K + 1)): for each
+    vector the token that the thinker would most likely have written in its place, then
     end-of-thought.
     """
     states, own = policy.unroll(latent_rollouts(policy, problems), GREEDY)
@@ -207,9 +216,9 @@ def numbers(thought: Tensor) -> list[str]:
 class LatentSource(Sampler):
     """Thoughts that are made when they are scored, as their gradient is wanted.
 
-    In a curriculum (`thinker.stage_steps`) the last tokens of a thought are gold at first, and
-    learnt by likelihood: the stage is how many the thinker makes itself, none at first, one more
-    every `stage_steps` steps, and all in the end.
+    In a curriculum (`thinker.stage_steps`) the thinker makes only the first `stage` tokens of a
+    thought itself: none at first, one more every `stage_steps` steps, all in the end. The others
+    are gold and learnt by likelihood.
     """
 
     def __init__(self, config: SamplerConfig, thinker: ThinkerConfig) -> None:
@@ -243,3 +252,92 @@ class LatentSource(Sampler):
 
     def load(self, state: dict[str, Any]) -> None:
         self.stage = state["stage"]
+
+
+# --- thoughts at positions of a passage -----------------------------------------------------------
+
+class PositionSampler(Sampler):
+    """Samples thoughts at `count` positions of each passage: at all there are, at random ones, or
+    at those whose next tokens are hardest to predict, for the reference where there is one.
+    """
+
+    def __init__(self, config: SamplerConfig, where: str, count: int) -> None:
+        super().__init__(config)
+        self.where, self.count = where, count
+
+    def collect(self, policy: Policy, problems: Problems, step: int,
+                generator: torch.Generator | None = None) -> Rollouts:
+        policy = cast(PositionPolicy, policy)
+        found = self.positions(policy, problems, generator)
+        return think_at_positions(policy, replace(problems, positions=found), self.config.samples,
+                                  self.sampling(step), generator)
+
+    @torch.no_grad()
+    def positions(self, policy: PositionPolicy, problems: Problems,
+                  generator: torch.Generator | None) -> Tensor:
+        """(P, N): positions in ascending order."""
+        every = all_positions(policy, problems)
+        count = every.shape[1]
+        if self.where == "all" or self.count >= count:
+            return every
+        if self.where == "random":
+            worth = torch.rand(every.shape, generator=generator).to(every.device)
+        else:
+            nll, _ = (policy.norm or policy).predict(problems)
+            worth = nll.unfold(1, policy.ahead, 1).sum(-1)
+        return worth.topk(self.count, 1).indices.sort(1).values
+
+
+def all_positions(policy: PositionPolicy, problems: Problems) -> Tensor:
+    """(P, T - m + 1): all positions of passages (P, T) that have m next tokens."""
+    count = problems.answer.shape[1] - policy.ahead + 1
+    return torch.arange(count, device=problems.answer.device).expand(len(problems), -1)
+
+
+@torch.no_grad()
+def think_at_positions(policy: PositionPolicy, problems: Problems, samples: int,
+                       sampling: Sampling, generator: torch.Generator | None = None) -> Rollouts:
+    """`samples` thoughts at each of `problems.positions`."""
+    assert problems.positions is not None
+    branches = problems.positions.shape[1] * samples
+    return _filled(_sample_at_positions, policy, problems, branches, sampling, generator)
+
+
+def _sample_at_positions(policy: Policy, problems: Problems, branches: int, sampling: Sampling,
+                         noise: Tensor, thought: Tensor, logprobs: Tensor) -> None:
+    """Thoughts at all positions of each problem, `branches` in all, a block of rows at a time."""
+    policy = cast(PositionPolicy, policy)
+    assert problems.positions is not None
+    hidden, past = policy.thinker.read(problems.question)
+    at = problems.positions.repeat_interleave(branches // problems.positions.shape[1], 1)
+    rows = torch.arange(len(thought), device=at.device).view_as(at)
+    for some, part in _blocks(len(at), at.shape[1], thought.device):
+        ends = int(at[some, part].max()) + 1 if thought.device.type == "cpu" else hidden.shape[1]
+        block = rows[some, part].flatten()
+        written, spoken = thought[block], logprobs[block]
+        _sample_block(policy, hidden[some], past.first(some, ends), at[some, part], sampling,
+                      noise[block], written, spoken)
+        thought[block], logprobs[block] = written, spoken
+
+
+def _blocks(passages: int, branches: int, device: torch.device) -> Iterator[tuple[slice, slice]]:
+    """Passages and rows that are decoded together: on a CPU as many as its caches hold."""
+    most = AT_ONCE if device.type == "cpu" else passages * branches
+    rows, width = max(1, most // branches), min(branches, most)
+    for start in range(0, passages, rows):
+        for first in range(0, branches, width):
+            yield slice(start, start + rows), slice(first, first + width)
+
+
+def _sample_block(policy: PositionPolicy, hidden: Tensor, past: Segment, at: Tensor,
+                  sampling: Sampling, noise: Tensor, thought: Tensor, logprobs: Tensor) -> None:
+    """Thoughts at positions at (P, M) of passages whose states are hidden (P, T, D)."""
+    own = None
+
+    def advance(token: Tensor) -> Tensor:
+        nonlocal own
+        state, own = policy.thinker.branch(token.view(*at.shape, 1), past, at, own)
+        return state.flatten(0, 2)
+
+    state = columns(hidden, at)  # (P, M, D)
+    _decode_together(policy, state.flatten(0, 1), advance, sampling, noise, thought, logprobs)

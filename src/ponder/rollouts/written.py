@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,11 @@ from torch import Tensor, nn
 
 from ponder.config.players import SamplerConfig
 from ponder.core.distributed import is_distributed, is_local, merge_parts
-from ponder.core.math import GREEDY, Sampling
+from ponder.core.math import GREEDY, Sampling, precise
 from ponder.core.types import Problems, Rollouts
 from ponder.models.huggingface.model import Model
 from ponder.models.policies.base import Policy
+from ponder.rollouts import sampled
 from ponder.rollouts.engine import Writer
 from ponder.rollouts.sampler import Sampler
 
@@ -35,7 +35,7 @@ class Batch:
 
 
 @dataclass
-class Progress:
+class SamplingProgress:
     """How far a round is: `tokens` sampled so far and `rows` that have ended, of `total` rows with
     up to `room` tokens each; `cached` more rows were on disk already.
     """
@@ -53,77 +53,67 @@ class Progress:
         return max(self.rows / todo, self.tokens / (todo * self.room)) if todo else 1.0
 
 
+class Listener:
+    """Is told how far a round is; this one ignores it."""
+
+    def sampling(self, progress: SamplingProgress) -> None:
+        """A round has begun, or a token of every unfinished row has been sampled."""
+
+    def sampled(self, batch: Batch) -> None:
+        """A batch is complete. They come in order."""
+
+
 class Written(Sampler):
     """Samples text, `batch` questions at a time, at most `at_once` rows side by side; greedily if
     `greedy`.
 
     A batch is determined by its questions, the weights, the sampler and the seed; one that `store`
     holds is not sampled again, so a round that was interrupted goes on at the batch it was at.
-    `finished` is called with each batch in turn, `heard` with the progress after every token step.
     """
 
     def __init__(self, config: SamplerConfig, batch: int, at_once: int, store: Store,
-                 model: str | None, greedy: bool = False) -> None:
+                 model: str | None, greedy: bool = False, listener: Listener | None = None) -> None:
         super().__init__(config)
         self.batch, self.at_once, self.store, self.model = batch, at_once, store, model
-        self.finished: Callable[[Batch], None] = lambda batch: None
-        self.heard: Callable[[Progress], None] = lambda progress: None
-        self.tokens = 0
-        self.greedy = greedy
+        self.greedy, self.listener = greedy, listener or Listener()
+        self.tokens = 0  # sampled in the last round, without those that were on disk
 
     def sampling(self, step: int) -> Sampling:
         return GREEDY if self.greedy else super().sampling(step)
 
     def collect(self, policy: Policy, problems: Problems, step: int,
                 generator: torch.Generator | None = None) -> Rollouts:
-        seed = int(torch.randint(2**31, (), generator=generator))
+        seed, samples = int(torch.randint(2**31, (), generator=generator)), self.config.samples
         weights = fingerprint(policy.thinker, self.model)
         was_training = policy.training
         policy.eval()
-        batches = torch.arange(len(problems)).split(self.batch)
-        own = sum(len(rows) for number, rows in enumerate(batches) if is_local(number))
-        progress = Progress(own * self.config.samples, policy.rules.tokens)
-        self.heard(progress)
-        parts = []
-        for number, rows in enumerate(batches):
-            part = problems[rows.to(problems.question.device)]
+        batches = torch.arange(len(problems), device=problems.question.device).split(self.batch)
+        own = sum(len(part) for number, part in enumerate(batches) if is_local(number))
+        progress = SamplingProgress(own * samples, policy.rules.tokens)
+        self.listener.sampling(progress)
+        whole = _zeros(policy, problems, samples)
+        for number, part in enumerate(batches):
             if not is_local(number):
-                parts.append(self._unwritten(policy, part))
                 continue
-            found, cached = self._batch(policy, part, self.sampling(step), seed + number,
+            found, cached = self._batch(policy, problems[part], self.sampling(step), seed + number,
                                         weights, progress)
             if not is_distributed():
-                self.finished(Batch(number, found, seed + number, cached))
-            parts.append(found)
+                self.listener.sampled(Batch(number, found, seed + number, cached))
+            start = number * self.batch * samples
+            for all_rows, some in zip(whole, (found.thought, found.logprobs, found.answered),
+                                      strict=True):
+                assert some is not None
+                all_rows[start:start + len(some)] = some
         policy.train(was_training)
         self.tokens = progress.tokens
-        rollouts = self._joined(problems, parts)
-        if is_distributed():  # what the others wrote is heard of at the end
-            for number, rows in enumerate(batches):
-                self.finished(Batch(number, rollouts[rows.to(rollouts.thought.device)],
-                                    seed + number, False))
+        rollouts = sampled(problems, samples, *map(merge_parts, whole))
+        if is_distributed():  # only now are those of the other processes there
+            for number, part in enumerate(batches):
+                self.listener.sampled(Batch(number, rollouts[part], seed + number, False))
         return rollouts
 
-    def _joined(self, problems: Problems, parts: list[Rollouts]) -> Rollouts:
-        """The rollouts of all batches, those of other ranks among them."""
-        thought = merge_parts(torch.cat([part.thought for part in parts]))
-        chosen = thought[:, :-1] != problems.pad
-        return Rollouts(problems, self.config.samples, thought, chosen,
-                        merge_parts(torch.cat([part.logprobs for part in parts])), learn=chosen,
-                        answered=merge_parts(torch.cat([_answered(part) for part in parts])))
-
-    def _unwritten(self, policy: Policy, problems: Problems) -> Rollouts:
-        """Zeros, in place of what another rank samples."""
-        rows, room = len(problems) * self.config.samples, policy.rules.tokens
-        thought = problems.question.new_zeros(rows, room + 1)
-        logprobs = torch.zeros(rows, room, device=thought.device, dtype=torch.promote_types(
-            torch.float32, policy.thinker.dtype))
-        return Rollouts(problems, self.config.samples, thought, thought[:, 1:] > 0, logprobs,
-                        learn=thought[:, 1:] > 0,
-                        answered=torch.zeros(rows, 3, device=thought.device))
-
     def _batch(self, policy: Policy, problems: Problems, sampling: Sampling, seed: int,
-               weights: str, progress: Progress) -> tuple[Rollouts, bool]:
+               weights: str, progress: SamplingProgress) -> tuple[Rollouts, bool]:
         """The rollouts of some questions with their answers, and whether they were in the store."""
         samples, device = self.config.samples, problems.question.device
         net = _text_model(policy)
@@ -137,19 +127,18 @@ class Written(Sampler):
             self.store.save(key, found)
         else:
             progress.cached += len(found["thought"])
-            self.heard(progress)
+            self.listener.sampling(progress)
         thought, logprobs = found["thought"].to(device), found["logprobs"].to(device)
-        chosen = thought[:, :-1] != problems.pad
-        return Rollouts(problems, samples, thought, chosen, logprobs, learn=chosen,
-                        answered=self._judged(policy, problems, thought, key)), cached
+        return sampled(problems, samples, thought, logprobs,
+                       self._judged(policy, problems, thought, key)), cached
 
     def _write(self, policy: Policy, problems: Problems, sampling: Sampling, seed: int,
-               progress: Progress) -> dict[str, Tensor]:
+               progress: SamplingProgress) -> dict[str, Tensor]:
         """New thoughts about some questions, and their log-probabilities."""
         def heard(tokens: int, rows: int) -> None:
             progress.tokens += tokens
             progress.rows += rows
-            self.heard(progress)
+            self.listener.sampling(progress)
 
         room, samples = policy.rules.tokens, self.config.samples
         writer = Writer(_text_model(policy), policy.end, samples, room, sampling, self.at_once,
@@ -190,9 +179,12 @@ def _precision(policy: Policy) -> list[str]:
     return [str(kept), str(torch.get_autocast_dtype(device) if mixed else kept)]
 
 
-def _answered(rollouts: Rollouts) -> Tensor:
-    assert rollouts.answered is not None
-    return rollouts.answered
+def _zeros(policy: Policy, problems: Problems, samples: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Thoughts (B, K + 1), log-probabilities (B, K) and answers (B, 3) to be filled in."""
+    rows, room, device = len(problems) * samples, policy.rules.tokens, problems.question.device
+    logprobs = torch.zeros(rows, room, device=device, dtype=precise(policy.thinker.dtype))
+    return (problems.question.new_zeros(rows, room + 1), logprobs,
+            torch.zeros(rows, 3, device=device))
 
 
 def _trimmed(problems: Problems) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -24,7 +25,7 @@ UNSOLVED = ("the answerer learns from groups without a right answer too, or it w
 class Strategy(WithOptions):
     """Two functions of tensors: `credit` before learning starts, `loss` of a micro-batch.
 
-    Everything else has a default that says "nothing special"; the trainer knows no names. A
+    All else has a default for a strategy that needs nothing special; the trainer knows no names. A
     subclass with `@strategy(name)` is a strategy; its `option` fields are its keys.
     requires: what it needs of the task (`ponder.config.registry.ABILITIES`) where there are
     thoughts.
@@ -32,7 +33,7 @@ class Strategy(WithOptions):
 
     requires: ClassVar[set[str]] = set()
     normalise = "tokens"
-    explores = True  # thoughts are sampled to learn from, not given and not enumerated
+    thoughts = "sampled"  # what it learns from: sampled ones, the task's gold ones, or all
     rows_alone = False  # whether, once credit is given, a row means the same without its group
     weighs_whole_thoughts = False  # so that single tokens cannot be left out
 
@@ -81,6 +82,7 @@ class Strategy(WithOptions):
         """Whether rewards matter for groups of this size."""
         return True
 
+    @abstractmethod
     def credit(self, rollouts: Rollouts, step: int = 0) -> Rollouts:
         """New rollouts with `credit` (B, K) and `weight` (B,), computed from the rewards."""
         raise NotImplementedError
@@ -89,6 +91,7 @@ class Strategy(WithOptions):
         """What a micro-batch adds to the denominator (0-dim): tokens, rows, pairs or questions."""
         return shares(rollouts.learn, self.normalise)[1]
 
+    @abstractmethod
     def loss(self, scores: Scores, rollouts: Rollouts, denominator: Tensor, step: int = 0,
              ) -> Losses:
         """`thinker_loss` and whatever else is worth logging, each 0-dim and over `denominator`.
@@ -107,7 +110,7 @@ class Strategy(WithOptions):
         return {}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take back what `state` gave."""
+        """Restore what `state` returned."""
 
 
 def clipped_gain(change: Tensor, advantage: Tensor, low: float, high: float | None,
@@ -159,7 +162,6 @@ class RatioStrategy(Strategy):
                                    "that sampled it exceeds this", low=0)
 
     def contradictions(self, config: Config) -> Iterator[str]:
-        """Each combination of legal values that means nothing, as the line that says why."""
         if self.kl_place == "loss" and self.kl_estimator == "k1" and self.kl not in (0, 0.0):
             yield ("strategy.kl_estimator=k1: found strategy.kl_place=loss, where its gradient is "
                    "zero on average; legal: k3, or strategy.kl_place=reward")

@@ -32,7 +32,7 @@ class DPO(Strategy):
     """Prefer right thoughts to wrong ones of the same question (Rafailov et al. 2023)."""
 
     requires: ClassVar[set[str]] = {"questions"}
-    offers: ClassVar[set[str]] = {"trl"}
+    offers: ClassVar[set[str]] = {"pairs", "trl"}
     weighs_whole_thoughts = True
 
     beta: float = option(0.1, "strength of the penalty for leaving the reference", low=1e-6)
@@ -44,7 +44,6 @@ class DPO(Strategy):
     unsolved: bool | None = option(None, UNSOLVED)
 
     def contradictions(self, config: Config) -> Iterator[str]:
-        """Each combination of legal values that means nothing, as the line that says why."""
         samples, thinker = config.rollout.samples, config.thinker
         if thinker.tokens and not thinker.flows and config.trainer.learns and samples < 2:
             yield (f"rollout.samples={samples}: found one sample, of which strategy=dpo makes no "

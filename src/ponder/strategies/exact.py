@@ -40,13 +40,12 @@ class Exact(Strategy):
     """
 
     requires: ClassVar[set[str]] = {"questions"}
-    explores = False
+    thoughts = "all"
     weighs_whole_thoughts = True
 
     entropy: int | float | str = schedule(0.01, "weight of the thought-entropy bonus")
 
     def contradictions(self, config: Config) -> Iterator[str]:
-        """Each combination of legal values that means nothing, as the line that says why."""
         thinker, rollout = config.thinker, config.rollout
         if not thinker.tokens:
             return

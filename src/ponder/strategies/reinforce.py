@@ -11,7 +11,7 @@ clipping.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from ponder.config.option import option, parse_schedule, schedule
 from ponder.config.registry import strategy
@@ -24,6 +24,8 @@ from ponder.strategies.base import NORMALISE, Losses, Strategy, kl_penalty
 @strategy("reinforce")
 class REINFORCE(Strategy):
     """Policy gradient on every sampled thought (Williams 1992)."""
+
+    offers: ClassVar[set[str]] = {"flowing"}
 
     entropy: int | float | str = schedule(0.01, "weight of the thought-entropy bonus")
     baseline: str = option("group_mean", "subtracted from the reward",

@@ -43,7 +43,6 @@ class STaR(Likelihood):
     unsolved: bool | None = option(None, UNSOLVED)
 
     def contradictions(self, config: Config) -> Iterator[str]:
-        """Each combination of legal values that means nothing, as the line that says why."""
         known = TASKS[config.task.name].offers
         if self.keep == "correct" and config.thinker.tokens and "answers" not in known:
             yield (f"strategy.keep=correct: found task={config.task.name}, where nothing is right "
@@ -81,7 +80,7 @@ class SFT(Likelihood):
     """Learn gold thoughts (or those that a search found) by likelihood: every rollout is kept."""
 
     requires: ClassVar[set[str]] = {"questions"}
-    explores = False
+    thoughts = "gold"
 
     def needs_reward(self, samples: int) -> bool:
         return False

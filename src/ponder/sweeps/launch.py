@@ -41,7 +41,7 @@ from ponder.config.spine import register
 from ponder.sweeps import follow, plan
 from ponder.sweeps.jobs import append_jobs, process_name
 from ponder.sweeps.plan import PlannedJob
-from ponder.training import code_snapshot
+from ponder.training import run_directory
 
 log = logging.getLogger(__name__)
 Returns = dict[int, JobReturn]  # by the number of the job
@@ -173,7 +173,7 @@ class SubmititLauncher(SweepLauncher):
         import submitit
 
         name = self.place
-        code = code_snapshot.freeze(self.sweep.resolve() / ".code") / "src"
+        code = run_directory.freeze_code(self.sweep.resolve() / ".code") / "src"
         paths = os.pathsep.join(filter(None, [str(code), os.environ.get("PYTHONPATH")]))
         plugins = f"{PLUGINS}={os.environ.get(PLUGINS, '')}"  # before the job is unpickled
         python = shlex.join(["env", f"PYTHONPATH={paths}", plugins, sys.executable])

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,7 @@ class Task:
     offers: ClassVar[frozenset[str]] = frozenset()
     gold_vocabulary: ClassVar[int] = 10  # thought tokens that spell any gold thought
     policy_kind: ClassVar[str] = "question"
+    experiment: ClassVar[str | None] = None  # file of conf/experiment/ to begin with
     config: Any
     vocabulary: Any
     unit = "questions"  # what its problems are called in messages
@@ -55,14 +57,17 @@ class Task:
     def _prepare(self, thoughts: int) -> None:
         """Build the vocabulary and what else follows from the keys."""
 
+    @abstractmethod
     def sample(self, count: int, generator: torch.Generator) -> Problems:
         """`count` training problems."""
         raise NotImplementedError
 
+    @abstractmethod
     def test(self) -> Problems:
         """The held-out problems: always the same ones."""
         raise NotImplementedError
 
+    @abstractmethod
     def problems(self) -> list[tuple[str, Problem]]:
         """(split, problem) for `action=problems`, as text."""
         raise NotImplementedError

@@ -1,25 +1,32 @@
 """Tokenizers of running text (characters, a trie, one of Hugging Face), and the vocabulary that
 adds thought tokens to their pieces.
 
-Pieces are numbered from 0; in the vocabulary, padding and end-of-text come before them.
+Pieces are numbered from 0; in the vocabulary, padding and end-of-text precede them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 
 from ponder.config.errors import UserError, brief
 from ponder.core.lazy_imports import Tensor
-from ponder.tokenizers.trie import Trie
+from ponder.core.lazy_imports import numpy as np
 from ponder.tokenizers.vocabulary import END_OF_TEXT, TORN, Vocabulary, plain_words
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 FILE = "tokens.json"  # in a checkpoint: its tokenizer
 UNKNOWN = "\ufffd"
+BYTES = [bytes([byte]) for byte in range(256)]
+CHUNK = 1 << 20  # bytes that a trie cuts together
+GROWTH = 4  # each round of learning a trie adds a GROWTH-th of the pieces there are
+Ids: TypeAlias = "NDArray[np.int64]"
 
 
 class Pieces(Protocol):
@@ -56,27 +63,136 @@ class Characters:
         return {"kind": "chars", "characters": "".join(self.names)}
 
 
-class TriePieces:
-    """Pieces are byte strings learnt from a text; encoding takes the longest match."""
+class Trie:
+    """Pieces of any length that are learnt from a text; encoding takes the longest match.
 
-    def __init__(self, trie: Trie) -> None:
-        self.trie = trie
-        names = [token.decode("utf-8", "backslashreplace") for token in trie.tokens]
+    They are byte strings (`tokens`) and include the 256 single bytes, so every text can be encoded,
+    and decoding gives it back. One table gives the next node for every node and byte, -1 for none.
+    All positions of a text are looked up at once: one step for each byte of the longest token, over
+    the positions where a longer token is still possible. Bytes that are in no longer token share
+    the first column.
+    """
+
+    def __init__(self, tokens: Sequence[bytes]) -> None:
+        """Raises ValueError unless the first tokens are the 256 single bytes and all differ."""
+        if list(tokens[:256]) != BYTES or len(set(tokens)) != len(tokens):
+            raise ValueError("a trie's tokens are the 256 single bytes, then others, each once")
+        self.tokens = list(tokens)
+        names = [token.decode("utf-8", "backslashreplace") for token in tokens]
         first = {name: number for number, name in reversed(list(enumerate(names)))}
         self.names = tuple(name if first[name] == number else f"{name}#{number}"
                            for number, name in enumerate(names))
+        self.longest = max(map(len, tokens))
+        used = sorted({byte for token in tokens[256:] for byte in token})
+        self.column = np.zeros(256, np.int64)
+        self.column[used] = np.arange(1, len(used) + 1)
+        children: list[dict[int, int]] = [{}]
+        ends = [-1]
+        for number, token in enumerate(tokens[256:], 256):
+            node = 0
+            for byte in token:
+                if byte not in children[node]:
+                    children[node][byte] = len(children)
+                    children.append({})
+                    ends.append(-1)
+                node = children[node][byte]
+            ends[node] = number
+        self.next = np.full((len(children), len(used) + 1), -1, np.int32)
+        for node, known in enumerate(children):
+            self.next[node, self.column[list(known)]] = list(known.values())
+        self.ends = np.array(ends)
 
-    def encode(self, text: str) -> list[int]:
-        return self.trie.encode(text)
-
-    def decode(self, pieces: Sequence[int]) -> str:
-        try:
-            return self.trie.decode(pieces)
-        except UnicodeDecodeError:  # sampled bytes need not be a text
-            return self.trie.decode(pieces, "replace")
+    def __len__(self) -> int:
+        return len(self.tokens)
 
     def state(self) -> dict[str, Any]:
-        return {"kind": "trie", "tokens": [token.decode("latin-1") for token in self.trie.tokens]}
+        return {"kind": "trie", "tokens": [token.decode("latin-1") for token in self.tokens]}
+
+    def encode(self, text: str) -> list[int]:
+        return self.cut(text.encode("utf-8", "surrogatepass")).tolist()
+
+    def decode(self, pieces: Sequence[int]) -> str:
+        data = b"".join([self.tokens[piece] for piece in pieces])
+        try:
+            return data.decode("utf-8", "surrogatepass")
+        except UnicodeDecodeError:  # sampled bytes need not be a text
+            return data.decode("utf-8", "replace")
+
+    def cut(self, data: bytes) -> Ids:
+        """(T,): the tokens of bytes."""
+        codes = np.frombuffer(data, dtype=np.uint8).astype(np.int64)
+        return np.concatenate([*self._chunks(codes), np.empty(0, np.int64)])
+
+    def _chunks(self, codes: Ids) -> Iterator[Ids]:
+        """The tokens of bytes (n,), chunk by chunk; one that crosses a border is in the earlier."""
+        start = 0
+        for offset in range(0, len(codes), CHUNK):
+            end = min(offset + CHUNK, len(codes))
+            token, length = self._matches(codes[offset:end + self.longest - 1], end - offset)
+            steps, places, at = length.tolist(), list[int](), start - offset
+            while at < end - offset:
+                places.append(at)
+                at += steps[at]
+            start = offset + at
+            yield token[np.array(places, dtype=np.int64)]
+
+    def _matches(self, codes: Ids, count: int) -> tuple[Ids, Ids]:
+        """(token, length), each (count,): the longest token at each of the first positions."""
+        token, length = codes[:count].copy(), np.ones(count, np.int64)
+        column = self.column[codes]
+        place, node = np.arange(count), np.zeros(count, np.int64)
+        for depth in range(self.longest):
+            if len(place) and place[-1] + depth >= len(codes):
+                room = place + depth < len(codes)
+                place, node = place[room], node[room]
+            node = self.next[node, column[place + depth]]
+            there = node >= 0
+            place, node = place[there], node[there]
+            end = self.ends[node]
+            whole = end >= 0
+            token[place[whole]], length[place[whole]] = end[whole], depth + 1
+        return token, length
+
+    # --- learning -------------------------------------------------------------------------------
+
+    @classmethod
+    def learn(cls, corpus: str, size: int, longest: int = 16) -> Self:
+        """A trie of `size` tokens of at most `longest` bytes, by which a corpus has few tokens.
+
+        The most frequent pairs of neighbours become tokens, some at a time (as the merges of
+        Sennrich et al. 2016, but without their order). Then tokens that longest match hardly uses
+        are replaced by better ones. Fewer tokens where no more pairs occur twice.
+        """
+        data = corpus.encode("utf-8", "surrogatepass")
+        trie = cls(BYTES)
+        while len(trie) < size:
+            more = trie._neighbours(data, min(size - len(trie), max(16, len(trie) // GROWTH)),
+                                    longest)
+            if not more:
+                return trie
+            trie = cls([*trie.tokens, *more])
+        for _ in range(3):
+            used = np.bincount(trie.cut(data), minlength=len(trie))[256:]
+            order = np.argsort(-used * np.array([len(token) - 1 for token in trie.tokens[256:]]),
+                               kind="stable")
+            kept = sorted(order[:len(order) * 15 // 16].tolist())
+            trie = cls([*BYTES, *(trie.tokens[256 + number] for number in kept)])
+            trie = cls([*trie.tokens, *trie._neighbours(data, size - len(trie), longest)])
+        return trie
+
+    def _neighbours(self, data: bytes, count: int, longest: int) -> list[bytes]:
+        """The most frequent pairs of neighbouring tokens that are not one token yet, joined."""
+        tokens = self.cut(data)
+        pairs, often = np.unique(tokens[:-1] * len(self) + tokens[1:], return_counts=True)
+        known, found = set(self.tokens), dict[bytes, None]()
+        for number in np.argsort(-often, kind="stable"):
+            if often[number] < 2 or len(found) == count:
+                break
+            first, second = divmod(int(pairs[number]), len(self))
+            joined = self.tokens[first] + self.tokens[second]
+            if len(joined) <= longest and joined not in known:
+                found[joined] = None
+        return list(found)
 
 
 class HfPieces:
@@ -105,8 +221,8 @@ class HfPieces:
         return self.tokenizer.decode(list(pieces), clean_up_tokenization_spaces=False)
 
     def state(self) -> dict[str, Any]:
-        """With a hash of the tokenizer's rules: tokenizers of one name may differ, and those of two
-        names may be equal.
+        """With a hash of the tokenizer's rules, as tokenizers of one name may differ, and those of
+        two names may be equal.
         """
         inner = getattr(self.tokenizer, "backend_tokenizer", None)
         said: dict[str, Any] = {"names": self.names}
@@ -140,11 +256,13 @@ class PieceVocabulary(Vocabulary):
         return [2 + piece for piece in self.pieces.encode(text)]
 
     def opening(self, text: str) -> list[int]:
-        """A text from its beginning; an empty one begins behind the end of the one before."""
+        """Token ids of a text from its beginning; of an empty one end-of-text, which precedes
+        every document.
+        """
         return self.encode(text) or [self.end_of_text]
 
     def prompt(self, turns: list[tuple[str, str]]) -> list[int]:
-        """Tokens of a dialogue of (role, text) turns, which stand below each other."""
+        """Tokens of a dialogue of (role, text) turns, one turn a line."""
         return self.encode("".join(f"{text}\n" for _, text in turns))
 
     def unknown(self, text: str) -> str:
@@ -181,7 +299,7 @@ class PieceVocabulary(Vocabulary):
         return slice(self.end_of_text + (not stops), len(self) if thoughts else self.end)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of the pieces among the tokens; special and thought tokens are left out."""
+        """The text of the pieces among the tokens, without special and thought tokens."""
         return self.pieces.decode([token - 2 for token in tokens if 1 < token < self.end])
 
     def begun(self, tokens: Sequence[int]) -> str:
@@ -223,8 +341,8 @@ def pieces_of(state: dict[str, Any]) -> Pieces:
     if state["kind"] == "chars":
         return Characters(state["characters"])
     if state["kind"] == "trie":
-        return TriePieces(Trie([token.encode("latin-1") for token in state["tokens"]]))
+        return Trie([token.encode("latin-1") for token in state["tokens"]])
     pieces = HfPieces.load(state["name"])
     if pieces.state()["sha256"] != state.get("sha256", pieces.state()["sha256"]):
-        raise ValueError(f"the tokenizer {state['name']} cuts otherwise than it did")
+        raise ValueError(f"the tokenizer {state['name']} has changed")
     return pieces

@@ -1,4 +1,4 @@
-"""Vocabularies: ordinary tokens, special ones and thought tokens, and how they are spelt."""
+"""Vocabularies: ordinary, special and thought tokens, and how they are written as text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ponder.core.lazy_imports import Tensor, torch
 
 PAD, END, END_OF_TEXT = "<pad>", "</think>", "<end>"
 TORN = "\ufffd"  # decoded bytes of an incomplete character
-_WORD, _THOUGHT = re.compile(r"</?\w+>|[^<]|<", re.DOTALL), re.compile(r"<t\d+>")
+_WORD, _THOUGHT = re.compile(r"</?\w+>|[^<]|<", re.DOTALL), re.compile(r"<t(\d+)>")
 COLOURS = {"ordinary": "blue", "thought": "cyan", "special": "magenta"}
 
 
@@ -30,9 +30,6 @@ def pieces(text: str) -> list[tuple[str, str]]:
         return "thought" if _THOUGHT.fullmatch(word) else "ordinary"
 
     return [(word, kind(word)) for word in _WORD.findall(text)]
-
-
-_TAG = re.compile(r"<t(\d+)>")
 
 
 @dataclass(frozen=True)
@@ -89,11 +86,11 @@ def plain_words(tokenizer: Any) -> int:
 
 
 class TextVocabulary:
-    """The tokens of a Hugging Face tokenizer; a thinker writes text and ends it by end-of-sequence.
+    """The tokens of a Hugging Face tokenizer; a thinker writes text that ends with end-of-sequence.
 
     Padding is an id above all tokens, so that no text contains it. chat: whether prompts use the
-    tokenizer's chat template, if it has one. Thought tokens `<t0>`, `<t1>`, ... follow the `plain`
-    tokens; closes: whether the first of them is end-of-thought.
+    tokenizer's chat template, if it has one. plain: how many tokens there are before the thought
+    tokens `<t0>`, `<t1>`, ... closes: whether the first of these is end-of-thought.
     """
 
     def __init__(self, tokenizer: Any, chat: bool = True, closes: bool = False) -> None:
@@ -132,12 +129,12 @@ class TextVocabulary:
         return token >= self.plain
 
     def unknown(self, text: str) -> str:
-        """The first character of a text that has no token, or ""; every byte has one."""
+        """As of `PieceVocabulary`; always "", as every byte has a token."""
         return ""
 
     @property
     def characters(self) -> str:
-        """As of `PieceVocabulary`; unlimited here."""
+        """As of `PieceVocabulary`; "" here, as there is no limit."""
         return ""
 
     @property
@@ -151,8 +148,8 @@ class TextVocabulary:
         return slice(0, self.plain)
 
     def written(self, stops: bool, thoughts: bool) -> slice:
-        """Ids that may continue a text, the thought tokens among them where these may stand between
-        the words. Which token may not end it is up to the model (`barred`).
+        """Ids that may continue a text: the plain tokens, and the thought tokens if `thoughts`.
+        Where the text may not end, the model bars its last token (`huggingface.Model.barred`).
         """
         return slice(0, len(self) if thoughts else self.plain)
 
@@ -161,8 +158,7 @@ class TextVocabulary:
         return self.tokenizer.encode(text, add_special_tokens=False)
 
     def prompt(self, turns: list[tuple[str, str]]) -> list[int]:
-        """Tokens of a dialogue of (role, text) turns, up to where the assistant begins.
-
+        """Tokens of a dialogue of (role, text) turns, up to where the assistant's reply begins.
         Without a chat template the texts are joined by line breaks.
         """
         if self.chat:
@@ -174,8 +170,8 @@ class TextVocabulary:
         return ([start] if start not in (None, self.end) else []) + self.encode(text)
 
     def opening(self, text: str) -> list[int]:
-        """Tokens of a text with those that the tokenizer puts before it; of an empty text the token
-        that precedes every text.
+        """Tokens of a text, after those that the tokenizer puts before every text. Of an empty text
+        at least the one that precedes documents.
         """
         start = self.tokenizer.bos_token_id
         beginning = self.end_of_text if start is None else start
@@ -197,11 +193,11 @@ class TextVocabulary:
         """Tokens as text, without padding and special tokens."""
         said = self.tokenizer.decode([token for token in tokens if token != self.pad],
                                      skip_special_tokens=True)
-        return _TAG.sub(self._renumbered, said) if self.closes else said
+        return _THOUGHT.sub(self._renumbered, said) if self.closes else said
 
     @staticmethod
     def _renumbered(tag: re.Match[str]) -> str:
-        """A thought token numbered from after end-of-thought, as in other vocabularies."""
+        """A thought token's text where `<t0>` ends a thought: the others count from 0 again."""
         number = int(tag.group(1))
         return f"<t{number - 1}>" if number else END
 
@@ -216,17 +212,13 @@ class TextVocabulary:
 
 
 class ThinkingVocabulary(TextVocabulary):
-    """Of a model that thinks between words: thoughts consist of thought tokens and end by
-    end-of-thought.
+    """Of a model that thinks at positions of a text: thoughts consist of thought tokens and end
+    with end-of-thought.
     """
 
     def __init__(self, tokenizer: Any) -> None:
         super().__init__(tokenizer, chat=False, closes=True)
         self.end = self.plain
-
-    @property
-    def first_thought(self) -> int:
-        return self.end + 1
 
     def allowed(self, stops: bool) -> slice:
         """Ids a thought may be made of, as of `Vocabulary`."""

@@ -20,7 +20,8 @@ from ponder.core.math import matmul_dtype
 from ponder.core.types import Problems, Rollouts
 from ponder.models.policies.base import Policy
 from ponder.rewards.answers import Reward
-from ponder.rollouts.sampler import Gold, Source, given
+from ponder.rollouts import Source, given
+from ponder.rollouts.sampler import Gold
 from ponder.strategies.base import Strategy
 from ponder.strategies.star import SFT
 from ponder.tasks.base import Task

@@ -19,10 +19,7 @@ from rich.text import Text
 
 from ponder.core.distributed import is_main_process
 from ponder.core.metrics import pace
-from ponder.models.policies.base import Policy
-from ponder.rollouts.sampler import Source
-from ponder.rollouts.written import Batch, Written
-from ponder.rollouts.written import Progress as Writing
+from ponder.rollouts.written import Batch, Listener, SamplingProgress
 from ponder.tokenizers.vocabulary import COLOURS, pieces
 
 SHOWN = (("loss", "loss", "{:.3f}".format), ("val/loss", "held-out loss", "{:.3f}".format),
@@ -76,7 +73,7 @@ class Plain:
             self._print(line)
 
     def busy(self, line: str, over: bool) -> None:
-        """Show how far something is that takes no optimizer steps. over: it has ended."""
+        """Show the progress of work that takes no optimizer steps. over: it has ended."""
         if time.monotonic() - self.last > 10:
             self.last = time.monotonic()
             self._print(line)
@@ -102,18 +99,19 @@ class Silent(Plain):
 
 
 class Rich(Plain):
-    """A bar, the numbers, and a few rollouts in colour. bar: there are optimizer steps to show."""
+    """A bar, the numbers, and a few rollouts in colour; it begins when there is something to show.
+    bar: there are optimizer steps.
+    """
 
-    def __init__(self, total: int | None, console: Console, bar: bool = True) -> None:
+    def __init__(self, console: Console, bar: bool = True) -> None:
         super().__init__()
         self.console = console
         self.progress = Progress(BarColumn(None), MofNCompleteColumn(), TextColumn("steps, left"),
                                  TimeRemainingColumn(), console=console)
-        self.task = self.progress.add_task("train", total=total, visible=bar)
+        self.task = self.progress.add_task("train", total=None, visible=bar)
         self.rollouts: list[Text] = []
         self.doing = ""
         self.live = Live(self._render(), console=console, refresh_per_second=4)
-        self.live.start()
 
     def _render(self) -> Group:
         panel = Panel(Group(*self.rollouts), title="held-out questions", title_align="left",
@@ -123,7 +121,7 @@ class Rich(Plain):
                      *([panel] if self.rollouts else []))
 
     def _refresh(self) -> None:
-        self.live.start()  # again, where it was closed for a requeue that did not happen
+        self.live.start()  # also again, where it was closed for a requeue that did not happen
         self.live.update(self._render())
 
     def _print(self, text: str) -> None:
@@ -155,46 +153,40 @@ def coloured(row: str) -> Text:
     return text
 
 
-def build_console(total: int | None = None, bar: bool = False) -> Plain:
+def build_console(bar: bool = False) -> Plain:
     """The live display on a terminal, plain lines elsewhere, nothing in processes but the main one.
 
-    total: optimizer steps, None where their number is not known yet. bar: there are any to show.
+    bar: there are optimizer steps to show.
     """
     if not is_main_process():
         return Silent()
     console = Console()
     if console.is_terminal and sys.stdout.isatty():
-        return Rich(total, console, bar)
+        return Rich(console, bar)
     return Plain()
 
 
-class ProgressReporter:
+class ProgressReporter(Listener):
     """Shows how far sampling and scoring of texts is.
 
     pause is called at every token step, and may raise. on_batch is called with every sampled batch.
     """
 
     def __init__(self, console: Plain, pause: Callable[[], None] = lambda: None,
-                 on_batch: Callable[[Batch], None] | None = None) -> None:
-        self.console, self.pause = console, pause
-        self.on_batch = on_batch or (lambda batch: None)
+                 on_batch: Callable[[Batch], None] = lambda batch: None) -> None:
+        self.console, self.pause, self.on_batch = console, pause, on_batch
         self.started: dict[str, float] = {}  # time, of each activity
 
-    def attach(self, source: Source, policy: Policy) -> None:
-        """Report what a source samples (if it samples text) and what a policy scores."""
-        inner = getattr(source, "inner", source)
-        if isinstance(inner, Written):
-            inner.finished, inner.heard = self.on_batch, self.sampling
-        policy.on_progress = self.scoring
-
-    def sampling(self, writing: Writing) -> None:
-        """A token of every unfinished row has been sampled."""
-        rows = writing.rows + writing.cached
-        seconds = self._seconds("sampling", begins=not (writing.tokens or writing.cached))
-        self.console.busy(f"writing {rows}/{writing.total} texts  "
-                          f"{writing.tokens / seconds:.0f} tokens/s  "
-                          f"{_left(seconds, writing.share)}", rows == writing.total)
+    def sampling(self, progress: SamplingProgress) -> None:
+        rows = progress.rows + progress.cached
+        seconds = self._seconds("sampling", begins=not (progress.tokens or progress.cached))
+        self.console.busy(f"writing {rows}/{progress.total} texts  "
+                          f"{progress.tokens / seconds:.0f} tokens/s  "
+                          f"{_left(seconds, progress.share)}", rows == progress.total)
         self.pause()
+
+    def sampled(self, batch: Batch) -> None:
+        self.on_batch(batch)
 
     def scoring(self, doing: str, rows: int, total: int) -> None:
         """`rows` of `total` texts have been scored; doing: what it is for, as people read it."""

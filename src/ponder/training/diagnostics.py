@@ -15,7 +15,7 @@ from ponder.core.metrics import wilson_interval
 from ponder.evaluation.question import Evaluation
 from ponder.models.policies.base import Policy
 from ponder.training import checkpoint
-from ponder.training.code_snapshot import revision
+from ponder.training.run_directory import code_revision
 
 GOOD = 0.9  # above this accuracy a thinker may be sure of its thoughts
 PATIENCE = 300  # optimizer steps after which an accuracy at chance is worth a warning
@@ -94,7 +94,7 @@ def summarise(config: Config, directory: Path, policy: Policy, found: Evaluation
     """The keys of summary.json that every action writes; their names are stable."""
     return {"accuracy": found.metrics.get("accuracy"), "necessity": found.necessity,
             "metrics": found.metrics, "seed": config.seed,
-            "run_name": "/".join(directory.parts[-2:]), "git_revision": revision(),
+            "run_name": "/".join(directory.parts[-2:]), "git_revision": code_revision(),
             "config_hash": config_hash(config),
             "weights_sha256": checkpoint.weights_sha256(policy, weights), "status": "done"}
 

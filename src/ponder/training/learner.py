@@ -63,22 +63,23 @@ class Learner:
 
     def __post_init__(self) -> None:
         config, policy = self.config, self.policy
-        parameters = [p for p in policy.parameters() if p.requires_grad]
         self.optimizer = build_optimizer(config, policy)
         nets = [policy.thinker, policy.answerer, *([policy.critic] if policy.critic else []),
                 *policy.attached.values()]
         self.networks = [list(net.parameters()) for net in dict.fromkeys(nets)]
         self._train_mode(False)
-        kept = parameters if config.reset_model_every_epoch else []
-        self.initial = [p.detach().clone() for p in kept]
+        kept = config.reset_model_every_epoch
+        self.initial = [weight.detach().clone() for weight in self._trained()] if kept else []
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [weight for weight in self.policy.parameters() if weight.requires_grad]
 
     def reset(self) -> None:
-        """Go back to the initial weights and an optimizer without state."""
-        parameters = [p for p in self.policy.parameters() if p.requires_grad]
+        """Go back to the initial weights and a new optimizer."""
         with torch.no_grad():
-            for parameter, value in zip(parameters, self.initial, strict=True):
-                parameter.copy_(value)
-        self.optimizer.state.clear()
+            for weight, value in zip(self._trained(), self.initial, strict=True):
+                weight.copy_(value)
+        self.optimizer = build_optimizer(self.config, self.policy)
 
     def step(self, batch: list[Rollouts], step: int, rate: float, sampling: Sampling,
              observe: Callable[[Policy, Rollouts, Scores], None]) -> Losses:
@@ -209,8 +210,8 @@ def _weight(rollouts: Rollouts) -> Tensor:
 
 def build_optimizer(config: TrainerConfig, policy: nn.Module,
                     ) -> torch.optim.Optimizer | CombinedOptimizer:
-    """AdamW for all weights that learn; with `trainer.optimizer=muon`, Muon for the matrices hidden
-    blocks and AdamW for the rest. The same learning rate serves either.
+    """AdamW for all weights that learn; with `trainer.optimizer=muon`, Muon for the matrices of
+    hidden blocks and AdamW for the rest. The same learning rate serves either.
     """
     named = [(name, weight) for name, weight in policy.named_parameters() if weight.requires_grad]
     if config.optimizer == "adamw":
@@ -244,10 +245,6 @@ class CombinedOptimizer:
     def param_groups(self) -> list[dict[str, Any]]:
         return [group for part in self.parts for group in part.param_groups]
 
-    @property
-    def state(self) -> CombinedState:
-        return CombinedState(self.parts)
-
     def zero_grad(self, set_to_none: bool = True) -> None:
         for part in self.parts:
             part.zero_grad(set_to_none)
@@ -258,17 +255,6 @@ class CombinedOptimizer:
 
     def state_dict(self) -> dict[str, Any]:
         return {str(number): part.state_dict() for number, part in enumerate(self.parts)}
-
-
-class CombinedState:
-    """The states of several optimizers."""
-
-    def __init__(self, parts: list[torch.optim.Optimizer]) -> None:
-        self.parts = parts
-
-    def clear(self) -> None:
-        for part in self.parts:
-            part.state.clear()
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer | CombinedOptimizer,

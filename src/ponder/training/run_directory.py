@@ -1,30 +1,40 @@
-"""The directory of a run: its lock, which checkpoint to resume from, and which ones to delete.
+"""The directory of a run: its lock, which checkpoint to resume from, which ones to delete, and the
+code that it is of.
 
 A checkpoint is trusted when every file has the hash that its manifest says; a damaged one is
-reported and the one before it is used.
+reported and the one before it is used. A sweep's directory has a copy of the code from the moment
+it is sent, so that a job that starts hours later runs what was there then.
 """
 
 from __future__ import annotations
 
+import difflib
 import fcntl
 import hashlib
 import json
 import os
 import shutil
 import socket
+import subprocess
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
 from omegaconf import OmegaConf
 
 from ponder.config.errors import UserError
+from ponder.config.registry import plugin_files
 from ponder.config.resolve import typed_words
-from ponder.config.spine import BEGUN, OF_THE_CALL, WANDB_ID, WORDS, restored
+from ponder.config.spine import BEGUN, INSTALLED, OF_THE_CALL, PACKAGE, WANDB_ID, WORDS, restored
 from ponder.core.lazy_imports import torch
 
 LOCK = ".lock"  # in a run directory: which process works there, or was the last to
+ROOT = PACKAGE.parents[1]
+CODE = ("run.py", "src/ponder", "src/hydra_plugins", "conf")  # what a run is made of
+DIFF = "git.diff"  # in a run directory and in a copy of the code: `code_differences`
 # Keys that do not change what a run computes, only how long it is or what it keeps.
 MAY_CHANGE = {*OF_THE_CALL, "trainer.max_steps", "trainer.max_epochs", "trainer.target_accuracy",
               "trainer.save_every_n_steps", "trainer.keep_checkpoints", "trainer.max_bad_steps",
@@ -158,7 +168,9 @@ def save_command(directory: Path) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     if HydraConfig.initialized():
-        write_json(directory / WORDS, typed_words())
+        presets = [f"--config-dir={one.path}" for one in HydraConfig.get().runtime.config_sources
+                   if one.provider == "command-line"]
+        write_json(directory / WORDS, [*presets, *typed_words()])
         (directory / BEGUN).mkdir(exist_ok=True, parents=True)
         for file in directory.joinpath(".hydra").glob("*.yaml"):
             shutil.copy(file, directory / BEGUN)
@@ -221,3 +233,94 @@ def used_by_another_process(directory: Path) -> bool:
 
 def _process_name() -> str:
     return f"process {os.getpid()} on {socket.gethostname()}\n"
+
+
+# --- the code ------------------------------------------------------------------------------------
+
+def save_code_diff(directory: Path) -> None:
+    """Write the commit, the differences and the plugins into the directory of a run; nothing where
+    there is no repository and no plugin.
+    """
+    said = code_differences() or ""
+    for file, name in plugin_files():
+        lines = file.read_text("utf-8", "replace").splitlines(keepends=True)
+        said += "".join(difflib.unified_diff([], lines, os.devnull, f"b/{name}"))
+    if said:
+        (directory / DIFF).write_text(said, encoding="utf-8")
+
+
+def code_revision() -> str | None:
+    """The commit, with + where the code differs from it; None outside a repository."""
+    said = code_differences()
+    if said is None:
+        return None
+    first, _, rest = said.partition("\n")
+    return first.removeprefix("commit ") + ("+" if rest else "")
+
+
+@cache
+def code_differences() -> str | None:
+    """`commit <hash>` and the differences of the code from it, new files among them, as
+    `git apply` takes them; of a copy, those that it was made with. None outside a repository.
+    """
+    if (ROOT / DIFF).is_file():
+        return (ROOT / DIFF).read_text("utf-8")
+    if INSTALLED:  # a repository around it is somebody else's
+        return None
+    try:
+        commit = _git("rev-parse", "HEAD").strip()
+        changed = _git("diff", "--binary", "HEAD", "--", *CODE)
+        new = _git("ls-files", "-z", "--others", "--exclude-standard", "--", *CODE)
+        for name in filter(None, new.split("\0")):
+            changed += _git("diff", "--binary", "--no-index", "--", os.devnull, name, right=(0, 1))
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return f"commit {commit}\n{changed}"
+
+
+def _git(*words: str, right: tuple[int, ...] = (0,)) -> str:
+    done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True,
+                          errors="replace", timeout=60)
+    if done.returncode not in right:
+        raise subprocess.CalledProcessError(done.returncode, "git")
+    return done.stdout
+
+
+def freeze_code(folder: Path) -> Path:
+    """Copy the code into `folder`, under a name made from its content; an equal copy is reused.
+
+    The copy holds `src/` with the plugins in it and, of a checkout, `run.py` and `conf/`.
+    """
+    files = list(_code_files())
+    digest = hashlib.sha256((code_differences() or "").encode())
+    for path, name in files:
+        digest.update(name.encode() + b"\0" + path.read_bytes())
+    copy = folder / digest.hexdigest()[:12]
+    if copy.is_dir():
+        return copy
+    making = folder / f".{uuid.uuid4().hex}"
+    for path, name in files:
+        (making / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, making / name)
+    save_code_diff(making)
+    try:
+        making.rename(copy)
+    except OSError:  # another sweep has made it meanwhile
+        shutil.rmtree(making)
+    return copy
+
+
+def _code_files() -> Iterator[tuple[Path, str]]:
+    """Every file of the code and its place in a copy, in order."""
+    if INSTALLED:  # between packages of others, and without run.py
+        home = PACKAGE.parent
+        found = [*PACKAGE.rglob("*"), *home.glob("hydra_plugins/ponder_*.py")]
+        named = ((path, f"src/{path.relative_to(home)}") for path in sorted(found))
+    else:
+        parts = [ROOT / part for part in CODE]
+        found = [path for part in parts
+                 for path in ([part] if part.is_file() else sorted(part.rglob("*")))]
+        named = ((path, str(path.relative_to(ROOT))) for path in found)
+    yield from ((path, name) for path, name in named
+                if path.is_file() and "__pycache__" not in path.parts)
+    yield from ((path, f"src/{name}") for path, name in plugin_files())

@@ -31,11 +31,12 @@ from ponder.core.types import Problems, Rollouts
 from ponder.evaluation.choice import rows_of
 from ponder.evaluation.question import Evaluation
 from ponder.models.policies.base import Policy
-from ponder.rollouts.search.base import described
+from ponder.rollouts.search import described
+from ponder.rollouts.written import Batch
 from ponder.tasks.base import Task
+from ponder.training import build as builders
 from ponder.training import checkpoint, run_directory
-from ponder.training.build import run as builders
-from ponder.training.build.networks import place
+from ponder.training.build_policies import place
 from ponder.training.collector import StopRequested
 from ponder.training.console import Plain, ProgressReporter, build_console
 from ponder.training.diagnostics import RunWarnings, summarise, verdict
@@ -59,24 +60,27 @@ class Session:
     def __init__(self, config: Config, directory: Path) -> None:
         self.config, self.directory = config, directory
         self.lock_file = run_directory.lock(directory) if is_main_process() else None
+        self.unread = None if is_main_process() else tempfile.TemporaryDirectory()
         self.stop_requested: Callable[[], bool] = lambda: False
         self.device = builders.build_device(config)
+        self.console: Plain = build_console(bar=True)
+        reporter = ProgressReporter(self.console, self._pause)
         self.task: Task = builders.build_task(config)
         self.test = self.task.test().to(self.device)
-        self.policy: Policy = place(config, builders.build_policy(config, self.task), self.device)
+        self.policy: Policy = place(
+            config, builders.build_policy(config, self.task, reporter.scoring), self.device)
         builders.use_threads(config, self.policy)
-        self.trainer: Trainer = builders.build_trainer(config, self.task, self.policy, self.device)
+        self.trainer: Trainer = builders.build_trainer(
+            config, self.task, self.policy, self.device,
+            ProgressReporter(self.console, self._pause, self._log_rollouts))
         notes: list[str] = []
         length = self._start_or_resume(notes.append)
         self.log = self._open_log(length)
-        self.console: Plain = build_console(self.trainer.expected_end, bar=True)
+        self.rollout_log = self._rollout_log()
         self.evaluation: Evaluation | None = None
-        self.evaluate = builders.build_evaluation(
-            config, self.policy, self.task, self.test,
-            lambda source: self._reporter().attach(source, self.policy),
-            self.trainer.collector.reward)
+        self.evaluate = builders.build_evaluation(config, self.policy, self.task, self.test,
+                                                  reporter, self.trainer.collector.reward)
         self.val_rollouts = builders.build_val_rollouts(config, self.policy, self.task)
-        self._reporter(self._rollout_log()).attach(self.trainer.source, self.policy)
         self.warnings = self._warnings()
         self.end = self.trainer.end
         self._describe(notes)
@@ -124,19 +128,20 @@ class Session:
 
     def _open_log(self, length: int) -> Log:
         """The run's log; processes other than the main one write to one that nobody reads."""
-        if not is_main_process():
-            return Log(Path(tempfile.mkdtemp()), NoTracker())
+        if self.unread is not None:
+            return Log(Path(self.unread.name), NoTracker())
         config = self.config
         run = TrackedRun(self.directory, asdict(config), self.trainer.progress.step)
         return Log(self.directory, build_tracker(config.logger, run), length)
 
-    def _reporter(self, rollout_log: RolloutLog | None = None) -> ProgressReporter:
-        return ProgressReporter(self.console, self._pause, rollout_log and rollout_log.add)
+    def _log_rollouts(self, batch: Batch) -> None:
+        if self.rollout_log is not None:
+            self.rollout_log.add(batch)
 
     def _rollout_log(self) -> RolloutLog | None:
         """The tables of sampled rollouts, where the policy writes texts that answer questions."""
         policy, task = cast(Any, self.policy), cast(Any, self.task)
-        if policy.evaluation != "choice":
+        if task.policy_kind != "choice":
             return None
         return RolloutLog(self.log, lambda: self.trainer.progress.epoch,
                           functools.partial(rows_of, policy, task))
@@ -152,7 +157,7 @@ class Session:
         config = self.config
         thoughts = config.thinker.vocabulary if config.thinker.tokens else 0
         explores = bool(config.rollout.kind == "sample" and not config.thinker.flows and thoughts
-                        and STRATEGIES[config.strategy.name].target.explores)
+                        and STRATEGIES[config.strategy.name].target.thoughts == "sampled")
         answers = self.task.unit == "questions"
         return RunWarnings(thoughts, explores, self.console.note,
                            advice="; try variant blind, or reward=gain" if answers else "",
@@ -177,6 +182,7 @@ class Session:
 
     def train(self, signals: Signals) -> bool:
         """Train to the end, or until the first signal. Returns whether it was the end."""
+        self.rollout_log = self._rollout_log()  # a round that was interrupted is sampled anew
         self.stop_on(signals)
         self.trainer.fit(Hooks(self.log_metrics, self.validate, self.save, self.keep_skipped,
                                self.stop_requested))
@@ -265,7 +271,9 @@ class Session:
         """End the display, close the log and unlock the directory."""
         self.console.close()
         self.log.close()
-        if self.lock_file:
+        if self.unread is not None:
+            self.unread.cleanup()
+        if self.lock_file is not None:
             self.lock_file.close()
 
     def finish(self, write_report: Callable[[Path, dict[str, Any], dict[str, Any]], None],
@@ -277,7 +285,7 @@ class Session:
         with full_parameters(self.policy):
             found = self.evaluation or (
                 self.evaluate() if trainer.do_eval and trainer.do_acc_eval
-                else Evaluation({}, {}, []))
+                else Evaluation({}, []))
         weights = full_state_dict(self.policy)
         if not is_main_process():
             return found.metrics.get("accuracy")

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ponder.config.errors import UserError
+from ponder.config.errors import UserError, writing
 from ponder.config.registry import TRACKERS, tracker
 from ponder.config.resolve import typed_words
 from ponder.config.running import LoggerConfig
@@ -112,14 +113,9 @@ def build_tracker(config: LoggerConfig, run: TrackedRun) -> Tracker:
                         f"pip install {error.name}, or logger=none") from None
 
 
-@contextlib.contextmanager
-def disk_errors(path: object) -> Iterator[None]:
-    """Turn an `OSError` while a file is written (a full disk) into a `UserError` that names it."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error}); legal: a disk "
-                        "with room; what was written before is whole") from None
+# Turns an `OSError` while a file of a run is written (a full disk) into a `UserError`.
+disk_errors = functools.partial(
+    writing, legal="a disk with room; what was written before is whole")
 
 
 class Log:
@@ -212,7 +208,7 @@ def parameter_name(run: dict[str, Any], typed: list[str]) -> str:
     was typed there, `wd=100` or `wd=100.0`.
     """
     task, strategy, trainer = run["task"], run["strategy"], run["trainer"]
-    right = strategy["name"] == "star" and strategy["keep"] == "correct"
+    right = strategy.get("keep") == "correct"
     language = task.get("language", "EN")
     parts = {"beta": strategy.get("beta"), "samples": run["rollout"]["samples"],
              "ts": "reinforce" if right else strategy["name"],

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from ponder.config.running import TrainerConfig
 from ponder.core.distributed import full_parameters
-from ponder.core.types import Problems, Rollouts
+from ponder.core.types import Problems, Rollouts, renamed
 from ponder.models.policies.base import Policy
 from ponder.rewards.answers import Reward
-from ponder.rollouts.sampler import Source
+from ponder.rollouts import Source
 from ponder.strategies.base import Losses
 from ponder.tasks.base import Task
 from ponder.training.collector import Collector, StopRequested, minibatches
@@ -293,7 +293,7 @@ class Trainer:
 
     def load(self, state: dict[str, Any]) -> None:
         """Continue from a `state`, also of an earlier version."""
-        self.progress = Progress(**_renamed(state["progress"]))
+        self.progress = Progress(**renamed(state["progress"], RENAMED))
         self.learner.load(state["learner"])
         self.source.load(state["source"])
         self.generator.set_state(state["generator"].cpu())
@@ -302,12 +302,7 @@ class Trainer:
         single = state["single"]
         self.collector.single = None if single is None else Problems.from_dict(single)
         if state["round"] is not None:
-            saved = _renamed(state["round"])
+            saved = renamed(state["round"], RENAMED)
             saved["rollouts"] = Rollouts.from_dict(saved["rollouts"])
             saved["generator_state"] = saved["generator_state"].cpu()
             self.round = Round(**saved)
-
-
-def _renamed(state: dict[str, Any]) -> dict[str, Any]:
-    """A record's fields under their present names."""
-    return {RENAMED.get(name, name): value for name, value in state.items()}

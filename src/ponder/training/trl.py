@@ -8,6 +8,7 @@ learnt. A round that is interrupted is begun again.
 
 from __future__ import annotations
 
+import copy
 import math
 import tempfile
 import time
@@ -49,7 +50,7 @@ class TrlTrainer(Trainer):
         policy, strategy = self.policy, self.learner.strategy
         net, vocabulary = policy.thinker, policy.vocabulary
         assert isinstance(net, Model) and isinstance(vocabulary, TextVocabulary)
-        words = vocabulary.tokenizer
+        words = copy.deepcopy(vocabulary.tokenizer)  # ours has no padding, which others see
         words.pad_token = words.pad_token or words.eos_token
         current.steps_done = 0
         with tempfile.TemporaryDirectory() as folder, net.attending():

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LANES = 16  # attention kernels are two to three times as fast for multiples of so many keys
+LANES = 16  # attention kernels are two to three times as fast for key counts that it divides
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,9 @@ class Attention(nn.Module):
                 self.c_attn(x, slice(self.width, None)))
 
     def attend(self, q: Tensor, kv: Tensor, bias: Tensor | None) -> Tensor:
-        """(B, T, D): queries (B, T, D) look at keys and values (B, S, 2 D) as bias (1 or B, T, S
-        or more) lets them. No bias: plain causal attention, or one query that sees everything.
+        """Attention output (B, T, D) of queries (B, T, D) over keys and values (B, S, 2 D). bias
+        (1 or B, T, S or more) is added to the scores. None: plain causal attention, or one query
+        that sees everything.
         """
         if bias is not None and bias.shape[2] > kv.shape[1]:
             kv = F.pad(kv, (0, 0, 0, bias.shape[2] - kv.shape[1]))
@@ -99,7 +100,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, past: Tensor | None, bias: Tensor | None,
                 last: int) -> tuple[Tensor, Tensor]:
-        """The last columns (B, last, D) of the block's output, and all keys and values."""
+        """(last columns (B, last, D) of the block's output, all keys and values (B, S, 2 D))."""
         q, kv = self.attn.project(self.ln_1(x), last)
         if past is not None:
             kv = torch.cat([past, kv], 1)
@@ -116,11 +117,11 @@ def whole_lanes(columns: int) -> int:
 
 def attention_bias(mask: Tensor | None, before: int, columns: int, trunk: int, branches: int,
                    like: Tensor) -> Tensor:
-    """(1 or B, T, S + T): 0 where one of the T columns may look, else -inf.
+    """(1 or B, T, S + T): 0 where one of the T columns may attend to another, else -inf.
 
-    A column sees what is before it and not padding; behind `trunk` columns every column belongs to
-    one of `branches` in turn, and sees no other branch. With branches, S + T is rounded up to whole
-    lanes, the new columns invisible.
+    A column sees the columns before it that are not padding. After the first `trunk` columns, the
+    columns belong to the `branches` in turn, and see no other branch. With branches, S + T is
+    rounded up to a multiple of LANES; nobody sees the columns that are added.
     """
     visible = torch.ones(columns, before + columns, dtype=torch.bool, device=like.device)
     visible = visible.tril(before)
@@ -136,19 +137,12 @@ def attention_bias(mask: Tensor | None, before: int, columns: int, trunk: int, b
     return like.new_zeros(visible.shape).masked_fill_(~visible, -torch.inf)
 
 
-SIDE_BY_SIDE = 256  # so many columns of samples may share one sequence with their question
+SIDE_BY_SIDE = 256  # most columns of samples that share one sequence with their question
 
 
 def side_by_side(samples: int, columns: int) -> bool:
     """Whether samples of so many columns may share one sequence with their question."""
     return samples == 1 or samples * columns <= SIDE_BY_SIDE
-
-
-def repeated_mask(mask: Tensor | None, columns: int, samples: int = 1) -> Tensor | None:
-    """A question mask (P, Q) for B rows with `columns` more columns, all of them visible."""
-    if mask is None:
-        return None
-    return nn.functional.pad(mask, (0, columns), value=True).repeat_interleave(samples, 0)
 
 
 def weave(row: Tensor, samples: int) -> Tensor:
@@ -159,7 +153,9 @@ def weave(row: Tensor, samples: int) -> Tensor:
 
 
 def unweave(hidden: Tensor, samples: int, shared: int) -> Tensor:
-    """(P, shared + T * G, D), woven -> (P * G, shared + T, D); all samples have the shared ones."""
+    """The opposite of `weave`: (P, shared + T * G, D) -> (P * G, shared + T, D). The first `shared`
+    columns are repeated for each sample.
+    """
     if samples == 1:
         return hidden
     own = hidden[:, shared:].unflatten(1, (-1, samples)).transpose(1, 2).flatten(0, 1)
@@ -171,9 +167,9 @@ def unweave(hidden: Tensor, samples: int, shared: int) -> Tensor:
 def attend_branches(heads: int, q: Tensor, past: Tensor, own: Tensor, hidden: Tensor) -> Tensor:
     """Attention output (P, M, L, D) of M continuations of each of P passages.
 
-    Queries (P, M, L, D) see keys and values of the passage (P, S, 2 D), but for those that are
-    hidden (P, M, S), and of their own continuation (P, M, k + L, 2 D) up to themselves: one softmax
-    over both, so that the passage is never copied.
+    Queries (P, M, L, D) attend to the passage `past` (P, S, 2 D), except where `hidden` (P, M, S)
+    is True, and to their own continuation (P, M, k + L, 2 D) up to themselves. One softmax over the
+    scores of both, so that the passage is never copied.
     """
     count, length = q.shape[1:3]
     q = q.unflatten(-1, (heads, -1)) / math.sqrt(q.shape[-1] / heads)  # (P, M, L, H, d)
@@ -206,7 +202,7 @@ def sinusoids(positions: int, width: int) -> Tensor:
 
 def positions_of(mask: Tensor | None, before: int, columns: int, trunk: int, branches: int,
                device: torch.device) -> Tensor:
-    """(T,) or (B, T): how many real tokens are before each column, in its own continuation."""
+    """(T,) or (B, T): the position of each column, which counts real tokens of its own branch."""
     if branches == 1 and mask is not None:
         return (mask.long().cumsum(1) - 1).clamp_min(0)[:, before:]
     column = torch.arange(columns, device=device)

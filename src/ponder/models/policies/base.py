@@ -8,12 +8,12 @@ import contextlib
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from ponder.core.math import Sampling, at_least_float32, distribution, entropy
+from ponder.core.math import Sampling, at_least_float32, distribution, entropy, precise
 from ponder.core.types import Problems, Rollouts, Scores
 from ponder.models.backbone import Backbone, rows_at_once
 from ponder.tokenizers.vocabulary import TextVocabulary, Vocabulary
@@ -24,8 +24,8 @@ OnProgress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Rules:
-    """What holds for every thought: its most tokens, whether it may end earlier, what the answerer
-    sees, and what a thought is made of (`thoughts`, `text` or `both`).
+    """What holds for every thought: at most so many tokens; whether it may end earlier; what the
+    answerer sees; whether it consists of thought tokens, of text or of both (`writes`).
     """
 
     tokens: int
@@ -36,11 +36,12 @@ class Rules:
 
 
 class ValueHead(nn.Module):
-    """A scalar head on the thinker's hidden states, or on a network (`trunk`) of its own.
+    """A linear head that predicts the reward from the hidden states of the thinker, or of a network
+    of its own (`trunk`). Its first predictions are 0.
 
-    reads: token (the state before each token), or one value a question: last (of its last token)
-    or mean (over its tokens). It never reads the token that it is a baseline for, which would bias
-    the gradient. It begins at 0.
+    reads: token (the state before each token), or one value a question: last (the state of its last
+    token) or mean (over the states of its tokens). It never reads the token that it is a baseline
+    for, which would bias the gradient.
     """
 
     def __init__(self, width: int, reads: str, trunk: Backbone | None = None) -> None:
@@ -56,7 +57,7 @@ class ValueHead(nn.Module):
         return at_least_float32(self.head(hidden))[..., 0]
 
     def of_question(self, net: Backbone, question: Tensor, mask: Tensor | None) -> Tensor:
-        """(P,): one value of each question (P, Q), padding on the left."""
+        """(P,): one value for each question (P, Q), padded on the left."""
         last = self.reads == "last"
         hidden, _ = net.read(question, mask, keep=False, last=1 if last else None)
         if last:
@@ -69,20 +70,22 @@ class ValueHead(nn.Module):
 class Policy(nn.Module):
     """Thinker and answerer over one vocabulary; they may be one network.
 
-    judge is the network that scores thoughts: the answerer itself, or a frozen copy of it that
-    `refresh` renews (the target network of Q-learning, Mnih et al. 2015). reference is what the
-    strategy compares the thinker with; compares without a reference: the thinker as it began, its
-    adapters off. critic is the value head. on_progress is called with what is done to rows, how
-    many of them are done, and how many there are.
-
-    answers_in_text says whether answers are learnt with the thoughts, as text; answer_mode how an
-    answer is found where there are several ways; evaluation which evaluation shows its quality.
+    - judge: the network that scores thoughts, the answerer itself or a frozen copy of it that
+      `refresh` renews (the target network of Q-learning, Mnih et al. 2015).
+    - critic: the value head.
+    - reference: the network that a KL penalty compares the thinker with. compares, without a
+      reference: the thinker as it began, its adapters off.
+    - on_progress: called with what is done to rows, how many are done, and how many there are.
+    - answers_in_text: answers are learnt with the thoughts, as text.
+    - answer_mode: how an answer is found, where there are several ways.
+    - draws_vectors: thoughts are made while they are scored, with gradients.
+    - thinks_in_vectors: thoughts are vectors, and no tokens.
     """
 
     answers_in_text = False
     answer_mode = ""
-    evaluation = "question"
-    draws_vectors = False  # whether thoughts are made while they are scored, with gradients
+    draws_vectors = False
+    thinks_in_vectors = False
 
     def __init__(self, thinker: Backbone, answerer: Backbone | None,
                  vocabulary: Vocabulary | TextVocabulary, rules: Rules, frozen: bool = False,
@@ -105,14 +108,14 @@ class Policy(nn.Module):
 
     @property
     def has_modes(self) -> bool:
-        """Whether learning differs from all else (by dropout or checkpointing): then it is in
-        evaluation mode except where it learns.
+        """Whether training mode matters (dropout, checkpointing). Then the policy is in evaluation
+        mode except where it learns.
         """
         return self.thinker.has_modes
 
     @property
     def attached(self) -> dict[str, nn.Module]:
-        """Small modules that a checkpoint keeps beside the networks, by the names of attributes."""
+        """Small modules that a checkpoint saves beside the networks, by attribute name."""
         return {}
 
     def refresh(self) -> None:
@@ -134,10 +137,7 @@ class Policy(nn.Module):
 
     def decisions(self, problems: Problems, thought: Tensor, samples: int,
                   net: Backbone | None = None) -> Tensor:
-        """Logits (B, K, V) of every decision of thoughts (B, K + 1), by the thinker or another net.
-
-        The question is computed once for its samples; one sample a question is one plain sequence.
-        """
+        """Logits (B, K, V) of every decision of thoughts (B, K + 1), by the thinker or `net`."""
         player = net or self.thinker
         return self._before_each(player, problems, thought, samples,
                                  lambda hidden: player.logits(hidden, self.allowed))
@@ -145,7 +145,7 @@ class Policy(nn.Module):
     @staticmethod
     def _before_each(net: Backbone, problems: Problems, thought: Tensor, samples: int,
                      look: Callable[[Tensor], Tensor] = lambda hidden: hidden) -> Tensor:
-        """What `look` makes of the states (B, K, D) before each token of thoughts (B, K + 1)."""
+        """`look` applied to the states (B, K, D) before each token of thoughts (B, K + 1)."""
         count = thought.shape[1] - 1
         if count == 0:
             return look(torch.zeros(len(thought), 0, net.width, dtype=net.dtype,
@@ -154,9 +154,8 @@ class Policy(nn.Module):
 
     def _decisions_alike(self, problems: Problems, thought: Tensor, samples: int,
                          net: Backbone | None = None) -> Tensor:
-        """`decisions` where every group holds the same thoughts: common beginnings count once.
-
-        All thoughts of K tokens out of V have V^(K - 1) beginnings, a V-th of their number.
+        """`decisions` where every group holds the same thoughts: those that differ in their last
+        token only are read once. All V^K thoughts of K tokens are V^(K - 1) such rows.
         """
         begun, which = thought[:samples, :-2].unique(dim=0, return_inverse=True)
         rows = nn.functional.pad(begun, (0, 2), value=problems.pad)
@@ -165,8 +164,8 @@ class Policy(nn.Module):
 
     def think(self, rollouts: Rollouts, sampling: Sampling, net: Backbone | None = None,
               ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """(logprobs (B, K), entropy (B, K), distribution (B, K, V)) of the thoughts as written; no
-        distribution where the vocabulary is wide.
+        """(logprobs (B, K), entropy (B, K), distribution (B, K, V)) of given thoughts, in nats. No
+        distribution where logits are computed in chunks.
         """
         player = net or self.thinker
         if player.chunked:
@@ -180,7 +179,7 @@ class Policy(nn.Module):
 
     def _as_written(self, rollouts: Rollouts, sampling: Sampling, logits: Tensor,
                     ) -> tuple[Tensor, Tensor, Tensor]:
-        """What `think` gives, of the logits (B, K, V) of all decisions."""
+        """`think`, from the logits (B, K, V) of all decisions."""
         thought, logits = rollouts.thought, at_least_float32(logits)
         taken = (thought[:, :-1] - self.allowed.start).clamp(0, logits.shape[-1] - 1)
         logprobs = distribution(logits, sampling, keep=taken)
@@ -191,7 +190,7 @@ class Policy(nn.Module):
     def _chosen(self, net: Backbone, rollouts: Rollouts, states: Tensor, sampling: Sampling,
                 ) -> tuple[Tensor, Tensor]:
         """(logprobs (B, K), entropy (B, K)) of every decision, from the states (B, K', D) before
-        it, K' <= K; no row has more tokens than K'.
+        it. K' <= K, where no row has more than K' tokens.
         """
         width = states.shape[1]
         real = rollouts.mask[:, :-1]
@@ -204,8 +203,8 @@ class Policy(nn.Module):
     @staticmethod
     def _of_text(net: Backbone, states: Tensor, text: Tensor, pad: int,
                  vocabulary: slice | None = None) -> Tensor:
-        """(N, A): log p of each token of texts (N, A), given the states (N, A, D) before them; 0 on
-        padding.
+        """(N, A): log p of each token of texts (N, A), given the states (N, A, D) before it, in
+        nats; 0 on padding.
         """
         used = text != pad
         found = states.new_zeros(used.shape, dtype=precise(states.dtype))
@@ -216,14 +215,14 @@ class Policy(nn.Module):
 
     def _think_and_value(self, rollouts: Rollouts, sampling: Sampling,
                          ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """What `think` and `values` give, from one pass where the value head reads the same states.
-        """
+        """`think` and `values`, in one pass where the value head reads the thinker's states."""
         critic, net = self.critic, self.thinker
-        if critic is None or critic.trunk is not None or critic.reads != "token":
-            return *self.think(rollouts, sampling), self.values(rollouts)
         if net.chunked:
             states = self._before_each(net, rollouts.problems, rollouts.thought, rollouts.samples)
-            return *self._chosen(net, rollouts, states, sampling), None, critic(states)
+            return (*self._chosen(net, rollouts, states, sampling), None,
+                    self.values(rollouts, states))
+        if critic is None or critic.trunk is not None or critic.reads != "token":
+            return *self.think(rollouts, sampling), self.values(rollouts)
 
         def look(hidden: Tensor) -> Tensor:
             logits = at_least_float32(net.logits(hidden, self.allowed))
@@ -232,10 +231,14 @@ class Policy(nn.Module):
         both = self._before_each(net, rollouts.problems, rollouts.thought, rollouts.samples, look)
         return *self._as_written(rollouts, sampling, both[..., :-1]), both[..., -1]
 
-    def values(self, rollouts: Rollouts) -> Tensor | None:
-        """(B, K): what the value head expects before each token; None without one."""
+    def values(self, rollouts: Rollouts, states: Tensor | None = None) -> Tensor | None:
+        """(B, K): the value head's prediction before each token; None without one. states
+        (B, K, D): the thinker's before each token, where they have been computed.
+        """
         if self.critic is None:
             return None
+        if states is not None and self.critic.trunk is None and self.critic.reads == "token":
+            return self.critic(states)
         net, problems = self.critic.trunk or self.thinker, rollouts.problems
         count, samples = rollouts.thought.shape[1] - 1, rollouts.samples
         if self.critic.reads == "token":
@@ -248,21 +251,16 @@ class Policy(nn.Module):
         """The rollouts with the value head's values, and log-probabilities under the reference."""
         if rollouts.thought.shape[1] == 1:
             return rollouts
-        parts = list(self._parts(rollouts))
+        parts = self._parts(rollouts)
         if self.critic is not None:
             rollouts = replace(rollouts, value=self._in_turn(
-                "valuing", parts, len(rollouts), self._known_values))
+                "valuing", parts, len(rollouts), lambda part: cast(Tensor, self.values(part))))
         if self.has_reference:
             with self.as_reference() as net:
                 rollouts = replace(rollouts, reference=self._in_turn(
                     "comparing", parts, len(rollouts),
                     lambda part: self.think(part, sampling, net)[0]))
         return rollouts
-
-    def _known_values(self, rollouts: Rollouts) -> Tensor:
-        found = self.values(rollouts)
-        assert found is not None
-        return found
 
     @property
     def has_reference(self) -> bool:
@@ -280,7 +278,7 @@ class Policy(nn.Module):
 
     def _in_turn(self, doing: str, parts: Iterable[Part], total: int,
                  look: Callable[[Part], Tensor]) -> Tensor:
-        """What is found in the parts of some rows, one below the other; `on_progress` is told."""
+        """`look` at each part of some rows, the results concatenated; `on_progress` is called."""
         found: list[Tensor] = []
         for part in parts:
             if self.thinker.chunked:
@@ -290,18 +288,20 @@ class Policy(nn.Module):
             self.on_progress(doing, total, total)
         return torch.cat(found) if len(found) > 1 else found[0]
 
-    def _parts(self, rollouts: Rollouts) -> Iterator[Rollouts]:
-        """The rollouts in parts of whole groups, as many as are read at once without gradients."""
-        if not self.thinker.chunked:
-            yield rollouts
-            return
+    def _parts(self, rollouts: Rollouts, whole_logits: bool = False) -> list[Rollouts]:
+        """The rollouts in parts of whole groups, each read in one pass without gradients. Small
+        networks take all in one part, unless `whole_logits`: all logits of a part are in memory.
+        """
+        if not (self.thinker.chunked or whole_logits):
+            return [rollouts]
         problems = rollouts.problems
         width = problems.question.shape[1] + rollouts.samples * rollouts.thought.shape[1]
-        for part in rows_at_once(len(problems), width, rollouts.thought.device):
-            yield rollouts[part]
+        words = 1 if self.thinker.chunked else self.vocabulary.predicted.stop
+        return [rollouts[part] for part in rows_at_once(len(problems), width,
+                                                        rollouts.thought.device, words)]
 
     def remarks(self, rollouts: Rollouts) -> dict[str, Tensor]:
-        """Numbers (0-dim) for the log about rollouts with their credit."""
+        """More numbers (0-dim) for the log, about rollouts with their credit."""
         return {}
 
     # --- answers --------------------------------------------------------------------------------
@@ -328,7 +328,7 @@ class Policy(nn.Module):
         raise NotImplementedError
 
     def judge_thoughts(self, problems: Problems, thought: Tensor, samples: int) -> Tensor:
-        """(B, 3): what `answer` gives, and the option that is answered; -1 where none is."""
+        """(B, 3): log p(answer), whether it is right, and which option is answered (-1: none)."""
         logprob, right = self.answer(problems, thought, samples)
         return torch.stack([logprob, right.to(logprob), torch.full_like(logprob, -1)], 1)
 
@@ -336,8 +336,8 @@ class Policy(nn.Module):
               answer_thought: Tensor | None = None) -> Scores:
         """All log-probabilities of a batch, with gradients.
 
-        answer_thought (P, K + 1): the answerer learns from these thoughts, one a question, instead
-        of the rollouts' own.
+        answer_thought (P, K + 1): the answerer learns from these thoughts, one for each question,
+        instead of the rollouts' own.
         """
         logprobs, spread, full, value = self._think_and_value(rollouts, sampling)
         if answer_thought is None:
@@ -346,8 +346,3 @@ class Policy(nn.Module):
             answer, _ = self.answer(rollouts.problems, answer_thought)
         return Scores(logprobs, spread, logprobs[..., None] if full is None else full, answer,
                       value)
-
-
-def precise(dtype: torch.dtype) -> torch.dtype:
-    """Of log-probabilities: single precision at least."""
-    return torch.promote_types(torch.float32, dtype)

@@ -1,9 +1,6 @@
-"""A policy whose thoughts are text: a language model that writes rationales, then answers."""
+"""A policy that writes its thought as text and then chooses an option of the question."""
 
 from __future__ import annotations
-
-import contextlib
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -20,12 +17,11 @@ from ponder.tokenizers.vocabulary import TextVocabulary
 class ChoicePolicy(Policy):
     """Thinker and answerer are one language model, which chooses among the options of a question.
 
-    answer_mode says how: generated (a letter in the text), letter or cloze (the option whose text
-    is likeliest after the thought; for cloze per byte of its text).
+    answer_mode: generated (the letter that the text names), letter (the option whose letter is
+    likeliest after the thought), or cloze (the option whose text is likeliest, per byte of text).
     """
 
     answers_in_text = True
-    evaluation = "choice"
     vocabulary: TextVocabulary
 
     def __init__(self, net: Backbone, vocabulary: TextVocabulary, rules: Rules, answer: str,
@@ -35,38 +31,32 @@ class ChoicePolicy(Policy):
                          compares=compares)
         self.answer_mode = answer
 
-    @contextlib.contextmanager
-    def answering(self, mode: str) -> Iterator[None]:
-        """Questions are answered in another way for a while."""
-        before, self.answer_mode = self.answer_mode, mode
-        try:
-            yield
-        finally:
-            self.answer_mode = before
-
     def answer(self, problems: Problems, thought: Tensor, samples: int = 1,
                net: Backbone | None = None, ragged: bool | None = None) -> tuple[Tensor, Tensor]:
         """(log p(answer | question, thought) (B,) in nats, whether the answer is right (B,)).
 
-        A generated answer is in the thought, and has no likelihood of its own: 0.
+        A generated answer is part of the thought: its log p is 0.
         """
         logprob, right, _ = self.judge_thoughts(problems, thought, samples).unbind(1)
         return logprob, right > 0
 
-    def judge_thoughts(self, problems: Problems, thought: Tensor, samples: int) -> Tensor:
-        """(B, 3): what `answer` gives, and the option that is answered; -1 where none is."""
+    def judge_thoughts(self, problems: Problems, thought: Tensor, samples: int,
+                       mode: str | None = None) -> Tensor:
+        """(B, 3): log p(answer), whether it is right, and which option is answered (-1: none).
+        mode: instead of `answer_mode`.
+        """
         assert problems.label is not None
-        label = problems.label.repeat_interleave(samples)
-        if self.answer_mode == "generated":
+        label, mode = problems.label.repeat_interleave(samples), mode or self.answer_mode
+        if mode == "generated":
             choice = self.read_letters(problems, thought, samples)
             logprob = torch.zeros(len(thought), device=thought.device)
         else:
-            total, score = self.options(problems, thought, samples)
+            total, score = self.options(problems, thought, samples, mode)
             choice, logprob = score.argmax(1), total.gather(1, label[:, None])[:, 0]
         return torch.stack([logprob, (choice == label).to(logprob), choice.to(logprob)], 1)
 
     def read_letters(self, problems: Problems, thought: Tensor, samples: int) -> Tensor:
-        """(B,): the option whose letter a text gives as its answer; -1 where it gives none."""
+        """(B,): the option whose letter a text names as its answer; -1 where it names none."""
         counts = problems.option_mask.sum(1).repeat_interleave(samples)
         letters = [parse(self.vocabulary.text(tokens), LETTERS[:count]).letter
                    for tokens, count in zip(thought.tolist(), counts.tolist(), strict=True)]
@@ -75,19 +65,21 @@ class ChoicePolicy(Policy):
 
     @torch.no_grad()
     def options(self, problems: Problems, thought: Tensor, samples: int = 1,
-                ) -> tuple[Tensor, Tensor]:
-        """(log p (B, C) of each option's text after the thought, the same per byte of text for
-        cloze); -inf where a question has no such option."""
+                mode: str | None = None) -> tuple[Tensor, Tensor]:
+        """(log p (B, C) of each option after the thought in nats, the score (B, C) that decides:
+        for cloze the same per byte of text); -inf where a question has no such option. mode:
+        instead of `answer_mode`.
+        """
         assert problems.options is not None
         count, length = problems.options.shape[1:]
-        order = (problems.question != problems.pad).sum(1).argsort()  # alike lengths, few gaps
+        order = (problems.question != problems.pad).sum(1).argsort()  # similar lengths together
         width = problems.question.shape[1] + samples * (thought.shape[1] + count * length)
         parts = [order[part] for part in rows_at_once(len(problems), width, thought.device)]
         found = self._in_turn("judging", parts, len(thought), lambda part: self._options(
             problems[part], _rows(thought, part, samples), samples))
         total = _rows(found, order.argsort(), samples)
         total = total.masked_fill(~problems.option_mask.repeat_interleave(samples, 0), -torch.inf)
-        if self.answer_mode != "cloze":
+        if (mode or self.answer_mode) != "cloze":
             return total, total
         sizes = self.vocabulary.sizes.to(thought.device)[problems.options]
         sizes = sizes.sum(2).clamp_min(1)
@@ -102,9 +94,8 @@ class ChoicePolicy(Policy):
 
     def _likelihood(self, problems: Problems, thought: Tensor, samples: int, text: Tensor,
                     ) -> Tensor:
-        """(N,): log p of texts (N, A) behind question, thought and bridge; N a multiple of B.
-
-        Question, thought and bridge are read once for all texts behind them.
+        """(N,): log p of texts (N, A) after question, thought and answer prefix, which are read
+        once for all their texts; N is a multiple of B.
         """
         assert problems.answer_prefix is not None
         net, real = self.thinker, text != problems.pad
@@ -136,18 +127,19 @@ class ChoicePolicy(Policy):
     # --- learning -------------------------------------------------------------------------------
 
     def _gold_text(self, rollouts: Rollouts) -> Tensor | None:
-        """(B, A): the gold answers; None where they are in the thought."""
+        """(B, A): the gold answers; None where an answer is part of the thought."""
         if self.answer_mode == "generated":
             return None
         return rollouts.problems.answer.repeat_interleave(rollouts.samples, 0)
 
     def _spoken(self, thought: Tensor, pad: int) -> Tensor:
-        """(...,): whether a token of thoughts (...,) is seen by what follows: not its end."""
+        """(...,): whether what follows sees a token of thoughts (...,): no padding, no end."""
         return (thought != pad) & (thought != self.vocabulary.end)
 
     def _states(self, rollouts: Rollouts, text: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """States (B, K, D) before each token of the thoughts, and (B, A, D) before each token of a
-        text (B, A) behind thought and bridge; both from one pass where the question is seen.
+        text (B, A) after thought and answer prefix; in one pass where the answerer sees the
+        question.
         """
         problems, thought, samples = rollouts.problems, rollouts.thought, rollouts.samples
         net, count = self.thinker, max(thought.shape[1] - 1, 1)
@@ -171,14 +163,11 @@ class ChoicePolicy(Policy):
         text = self._gold_text(rollouts)
         states, behind = self._states(rollouts, text)
         logprobs, spread = self._chosen(self.thinker, rollouts, states, sampling)
-        value = None
-        if self.critic is not None:
-            shared = self.critic.trunk is None and self.critic.reads == "token"
-            value = self.critic(states) if shared else self.values(rollouts)
         answer = torch.zeros_like(logprobs[:, 0])
         if text is not None and behind is not None:
             answer = self._of_text(self.thinker, behind, text, rollouts.problems.pad).sum(1)
-        return Scores(logprobs, spread, logprobs[..., None], answer, value)
+        return Scores(logprobs, spread, logprobs[..., None], answer,
+                      self.values(rollouts, states))
 
 
 def _rows(thought: Tensor, part: Tensor, samples: int) -> Tensor:

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from ponder.core.math import at_least_float32, entropy, left_justify
+from ponder.core.math import at_least_float32, entropy, left_justify, precise
 from ponder.core.types import Problems, Rollouts
 from ponder.models.backbone import CHUNK, Backbone
-from ponder.models.policies.base import Policy, precise
+from ponder.models.policies.base import Policy
 from ponder.tokenizers.pieces import PieceVocabulary
 from ponder.tokenizers.vocabulary import TextVocabulary
-
-LOGITS_AT_ONCE = 2**24  # that are in memory at once, without gradients
 
 
 class ContinuationPolicy(Policy):
     """Writes the tokens of a text, and thought tokens among them where `rules.writes` is both.
 
     A row ends with end-of-text, which may not be chosen where its length is fixed. The answer is
-    empty: its likelihood is 1, and it costs nothing.
+    empty: its log p is 0.
     """
 
-    evaluation = "continuation"
     vocabulary: PieceVocabulary | TextVocabulary
 
     @property
@@ -55,8 +52,8 @@ class ContinuationPolicy(Policy):
 
         .. math:: \sum_t \sum_v p(v \mid y_{<t}) \log \frac{p(v \mid y_{<t})}{q(v \mid y_{<t})}
 
-        Its mean over rows is that of whole continuations, with less noise than log p/q of what was
-        written has.
+        Its mean over rows estimates the KL of whole continuations, with less variance than log p/q
+        of the tokens that were written.
         """
         parts = [self._distances(part) for part in self._parts(rollouts)]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
@@ -64,16 +61,15 @@ class ContinuationPolicy(Policy):
     def _distances(self, rollouts: Rollouts) -> dict[str, Tensor]:
         problems, thought, samples = rollouts.problems, rollouts.thought, rollouts.samples
         real = rollouts.mask[:, :-1]
-        own = self._before_each(self.thinker, problems, thought, samples)[real]
+        own = self._before_each(self.thinker, problems, thought, samples)[real].split(CHUNK)
         if not self.has_reference:
-            values = [entropy(self._all_logprobs(self.thinker, some)) for some in own.split(CHUNK)]
-            return {"entropy": self._by_row(torch.cat(values), real)}
+            values = [entropy(self._all_logprobs(self.thinker, some)) for some in own]
+            return {"entropy": self._by_row(values, real)}
         with self.as_reference() as net:
-            other = self._before_each(net, problems, thought, samples)[real]
-        pairs = [self._entropy_and_kl(*pair) for pair in zip(
-            own.split(CHUNK), other.split(CHUNK), strict=True)]
-        values, kl = (torch.cat(column) for column in zip(*pairs, strict=True))
-        return {"entropy": self._by_row(values, real), "kl": self._by_row(kl, real)}
+            other = self._before_each(net, problems, thought, samples)[real].split(CHUNK)
+        pairs = [self._entropy_and_kl(*pair) for pair in zip(own, other, strict=True)]
+        return {name: self._by_row(values, real) for name, values in zip(
+            ("entropy", "kl"), zip(*pairs, strict=True), strict=True)}
 
     def _entropy_and_kl(self, own: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
         """(entropy (M,), KL (M,)) in nats, from states (M, D) of this model and of the reference.
@@ -89,8 +85,9 @@ class ContinuationPolicy(Policy):
         return at_least_float32(net.logits(states, self.allowed)).log_softmax(-1)
 
     @staticmethod
-    def _by_row(values: Tensor, real: Tensor) -> Tensor:
-        """(B,): sums of the values (M,) of the tokens that a mask (B, K) marks."""
+    def _by_row(chunks: Sequence[Tensor], real: Tensor) -> Tensor:
+        """(B,): sums of the values of the M tokens that a mask (B, K) marks; they are in chunks."""
+        values = torch.cat(list(chunks))
         found = torch.zeros(real.shape, dtype=values.dtype, device=values.device)
         found[real] = values
         return found.sum(1)
@@ -99,23 +96,14 @@ class ContinuationPolicy(Policy):
 
     @torch.no_grad()
     def plausible(self, rollouts: Rollouts) -> Tensor:
-        """(B, K): log p of each ordinary token that was decided on, in nats, as this model finds it
-        behind the question and the ordinary tokens before it; 0 for thought tokens and padding.
+        """(B, K): log p, by this model, of each ordinary token after the question and the ordinary
+        tokens before it, in nats; 0 for thought tokens and padding.
 
-        Thought tokens are cut out before anything is read, so it never sees one. Its own padding
-        may be another number than that of the rollouts.
+        Thought tokens are removed before anything is read. This model's id of padding may differ
+        from that of the rollouts.
         """
-        return self._in_turn("judging", self._text_parts(rollouts), len(rollouts), self._plausible)
-
-    def _text_parts(self, rollouts: Rollouts) -> Iterator[Rollouts]:
-        """Parts of rollouts; all logits of a narrow vocabulary are in memory at once."""
-        if self.thinker.chunked:
-            yield from self._parts(rollouts)
-            return
-        each = rollouts.samples * rollouts.thought.shape[1] * self.vocabulary.predicted.stop
-        every = torch.arange(len(rollouts.problems), device=rollouts.thought.device)
-        for part in every.split(max(1, LOGITS_AT_ONCE // each)):
-            yield rollouts[part]
+        return self._in_turn("judging", self._parts(rollouts, True), len(rollouts),
+                             self._plausible)
 
     def _plausible(self, rollouts: Rollouts) -> Tensor:
         net, problems, pad = self.thinker, rollouts.problems, rollouts.problems.pad

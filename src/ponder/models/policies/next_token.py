@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ponder.core.math import Sampling, at_least_float32, correlation, left_justify
+from ponder.core.math import Sampling, at_least_float32, columns, correlation, left_justify
 from ponder.core.types import Problems, Rollouts, Scores
-from ponder.models.backbone import Backbone, Segment, tokens_at_once
+from ponder.models.backbone import Backbone, Segment, rows_at_once
 from ponder.models.policies.base import Policy, Rules
 from ponder.tokenizers.vocabulary import TextVocabulary, Vocabulary
 
-TOKENS_AT_ONCE, LOGITS_AT_ONCE = 2**13, 2**24  # that are in memory at once without gradients
 FIRST_SHARE = -3.0  # logit of the share that thoughts have at first: 0.047
 
 
 class FurtherTokens(nn.Module):
-    """Predicts tokens further ahead from the same states: a residual layer for each of the `count`
-    tokens after the next one, whose outputs the network's own head reads (multi-token prediction,
-    Gloeckle et al. 2024, with a layer in place of a block).
+    """Multi-token prediction (Gloeckle et al. 2024): a residual layer for each of the `count`
+    tokens after the next one, whose output goes through the network's own head. Theirs is a
+    transformer block.
     """
 
     def __init__(self, width: int, count: int) -> None:
@@ -41,13 +39,12 @@ class FurtherTokens(nn.Module):
 
 
 class NextTokenPolicy(Policy):
-    """Reads passages (P, T) without a thought; question holds the tokens, answer the next ones.
+    """Predicts the next token at every position of passages (P, T), without thoughts: question
+    holds the tokens, answer the next ones.
 
-    ahead: so many next tokens of every position are learnt, which should make states plan; only the
-    first of them is ever evaluated.
+    ahead: so many next tokens are learnt at every position; only the first is evaluated.
     """
 
-    evaluation = "next_token"
     thinks_at_positions = False
 
     def __init__(self, net: Backbone, vocabulary: Vocabulary | TextVocabulary, rules: Rules,
@@ -61,7 +58,7 @@ class NextTokenPolicy(Policy):
 
     @property
     def predicted(self) -> slice:
-        """Ids of the tokens that a text may go on with: all but thought tokens."""
+        """Ids of the tokens that may come next in a text: all but thought tokens."""
         return self.vocabulary.predicted
 
     def _logits(self, net: Backbone, hidden: Tensor) -> Tensor:
@@ -80,19 +77,13 @@ class NextTokenPolicy(Policy):
         loss, likeliest = zip(*found, strict=True)
         return torch.cat(loss), torch.cat(likeliest)
 
-    def in_parts(self, problems: Problems, each: int, whole_logits: bool = True) -> Iterator[slice]:
-        """Some problems at a time, of `each` tokens or branches, as memory allows; whole_logits:
-        the logits of all of them are there at the same time.
+    def in_parts(self, problems: Problems, each: int, whole_logits: bool = True,
+                 ) -> tuple[Tensor, ...]:
+        """Numbers of some passages at a time, of `each` tokens or branches, as memory allows.
+        whole_logits: the logits of all of them are in memory together.
         """
-        most = tokens_at_once(problems.question.device)
-        if whole_logits:
-            most = min(TOKENS_AT_ONCE, LOGITS_AT_ONCE // self.predicted.stop)
-        count = max(1, most // each)
-        return (slice(start, start + count) for start in range(0, len(problems), count))
-
-    def next_token_nll(self, problems: Problems) -> Tensor:
-        """(P, T): -log p of the next token at every position, in nats."""
-        return self.predict(problems)[0]
+        return rows_at_once(len(problems), each, problems.question.device,
+                            self.predicted.stop if whole_logits else 1)
 
     def answer(self, problems: Problems, thought: Tensor, samples: int = 1,
                net: Backbone | None = None, ragged: bool | None = None) -> tuple[Tensor, Tensor]:
@@ -115,9 +106,9 @@ class NextTokenPolicy(Policy):
 
 
 class Mixer(nn.Module):
-    r"""How much of a prediction comes from the thought: :math:`\log((1 - w)\, p + w\, p_t)` with
-    :math:`w = \sigma(\mathrm{MLP}([h; h_t]))` of the states without and with thought. w begins near
-    0, so that thoughts cannot hurt at first.
+    r"""Weight w of the prediction after a thought, in :math:`\log((1 - w)\, p + w\, p_t)`:
+    :math:`w = \sigma(\mathrm{MLP}([h; h_t]))` of the states without and with the thought. w begins
+    near 0, so that thoughts cannot hurt at first.
     """
 
     def __init__(self, width: int) -> None:
@@ -133,14 +124,13 @@ class Mixer(nn.Module):
 
 
 class PositionPolicy(NextTokenPolicy):
-    """A language model that thinks at positions of a passage, at all of them at once, and mixes
-    what it predicts after the thought with what it predicts without (Quiet-STaR, Zelikman et al.
-    2024).
+    """A language model that thinks at positions of a passage, all in one pass, and mixes its
+    predictions with and without the thought (Quiet-STaR, Zelikman et al. 2024).
 
     P passages of T tokens, N positions of each, G thoughts at each: M = N G continuations, B = P M
     rows. After a thought the next m (`ahead`) real tokens are predicted, each given those before
-    it. mixes: whether predictions are mixed; else those after the thought count alone. norm is a
-    reference that says how hard tokens are to predict without thoughts.
+    it. mixes: predictions are mixed; otherwise those after the thought count alone. norm: the
+    model that measures how hard tokens are to predict without thoughts; None: this one.
     """
 
     thinks_at_positions = True
@@ -158,28 +148,22 @@ class PositionPolicy(NextTokenPolicy):
 
     # --- reading --------------------------------------------------------------------------------
 
-    def read(self, problems: Problems) -> tuple[Tensor, Segment]:
-        """States (P, T, D) at all positions, without a thought, and the passages' segment."""
-        return self.thinker.read(problems.question)
-
     def targets(self, problems: Problems) -> Tensor:
-        """(P, N, m): the real tokens at each position."""
-        assert problems.positions is not None
-        at = problems.positions[..., None]
-        at = at + torch.arange(self.ahead, device=at.device)
-        return problems.answer.gather(1, at.flatten(1)).view_as(at)
+        """(P, N, m): the real tokens after each position."""
+        return self._at_positions(problems, problems.answer)
 
-    def _states(self, problems: Problems, hidden: Tensor) -> Tensor:
-        """(P, N, m, D): the states at each place and the m - 1 behind it."""
+    def _at_positions(self, problems: Problems, values: Tensor) -> Tensor:
+        """(P, N, m) or (P, N, m, D): values (P, T) or (P, T, D) at each position and the m - 1 that
+        follow it.
+        """
         assert problems.positions is not None
-        at = problems.positions[..., None] + torch.arange(self.ahead, device=hidden.device)
-        index = at.flatten(1)[..., None].expand(-1, -1, hidden.shape[-1])
-        return hidden.gather(1, index).unflatten(1, at.shape[1:])
+        at = problems.positions[..., None] + torch.arange(self.ahead, device=values.device)
+        return columns(values, at.flatten(1)).unflatten(1, at.shape[1:])
 
     def _behind(self, problems: Problems, thought: Tensor, samples: int, hidden: Tensor,
                 past: Segment) -> tuple[Tensor, Tensor, Tensor]:
-        """States (P, M, m, D) before each of the m tokens, without the thought and with it, and
-        (P, M, K, D) behind the tokens of thoughts (B, K + 1).
+        """(states (P, M, m, D) before each of the m tokens, without the thought; the same after the
+        thought; states (P, M, K, D) after the tokens of thoughts (B, K + 1)).
         """
         assert problems.positions is not None
         count = samples // problems.positions.shape[1]
@@ -192,12 +176,12 @@ class PositionPolicy(NextTokenPolicy):
         ends = (thought != problems.pad).sum(1).view(len(problems), samples, 1) - 1
         where = ends + torch.arange(self.ahead, device=row.device)
         after = states.gather(2, where[..., None].expand(-1, -1, -1, states.shape[-1]))
-        before = self._states(problems, hidden).repeat_interleave(count, 1)
+        before = self._at_positions(problems, hidden).repeat_interleave(count, 1)
         return before, after, states[:, :, :thought.shape[1] - 1]
 
     def mixed(self, before: Tensor, after: Tensor, without: Tensor, alone: Tensor) -> Tensor:
-        """Log-probabilities (...) of the predictions without a thought and by the thought alone,
-        mixed in the share that the states (..., D) say.
+        """The mixture (...) of log-probabilities `without` a thought and after it (`alone`), with
+        the weight that the mixer finds for states (..., D).
         """
         assert self.mixer is not None
         share = self.mixer(before, after)
@@ -205,8 +189,8 @@ class PositionPolicy(NextTokenPolicy):
         return torch.logaddexp(F.logsigmoid(-share) + without, F.logsigmoid(share) + alone)
 
     def mixture(self, before: Tensor, after: Tensor) -> Tensor:
-        """Log-probabilities (..., ordinary vocabulary) of the next token, mixed of what states
-        (..., D) without and with a thought predict.
+        """Log-probabilities (..., ordinary vocabulary) of the next token, from states (..., D)
+        without and with a thought.
         """
         alone = self._logits(self.thinker, after).log_softmax(-1)
         if self.mixer is None:
@@ -214,12 +198,12 @@ class PositionPolicy(NextTokenPolicy):
         without = self._logits(self.thinker, before).log_softmax(-1)
         return self.mixed(before, after, without, alone)
 
-    def predictions(self, problems: Problems, thought: Tensor, samples: int,
-                  hidden: Tensor, past: Segment) -> Tensor:
-        """Log-probabilities (P, M, m, ordinary vocabulary) of the tokens behind each thought
+    def predictions(self, problems: Problems, thought: Tensor, samples: int) -> Tensor:
+        """Log-probabilities (P, M, m, ordinary vocabulary) of the tokens after each thought
         (B, K + 1), mixed with the prediction without it.
         """
-        return self.mixture(*self._behind(problems, thought, samples, hidden, past)[:2])
+        read = self.thinker.read(problems.question)
+        return self.mixture(*self._behind(problems, thought, samples, *read)[:2])
 
     def _logprobs(self, states: Tensor, tokens: Tensor) -> Tensor:
         """log p (...) of tokens (...) of a text, given the states (..., D) before them."""
@@ -230,13 +214,15 @@ class PositionPolicy(NextTokenPolicy):
     def answer(self, problems: Problems, thought: Tensor, samples: int = 1,
                net: Backbone | None = None, ragged: bool | None = None,
                ) -> tuple[Tensor, Tensor]:
-        """(log p (B,) of the m tokens behind each thought (B, K + 1) in nats, whether the first of
-        them is the likeliest (B,)). By the thought alone: what is mixed would hardly be paid for.
+        """(log p (B,) of the m tokens after each thought (B, K + 1) in nats, whether the first of
+        them is the likeliest (B,)). Not mixed: at first the mixture hardly depends on the thought,
+        so rewards would not tell thoughts apart.
         """
         rows, found = thought.unflatten(0, (len(problems), samples)), []
-        for part in self.in_parts(problems, samples * self.ahead):
+        for part in self.in_parts(problems, samples * self.ahead, not self.thinker.chunked):
             some = problems[part]
-            _, after, _ = self._behind(some, rows[part].flatten(0, 1), samples, *self.read(some))
+            _, after, _ = self._behind(some, rows[part].flatten(0, 1), samples,
+                                       *self.thinker.read(some.question))
             real = self._targets_of_rows(some, samples)
             loss, likeliest = self.thinker.predict(after, real, self.predicted)
             right = likeliest[:, :, 0] == real[:, :, 0]
@@ -245,7 +231,7 @@ class PositionPolicy(NextTokenPolicy):
         return torch.cat(logprob), torch.cat(right)
 
     def _targets_of_rows(self, problems: Problems, samples: int) -> Tensor:
-        """(P, M, m)"""
+        """(P, M, m): the real tokens after the position of each row."""
         assert problems.positions is not None
         return self.targets(problems).repeat_interleave(samples // problems.positions.shape[1], 1)
 
@@ -254,26 +240,22 @@ class PositionPolicy(NextTokenPolicy):
         return -self.difficulty(rollouts)
 
     def difficulty(self, rollouts: Rollouts, reader: NextTokenPolicy | None = None) -> Tensor:
-        """(B,): -log p of the m tokens at a position, without a thought, in nats; by another
-        reader where one is given.
+        """(B,): -log p of the m tokens after a position, without a thought, in nats; by `reader`,
+        or this policy.
         """
-        nll = (reader or self).next_token_nll(rollouts.problems)
-        at = rollouts.problems.positions
-        assert at is not None
-        places = at[..., None] + torch.arange(self.ahead, device=at.device)
-        total = nll.gather(1, places.flatten(1)).view_as(places).sum(-1)
+        nll, _ = (reader or self).predict(rollouts.problems)
+        total = self._at_positions(rollouts.problems, nll).sum(-1)
         return total.repeat_interleave(rollouts.group_size, 1).flatten()
 
     @torch.no_grad()
     def annotate(self, rollouts: Rollouts, sampling: Sampling) -> Rollouts:
-        """With how hard the tokens at each position are: for the reference, or without a thought.
-        """
+        """The rollouts with the difficulty of the tokens after each position, by `norm`."""
         hard = self.difficulty(rollouts, self.norm)
         return replace(rollouts, parts={**rollouts.parts, "difficulty": hard})
 
     def remarks(self, rollouts: Rollouts) -> dict[str, Tensor]:
-        """How rewards and credit go with the difficulty of what is predicted: correlations over
-        the rows. Thoughts that are paid for easy tokens show below 0.
+        """Correlations over the rows of rewards, and of credit, with the difficulty of the tokens
+        that are predicted: negative where thoughts are paid for easy tokens.
         """
         hard = rollouts.parts["difficulty"]
         assert rollouts.credit is not None
@@ -284,15 +266,15 @@ class PositionPolicy(NextTokenPolicy):
 
     def score(self, rollouts: Rollouts, sampling: Sampling,
               answer_thought: Tensor | None = None) -> Scores:
-        """All log-probabilities of a batch, with gradients. The answerer learns the tokens behind
-        thoughts, mixed and by the thought alone (else a share near 0 would end all learning), and
-        all tokens of the passage without.
+        """All log-probabilities of a batch, with gradients. The answerer learns the tokens after
+        thoughts, both mixed and not (with a weight near 0 the mixture alone has hardly a gradient),
+        and all tokens of the passage without thoughts.
         """
         problems, samples = rollouts.problems, rollouts.samples
-        assert problems.positions is not None
-        hidden, past = self.read(problems)
+        hidden, past = self.thinker.read(problems.question)
         before, after, states = self._behind(problems, rollouts.thought, samples, hidden, past)
-        first = self._states(problems, hidden)[:, :, :1].repeat_interleave(rollouts.group_size, 1)
+        first = self._at_positions(problems, hidden)[:, :, :1]
+        first = first.repeat_interleave(rollouts.group_size, 1)
         deciding = torch.cat([first, states[:, :, :-1]], 2).flatten(0, 1)
         logits = self.thinker.logits(deciding, self.allowed)
         logprobs, spread, full = self._as_written(rollouts, sampling, logits)
@@ -300,7 +282,7 @@ class PositionPolicy(NextTokenPolicy):
         alone = self._logprobs(after, real)
         mixed = alone
         if self.mixer is not None:
-            without = self._logprobs(self._states(problems, hidden), self.targets(problems))
+            without = self._logprobs(self._at_positions(problems, hidden), self.targets(problems))
             without = without.repeat_interleave(rollouts.group_size, 1)
             mixed = self.mixed(before, after, without, alone)
         behind = (mixed + alone).mean(-1) / 2

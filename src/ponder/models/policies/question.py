@@ -1,12 +1,23 @@
-"""A policy that thinks in tokens and then predicts the tokens of an answer."""
+"""Policies that predict the tokens of an answer after a thought, which consists of tokens or of
+vectors that gradients flow through.
+"""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from ponder.core.math import at_least_float32, left_justify
-from ponder.core.types import Problems
+from ponder.core.math import (
+    Sampling,
+    at_least_float32,
+    columns,
+    distribution,
+    left_justify,
+    straight_through,
+)
+from ponder.core.types import Problems, Rollouts, Scores
 from ponder.models.backbone import Backbone
 from ponder.models.policies.base import Policy
 
@@ -18,9 +29,9 @@ class QuestionPolicy(Policy):
                       net: Backbone | None = None, ragged: bool | None = None) -> Tensor:
         """Logits (B, A, ordinary vocabulary) of the gold answer's tokens, given thoughts (B, T).
 
-        The answerer's context is what `rules` lets it see; where the question is not in it,
-        positions restart at 0. End-of-thought is always there: it says "answer now". ragged:
-        whether thoughts differ in length (default: where the thinker stops by itself).
+        The answerer sees what `rules` allows, and always end-of-thought, which says "answer now".
+        Without the question its positions start at 0. ragged: whether thoughts differ in length
+        (default: where the thinker stops by itself).
         """
         net = net or self.answerer
         answer = problems.answer[:, :-1].repeat_interleave(samples, 0)
@@ -36,12 +47,12 @@ class QuestionPolicy(Policy):
             start = (thought != problems.pad).sum(1, keepdim=True) - 1
             at = start + torch.arange(width, device=row.device)
             hidden = self._context(net, problems, row, samples, row.shape[1])
-            hidden = hidden.gather(1, at[..., None].expand(-1, -1, hidden.shape[-1]))
+            hidden = columns(hidden, at)
         return at_least_float32(net.logits(hidden, self.vocabulary.predicted))
 
     def _context(self, net: Backbone, problems: Problems, row: Tensor, samples: int,
                  last: int) -> Tensor:
-        """Last hidden states (B, last, D) of rows (B, T) behind the question, if it may be seen."""
+        """Last hidden states (B, last, D) of rows (B, T), after the question if it may be seen."""
         if not self.rules.sees_question:
             return net.read(row, last=last, keep=False)[0]
         return net.after(problems, row, samples, last)
@@ -59,9 +70,141 @@ class QuestionPolicy(Policy):
 
     def reply(self, problems: Problems, thought: Tensor) -> Tensor:
         """Greedy answers (P, A) to P questions with one thought each."""
-        filled = problems[:]
-        filled.answer = problems.answer.clone()
+        filled = replace(problems, answer=problems.answer.clone())
         for column in range(problems.answer.shape[1]):
             logits = self.answer_logits(filled, thought, 1)
             filled.answer[:, column] = logits[:, column].argmax(-1)
         return filled.answer
+
+
+class DifferentiablePolicy(QuestionPolicy):
+    r"""Gradients flow from the answer, through the thought, to the question.
+
+    The state h_k before decision k is turned into a message (`say`), which becomes the thinker's
+    next input embedding, and part of what the answerer reads (`hear`).
+
+    .. math:: h_{k+1} = f(\mathrm{question}, x_1, \ldots, x_k), \quad
+       x_k = \mathrm{hear}(\mathrm{say}(h_k))
+
+    Thoughts always have as many tokens as `rules` allows: a length has no gradient, and Coconut's
+    thoughts were as good at a constant length as with a learnt end. Rollouts hold a token where one
+    is given, padding where the thinker makes its own, then end-of-thought. Given tokens are read in
+    place of the thinker's, and scored as in any thought: a curriculum begins with gold tokens and
+    takes them away one by one, from the front.
+    """
+
+    draws_vectors = True
+
+    @property
+    def noise_width(self) -> int:
+        """How many uniform numbers decide what is said at a place; 0: nothing is drawn."""
+        return 0
+
+    def say(self, state: Tensor, noise: Tensor, sampling: Sampling) -> Tensor:
+        """What a state (B, D) says: (B, W)."""
+        raise NotImplementedError
+
+    def hear(self, net: Backbone, said: Tensor) -> Tensor:
+        """Input embeddings (..., D) of a network for what was said (..., W)."""
+        raise NotImplementedError
+
+    def words(self, said: Tensor) -> Tensor:
+        """What was said (..., W) as tokens (...); padding where it is none."""
+        raise NotImplementedError
+
+    def unroll(self, rollouts: Rollouts, sampling: Sampling) -> tuple[Tensor, Tensor]:
+        """(states (B, K, D) before each decision, what each says (B, K, W)).
+
+        The question is computed once for its samples, and no column twice.
+        """
+        net, problems, samples = self.thinker, rollouts.problems, rollouts.samples
+        noise = rollouts.noise
+        assert noise is not None
+        state, past = net.read(problems.question, problems.mask, last=1)
+        state, past = state.repeat_interleave(samples, 0), past.repeat(samples)
+        states, said = [], []
+        for place in range(self.rules.tokens):
+            if place:
+                heard = self._heard(net, said[-1], rollouts.thought[:, place - 1])
+                state, more = net.read(heard[:, None], prefix=[past])
+                past = past.longer(more)
+            states.append(state[:, 0])
+            said.append(self.say(state[:, 0], noise[:, place], sampling))
+        return torch.stack(states, 1), torch.stack(said, 1)
+
+    def _heard(self, net: Backbone, said: Tensor, given: Tensor) -> Tensor:
+        """Input embeddings (..., D) of given tokens (...), and of what was said where none is."""
+        there = given != self.vocabulary.pad
+        tokens = given.where(there, self.vocabulary.end)  # padding may have no embedding
+        return torch.where(there[..., None], net.embed(tokens), self.hear(net, said))
+
+    def score(self, rollouts: Rollouts, sampling: Sampling,
+              answer_thought: Tensor | None = None) -> Scores:
+        """Log-probabilities are those of tokens, given or said; the answer's has the gradient."""
+        assert answer_thought is None, "the configuration check lets no such run begin"
+        states, said = self.unroll(rollouts, sampling)
+        given = rollouts.thought[:, :-1]
+        token = given.where(given != self.vocabulary.pad, self.words(said))
+        written = replace(rollouts, thought=torch.cat([token, rollouts.thought[:, -1:]], 1))
+        logits = self.thinker.logits(states, self.allowed)
+        heard = self._heard(self.answerer, said, given)
+        answer, _ = self.answer(rollouts.problems, heard, rollouts.samples)
+        return Scores(*self._as_written(written, replace(sampling, temperature=1.0), logits),
+                      answer)
+
+    def answer_logits(self, problems: Problems, thought: Tensor, samples: int,
+                      net: Backbone | None = None, ragged: bool | None = None) -> Tensor:
+        """The same; thoughts may also be the answerer's input embeddings (B, K, D), to which
+        end-of-thought is added.
+        """
+        if not thought.is_floating_point():
+            return super().answer_logits(problems, thought, samples, net, ragged)
+        net = net or self.answerer
+        answer = problems.answer[:, :-1].repeat_interleave(samples, 0)
+        end = answer.new_full((len(thought), 1), self.vocabulary.end)
+        row = torch.cat([thought, net.embed(torch.cat([end, answer], 1))], 1)
+        hidden = self._context(net, problems, row, samples, problems.answer.shape[1])
+        return at_least_float32(net.logits(hidden, self.vocabulary.predicted))
+
+
+class ContinuousPolicy(DifferentiablePolicy):
+    """The last hidden state is itself the thought, and the next input (Hao et al. 2024, "Training
+    Large Language Models to Reason in a Continuous Latent Space": Coconut).
+
+    Left out: several continuous thoughts in the place of one gold token, a new optimizer at every
+    stage.
+    """
+
+    thinks_in_vectors = True
+
+    def say(self, state: Tensor, noise: Tensor, sampling: Sampling) -> Tensor:
+        return state
+
+    def hear(self, net: Backbone, said: Tensor) -> Tensor:
+        return said
+
+    def words(self, said: Tensor) -> Tensor:
+        return said.new_full(said.shape[:-1], self.vocabulary.pad, dtype=torch.long)
+
+
+class GumbelPolicy(DifferentiablePolicy):
+    """Tokens drawn by Gumbel-softmax with straight-through gradients (Jang et al. 2017, Maddison et
+    al. 2017). The temperature is that of the gradient alone: tokens are drawn at 1.
+    """
+
+    @property
+    def noise_width(self) -> int:
+        """V: each draw takes a number for every token."""
+        return self.allowed.stop - self.allowed.start
+
+    def say(self, state: Tensor, noise: Tensor, sampling: Sampling) -> Tensor:
+        """Weights (B, V) of the tokens a thinker may choose from: 1 for one of them."""
+        logits = at_least_float32(self.thinker.logits(state, self.allowed))
+        logprobs = distribution(logits, replace(sampling, temperature=1.0))
+        return straight_through(logprobs, noise, sampling.temperature)
+
+    def hear(self, net: Backbone, said: Tensor) -> Tensor:
+        return said @ net.embeddings[self.allowed]
+
+    def words(self, said: Tensor) -> Tensor:
+        return said.argmax(-1) + self.allowed.start

@@ -10,16 +10,17 @@ one after another; a code that follows what the thinker finds easy is learnt at 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ponder.config.option import option
 from ponder.config.registry import search
 from ponder.core.lazy_imports import F, Tensor, no_grad, torch
 from ponder.core.math import sinkhorn
 from ponder.core.types import Problems, Rollouts, Scores
-from ponder.rollouts.source import Source, given
+from ponder.rollouts import Source, given
 
 if TYPE_CHECKING:
-    from ponder.config.players import BalancedConfig, SearchConfig
     from ponder.models.policies.base import Policy
     from ponder.tasks.base import Task
 
@@ -28,16 +29,40 @@ COUNTERS = ("active", "frozen", "calm", "still", "last", "begun", "restarts", "s
 BOOK = ("codes", "total", "count", "known", "stay", "change", "took_off")
 
 
-@search("balanced")
+@dataclass
+class BalancedConfig:
+    """Balanced self-labelling: answers are dealt out to codes the thinker finds easy."""
+
+    every: int = option(20, "steps between assignments", low=1)
+    measure: int = option(20, "questions of each answer looked at before a position starts", low=1)
+    decay: float = option(0.5, "share of the table that is kept at each assignment", low=0, high=1)
+    bonus: float = option(0.3, "first bonus for the token an answer has now, in standard "
+                          "deviations of the table; a thermostat regulates it", low=0)
+    change: float = option(0.3, "share of the labels of unlearnt answers that may move", low=0)
+    half_life: float = option(400, "steps in which that share halves once a position is learnt",
+                              low=1)
+    next_known: float = option(0.9, "the next position starts at this training accuracy ...", low=0)
+    next_change: float = option(0.03, "... when no more of the labels moved", low=0)
+    first_known: float = option(0.0, "the first token must be learnt this well ...", low=0, high=1)
+    patience: int = option(900, "... within so many steps, or the thinker starts anew from other "
+                           "weights", low=1)
+    frozen_known: float = option(0.95, "labels are frozen at this training accuracy ...", low=0)
+    frozen_change: float = option(0.005, "... when no more of them moved", low=0)
+    settled_known: float = option(0.93, "the language has settled when every position reaches this",
+                                  low=0, high=1)
+    freeze_after: int = option(250, "steps after that at which all labels are frozen", low=0)
+
+
+@search("balanced", keys=BalancedConfig)
 class Balanced(Source):
-    """Codes of all answers, and the rule that starts, freezes and settles positions.
+    """Balanced self-labelling: answers are dealt out evenly to codes, position after position.
 
     A position k starts when k - 1 is nearly learnt and its labels are nearly still; its labels are
     frozen when they are quite still. The language has settled when all positions are learnt well.
     A first token that resists (`first_known`) is a poor foundation: the thinker starts anew.
     """
 
-    def __init__(self, config: SearchConfig, task: Task, tokens: int, device: torch.device) -> None:
+    def __init__(self, config: Any, task: Task, tokens: int, device: torch.device) -> None:
         assert task.labels is not None, "chosen only for tasks that number their answers"
         self.config, self.task = config.balanced, task
         self.book = Codebook(task.labels, tokens, task.vocabulary.thoughts, config.balanced, device)
@@ -194,7 +219,9 @@ class Codebook:
         return (self.codes[:, :k] * powers).sum(1)
 
     def reassign(self, k: int, stay: float | None = None) -> None:
-        """Deal token k out anew; what was known of later tokens held for another prefix."""
+        """Deal token k out anew. Where it changes, means of later tokens are forgotten: they are of
+        another prefix.
+        """
         table = self.total[:, k] / self.count[:, k].clamp_min(1e-6)
         bonus = self.stay[k] if stay is None else stay
         new = assign(table, self.prefix(k), self.codes[:, k], bonus)
@@ -205,9 +232,10 @@ class Codebook:
         self.change[k] = float(moved.float().mean())
 
     def regulate(self, k: int, step: int) -> None:
-        """A thermostat: labels may change at a rate in proportion to the error, ever less of it.
+        """Adjust the bonus for staying, so that labels change at a rate in proportion to the error,
+        which falls with time.
 
-        Without a bonus labels churn for ever and nothing is learnt; with too much of one the first
+        Without a bonus labels change for ever and nothing is learnt; with too large a one the first
         labels stay, however hard they are.
         """
         known = float(self.known[k])
@@ -219,7 +247,7 @@ class Codebook:
         self.stay[k] = min(3.0, max(1e-3, self.stay[k] * factor))
 
     def forget(self) -> None:
-        """Old means fade: the thinker has moved on."""
+        """Old means lose weight, as the thinker changes."""
         self.total *= self.config.decay
         self.count *= self.config.decay
 
@@ -259,8 +287,9 @@ def padded_groups(group: Tensor) -> tuple[Tensor, Tensor]:
 def deal(plan: Tensor, mask: Tensor, quota: Tensor) -> Tensor:
     """Round a plan (n, S, V) of log-weights to one token a member, (n, S), exactly within quota.
 
-    Everyone asks for the best token left to him; a token keeps its `quota` (n,) best askers and
-    refuses the others for good; the refused ask again (deferred acceptance, Gale and Shapley 1962).
+    Every member asks for the best token that has not refused it; a token keeps its `quota` (n,)
+    best askers and refuses the others for good; the refused ask again (deferred acceptance, Gale
+    and Shapley 1962).
     """
     plan = plan.masked_fill(~mask[..., None], -torch.inf).clone()
     while True:

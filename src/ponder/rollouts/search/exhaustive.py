@@ -14,8 +14,8 @@ from ponder.config.registry import search
 from ponder.core.lazy_imports import Tensor, no_grad, torch
 from ponder.core.math import sinkhorn
 from ponder.core.types import Problems, Rollouts
-from ponder.rollouts.search.base import best, close, leaf_values
-from ponder.rollouts.source import SampledSource, Source, given
+from ponder.rollouts import SampledSource, Source, given
+from ponder.rollouts.search import best, close, leaf_values
 
 if TYPE_CHECKING:
     from ponder.config.players import SearchConfig

@@ -10,27 +10,38 @@ with p the thinker's distribution and Q scaled to 0..1 within each tree, adds on
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from ponder.config.option import option
 from ponder.config.registry import search
 from ponder.core.lazy_imports import F, Tensor, no_grad, torch
 from ponder.core.types import Problems, Rollouts, Scores
-from ponder.rollouts.search.base import best, close, leaf_values
-from ponder.rollouts.source import Source, given
+from ponder.rollouts import Source, given
+from ponder.rollouts.search import best, close, leaf_values
 
 if TYPE_CHECKING:
-    from ponder.config.players import SearchConfig
     from ponder.models.gpt2.layers import Shape
-    from ponder.models.gpt2.value_model import ValueModel
+    from ponder.models.gpt2.model import ValueModel
     from ponder.models.policies.base import Policy
 
 
-@search("tree")
-class Tree(Source):
-    """Search, then keep the best endpoints: they are the group."""
+@dataclass
+class TreeConfig:
+    """Monte-Carlo tree search over thoughts."""
 
-    def __init__(self, config: SearchConfig) -> None:
+    simulations: int = option(32, "simulations per question", low=1)
+    exploration: float = option(1.0, "PUCT exploration constant", low=0)
+    value: str = option("answerer", "leaf value: the answerer's, or a learnt value model's",
+                        legal=("answerer", "model"))
+    value_lr: float = option(1e-3, "learning rate of the value model", low=0)
+
+
+@search("tree", keys=TreeConfig)
+class Tree(Source):
+    """Monte-Carlo tree search; its best endpoints are the group."""
+
+    def __init__(self, config: Any) -> None:
         self.config = config
         self.value: ValueModel | None = None
         self.optimizer: torch.optim.Optimizer | None = None
@@ -59,7 +70,7 @@ class Tree(Source):
         return self.value(torch.cat([problems.question, prefixes], 1), problems.pad)
 
     def _build_value(self, shape: Shape, device: torch.device) -> None:
-        from ponder.models.gpt2.value_model import ValueModel
+        from ponder.models.gpt2.model import ValueModel
 
         self.value = ValueModel(shape).to(device)
         self.optimizer = torch.optim.AdamW(self.value.parameters(), lr=self.config.tree.value_lr)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ponder.config.errors import UserError, brief, closest
 from ponder.config.option import option
-from ponder.config.registry import task
+from ponder.config.registry import TASKS, task
 from ponder.core.lazy_imports import Tensor, torch
 from ponder.core.types import Problem, Problems
 from ponder.tasks.base import Task, hashed_share, missing, padded
@@ -69,12 +69,13 @@ class QaKeys:
         if self.held_out == 1 and config is not None and config.action == "train":
             yield (f"task.held_out={self.held_out:g}: found no question to train on; legal: below "
                    "1, or action=evaluate")
-        if self.data is None and self.name == "qa":
+        from_file = TASKS[self.name].target.data is Qa.data  # and not from where a subclass says
+        if self.data is None and from_file:
             yield ("task.data=null: found no questions; legal: task.data=<file>.csv, .jsonl, "
                    ".parquet")
         for key in ("data", "test_data", "shots_data"):
             yield from missing(key, getattr(self, key))
-        if self.held_out == 0 and self.test_data is None and self.name == "qa":
+        if self.held_out == 0 and self.test_data is None and from_file:
             yield (f"task.held_out={self.held_out:g}: found no question to evaluate on; legal: "
                    "above 0, or task.test_data=<file>")
 
@@ -113,6 +114,7 @@ class Qa(Task):
     """
 
     policy_kind = "choice"
+    experiment = "star_smollm2"
     requires = frozenset({"hf_model"})
     offers = frozenset({"questions", "answers", "options", "hints"})
 

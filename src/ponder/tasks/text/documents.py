@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ponder.config.errors import UserError, brief, shown
 from ponder.config.option import option
+from ponder.config.registry import TASKS
 from ponder.core.lazy_imports import numpy as np
 from ponder.tasks.base import in_share, json_rows
 from ponder.tokenizers.pieces import Pieces
@@ -86,7 +87,7 @@ class TextKeys:
                    "0, at most 0.9")
         if config is not None and config.model.kind == "hf" and config.action != "problems":
             yield from own_tokens(config)
-        if config is not None and self.name == "text":
+        if config is not None and "positions" in TASKS[self.name].offers:
             yield from _positions_need(config)
 
     @property
@@ -114,9 +115,6 @@ def _positions_need(config: Any) -> Iterator[str]:
                f"legal: below task.length={task.length}")
     if config.model.kind == "hf" and config.thinker.tokens:
         yield from thought_tokens_need(config)
-    if config.model.kind == "hf" and task.ahead > 1 and not config.thinker.tokens:
-        yield (f"task.ahead={task.ahead}: found model=hf, which predicts one next token; legal: 1, "
-               "or a model such as nano, small")
     if config.thinker.tokens:
         yield from _thoughts_at_positions_need(config)
 
@@ -148,8 +146,8 @@ def own_tokens(config: Any) -> Iterator[str]:
 def thought_tokens_need(config: Any) -> Iterator[str]:
     """The thought tokens of a text are those of the thinker, and an end of thoughts."""
     typed, known = config.model.thought_tokens, config.thinker.vocabulary + 1
-    if typed and config.thinker.writes in ("text", "auto") and (
-            config.task.name == "corpus"):
+    prompts = "text" in TASKS[config.task.name].offers
+    if typed and prompts and config.thinker.writes in ("text", "auto"):
         yield (f"model.thought_tokens={typed}: found thinker.writes=text, of which none is part; "
                "legal: 0, or thinker.writes=both")
     elif typed not in (0, known):

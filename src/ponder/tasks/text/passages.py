@@ -40,12 +40,11 @@ from ponder.tokenizers.pieces import (
     HfPieces,
     Pieces,
     PieceVocabulary,
-    TriePieces,
+    Trie,
     identity,
     load_pieces,
     pieces_of,
 )
-from ponder.tokenizers.trie import Trie
 from ponder.tokenizers.vocabulary import TextVocabulary
 
 WORD = r"[^\W\d_]+(?:'[^\W\d_]+)*"
@@ -150,7 +149,7 @@ def _learned(config: TextKeys) -> Pieces:
     text = "".join(parts)
     if config.tokens == "chars":
         return Characters.learn(text)
-    return TriePieces(Trie.learn(text, config.trie_size))
+    return Trie.learn(text, config.trie_size)
 
 
 def _cut(config: TextKeys, folder: Path, pieces: Pieces | None) -> None:
@@ -232,6 +231,7 @@ class Text(Passages):
 
     policy_kind = "next_token"
     unit = "passages"
+    experiment = "normal"
     offers = frozenset({"answers", "positions"})
 
     def __init__(self, config: TextKeys, thoughts: int = 0, pieces: Pieces | None = None,
@@ -329,6 +329,7 @@ class Corpus(Passages):
 
     policy_kind = "continuation"
     unit = "prompts"
+    experiment = "ppo_corpus"
     answer_length = 0
     offers = frozenset({"text"})
 

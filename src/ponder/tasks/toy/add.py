@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from random import Random
 from typing import Any
 
 from ponder.config.errors import UserError
@@ -28,7 +29,7 @@ class Add(ToyTask):
     that differ only in the order of their numbers are always on the same side of the split.
     """
 
-    offers = frozenset({"questions", "answers", "labels", "gold_thoughts"})
+    offers = frozenset({"questions", "answers", "predicted_answers", "labels", "gold_thoughts"})
     gold_vocabulary = 10
 
     max: int = option(100, "operands (and, if modular, answers) are below this", low=2, high=10**15)
@@ -82,6 +83,11 @@ class Add(ToyTask):
 
     def _drawn_test(self) -> Problems:
         return self.encode(self._test_numbers())
+
+    def problem(self, random: Random) -> Problem:
+        """One problem; `sample` and `test` draw many at a time."""
+        numbers = torch.tensor([[random.randrange(self.max) for _ in range(self.terms)]])
+        return self._as_text(numbers, self._sums(numbers))[0]
 
     def _as_text(self, numbers: Tensor, answers: Tensor) -> list[Problem]:
         gold = self._gold(numbers, answers)

@@ -36,7 +36,8 @@ class Addition(Task):
     """
 
     requires = frozenset({"own_network"})
-    offers = frozenset({"questions", "answers", "gold_thoughts", "hints", "worked_examples"})
+    offers = frozenset({"questions", "answers", "predicted_answers", "gold_thoughts", "hints",
+                        "worked_examples"})
     gold_vocabulary = 20  # thought tokens that gold thoughts are made of
 
     digits: int = option(5, "the longest numbers have so many digits", low=1, high=16)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import traceback
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -60,8 +61,8 @@ class ToyTask(Task):
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"own_network"})
-    offers: ClassVar[frozenset[str]] = frozenset({"questions", "answers", "labels",
-                                                  "gold_thoughts"})
+    offers: ClassVar[frozenset[str]] = frozenset({"questions", "answers", "predicted_answers",
+                                                  "labels", "gold_thoughts"})
     gold_vocabulary: ClassVar[int] = 1  # thought tokens that gold thoughts need at least
     characters: ClassVar[bool] = False
     symbols: ClassVar[Sequence[str]] = ()
@@ -105,9 +106,10 @@ class ToyTask(Task):
 
     # --- what a subclass writes -----------------------------------------------------------------
 
+    @abstractmethod
     def problem(self, random: Random) -> Problem:
         """One problem, drawn with the random numbers of `random` alone."""
-        raise NotImplementedError(f"{type(self).__name__} has no problem(self, random)")
+        raise NotImplementedError
 
     def easier(self, problem: Problem) -> Problem:
         """An easier problem in place of this one, for worked examples (`trainer.rehearse`)."""
@@ -255,9 +257,7 @@ class ToyTask(Task):
         return max(found.thought or found.answer, 1)
 
     def encode_problems(self, problems: Sequence[Problem]) -> Problems:
-        """Problems as tokens. Raises `UserError` for one that is longer than any of the sample, or
-        has a symbol or answer that is not in it.
-        """
+        """Problems as tokens. Raises `UserError` for lengths and symbols that the sample lacks."""
         pad, end = self.vocabulary.pad, self.vocabulary.end
         question = [self._tokens(one, "question", self._number, self.question_length)
                     for one in problems]
@@ -369,7 +369,7 @@ class ToyTask(Task):
         if self.thought_length != length:
             yield (f"task.thought_length={self.thought_length}: found another length than the "
                    f"gold thought has; legal: {length} (set thinker.tokens for more)")
-        if kind.problem is not ToyTask.problem:
+        if kind._prepare is ToyTask._prepare:
             yield from _gold_fits(kind, self, config)
 
 

@@ -1,4 +1,4 @@
-"""Where thoughts come from, what pays and evaluates them, and the loop, from a configuration."""
+"""Source, reward, evaluation and training loop, from a checked configuration."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from ponder.config.errors import UserError
 from ponder.config.option import parse_schedule
 from ponder.config.players import SamplerConfig
-from ponder.config.registry import SEARCHES, STRATEGIES
+from ponder.config.registry import ENGINES, SEARCHES, STRATEGIES
 from ponder.config.spine import Config
 from ponder.core.distributed import (
     is_distributed,
@@ -28,19 +28,18 @@ from ponder.evaluation.next_token import evaluate_reading
 from ponder.evaluation.question import Evaluation, evaluate, evaluate_latent
 from ponder.models.policies.base import Policy
 from ponder.rewards.answers import Reward
-from ponder.rollouts.positions import PositionSampler
+from ponder.rollouts import Source
 from ponder.rollouts.recorded import Preloaded, read_generated
-from ponder.rollouts.sampler import Gold, LatentSource, Sampler
+from ponder.rollouts.sampler import Gold, LatentSource, PositionSampler, Sampler
+from ponder.rollouts.search import choose
 from ponder.rollouts.search.balanced import Balanced
-from ponder.rollouts.search.base import choose
 from ponder.rollouts.search.exhaustive import EveryThought
-from ponder.rollouts.source import Source
-from ponder.rollouts.written import Store, Written
+from ponder.rollouts.written import Listener, Store, Written
 from ponder.strategies.base import Strategy
 from ponder.strategies.exact import Pathwise
 from ponder.strategies.star import SFT
 from ponder.tasks.base import Task
-from ponder.training.build.policies import build_judge, build_policy, build_task
+from ponder.training.build_policies import build_judge, build_policy, build_task
 from ponder.training.learner import Learner
 from ponder.training.trainer import Trainer
 
@@ -49,7 +48,6 @@ __all__ = ["build_policy", "build_task"]
 CACHE = Path("scratch") / "generated"
 ONE = SamplerConfig(samples=1)  # by the model's own distribution, whatever it is trained at
 SMALL = 1_000_000  # parameters
-Follow = Callable[[Source], None]
 Evaluate = Callable[[], Evaluation]
 
 
@@ -69,24 +67,26 @@ def build_reward(config: Config, task: Task, device: torch.device) -> Reward:
 
 # --- sources of thoughts --------------------------------------------------------------------------
 
-def build_source(config: Config, task: Task, policy: Policy, device: torch.device) -> Source:
-    """Where thoughts come from: samples, gold ones, or a search."""
+def build_source(config: Config, task: Task, policy: Policy, device: torch.device,
+                 listener: Listener | None = None) -> Source:
+    """Where thoughts come from: samples, gold ones, or a search. listener: of written texts."""
     kind, tokens = task.policy_kind, config.thinker.tokens
     if config.rollout.kind == "search":
         return _search(config, task, device)
     if tokens == 0 and kind == "next_token":
         return Gold()
     if kind in ("choice", "continuation") and policy.thinker.chunked:
-        return _preloaded(config, policy, task, text_writer(config, policy, config.rollout))
+        rows = None if kind == "choice" else config.model.rows_at_once
+        return _preloaded(config, policy, task, text_writer(
+            config, config.rollout, listener, rows))
     if policy.draws_vectors:
         return LatentSource(config.rollout, config.thinker)
-    if config.strategy.name == "sft" or tokens == 0:
+    wanted = STRATEGIES[config.strategy.name].target.thoughts
+    if wanted == "gold" or tokens == 0:
         return Gold()
     if kind == "next_token":
         return PositionSampler(config.rollout, config.task.places, config.task.place_count)
-    if config.strategy.name == "exact":
-        return EveryThought(config.rollout)
-    return Sampler(config.rollout)
+    return (EveryThought if wanted == "all" else Sampler)(config.rollout)
 
 
 def _search(config: Config, task: Task, device: torch.device) -> Source:
@@ -99,26 +99,22 @@ def _search(config: Config, task: Task, device: torch.device) -> Source:
     return Balanced(config.rollout, task, config.thinker.tokens, device)
 
 
-def text_writer(config: Config, policy: Policy, sampler: SamplerConfig, rows: int | None = None,
-                greedy: bool = False) -> Written:
-    """What writes texts with a model of a wide vocabulary: as many rows at a time as
-    `trainer.gen_batch_size` (of continuations `model.rows_at_once`) says, or `rows`.
+def text_writer(config: Config, sampler: SamplerConfig, listener: Listener | None,
+                rows: int | None = None, greedy: bool = False) -> Written:
+    """What writes texts with a model of a wide vocabulary: `trainer.gen_batch_size` questions at a
+    time, or `rows` rows.
     """
-    at_once = config.model.rows_at_once
-    if rows is not None:
-        batch = max(rows // sampler.samples, 1)
-    elif policy.evaluation == "continuation":
-        batch = max(at_once // sampler.samples, 1)
-    else:
-        batch = config.trainer.gen_batch_size or 32
-    return Written(sampler, batch, at_once, Store(CACHE), config.model.name, greedy)
+    batch = (config.trainer.gen_batch_size or 32) if rows is None else max(
+        rows // sampler.samples, 1)
+    return Written(sampler, batch, config.model.rows_at_once, Store(CACHE), config.model.name,
+                   greedy, listener)
 
 
 def _preloaded(config: Config, policy: Any, task: Any, source: Source) -> Source:
     """The source of thoughts, whose first round is `preload_data_for_training` where that is set.
     """
     path = config.trainer.preload_data_for_training
-    if path is None or config.trainer.max_epochs == 0 or policy.evaluation != "choice":
+    if path is None or config.trainer.max_epochs == 0 or task.policy_kind != "choice":
         return source
     first = read_generated(Path(path), "trainer.preload_data_for_training", task, policy,
                            config.rollout.samples)
@@ -130,7 +126,7 @@ def build_val_rollouts(config: Config, policy: Any, task: Any) -> Rollouts | Non
     held-out questions, if there are any.
     """
     path, key = config.trainer.preload_data_for_val, "trainer.preload_data_for_val"
-    if path is None or not config.trainer.do_eval or policy.evaluation != "choice":
+    if path is None or not config.trainer.do_eval or task.policy_kind != "choice":
         return None
     found = read_generated(Path(path), key, task, policy, config.rollout.samples)
     assert found.problems.index is not None and task.epoch_size is not None
@@ -141,24 +137,13 @@ def build_val_rollouts(config: Config, policy: Any, task: Any) -> Rollouts | Non
 # --- evaluations ----------------------------------------------------------------------------------
 
 def build_evaluation(config: Config, policy: Any, task: Any, test: Problems,
-                     follow: Follow = lambda source: None, reward: Reward | None = None,
-                     ) -> Evaluate:
-    """What evaluates the policy on held-out questions. follow is given the source that writes
-    thoughts for it; reward that of the training, where there is one already.
+                     listener: Listener | None = None, reward: Reward | None = None) -> Evaluate:
+    """What evaluates the policy on held-out questions. listener: of texts that are written for it;
+    reward: that of the training, where there is one already.
     """
     # A language model is evaluated in the precision that it learns in.
     dtype = config.trainer.dtype if policy.thinker.chunked else "float32"
-    if policy.evaluation == "choice":
-        found = _choice_evaluation(config, policy, task, test, follow)
-    elif policy.evaluation == "continuation":
-        found = _continuation_evaluation(config, policy, test, follow,
-                                         reward or build_reward(config, task, test.question.device))
-    elif policy.evaluation == "next_token":
-        def found() -> Evaluation:
-            return evaluate_reading(policy, test, task.text.bytes_per_token, config.seed)
-    else:
-        look = evaluate_latent if policy.evaluation == "latent" else evaluate
-        return lambda: look(policy, test, config.seed)
+    found = EVALUATIONS[task.policy_kind](config, policy, task, test, listener, reward)
 
     def evaluation() -> Evaluation:
         with matmul_dtype(dtype, test.question.device):
@@ -167,8 +152,19 @@ def build_evaluation(config: Config, policy: Any, task: Any, test: Problems,
     return evaluation
 
 
-def _choice_evaluation(config: Config, policy: Any, task: Any, test: Problems,
-                       follow: Follow) -> Evaluate:
+def _question(config: Config, policy: Any, task: Any, test: Problems,
+              listener: Listener | None, reward: Reward | None) -> Evaluate:
+    look = evaluate_latent if policy.thinks_in_vectors else evaluate
+    return lambda: look(policy, test, config.seed)
+
+
+def _next_token(config: Config, policy: Any, task: Any, test: Problems,
+                listener: Listener | None, reward: Reward | None) -> Evaluate:
+    return lambda: evaluate_reading(policy, test, task.text.bytes_per_token, config.seed)
+
+
+def _choice(config: Config, policy: Any, task: Any, test: Problems,
+            listener: Listener | None, reward: Reward | None) -> Evaluate:
     """With one greedy thought a question, or `trainer.val_samples` sampled ones; a batch has as
     many rows as one of training.
     """
@@ -176,35 +172,37 @@ def _choice_evaluation(config: Config, policy: Any, task: Any, test: Problems,
     sampler = replace(config.rollout, samples=count,
                       temperature=config.rollout.temperature if count > 1 else 1.0)
     rows = (config.trainer.gen_batch_size or 32) * config.rollout.samples
-    writer = text_writer(config, policy, sampler, rows, greedy=count == 1)
-    follow(writer)
-    writer.finished = lambda batch: None  # the whole table is written at the end
+    writer = text_writer(config, sampler, listener, rows, greedy=count == 1)
     return lambda: evaluate_text(policy, task, test, writer, config.seed)
 
 
-def _continuation_evaluation(config: Config, policy: Any, test: Problems, follow: Follow,
-                             reward: Reward) -> Evaluate:
+def _continuation(config: Config, policy: Any, task: Any, test: Problems,
+                  listener: Listener | None, reward: Reward | None) -> Evaluate:
     source: Source = Sampler(ONE)
     if policy.thinker.chunked:
-        source = text_writer(config, policy, ONE)
-        follow(source)
-    return lambda: evaluate_corpus(policy, test, source, reward, config.task.enough, config.seed)
+        source = text_writer(config, ONE, listener, config.model.rows_at_once)
+    judge = reward or build_reward(config, task, test.question.device)
+    return lambda: evaluate_corpus(policy, test, source, judge, config.task.enough, config.seed)
+
+
+EVALUATIONS: dict[str, Callable[..., Evaluate]] = {
+    "question": _question, "choice": _choice, "next_token": _next_token,
+    "continuation": _continuation}
 
 
 # --- the loop -------------------------------------------------------------------------------------
 
-def build_trainer(config: Config, task: Task, policy: Policy, device: torch.device) -> Trainer:
+def build_trainer(config: Config, task: Task, policy: Policy, device: torch.device,
+                  listener: Listener | None = None) -> Trainer:
     """The loop with everything it needs."""
     gold = config.answerer.learns_from == "gold" and config.thinker.tokens > 0
     if config.trainer.compile:
         for net in {policy.thinker, policy.answerer}:
             net.compile()
-    source = build_source(config, task, policy, device)
+    source = build_source(config, task, policy, device, listener)
     learner = Learner(config.trainer, policy, _strategy(config),
                       parse_schedule(config.strategy.entropy), gold, device)
-    loop = Trainer
-    if config.trainer.engine == "trl":
-        from ponder.training.trl import TrlTrainer as loop
+    loop = ENGINES[config.trainer.engine].target()
     return loop(config.trainer, task, source,
                 build_reward(config, task, device), learner, config.answerer.refresh_every,
                 config.strategy.tokens_per_rollout, torch.Generator().manual_seed(config.seed))

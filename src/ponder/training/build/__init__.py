@@ -1,1 +1,0 @@
-"""From a checked configuration to the objects of a run."""
