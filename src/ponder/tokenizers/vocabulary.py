@@ -139,7 +139,7 @@ class TextVocabulary:
 
     @property
     def first_thought(self) -> int:
-        """Id of the first thought token, behind that which ends a thought."""
+        """Id of the first thought token; the one that ends a thought precedes it."""
         return self.plain + int(self.closes)
 
     @property

@@ -211,5 +211,5 @@ def positions_of(mask: Tensor | None, before: int, columns: int, trunk: int, bra
     if mask is None:
         return before + column
     real = mask[:, :before + trunk].long().cumsum(1)
-    behind = column[trunk:] - trunk + real[:, -1:]
-    return torch.cat([(real[:, before:] - 1).clamp_min(0), behind], 1)
+    after = column[trunk:] - trunk + real[:, -1:]
+    return torch.cat([(real[:, before:] - 1).clamp_min(0), after], 1)

@@ -1,6 +1,6 @@
 """GPT-2 (Radford et al. 2019), small and exact: a `Backbone` whose keys and values have gradients.
 
-Two methods do the work: `forward` takes any number of tokens behind a differentiable past, `extend`
+Two methods do the work: `forward` takes any number of tokens after a differentiable past, `extend`
 adds one token to each row of a preallocated cache. What was left out: dropout and every option
 GPT-2 does not have. Weights have the names and layouts of `transformers.GPT2LMHeadModel`.
 """

@@ -239,7 +239,7 @@ class Model(Backbone):
         reading = Reading([passage] if own is None else [passage, own], mask, segment,
                           upto=at.flatten())
         positions = before[:, None] + torch.arange(length, device=at.device)
-        known = tokens < len(self.head)  # padding is behind all; nothing sees it
+        known = tokens < len(self.head)  # padding is at the end; no token sees it
         states = self.run(tokens.where(known, 0).flatten(0, 1), positions, reading)
         return states.unflatten(0, at.shape), segment if own is None else own.longer(segment)
 

@@ -150,8 +150,8 @@ class ChoicePolicy(Policy):
         row = torch.cat([thought[:, :count], rest], 1)
         mask = torch.cat([self._spoken(thought[:, :count], problems.pad), rest != problems.pad], 1)
         if not self.rules.sees_question:
-            behind = net.read(row, mask, keep=False)[0][:, -text.shape[1]:]
-            return self._before_each(net, problems, thought, samples), behind
+            found = net.read(row, mask, keep=False)[0][:, -text.shape[1]:]
+            return self._before_each(net, problems, thought, samples), found
         hidden = net.after(problems, row, samples, row.shape[1] + 1, mask=mask)
         return hidden[:, :thought.shape[1] - 1], hidden[:, -text.shape[1]:]
 
@@ -161,11 +161,11 @@ class ChoicePolicy(Policy):
         """
         assert answer_thought is None, "the configuration check lets no such run begin"
         text = self._gold_text(rollouts)
-        states, behind = self._states(rollouts, text)
+        states, before_text = self._states(rollouts, text)
         logprobs, spread = self._chosen(self.thinker, rollouts, states, sampling)
         answer = torch.zeros_like(logprobs[:, 0])
-        if text is not None and behind is not None:
-            answer = self._of_text(self.thinker, behind, text, rollouts.problems.pad).sum(1)
+        if text is not None and before_text is not None:
+            answer = self._of_text(self.thinker, before_text, text, rollouts.problems.pad).sum(1)
         return Scores(logprobs, spread, logprobs[..., None], answer,
                       self.values(rollouts, states))
 

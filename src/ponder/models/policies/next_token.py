@@ -33,7 +33,7 @@ class FurtherTokens(nn.Module):
                 nn.init.zeros_(weight)
 
     def forward(self, hidden: Tensor) -> list[Tensor]:
-        """States (P, T - k, D) for the k-th token behind the next one, k = 1, 2, ..."""
+        """States (P, T - k, D) for the k-th token after the next one, k = 1, 2, ..."""
         return [hidden[:, :-k] + F.gelu(layer(hidden[:, :-k]))
                 for k, layer in enumerate(self.layers, start=1)]
 
@@ -160,7 +160,7 @@ class PositionPolicy(NextTokenPolicy):
         at = problems.positions[..., None] + torch.arange(self.ahead, device=values.device)
         return columns(values, at.flatten(1)).unflatten(1, at.shape[1:])
 
-    def _behind(self, problems: Problems, thought: Tensor, samples: int, hidden: Tensor,
+    def _continued(self, problems: Problems, thought: Tensor, samples: int, hidden: Tensor,
                 past: Segment) -> tuple[Tensor, Tensor, Tensor]:
         """(states (P, M, m, D) before each of the m tokens, without the thought; the same after the
         thought; states (P, M, K, D) after the tokens of thoughts (B, K + 1)).
@@ -203,7 +203,7 @@ class PositionPolicy(NextTokenPolicy):
         (B, K + 1), mixed with the prediction without it.
         """
         read = self.thinker.read(problems.question)
-        return self.mixture(*self._behind(problems, thought, samples, *read)[:2])
+        return self.mixture(*self._continued(problems, thought, samples, *read)[:2])
 
     def _logprobs(self, states: Tensor, tokens: Tensor) -> Tensor:
         """log p (...) of tokens (...) of a text, given the states (..., D) before them."""
@@ -221,7 +221,7 @@ class PositionPolicy(NextTokenPolicy):
         rows, found = thought.unflatten(0, (len(problems), samples)), []
         for part in self.in_parts(problems, samples * self.ahead, not self.thinker.chunked):
             some = problems[part]
-            _, after, _ = self._behind(some, rows[part].flatten(0, 1), samples,
+            _, after, _ = self._continued(some, rows[part].flatten(0, 1), samples,
                                        *self.thinker.read(some.question))
             real = self._targets_of_rows(some, samples)
             loss, likeliest = self.thinker.predict(after, real, self.predicted)
@@ -272,7 +272,7 @@ class PositionPolicy(NextTokenPolicy):
         """
         problems, samples = rollouts.problems, rollouts.samples
         hidden, past = self.thinker.read(problems.question)
-        before, after, states = self._behind(problems, rollouts.thought, samples, hidden, past)
+        before, after, states = self._continued(problems, rollouts.thought, samples, hidden, past)
         first = self._at_positions(problems, hidden)[:, :, :1]
         first = first.repeat_interleave(rollouts.group_size, 1)
         deciding = torch.cat([first, states[:, :, :-1]], 2).flatten(0, 1)
@@ -285,6 +285,6 @@ class PositionPolicy(NextTokenPolicy):
             without = self._logprobs(self._at_positions(problems, hidden), self.targets(problems))
             without = without.repeat_interleave(rollouts.group_size, 1)
             mixed = self.mixed(before, after, without, alone)
-        behind = (mixed + alone).mean(-1) / 2
+        after_thoughts = (mixed + alone).mean(-1) / 2
         plain = self._logprobs(hidden, problems.answer).mean(-1, keepdim=True)
-        return Scores(logprobs, spread, full, (behind + plain).flatten())
+        return Scores(logprobs, spread, full, (after_thoughts + plain).flatten())

@@ -171,7 +171,7 @@ class ContinuousPolicy(DifferentiablePolicy):
     """The last hidden state is itself the thought, and the next input (Hao et al. 2024, "Training
     Large Language Models to Reason in a Continuous Latent Space": Coconut).
 
-    Left out: several continuous thoughts in the place of one gold token, a new optimizer at every
+    Left out: several continuous thoughts in place of one gold token, a new optimizer at every
     stage.
     """
 
