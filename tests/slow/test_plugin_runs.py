@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
-import pytest
-
 from support.plugin import write_plugin
+from support.processes import run
 
 SMALL = ["trainer.max_steps=2", "trainer.train_batch_size=8", "task.test_questions=20",
          "trainer.device=cpu"]
 PARTS = ["plugins=[my_parts]", "think=true", "reward=half"]
 
 
-def ponder(folder: Path, *words: str) -> str:
-    door = Path(__file__).parents[2] / "run.py"
-    done = subprocess.run([sys.executable, str(door), *words], cwd=folder, capture_output=True,
-                          text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-@pytest.mark.slow
 def test_workers_resume_evaluation_and_generation_know_a_plugin(tmp_path: Path) -> None:
     write_plugin(tmp_path)
-    ponder(tmp_path, "-m", "hydra/launcher=local", *PARTS, *SMALL, "strategy=plain,star",
+    run(tmp_path, "-m", "hydra/launcher=local", *PARTS, *SMALL, "strategy=plain,star",
            "rollout=search", "rollout.method=wide", "rollout.wide.much=5", "hydra.sweep.dir=sweep")
     done = [json.loads(file.read_text()) for file in tmp_path.glob("sweep/*/summary.json")]
     assert [one["status"] for one in done] == ["done", "done"]
-    ponder(tmp_path, *PARTS, *SMALL, "strategy=plain", "hydra.run.dir=run")
-    ponder(tmp_path, "resume=run", "trainer.max_steps=3")
+    run(tmp_path, *PARTS, *SMALL, "strategy=plain", "hydra.run.dir=run")
+    run(tmp_path, "resume=run", "trainer.max_steps=3")
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 3
-    ponder(tmp_path, "action=evaluate", "model.name=run/checkpoint_3", "hydra.run.dir=judged")
+    run(tmp_path, "action=evaluate", "model.name=run/checkpoint_3", "hydra.run.dir=judged")
     assert "accuracy" in json.loads((tmp_path / "judged" / "summary.json").read_text())
-    assert ponder(tmp_path, "action=generate", "model.name=run/checkpoint_3", "prompt=31+84=")
+    assert run(tmp_path, "action=generate", "model.name=run/checkpoint_3", "prompt=31+84=")
