@@ -71,9 +71,9 @@ def parted(model: ThinkingTextGenerator, tokens: list[int]) -> tuple[Tensor, lis
     return torch.tensor(rows), words
 
 
-def foreseen(model: ThinkingTextGenerator, prompt: list[int], words: list[int], thought: Tensor,
+def predicted(model: ThinkingTextGenerator, prompt: list[int], words: list[int], thought: Tensor,
              ) -> Tensor:
-    """log p (N,) of words behind a prompt and given thoughts (N, K + 1), all places at once: by the
+    """log p (N,) of words after a prompt and given thoughts (N, K + 1), all places at once: by the
     definition of `foresight`, among the words that may come.
     """
     policy, problems = policy_of(model), passage(prompt, words)
@@ -82,7 +82,7 @@ def foreseen(model: ThinkingTextGenerator, prompt: list[int], words: list[int], 
 
 
 def passage(prompt: list[int], words: list[int]) -> Problems:
-    """A text as a passage, with the places that words stand behind."""
+    """A text as a passage, with the positions that words follow."""
     line = torch.tensor([[*prompt, *words]])
     places = torch.arange(len(prompt) - 1, line.shape[1] - 1)[None]
     return Problems(line[:, :-1], line[:, 1:], None, 0, positions=places)
@@ -100,7 +100,7 @@ def test_log_probabilities_are_those_of_the_policy(stops: bool, mixes: bool) -> 
     for text in texts:
         thought, words = parted(model, text.tokens)
         lengths |= {len(row[row > 0]) for row in thought}
-        expected = foreseen(model, prompt, words, thought)
+        expected = predicted(model, prompt, words, thought)
         assert text.logprob == pytest.approx(float(expected.sum()), abs=1e-8)
         assert model.scored_tokens(text.tokens) == words and text.ended == (words[-1] == 1)
     assert lengths == ({1, 2, 3, 4} if stops else {4}) and len({text.logprob for text in texts}) > 1
@@ -108,10 +108,11 @@ def test_log_probabilities_are_those_of_the_policy(stops: bool, mixes: bool) -> 
     assert [token for token, _ in streamed] == texts[0].tokens  # company changes nothing
     thought, words = parted(model, texts[0].tokens)
     each = [logprob for token, logprob in streamed if not model.is_separate(token)]
-    assert each == pytest.approx(foreseen(model, prompt, words, thought).tolist(), abs=1e-8)
+    assert each == pytest.approx(predicted(model, prompt, words, thought).tolist(), abs=1e-8)
     assert all(logprob == 0 for token, logprob in streamed if model.is_separate(token))
 
 
+@pytest.mark.slow
 @KINDS
 def test_greedy_thoughts_are_those_of_all_positions_at_once(stops: bool, mixes: bool) -> None:
     model = thinking_generator(stops, mixes)
@@ -121,11 +122,12 @@ def test_greedy_thoughts_are_those_of_all_positions_at_once(stops: bool, mixes: 
     problems = passage(prompt, words)
     assert torch.equal(think_at_positions(policy_of(model), problems, 1, GREEDY).thought, thought)
     for number, word in enumerate(words):
-        others = [float(foreseen(model, prompt, [*words[:number], other],
+        others = [float(predicted(model, prompt, [*words[:number], other],
                                  thought[:number + 1])[-1]) for other in range(1, 8)]
         assert others[word - 1] == max(others)
 
 
+@pytest.mark.slow
 def test_a_thought_does_not_depend_on_the_other_samples() -> None:
     context, sampling = thinking_generator().context, Sampling()
     assert isinstance(context, ThinkingContext)
@@ -152,6 +154,7 @@ def test_more_tokens_ahead_change_nothing() -> None:
         list(three.stream([2, 3], config, generator()))]
 
 
+@pytest.mark.slow
 def test_thoughts_are_drawn_as_likely_as_they_are() -> None:
     """Chi-square of 4,000 first tokens, against 5 standard deviations; by top_k the likeliest."""
     model, count = thinking_generator(), 4000
@@ -184,7 +187,7 @@ def test_beams_find_the_most_likely_tokens_given_the_most_likely_thoughts(alpha:
             if 1 in words[:-1] or (length < 3 and words[-1] != 1):
                 continue
             thought = think_at_positions(policy, passage(prompt, [*words]), 1, GREEDY).thought
-            logprob = float(foreseen(model, prompt, [*words], thought).sum())
+            logprob = float(predicted(model, prompt, [*words], thought).sum())
             told = [token for row, word in zip(thought.tolist(), words, strict=True)
                     for token in (*filter(None, row), word)]
             best.append((logprob / length**alpha, logprob, told))
@@ -214,6 +217,7 @@ def test_no_token_of_a_text_is_read_twice() -> None:
     assert context.tokens_read - before <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [3, 128])
 def test_a_text_is_truncated_before_its_thoughts_lack_positions(
         chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,7 +233,7 @@ def test_a_text_is_truncated_before_its_thoughts_lack_positions(
     for number, word in enumerate(words):
         if len(held) > 20:
             held = held[-10:]
-        expected = foreseen(model, held, [word], thought[number:number + 1])
+        expected = predicted(model, held, [word], thought[number:number + 1])
         assert each[number] == pytest.approx(float(expected), abs=1e-8)
         held = [*held, word]
     assert model.context.truncations == 3

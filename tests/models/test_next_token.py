@@ -1,4 +1,4 @@
-"""Text as a task: cut into tokens, learnt, thought about behind its places."""
+"""Text as a task: cut into tokens, learnt, thought about after its positions."""
 
 from __future__ import annotations
 
@@ -137,6 +137,7 @@ def test_the_end_of_few_documents_is_held_out(tmp_path: Path) -> None:
                                    (0, True, ("0123456789" * 10)[75:])]
 
 
+@pytest.mark.slow
 def test_a_data_set_of_the_hub_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes is what a file of the same rows gives, also where a beginning is passed over."""
     import datasets
@@ -296,8 +297,8 @@ def test_all_places_at_once_are_each_place_alone(stops: bool, ahead: int, mixes:
     logprob = policy.answer(problems, rollouts.thought, rollouts.samples)[0]
     places = problems.positions
     assert places is not None
-    foreseen = policy.predictions(problems, rollouts.thought, rollouts.samples)
-    mixed = foreseen.gather(-1, policy.targets(problems).repeat_interleave(2, 1)[
+    predicted = policy.predictions(problems, rollouts.thought, rollouts.samples)
+    mixed = predicted.gather(-1, policy.targets(problems).repeat_interleave(2, 1)[
         ..., None])[..., 0].sum(-1).flatten()
     net, allowed, rows = policy.thinker, policy.allowed, iter(range(len(rollouts)))
     for passage in range(len(problems)):
@@ -324,7 +325,7 @@ def test_all_places_at_once_are_each_place_alone(stops: bool, ahead: int, mixes:
 
 def _mixed(policy: PositionPolicy, passage: torch.Tensor, place: int, hidden: torch.Tensor,
            width: int, real: torch.Tensor) -> torch.Tensor:
-    """log p of the real tokens behind a thought, by the definition."""
+    """log p of the real tokens after a thought, by the definition."""
     net, total = policy.thinker, torch.zeros((), dtype=torch.float64)
     plain = net(passage[None])[0][0]
     for number, token in enumerate(real.tolist()):

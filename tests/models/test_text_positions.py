@@ -1,4 +1,4 @@
-"""Language models of Hugging Face that think behind the places of a text."""
+"""Language models of Hugging Face that think after the positions of a text."""
 
 from __future__ import annotations
 
@@ -94,16 +94,16 @@ def test_thoughts_are_words_of_their_own() -> None:
     ("llama", True, 1, True, True)])
 def test_all_places_at_once_are_each_place_alone(kind: str, stops: bool, ahead: int, mixes: bool,
                                                  adapted: bool) -> None:
-    """Log-probabilities of thoughts and of the tokens behind them, by plain sequences."""
+    """Log-probabilities of thoughts and of the tokens after them, by plain sequences."""
     policy = thinker(kind, stops, ahead, mixes, adapted)
     problems = passages(policy)
     rollouts = think_at_positions(policy, problems, 2, HOT, generator())
     scores = policy.score(rollouts, HOT)
     torch.testing.assert_close(scores.logprobs, rollouts.logprobs.double(), atol=1e-6, rtol=0)
     logprob, right = policy.answer(problems, rollouts.thought, rollouts.samples)
-    foreseen = policy.predictions(problems, rollouts.thought, rollouts.samples).flatten(0, 1)
+    predicted = policy.predictions(problems, rollouts.thought, rollouts.samples).flatten(0, 1)
     allowed, end, row = policy.allowed, policy.vocabulary.end, 0
-    behind = torch.zeros(len(rollouts), dtype=torch.float64)
+    after = torch.zeros(len(rollouts), dtype=torch.float64)
     assert problems.positions is not None
     for number, places in enumerate(problems.positions.tolist()):
         for place in [place for place in places for _ in range(2)]:
@@ -129,18 +129,18 @@ def test_all_places_at_once_are_each_place_alone(kind: str, stops: bool, ahead: 
                                                    states[first:first + ahead]))[:, None]
                 without = before[place:place + ahead, :end].log_softmax(-1)
                 mixed = ((1 - share) * without.exp() + share * alone.exp()).log()
-            torch.testing.assert_close(foreseen[row], mixed, atol=1e-8, rtol=0)
-            behind[row] = (mixed.gather(1, real[:, None])[:, 0] + got).mean() / 2
+            torch.testing.assert_close(predicted[row], mixed, atol=1e-8, rtol=0)
+            after[row] = (mixed.gather(1, real[:, None])[:, 0] + got).mean() / 2
             row += 1
     whole = torch.stack([plain(policy, line)[0][:, :end].log_softmax(-1).gather(
         1, answer[:, None]).mean() for line, answer in zip(
             problems.question, problems.answer, strict=True)])
-    wanted = behind + whole.repeat_interleave(rollouts.samples)
+    wanted = after + whole.repeat_interleave(rollouts.samples)
     torch.testing.assert_close(scores.answer, wanted, atol=1e-8, rtol=0)
 
 
 def test_gradients_are_those_of_plain_sequences() -> None:
-    """Of the likelihood behind one thought, through thought and passage."""
+    """Of the likelihood after one thought, through thought and passage."""
     policy = thinker("gpt2", True, mixes=False)
     problems = replace(passages(policy, 1), positions=torch.tensor([[3]]))
     rollouts = think_at_positions(policy, problems, 1, HOT, generator())
@@ -155,10 +155,10 @@ def test_gradients_are_those_of_plain_sequences() -> None:
     count = int(rollouts.learn[0].sum())
     spoken = (logits[3:3 + count, policy.allowed] / 0.7).log_softmax(-1).gather(
         1, (thought[:count] - end)[:, None]).sum()
-    foreseen = logits[-1, :end].log_softmax(-1)[problems.answer[0, 3]]
+    predicted = logits[-1, :end].log_softmax(-1)[problems.answer[0, 3]]
     whole = plain(policy, problems.question[0])[0][:, :end].log_softmax(-1).gather(
         1, problems.answer[0][:, None]).mean()
-    (spoken + foreseen + whole).backward()
+    (spoken + predicted + whole).backward()
     for name, weight in policy.named_parameters():
         if name in ours:
             torch.testing.assert_close(ours[name], weight.grad, atol=1e-9, rtol=1e-6, msg=name)
@@ -193,9 +193,10 @@ def test_greedy_thoughts_are_the_likeliest() -> None:
 # --- speaking -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind, stops", [("llama", True), ("gpt2", False)])
-def test_a_written_word_is_as_likely_as_it_is_foreseen(kind: str, stops: bool) -> None:
-    """Behind the thoughts in front of it, all places at once; company changes nothing."""
+def test_a_written_word_is_as_likely_as_it_is_predicted(kind: str, stops: bool) -> None:
+    """After the thoughts before it, all positions at once; company changes nothing."""
     policy = thinker(kind, stops)
     known: Any = policy.vocabulary
     context = ThinkingContext(policy, policy.predicted, (known.end_of_text,))
@@ -209,8 +210,8 @@ def test_a_written_word_is_as_likely_as_it_is_foreseen(kind: str, stops: bool) -
         places = torch.arange(len(prompt) - 1, line.shape[1] - 1)[None]
         thought = told(text.tokens, policy)
         problems = Problems(line[:, :-1], line[:, 1:], None, known.pad, positions=places)
-        foreseen = policy.predictions(problems, thought, len(said))
-        each = foreseen[0, :, 0].gather(1, torch.tensor(said)[:, None])[:, 0]
+        predicted = policy.predictions(problems, thought, len(said))
+        each = predicted[0, :, 0].gather(1, torch.tensor(said)[:, None])[:, 0]
         assert text.logprob == pytest.approx(float(each.sum()), abs=1e-6)
         lengths |= {int((row != known.pad).sum()) for row in thought}
     assert len(lengths) > 2 if stops else lengths == {5}
