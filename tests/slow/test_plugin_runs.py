@@ -6,11 +6,14 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from support.plugin import PLUGINS, examples, write_plugins
+from support.processes import run
 from support.questions import save_language_model
 
 SMALL = ["trainer.max_steps=2", "trainer.train_batch_size=8", "task.test_questions=20",
@@ -31,14 +34,6 @@ class Tales(Corpus):
 pytestmark = pytest.mark.slow
 
 
-def ponder(folder: Path, *words: str) -> str:
-    door = Path(__file__).parents[2] / "run.py"
-    done = subprocess.run([sys.executable, str(door), *words], cwd=folder, capture_output=True,
-                          text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 def summary(folder: Path) -> dict:
     return json.loads((folder / "summary.json").read_text())
 
@@ -48,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the plugins and a run that uses all that fit together."""
     path = tmp_path_factory.mktemp("elsewhere")
     write_plugins(path)
-    said = ponder(path, PLUGINS, "--config-dir", "my", *PARITY, *SMALL, "think=true",
+    said = run(path, PLUGINS, "--config-dir", "my", *PARITY, *SMALL, "think=true",
                   "together=true", "reward=half", "strategy=plain", "strategy.scaled=2",
                   "logger=lines", "trainer.engine=again", "hydra.run.dir=run")
     assert "step 1: {" in said and "step 2: {" in said  # by the tracker
@@ -66,7 +61,7 @@ def test_all_kinds_of_plugins_in_one_run(folder: Path) -> None:
 
 
 def test_a_search(folder: Path) -> None:
-    ponder(folder, PLUGINS, *PARITY, *SMALL, "think=true", "search=true", "rollout.method=guess",
+    run(folder, PLUGINS, *PARITY, *SMALL, "think=true", "search=true", "rollout.method=guess",
            "rollout.guess.tries=3", "hydra.run.dir=searched")
     assert summary(folder / "searched")["steps"] == 2
 
@@ -79,7 +74,7 @@ def test_a_data_set_of_multiple_choice_questions(folder: Path) -> None:
              "variant=[think]", "rollout=sample", "rollout.samples=2", "reward=exact_match",
              "strategy=star", "strategy.keep=correct", "trainer=text", "trainer.max_steps=2",
              "trainer.device=cpu"]
-    ponder(folder, PLUGINS, *words, "hydra.run.dir=asked")
+    run(folder, PLUGINS, *words, "hydra.run.dir=asked")
     assert 0 <= summary(folder / "asked")["accuracy"] <= 1
     table, = [*(folder / "asked").glob("val_2/generated.csv")]
     rows = [*csv.DictReader(table.open())]
@@ -93,28 +88,28 @@ def test_texts_of_ones_own(folder: Path) -> None:
     words = ["plugins=my_texts", "task.data=text.txt", "task.length=8", "task.test_passages=4",
              "model.d_model=16", "rollout=sample", "trainer.train_batch_size=4",
              "trainer.max_steps=2"]
-    ponder(folder, *words, "task=story", "variant=[]", "hydra.run.dir=story")
-    ponder(folder, *words, "task=tales", "variant=[think]", "task.thought_length=3",
+    run(folder, *words, "task=story", "variant=[]", "hydra.run.dir=story")
+    run(folder, *words, "task=tales", "variant=[think]", "task.thought_length=3",
            "answerer.model=shared", "reward=whitespace", "hydra.run.dir=tales")
     assert summary(folder / "story")["steps"] == summary(folder / "tales")["steps"] == 2
     for name in ("story", "tales"):
-        assert ponder(folder, "action=generate", f"model.name={name}/checkpoint_2", "prompt=a bad",
+        assert run(folder, "action=generate", f"model.name={name}/checkpoint_2", "prompt=a bad",
                       "generate.tokens=3")
 
 
 def test_workers_resume_evaluation_and_generation_know_plugins(folder: Path) -> None:
-    ponder(folder, "-m", "hydra/launcher=local", PLUGINS, *PARITY, *SMALL, "think=true",
+    run(folder, "-m", "hydra/launcher=local", PLUGINS, *PARITY, *SMALL, "think=true",
            "reward=half", "strategy=plain,star", "rollout=search", "rollout.method=guess",
            "hydra.sweep.dir=sweep")
     done = [json.loads(file.read_text()) for file in folder.glob("sweep/*/summary.json")]
     assert [one["status"] for one in done] == ["done", "done"]
     copies = [*folder.glob("sweep/.code/*/src/my_searches.py")]
     assert [copy.read_text() for copy in copies] == [examples()["my_searches.py"]]
-    ponder(folder, "resume=run", "trainer.max_steps=3")
+    run(folder, "resume=run", "trainer.max_steps=3")
     assert summary(folder / "run")["steps"] == 3
-    ponder(folder, "action=evaluate", "model.name=run/checkpoint_3", "hydra.run.dir=judged")
+    run(folder, "action=evaluate", "model.name=run/checkpoint_3", "hydra.run.dir=judged")
     assert 0 <= summary(folder / "judged")["accuracy"] <= 1
-    assert ponder(folder, "action=generate", "model.name=run/checkpoint_3", "prompt=0110")
+    assert run(folder, "action=generate", "model.name=run/checkpoint_3", "prompt=0110")
 
 
 def test_help_and_refusals_name_them(folder: Path) -> None:
