@@ -5,6 +5,7 @@ Only what runs left on disk is read, so torch is never loaded.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
@@ -158,7 +159,12 @@ def write(path: Path, comparison: Comparison) -> list[Path]:
     groups = [group_row(group, keys) for group in comparison.groups]
     runs = [_run_row(result, keys) for group in comparison.groups for result in group.runs]
     for place, rows in ((path, groups), (beside, runs)):
-        write_table(place, _one_type_per_column(rows, keys))
+        rows = _one_type_per_column(rows, keys)
+        if path.suffix == ".jsonl":  # pandas would round a learning rate to ten decimals
+            lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+            place.write_text("".join(lines), encoding="utf-8")
+        else:
+            write_table(place, rows)
     return [path, beside]
 
 

@@ -204,8 +204,7 @@ def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
         if path.suffix == ".parquet":
             table.to_parquet(temporary, index=False)
         elif path.suffix == ".jsonl":
-            table.to_json(temporary, orient="records", lines=True, force_ascii=False,
-                          double_precision=15)
+            table.to_json(temporary, orient="records", lines=True, force_ascii=False)
         else:
             table.to_csv(temporary, index=False)
         os.replace(temporary, path)
