@@ -311,7 +311,7 @@ def conf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def refusal(conf: Path) -> Iterator[Refusal]:
     register()
     with initialize_config_dir(str(conf), version_base="1.3"):
