@@ -23,21 +23,23 @@ demo: setup ## Run the main job: two networks invent a language and add with it
 	$(BIN)/python run.py
 	@echo "More: source .venv/bin/activate; python run.py --help"
 
+PYTEST := $(BIN)/python -m pytest
+WORKERS := $(PYTEST) -n 2 --dist worksteal
+# The first command in the background: what it prints comes last, and both must end well.
+beside = @log=$$(mktemp); { $(1); } >$$log 2>&1 & other=$$!; trap "kill $$other" INT TERM; \
+	code=0; $(2) || code=1; wait $$other || code=1; cat $$log; rm $$log; exit $$code
+
 check: setup ## Within a minute: ruff, pyright, the fast unit tests
 	$(BIN)/ruff check .
-	$(BIN)/pyright
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --ignore tests/slow --ignore tests/cluster
+	$(call beside,$(BIN)/pyright,$(WORKERS) -m "not slow" --ignore tests/slow --ignore tests/cluster)
 
 test: setup ## Within twelve minutes: ruff, pyright, all tests but tests/slow and tests/cluster
 	$(BIN)/ruff check .
-	$(BIN)/pyright
-	$(BIN)/python -m pytest -n 2 --dist worksteal --durations 10 --ignore tests/slow --ignore tests/cluster
+	$(call beside,$(BIN)/pyright,$(WORKERS) --durations 10 --ignore tests/slow --ignore tests/cluster)
 
 test-all: setup ## Everything: ruff, pyright, all tests; a real Slurm for tests/cluster
 	$(BIN)/ruff check .
-	$(BIN)/pyright
-	$(BIN)/python -m pytest -n 2 --dist worksteal --durations 20 --ignore tests/cluster
-	$(BIN)/python -m pytest --durations 5 tests/cluster
+	$(call beside,$(BIN)/pyright && $(PYTEST) --durations 5 tests/cluster,$(WORKERS) --durations 20 --ignore tests/cluster)
 
 cluster: setup ## Start a real Slurm of one machine to try sweeps on (Debian, as root)
 	bash tests/cluster/slurm-up.sh

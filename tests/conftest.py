@@ -6,6 +6,7 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
+os.environ["OMP_NUM_THREADS"] = "1"  # of torch, in the processes of tests that run side by side
 
 import logging
 import signal
@@ -16,6 +17,8 @@ from pathlib import Path
 import pytest
 import torch
 from hydra._internal.hydra import Hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 
 from ponder.cli import main as cli
 from support.small import Door
@@ -25,8 +28,21 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shel
 
 
 @pytest.fixture(autouse=True)
-def _seed() -> None:
+def _nothing_left() -> Iterator[None]:
+    """Each test begins with one seed and without what Hydra keeps of a job; the environment, the
+    paths of modules, the folder and the threads are put back."""
     torch.manual_seed(0)
+    GlobalHydra.instance().clear()
+    HydraConfig.instance().cfg = None
+    environment, paths, folder = dict(os.environ), sys.path[:], Path.cwd()
+    threads = torch.get_num_threads()
+    yield
+    sys.path[:] = paths
+    os.chdir(folder)
+    torch.set_num_threads(threads)
+    for name in {*os.environ} - {*environment}:
+        del os.environ[name]
+    os.environ.update(environment)
 
 
 @pytest.fixture
@@ -37,7 +53,7 @@ def door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     monkeypatch.setattr(sys, "argv", ["run.py"])
     monkeypatch.setattr(Hydra, "get_mode", lambda *words, **more: None)  # composes once more
-    handlers, level, threads = logging.root.handlers[:], logging.root.level, torch.get_num_threads()
+    handlers, level = logging.root.handlers[:], logging.root.level
 
     def run(*words: str) -> tuple[int, str, str]:
         capsys.readouterr()
@@ -48,7 +64,6 @@ def door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         if handler not in handlers:
             handler.close()
     logging.root.handlers[:], logging.root.level = handlers, level
-    torch.set_num_threads(threads)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

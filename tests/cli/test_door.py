@@ -418,6 +418,7 @@ def test_a_precision_that_is_slow_here_is_told(door: Door, monkeypatch: pytest.M
                 dtype == "bfloat16" or (dtype == "auto" and units))
 
 
+@pytest.mark.slow
 def test_run_py_is_the_door(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, RUN, "trainer.train_batch_size=abc"], cwd=tmp_path,
                           capture_output=True, text=True)

@@ -118,6 +118,7 @@ def test_languages_may_be_swept() -> None:
         "-m", 'trainer.dataset_name="mmlu",mmlu_yo-ng,mmlu_SW_KE')
 
 
+@pytest.mark.slow
 def test_every_old_key_is_a_key_of_today() -> None:
     dpo = "trainer.train_strategy=dpo"
     for old, new in KEYS.items():
@@ -211,6 +212,7 @@ def test_names_in_wandb(words: list[str], name: str) -> None:
     assert parameter_name(*configured(*words)) == name
 
 
+@pytest.mark.slow
 def test_any_run_can_be_named_by_its_parameters() -> None:
     name = parameter_name(*configured("think=true"))
     assert name.startswith("train_beta=None_samples=8_ts=reinforce_ds=add_lr=0.002_wd=0.5_lora=Non")

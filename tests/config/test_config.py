@@ -69,6 +69,7 @@ def test_every_subset_composes_and_only_sense_is_let_through(subset: tuple[str, 
                                     f"with think, as in variant=[think,{flags}]")
 
 
+@pytest.mark.slow
 def test_each_flag_patches_its_key_and_no_other(composed: Compose) -> None:
     """The differences to `variant=[think]`, or of think to the plain baseline."""
     def flat(node: Any) -> dict[str, Any]:
@@ -121,6 +122,7 @@ def test_the_default_run(composed: Compose) -> None:
         {"variant": DEFAULT_VARIANTS}) == 1
 
 
+@pytest.mark.slow
 def test_a_typed_choice_outranks_the_variant_that_patches_it(composed: Compose) -> None:
     config = read(composed("strategy=grpo", "rollout.samples=4"))
     assert (config.strategy.name, config.rollout.kind) == ("grpo", "search")
@@ -128,12 +130,14 @@ def test_a_typed_choice_outranks_the_variant_that_patches_it(composed: Compose) 
     assert config.reward == {"softmax": 1.0}
 
 
+@pytest.mark.slow
 def test_a_name_says_what_its_flags_say(composed: Compose) -> None:
     assert (composed("experiment=add_think_fixed_blind_super_clean")
             == composed("variant=[think,fixed,blind,super,clean]", "task=add"))
     assert composed("experiment=add_normal") == composed("think=false")
 
 
+@pytest.mark.slow
 def test_thoughts_are_as_long_as_the_gold_thought(composed: Compose) -> None:
     for words, tokens in [(["task.max=1000"], 3), (["task.max=1001"], 4),
                           (["task.modular=false"], 3), (["task.gold=scratchpad"], 4)]:
@@ -227,6 +231,7 @@ def test_every_key_has_its_sentence_of_help_and_a_default_within_its_limits() ->
 # --- the hash -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_equal_hashes_mean_equal_results(composed: Compose) -> None:
     def changed(key: str, value: Any) -> str:
         node = composed_once.copy()
@@ -247,6 +252,7 @@ def test_equal_hashes_mean_equal_results(composed: Compose) -> None:
 # --- memory -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", [
     "model.layers=1000000", "model.d_model=1000000", "rollout.samples=100000000",
     "thinker.tokens=100000", "trainer.train_batch_size=1000000000",
@@ -259,6 +265,7 @@ def test_what_cannot_fit_is_refused_by_its_key(word: str, composed: Compose,
         read(composed(word))
 
 
+@pytest.mark.slow
 def test_what_fits_is_let_through(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     """By hand: 2 networks of 2 blocks of 12 * 64^2 parameters take 3.1 MB; 256 rows of 3 tokens
     of 2 blocks at least 3.9 MB.

@@ -110,6 +110,7 @@ def python(code: str, folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_registering_loads_nothing_heavy(tmp_path: Path) -> None:
     """Neither what comes with the package nor a plugin written the same way."""
     write_plugins(tmp_path)
@@ -120,6 +121,7 @@ def test_registering_loads_nothing_heavy(tmp_path: Path) -> None:
     assert said == "[] True\n"
 
 
+@pytest.mark.slow
 def test_a_plugin_is_known_to_help_and_to_the_command_line(tmp_path: Path) -> None:
     write_plugins(tmp_path)
     preset = tmp_path / "my" / "experiment" / "mine.yaml"

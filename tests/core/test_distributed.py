@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,8 @@ from torch import Tensor
 
 from ponder.core.types import Rollouts
 from support.players import STRATEGIES, gradients, trainer_of
+from support.processes import run_processes, run_torchrun
 from support.questions import file_of, save_language_model
-from support.runs import run_processes
 
 Found = dict[str, tuple[float, dict[str, Tensor]]]
 
@@ -49,7 +50,8 @@ def work(rank: int, folder: str) -> None:
 @pytest.mark.slow
 def test_two_processes_take_the_step_of_one(tmp_path: Path) -> None:
     """Shares of 5 and 11 questions: means of means would differ."""
-    mp.spawn(work, (str(tmp_path),), nprocs=2)  # type: ignore[attr-defined]
+    mp.start_processes(work, (str(tmp_path),), nprocs=2,  # type: ignore[attr-defined]
+                       start_method="forkserver")
     alone = steps(0, 1)
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt")
@@ -63,8 +65,8 @@ def test_two_processes_take_the_step_of_one(tmp_path: Path) -> None:
 
 TINY = ["task.max=20", "task.answer=digits", "task.gold=digits", "think=true",
         "rollout=sample", "rollout.samples=4", "reward=exact_match", "trainer.train_batch_size=8",
-        "trainer.train_gradient_accumulation_steps=2", "trainer.max_steps=20",
-        "trainer.log_every_n_steps=1", "trainer.val_every_n_steps=10", "trainer.device=cpu",
+        "trainer.train_gradient_accumulation_steps=2", "trainer.max_steps=10",
+        "trainer.log_every_n_steps=1", "trainer.val_every_n_steps=5", "trainer.device=cpu",
         "trainer.threads=1"]
 
 
@@ -116,14 +118,17 @@ SHARD = "trainer.data_parallel=shard"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["reinforce", "ppo trainer.internal_epochs=2", "dpo"])
-def test_a_run_of_two_processes_is_that_of_one(strategy: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("strategy, run", [
+    ("reinforce", run_torchrun), ("ppo trainer.internal_epochs=2", run_processes),
+    ("dpo", run_processes)])
+def test_a_run_of_two_processes_is_that_of_one(
+        strategy: str, run: Callable[..., tuple[list[dict], dict]], tmp_path: Path) -> None:
     """Whether each has all weights or a share."""
     words = [*TINY, *f"strategy={strategy}".split()]
     alone, summary = run_processes(tmp_path / "alone", 1, *words)
-    assert sum("loss" in line for line in alone) == 20
+    assert sum("loss" in line for line in alone) == 10
     for way in ("replicate", "shard"):
-        both, second = run_processes(tmp_path / way, 2, *words, f"trainer.data_parallel={way}")
+        both, second = run(tmp_path / way, 2, *words, f"trainer.data_parallel={way}")
         same_curves(alone, both, 1e-5)
         assert second["accuracy"] == summary["accuracy"] and second["status"] == "done"
         assert files(tmp_path / "alone") == files(tmp_path / way)
@@ -150,8 +155,8 @@ def test_an_uneven_step_of_three_processes(words: str, tmp_path: Path) -> None:
 def test_shares_go_on_from_a_checkpoint_and_one_process_from_theirs(tmp_path: Path) -> None:
     words = [*TINY, "strategy=ppo", "trainer.lr_decay=constant"]
     alone, _ = run_processes(tmp_path / "alone", 1, *words)
-    run_processes(tmp_path / "shared", 2, *words, SHARD, "trainer.max_steps=6")
-    run_processes(tmp_path / "shared", 2, *words, SHARD, "trainer.max_steps=14")
+    run_processes(tmp_path / "shared", 2, *words, SHARD, "trainer.max_steps=3")
+    run_processes(tmp_path / "shared", 2, *words, SHARD, "trainer.max_steps=7")
     mixed, _ = run_processes(tmp_path / "shared", 1, *words)
     same_curves([line for line in alone if "loss" in line],
                 [line for line in mixed if "loss" in line], 1e-4)

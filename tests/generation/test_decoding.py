@@ -87,6 +87,7 @@ def sampled_from(model: LanguageModel, prompt: list[int], sampling: Sampling, sa
 # --- beam search and brute force ----------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(words=some.integers(2, 4), room=some.integers(1, 4), alpha=some.sampled_from(
     [0.0, 0.5, 1.0, 2.0, -0.5]), ends=some.sampled_from([(), (0,), (1,), (0, 1)]),
@@ -104,6 +105,7 @@ def test_with_beams_for_all_prefixes_it_finds_the_best_texts(
         assert one.score == pytest.approx(other.score)
 
 
+@pytest.mark.slow
 def test_a_narrow_beam_is_worth_what_it_says_and_no_more_than_the_best() -> None:
     missed = 0
     for seed in range(30):
@@ -269,7 +271,7 @@ def test_samples_are_as_frequent_as_they_should_be(sampling: Sampling) -> None:
 
 
 def _plain(net: Transformer, tokens: list[int]) -> Tensor:
-    """Logits (V,) behind tokens, computed from nothing."""
+    """Logits (V,) after tokens, computed from nothing."""
     return net.logits(net(torch.tensor([tokens]), last=1)[0][0, 0])
 
 
@@ -337,6 +339,7 @@ def test_a_new_prompt_reuses_the_cache_of_their_common_beginning(kind: int) -> N
         before = context.tokens_read
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [0, 1])
 def test_a_text_longer_than_the_positions_is_truncated_to_its_later_half(kind: int) -> None:
     context, plain = contexts()[kind]
@@ -358,6 +361,7 @@ def test_a_text_longer_than_the_positions_is_truncated_to_its_later_half(kind: i
         context.start([4] * 25)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [0, 1])
 def test_the_cache_grows(kind: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ponder.generation.contexts.CHUNK", 3)

@@ -92,14 +92,14 @@ def test_the_best_texts_of_a_beam_search(door: Door) -> None:
         assert f"score {float(row['score']):.4f}" in out
 
 
-BEHIND = "experiment=supervised_rollout_think"
+SUPERVISED = "experiment=supervised_rollout_think"
 
 
 @pytest.mark.parametrize("words, thought", [
     ((), r"(<t\d>){4}</think>"), (("fixed=false",), r"(<t\d>){0,4}</think>")])
 def test_a_model_of_text_thinks_behind_its_places(words: tuple[str, ...], thought: str, door: Door,
                                                   ) -> None:
-    name = text_model(door, BEHIND, *words)
+    name = text_model(door, SUPERVISED, *words)
     asked = [name, "prompt=to be", "generate.tokens=11", ENDLESS, "seed=3"]
     out = generated(door, *asked, "out=found.jsonl")
     row = json.loads(Path("found.jsonl").read_text())
@@ -255,7 +255,7 @@ def test_prompts_that_a_model_cannot_read(door: Door) -> None:
 
 
 def test_checkpoints_that_cannot_think_as_they_are_asked_to(door: Door) -> None:
-    thinker = text_model(door, BEHIND)
+    thinker = text_model(door, SUPERVISED)
     mixer = Path("thinker/checkpoint_0/mixer.safetensors")
     normal, asked = "model.name=run/checkpoint_60", ["prompt=to", "generate.tokens=3"]
     for words, line in (
@@ -340,7 +340,7 @@ def _own_terminal() -> None:
 
 def _until(file: int, wanted: bytes, seconds: float = 180, press: bytes = b"") -> None:
     """Read what a terminal shows until this is in it. A key is pressed again where nothing comes of
-    it: readline loses those that come while it sets up the terminal, behind its prompt.
+    it: readline loses those that come while it sets up the terminal, after its prompt.
     """
     seen, end = b"", time.monotonic() + seconds
     os.write(file, press)

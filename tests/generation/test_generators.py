@@ -206,7 +206,7 @@ def test_the_question_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     config = GenerateConfig(samples=4)
     model.sample(model.prompt("31+84="), config, generator())
     # 6 of the question; of each text 3 + 1 of the thought and 1 of the answer; the question's last
-    # token again where a text begins anew behind it
+    # token again where a text begins anew after it
     assert model.thinker.tokens_read <= 6 + 4 * 5 + 3
 
 

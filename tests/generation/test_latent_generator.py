@@ -100,6 +100,7 @@ def test_samples_share_their_thought() -> None:
     assert sum(logprob for _, logprob in streamed) == pytest.approx(with_seed.logprob)
 
 
+@pytest.mark.slow
 def test_gumbel_thoughts_are_sampled_as_tokens() -> None:
     """Greedily they are those of an evaluation, which takes the likeliest token without noise."""
     from ponder.rollouts.sampler import greedy

@@ -112,6 +112,7 @@ def test_log_probabilities_are_those_of_the_policy(stops: bool, mixes: bool) -> 
     assert all(logprob == 0 for token, logprob in streamed if model.is_separate(token))
 
 
+@pytest.mark.slow
 @KINDS
 def test_greedy_thoughts_are_those_of_all_positions_at_once(stops: bool, mixes: bool) -> None:
     model = thinking_generator(stops, mixes)
@@ -126,6 +127,7 @@ def test_greedy_thoughts_are_those_of_all_positions_at_once(stops: bool, mixes: 
         assert others[word - 1] == max(others)
 
 
+@pytest.mark.slow
 def test_a_thought_does_not_depend_on_the_other_samples() -> None:
     context, sampling = thinking_generator().context, Sampling()
     assert isinstance(context, ThinkingContext)
@@ -152,6 +154,7 @@ def test_more_tokens_ahead_change_nothing() -> None:
         list(three.stream([2, 3], config, generator()))]
 
 
+@pytest.mark.slow
 def test_thoughts_are_drawn_as_likely_as_they_are() -> None:
     """Chi-square of 4,000 first tokens, against 5 standard deviations; by top_k the likeliest."""
     model, count = thinking_generator(), 4000
@@ -214,6 +217,7 @@ def test_no_token_of_a_text_is_read_twice() -> None:
     assert context.tokens_read - before <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [3, 128])
 def test_a_text_is_truncated_before_its_thoughts_lack_positions(
         chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:

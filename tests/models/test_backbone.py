@@ -53,6 +53,7 @@ def padded_left() -> tuple[Tensor, Tensor]:
     return tokens, mask
 
 
+@pytest.mark.slow
 def test_tokens_and_embeddings_are_read_alike() -> None:
     tokens, mask = padded_left()
 
@@ -67,7 +68,7 @@ def test_tokens_and_embeddings_are_read_alike() -> None:
 
 
 def test_rows_behind_a_shared_segment_are_read_alike() -> None:
-    """Two rows behind each question, and one more token behind both: nothing is read twice."""
+    """Two rows after each question, and one more token after both: nothing is read twice."""
     tokens, mask = padded_left()
     rows = torch.randint(1, V, (6, 3), generator=generator(1))
 

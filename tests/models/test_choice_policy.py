@@ -249,6 +249,7 @@ def changed(net: Model) -> Model:
     return net
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [0, 4])
 def test_checkpoints_open_in_plain_transformers_and_peft(lora: int, tmp_path: Path) -> None:
     from peft import AutoPeftModelForCausalLM
@@ -270,6 +271,7 @@ def test_checkpoints_open_in_plain_transformers_and_peft(lora: int, tmp_path: Pa
     assert torch.allclose(fresh.logits(fresh.read(tokens)[0]), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_reference_is_the_model_as_it_began(tmp_path: Path) -> None:
     base = save_language_model(tmp_path / "base")
     tokens = torch.randint(2, 200, (1, 9))
@@ -288,6 +290,7 @@ def test_the_reference_is_the_model_as_it_began(tmp_path: Path) -> None:
 # --- the cache ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_nothing_is_written_twice(tmp_path: Path) -> None:
     qa = qa_of(tmp_path, answer="letter")
     policy, problems = policy_of(qa), problems_of(qa, 10)
@@ -308,6 +311,7 @@ def test_nothing_is_written_twice(tmp_path: Path) -> None:
     assert collect()[1].tokens > 0
 
 
+@pytest.mark.slow
 def test_a_round_that_was_cut_off_goes_on_at_its_batch(tmp_path: Path) -> None:
     qa = qa_of(tmp_path)
     policy, problems = policy_of(qa), problems_of(qa, 10)

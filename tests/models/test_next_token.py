@@ -137,6 +137,7 @@ def test_the_end_of_few_documents_is_held_out(tmp_path: Path) -> None:
                                    (0, True, ("0123456789" * 10)[75:])]
 
 
+@pytest.mark.slow
 def test_a_data_set_of_the_hub_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes is what a file of the same rows gives, also where a beginning is passed over."""
     import datasets

@@ -163,8 +163,8 @@ def test_stopping_thoughts_end_once_and_are_padded_behind() -> None:
     rollouts = sample(policy, task.sample(50, generator()), 4, Sampling(), generator())
     thought, end = rollouts.thought, task.vocabulary.end
     assert ((thought == end).sum(1) == 1).all()
-    behind = (thought == end).cumsum(1) - (thought == end).long() > 0
-    assert (thought[behind] == task.vocabulary.pad).all()
+    after = (thought == end).cumsum(1) - (thought == end).long() > 0
+    assert (thought[after] == task.vocabulary.pad).all()
     assert len(rollouts.lengths.unique()) > 2
     forced = rollouts.lengths == 5
     assert forced.any()

@@ -33,7 +33,7 @@ PLAIN = Sampling()
 
 
 def thinking(count: int = 2) -> TextVocabulary:
-    """The words with `count` thought tokens and their end behind them."""
+    """The words with `count` thought tokens and their end after them."""
     tokenizer = vocabulary().tokenizer
     tokenizer.add_tokens([f"<t{number}>" for number in range(count + 1)])
     return TextVocabulary(tokenizer, closes=True)
@@ -87,7 +87,7 @@ def rollouts_of(*rows: list[int], words: TextVocabulary = THINKING, samples: int
 # --- prompts ------------------------------------------------------------------------------------
 
 def test_prompts_are_passages_in_the_tokens_of_the_model(tmp_path: Path, monkeypatch) -> None:
-    """Thought tokens behind the words change no token, and the text is not cut again for them."""
+    """Thought tokens after the words change no token, and the text is not cut again for them."""
     monkeypatch.setattr(packing, "SCRATCH", tmp_path / "scratch")
     path = tmp_path / "text.jsonl"
     path.write_text("".join(json.dumps({"text": f"{number}: {TEXT[:40]}"}) + "\n"
@@ -132,7 +132,7 @@ def test_a_prompt_that_its_tokens_do_not_say_is_refused() -> None:
 
 @torch.no_grad()
 def load_plain(model: Any, rollouts: Rollouts, barred: int | None = None) -> Tensor:
-    """(B, K, V): log-probabilities before each token of a row, one plain pass for each; 0 behind
+    """(B, K, V): log-probabilities before each token of a row, one plain pass for each; 0 after
     its end.
     """
     found = []
@@ -147,6 +147,7 @@ def load_plain(model: Any, rollouts: Rollouts, barred: int | None = None) -> Ten
     return torch.stack(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 @pytest.mark.parametrize("stops", [True, False])
 @pytest.mark.parametrize("samples", [1, 3])
@@ -172,6 +173,7 @@ def test_continuations_are_as_likely_as_transformers_finds_them(
     assert (scores.answer == 0).all() and not scores.answer.requires_grad
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", [{}, {"epsilon": 0.9}, {"top_k": 2}, {"temperature": 3.0}])
 def test_a_text_of_fixed_length_never_ends(sampler: dict[str, Any], tmp_path: Path) -> None:
     """However likely its end would be, and whatever is tried besides."""
@@ -210,7 +212,7 @@ def by_hand(model: Any, text: list[int]) -> list[float]:
 @pytest.mark.parametrize("samples", [1, 3])
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_the_judge_sees_only_ordinary_tokens(kind: str, samples: int) -> None:
-    """Thought tokens stand in front of, between and behind words; its padding is another number."""
+    """Thought tokens stand in front of, between and after words; its padding is another number."""
     judge, model = author_of(kind), language_model(kind)
     rows = [[T0, *row_of("ab", T1, CLOSE), *row_of("c")], row_of("ab c"), [T1, T1]]
     found = judge.plausible(rollouts_of(*rows, samples=samples))

@@ -193,6 +193,7 @@ def test_greedy_thoughts_are_the_likeliest() -> None:
 # --- speaking -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind, stops", [("llama", True), ("gpt2", False)])
 def test_a_written_word_is_as_likely_as_it_is_foreseen(kind: str, stops: bool) -> None:
     """Behind the thoughts in front of it, all places at once; company changes nothing."""

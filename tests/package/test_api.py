@@ -60,6 +60,7 @@ def test_every_public_name_is_there() -> None:
 # --- composing ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_compose_gives_the_checked_configuration() -> None:
     config = ponder.compose(["experiment=invent_digits"], seed=3)
     assert (config.seed, config.task.max) == (3, 1000)
@@ -68,6 +69,7 @@ def test_compose_gives_the_checked_configuration() -> None:
     assert not list(Path().iterdir())
 
 
+@pytest.mark.slow
 def test_python_values_are_words() -> None:
     config = ponder.compose(action="problems", out="bö=1 (2), 3.csv", task__data=None,
                             rollout__temperature="linear(1, 0.5, 100)", trainer__compile=False,
@@ -77,6 +79,7 @@ def test_python_values_are_words() -> None:
     assert config.rollout.temperature == "linear(1, 0.5, 100)" and config.trainer.beta2 == 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words, line", [
     (["trainer.lr=abc"], "trainer.lr=abc: found 'abc'; legal: a number"),
     (["stratgy=grpo"], "stratgy"),
@@ -105,6 +108,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> ponder.Run:
                             trainer__max_steps=4, trainer__val_every_n_steps=2)
 
 
+@pytest.mark.slow
 def test_a_run_is_that_of_the_command_line(trained: ponder.Run, tmp_path: Path) -> None:
     """Also in a second call, and in a thread that is not the main one."""
     words = [*SMALL, "think=true", "blind=true", "seed=3", "trainer.max_steps=4",
@@ -123,6 +127,7 @@ def test_a_run_is_that_of_the_command_line(trained: ponder.Run, tmp_path: Path) 
     assert typed.rollouts.equals(trained.rollouts)
 
 
+@pytest.mark.slow
 def test_a_run_leaves_nothing_behind(capsys: pytest.CaptureFixture[str]) -> None:
     before = surroundings()
     first = ponder.train(SMALL, trainer__max_steps=1)
@@ -149,6 +154,7 @@ def test_a_run_can_be_read(trained: ponder.Run) -> None:
     assert trained.checkpoint.name == "checkpoint_4" and "accuracy" in repr(trained)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_evaluated(trained: ponder.Run) -> None:
     found = ponder.evaluate(trained.checkpoint)
     assert found.summary["accuracy"] == trained.summary["accuracy"]
@@ -158,6 +164,7 @@ def test_a_checkpoint_is_evaluated(trained: ponder.Run) -> None:
     assert len(fewer.rollouts) == 10
 
 
+@pytest.mark.slow
 def test_a_checkpoint_thinks_and_answers(trained: ponder.Run) -> None:
     before, model, rows = surroundings(), trained.load(), trained.rollouts
     replies = model.think([*rows.question[:5]])
@@ -173,6 +180,7 @@ def test_a_checkpoint_thinks_and_answers(trained: ponder.Run) -> None:
     assert surroundings() == before
 
 
+@pytest.mark.slow
 def test_runs_are_found_and_compared(trained: ponder.Run) -> None:
     one = ponder.train(SMALL, seed=1, trainer__max_steps=1, hydra__run__dir="runs/a")
     two = ponder.train(SMALL, seed=2, trainer__max_steps=1, hydra__run__dir="runs/b")
@@ -187,12 +195,14 @@ def test_runs_are_found_and_compared(trained: ponder.Run) -> None:
         ponder.runs("nowhere")
 
 
+@pytest.mark.slow
 def test_a_run_goes_on(trained: ponder.Run) -> None:
     done = ponder.train([f"resume={trained.directory}"])
     assert done.directory == trained.directory
     assert done.summary["steps"] == 4
 
 
+@pytest.mark.slow
 def test_an_unexpected_failure_keeps_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     import ponder.cli.actions
 
@@ -207,6 +217,7 @@ def test_an_unexpected_failure_keeps_its_cause(monkeypatch: pytest.MonkeyPatch) 
     assert "in fail" in Path("run/error.txt").read_text() and surroundings() == before
 
 
+@pytest.mark.slow
 def test_an_interrupt_saves_and_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     from ponder.training.session import Session
 
@@ -227,6 +238,7 @@ def test_an_interrupt_saves_and_is_raised(monkeypatch: pytest.MonkeyPatch) -> No
     assert [line["step"] for line in lines if "lr" in line] == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_the_first_call_knows_a_plugin_and_its_name_may_have_underscores() -> None:
     Path("mine.py").write_text(
         "from ponder import Problem, ToyTask, task\n\n\n@task('my_task')\nclass Mine(ToyTask):\n"

@@ -34,6 +34,7 @@ def test_files_that_are_named_are_there(page: str) -> None:
         assert ((ROOT / page).parent / name).exists(), name
 
 
+@pytest.mark.slow
 def test_the_plugin_of_the_page_runs(tmp_path: Path) -> None:
     code, = re.findall(r"```python\n(# my_tasks.py.*?)```", DESIGN, re.S)
     (tmp_path / "my_tasks.py").write_text(code)

@@ -345,6 +345,7 @@ class Tags(HTMLParser):
         assert self.open.pop() == tag
 
 
+@pytest.mark.slow
 def test_the_page_is_whole_and_loads_nothing(tmp_path: Path) -> None:
     found = two_groups(tmp_path, reward="</script><b>")
     make_run(tmp_path / "c", reward="<i>")
@@ -362,6 +363,7 @@ def test_the_page_is_whole_and_loads_nothing(tmp_path: Path) -> None:
     assert "60.00% ± 17.32%" in content and found.headline in content
 
 
+@pytest.mark.slow
 def test_what_is_drawn_has_bounds_that_are_said(tmp_path: Path) -> None:
     for lr in range(1, 13):
         for seed in range(4):

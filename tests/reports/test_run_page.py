@@ -90,6 +90,7 @@ def figures_in(content: str, section: str) -> int:
         'class="plotly-graph-div"')
 
 
+@pytest.mark.slow
 def test_a_report_tells_the_run(tmp_path: Path) -> None:
     content = written(make_run(tmp_path))
     # p = 0.5 and stderr = 0.25 are those of 4 questions: (0.5 + 0.4802 ± 0.6793) / 1.9604
@@ -109,6 +110,7 @@ def test_a_report_tells_the_run(tmp_path: Path) -> None:
     assert "<td>40</td>" in content and "max: 100" in content
 
 
+@pytest.mark.slow
 def test_a_report_loads_nothing_from_outside(tmp_path: Path) -> None:
     content = written(make_run(tmp_path))
     assert not re.search(r"(src|href)=|https?://|@import|url\(|<link", content)
@@ -131,6 +133,7 @@ def test_text_is_escaped(tmp_path: Path) -> None:
     assert "<img" not in content and "<b>" not in content and "<i>" not in content
 
 
+@pytest.mark.slow
 def test_a_run_without_thoughts(tmp_path: Path) -> None:
     content = written(make_run(tmp_path, thoughts=False))
     assert figures_in(content, "necessity") == 0 and "language" not in sections_in(content)
@@ -149,6 +152,7 @@ def test_a_run_that_thinks_in_text_shows_its_rationales(tmp_path: Path) -> None:
     assert sections_in(content) == ["result", "training", "necessity", "rollouts", "details"]
 
 
+@pytest.mark.slow
 def test_few_questions_have_a_wide_interval(tmp_path: Path) -> None:
     """None right of 4: Wilson's upper end is z^2 / (n + z^2) = 3.8416 / 7.8416 = 0.49."""
     (tmp_path / "val_9").mkdir()
@@ -183,6 +187,7 @@ def test_a_run_that_left_nothing(tmp_path: Path, text: str | None) -> None:
     assert sections_in(content) == ["result", "training", "rollouts", "details"]
 
 
+@pytest.mark.slow
 def test_missing_columns_and_strange_values(tmp_path: Path) -> None:
     directory = make_run(tmp_path)
     (directory / "val_40" / "generated.csv").write_text("id,thought\n0,<t1>,more,cells\n1\n")
@@ -200,6 +205,7 @@ def test_an_error_in_a_section_is_said_in_its_place(tmp_path: Path) -> None:
     assert figures_in(content, "training") == 5
 
 
+@pytest.mark.slow
 def test_many_answers_have_no_map_of_their_own(tmp_path: Path) -> None:
     directory = make_run(tmp_path)
     with (directory / "val_40" / "generated.csv").open("w") as file:

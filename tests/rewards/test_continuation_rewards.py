@@ -65,7 +65,7 @@ def test_each_token_earns_what_it_adds() -> None:
     rollouts = rollouts_of(ids("ab a"), ids("b"))
     found = earned("wanted", rollouts, interim=True)
     assert found[0].tolist() == pytest.approx([1, -1 / 2, -1 / 6, 1 / 6])
-    assert found[1].tolist() == [0, 0, 0, 0]  # an end, and what is behind it, add nothing
+    assert found[1].tolist() == [0, 0, 0, 0]  # an end, and what is after it, add nothing
 
 
 @pytest.mark.parametrize("name", [entry.name for entry in REWARDS if "text" in entry.requires])
@@ -111,7 +111,7 @@ def by_hand(reference: ContinuationPolicy, prompt: str, text: list[int]) -> list
 
 @pytest.mark.parametrize("samples", [1, 3])
 def test_the_reference_sees_only_ordinary_tokens(samples: int) -> None:
-    """Thought tokens stand in front of, between and behind words; it reads the words alone."""
+    """Thought tokens stand in front of, between and after words; it reads the words alone."""
     reference = author(NORMAL)
     rows = [[T0, *ids("ab"), T1, CLOSE, *ids("c")], ids("ab c"), [T1, T1]]
     found = reference.plausible(rollouts_of(*rows, samples=samples))

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from support.plugin import PLUGINS, examples, write_plugins
+from support.processes import run as ponder
 from support.questions import save_language_model
 
 SMALL = ["trainer.max_steps=2", "trainer.train_batch_size=8", "task.test_questions=20",
@@ -31,14 +32,6 @@ class Tales(Corpus):
     '''Beginnings of tales.'''
 """
 pytestmark = pytest.mark.slow
-
-
-def ponder(folder: Path, *words: str) -> str:
-    door = Path(__file__).parents[2] / "run.py"
-    done = subprocess.run([sys.executable, str(door), *words], cwd=folder, capture_output=True,
-                          text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def summary(folder: Path) -> dict:

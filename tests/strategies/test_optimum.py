@@ -1,7 +1,7 @@
 """Policy gradients find the best policy there is, and a loop with a mistake in it does not.
 
 What is asked of a run: 98 % of the way from the reference to the exact optimum of reward minus KL,
-and a value head that foresees what is still to come.
+and a value head that predicts what is still to come.
 """
 
 from __future__ import annotations

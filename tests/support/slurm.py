@@ -20,7 +20,7 @@ CLUSTER = Path(__file__).parents[1] / "cluster"
 
 @pytest.fixture(scope="session", autouse=True)
 def cluster() -> Iterator[None]:
-    """Started for these tests, and stopped behind them unless it was there before."""
+    """Started for these tests, and stopped after them unless it was there before."""
     if os.geteuid() or not (shutil.which("slurmctld") or shutil.which("apt-get")):
         pytest.skip("a test cluster is started by root, with Slurm installed or apt-get to do it")
     up = subprocess.run(["bash", str(CLUSTER / "slurm-up.sh")], capture_output=True, text=True)

@@ -15,8 +15,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from support.processes import TIMEOUT, Forked
+
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT = 900  # seconds: against tests that hang, not a limit of speed
 SMALL = ["experiment=add_think_fixed", "task.max=10", "model.d_model=8", "model.layers=1",
          "task.test_questions=20", "trainer.train_batch_size=4", "trainer.threads=1",
          "trainer.save_every_n_steps=0", "trainer.log_every_n_steps=1",
@@ -31,15 +32,17 @@ def clean(**more: str) -> dict[str, str]:
 
 
 class Sweep:
-    """A sweep that runs beside the test, in a directory of its own."""
+    """A sweep that runs beside the test, in a directory of its own; with an `environment`, as a
+    program that reads it when it starts."""
 
     def __init__(self, folder: Path, *words: str, environment: dict[str, str] | None = None,
                  name: str = "sweep", root: Path = ROOT) -> None:
         self.directory = folder / name
-        self.process = subprocess.Popen(
-            [sys.executable, str(root / "run.py"), "-m", f"hydra.sweep.dir={self.directory}",
-             *SMALL, *words], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True, env=clean(**(environment or {})))
+        words = ("-m", f"hydra.sweep.dir={self.directory}", *SMALL, *words)
+        self.process = Forked(*words, cwd=folder, environment=clean()) if not environment else \
+            subprocess.Popen([sys.executable, str(root / "run.py"), *words], cwd=folder, text=True,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                             env=clean(**environment))
 
     def wait(self) -> tuple[int, str, str]:
         """Exit code, stdout, stderr."""
@@ -116,9 +119,9 @@ def alone(*words: str) -> Path:
     """The directory of a run that nobody launches or disturbs: one for all tests."""
     directory = Path(tempfile.mkdtemp(prefix="alone_"))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    subprocess.run([sys.executable, str(ROOT / "run.py"), *SMALL, *words,
-                    f"hydra.run.dir={directory}"], check=True, capture_output=True,
-                   timeout=TIMEOUT, env=clean())
+    run = Forked(*SMALL, *words, f"hydra.run.dir={directory}", environment=clean())
+    _, err = run.communicate()
+    assert run.returncode == 0, err
     return directory
 
 

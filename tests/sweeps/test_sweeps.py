@@ -348,6 +348,7 @@ def test_a_copy_is_made_once_and_knows_its_code(tmp_path: Path,
     run_directory.code_differences.cache_clear()
 
 
+@pytest.mark.slow
 def test_a_copy_runs(tmp_path: Path) -> None:
     copy = run_directory.freeze_code(tmp_path)
     done = subprocess.run([sys.executable, str(copy / "run.py"), "--cfg", "job"], text=True,

@@ -248,6 +248,7 @@ def test_huge_numbers_add_up() -> None:
     assert max(totals) > 2**41
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes, line", [
     ({"held_out": 1e-9}, "task.held_out=1e-09: found that it holds out no question of this task; "
      "legal: a larger share, or another task.seed"),
@@ -295,6 +296,7 @@ def test_problems_survive_a_file(suffix: str, changes: dict, tmp_path: Path) -> 
     assert train and not train & as_set(second.question, terms)
 
 
+@pytest.mark.slow
 def test_a_row_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "problems.csv"
     write_problems(path, make_task().problems())

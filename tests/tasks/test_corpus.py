@@ -25,7 +25,8 @@ from ponder.models.policies.continuation import ContinuationPolicy
 from ponder.rollouts.sampler import sample
 from ponder.tasks.text.passages import Corpus, CorpusKeys
 from ponder.tokenizers.pieces import Characters, PieceVocabulary
-from support.runs import lines, run_processes, summary
+from support.processes import run_processes
+from support.runs import lines, summary
 from support.small import Door, generator
 from support.texts import TEXT
 
@@ -139,17 +140,20 @@ def refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return refused
 
 
+@pytest.mark.slow
 def test_a_corpus_composes(refusal) -> None:
     assert refusal(*GOOD) == ""
     assert refusal(*GOOD, "task.prompt=''", "model.name=null") == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "line"), REFUSED)
 def test_what_means_nothing_gets_one_line(words: str, line: str, refusal) -> None:
     found = refusal(*GOOD, *words.split())
     assert found.startswith(line) and "\n" not in found
 
 
+@pytest.mark.slow
 def test_rewards_of_texts_are_for_texts(refusal) -> None:
     assert refusal("think=true", "reward=whitespace").startswith(
         "reward=whitespace: found task=add, but it needs a text to continue; legal: with "

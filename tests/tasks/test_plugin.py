@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from support.processes import run
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("docs/own_task.md", "CONTRIBUTING.md")
@@ -28,11 +27,7 @@ def code_of(page: str) -> str:
 
 def ponder(folder: Path, *words: str) -> str:
     """What `run.py plugins=[my_tasks]` prints in a folder, where it ends well."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "run.py"), "plugins=[my_tasks]", *words], cwd=folder,
-        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT / "src")})
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return run(folder, "plugins=[my_tasks]", *words)
 
 
 @pytest.fixture(scope="module")

@@ -240,6 +240,7 @@ def test_an_epoch_gives_each_question_once(tmp_path: Path) -> None:
     assert part is not None and part.tolist() == sorted(set(part.tolist())) != list(range(20))
 
 
+@pytest.mark.slow
 def test_sides_are_decided_by_the_id_and_the_seed(tmp_path: Path) -> None:
     """Also of another language: the words of the question do not matter."""
     path = file_of(tmp_path / "x.csv", 1000)

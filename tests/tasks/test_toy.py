@@ -73,6 +73,7 @@ def test_no_gold_thoughts_without_tokens_to_write_them() -> None:
     assert Parity(thoughts=1).encode_problems([problem]).thought is None
 
 
+@pytest.mark.slow
 def test_the_two_sides_are_disjoint_and_together_all_questions() -> None:
     """6 bits make 64 questions."""
     task = Parity(bits=6, thoughts=2)
@@ -84,6 +85,7 @@ def test_the_two_sides_are_disjoint_and_together_all_questions() -> None:
     assert sampled == sides["train"]
 
 
+@pytest.mark.slow
 def test_the_seed_decides_everything() -> None:
     one, same, other = Parity(bits=8), Parity(bits=8), Parity(bits=8, seed=1)
     assert one.problems() == same.problems() != other.problems()
@@ -100,6 +102,7 @@ def test_typed_questions() -> None:
             Parity().encode_question(text)
 
 
+@pytest.mark.slow
 def test_files_there_and_back(tmp_path: Path) -> None:
     task = Parity(thoughts=2)
     for name in ("x.csv", "x.jsonl", "x.parquet"):

@@ -35,6 +35,7 @@ def test_the_longest_token_wins() -> None:
     assert trie.decode([257, 256, 100]) == "abcabd"
 
 
+@pytest.mark.slow
 @given(st.text(alphabet=st.characters(), max_size=60))
 @settings(max_examples=500, deadline=None)
 def test_every_text_comes_back(text: str) -> None:
