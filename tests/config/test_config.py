@@ -34,7 +34,7 @@ FILES = sorted(path.relative_to(CONF) for path in CONF.glob("*/*.yaml"))
 Compose = Callable[..., Any]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def composed() -> Iterator[Compose]:
     """Words of a command line -> the composed node, not yet checked."""
     register()
