@@ -66,9 +66,12 @@ class ChoicePolicy(Policy):
         return torch.stack([logprob, (choice == label).to(logprob), choice.to(logprob)], 1)
 
     def read_letters(self, problems: Problems, thought: Tensor, samples: int) -> Tensor:
-        """(B,): the option whose letter a text gives as its answer; -1 where it gives none."""
+        """(B,): the option whose letter a text gives as its answer; -1 where it gives none. A text
+        without an end of its own was cut at its length limit.
+        """
         counts = problems.option_mask.sum(1).repeat_interleave(samples)
-        letters = [parse(self.vocabulary.text(tokens), LETTERS[:count]).letter
+        letters = [parse(self.vocabulary.text(tokens), LETTERS[:count],
+                         truncated=self.vocabulary.end not in tokens[:-1]).letter
                    for tokens, count in zip(thought.tolist(), counts.tolist(), strict=True)]
         return torch.tensor([-1 if letter is None else LETTERS.index(letter)
                              for letter in letters], device=thought.device)
