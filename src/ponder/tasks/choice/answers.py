@@ -81,7 +81,8 @@ _REFUSED = ("rul(?:e|es|ed|ing) out|exclud(?:e|es|ed|ing)|eliminat(?:e|es|ed|ing
             r"instead of|other than|descart\w+|elimin\w+|exclu\w+|rechaz\w+|ecart\w+|rejet\w+|"
             "nicht|sio|kii se")
 _DENIED = re.compile(rf"(?:\b(?:not|cannot|neither|nor|never|except|wrong|{_REFUSED})|n't|排除|"
-                     rf"不选|不是)(?: {_word('be', 'is', 'options', 'choices', *ANSWERS, *FILLERS)})*"
+                     "不选|不是)"
+                     rf"(?: {_word('be', 'is', 'options', 'choices', *ANSWERS, *FILLERS)})*"
                      r" ?\(?\Z", re.IGNORECASE)
 _ALONE = re.compile(r"[\s>#({\[\"'$:.-]*(?:(?:option|choice|letter) )?\(?", re.IGNORECASE)
 _REST = re.compile(r"[\s)}\]\"'$:;,.。!]*")
