@@ -54,7 +54,7 @@ def problems_of(qa: Qa, count: int = 4) -> Problems:
 
 def written(policy: ChoicePolicy, problems: Problems, samples: int = 3,
             sampling: Sampling = PLAIN, at_once: int = 256) -> Rollouts:
-    writer = Writer(policy.thinker, WORDS.end, samples, policy.rules.tokens, sampling, at_once)
+    writer = Writer(policy.thinker, WORDS, samples, policy.rules.tokens, sampling, at_once)
     noise = torch.rand(len(problems) * samples, policy.rules.tokens, generator=generator())
     thought, logprobs = writer.write(problems, noise)
     chosen = thought[:, :-1] != problems.pad

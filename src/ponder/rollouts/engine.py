@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ponder.core.math import Sampling, at_least_float32, distribution, draw
+from ponder.core.math import Sampling, at_least_float32, distribution, draw, is_one_of
 from ponder.core.types import Problems
 from ponder.models.backbone import Segment, tokens_at_once
 from ponder.models.huggingface.attention import Buffer
 from ponder.models.huggingface.model import Model
+from ponder.tokenizers.vocabulary import TextVocabulary
 
 LEAVE = 8  # rows leave when one in so many has ended
 
@@ -60,10 +61,12 @@ class Flight:
 class Writer:
     """Samples `samples` continuations of every problem, up to `room` tokens each, about `at_once`
     rows side by side; `heard` is called with how many tokens were sampled and rows have ended.
+
+    A row ends with any of the tokens `words.ends`, or where its text has one of `words.stops`.
     """
 
     net: Model
-    end: int
+    words: TextVocabulary
     samples: int
     room: int
     sampling: Sampling
@@ -74,8 +77,8 @@ class Writer:
     def write(self, problems: Problems, noise: Tensor) -> tuple[Tensor, Tensor]:
         """(tokens (B, room + 1), log-probabilities (B, room)) of B = P * samples rows.
 
-        A row holds what was written up to and including end-of-sequence, which is put behind the
-        last token where none was written, then padding. noise (B, room) lies in [0, 1).
+        A row holds what was written up to and including what ended it, then padding; a row that
+        nothing ended has `words.end` behind its last token. noise (B, room) lies in [0, 1).
         """
         rows, device = len(problems) * self.samples, problems.question.device
         tokens = torch.full((rows, self.room + 1), problems.pad, device=device)
@@ -129,9 +132,12 @@ class Writer:
         going = flight.going.nonzero()[:, 0]
         row, column = flight.row[going], at[going]
         tokens[row, column], logprobs[row, column] = token[going], logprob[going]
-        full = going[(column + 1 == self.room) & (token[going] != self.end)]
-        tokens[flight.row[full], self.room] = self.end
-        flight.going = flight.going & (token != self.end) & (at + 1 < self.room)
+        ended = is_one_of(token, self.words.ends)
+        full = going[(column + 1 == self.room) & ~ended[going]]
+        tokens[flight.row[full], self.room] = self.words.end
+        flight.going = flight.going & ~ended & (at + 1 < self.room)
+        if self.words.stops:
+            self._stop(flight, token, tokens)
         left = int(flight.going.sum())
         self.heard(len(going), len(going) - left)
         if left == 0:
@@ -146,6 +152,12 @@ class Writer:
                                        int(at.max()) + 1, places, self.samples)
         flight.buffer.at = torch.where(flight.going, flight.buffer.at, at)
         return flight
+
+    def _stop(self, flight: Flight, token: Tensor, tokens: Tensor) -> None:
+        """End the rows whose text has a stop string now, with `token` (N,) as its last one."""
+        may = self.words.stop_tokens.to(token.device)[token] & flight.going
+        for i in may.nonzero()[:, 0].tolist():
+            flight.going[i] = not self.words.stopped(tokens[flight.row[i]].tolist())
 
     def _choose(self, hidden: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Next tokens (N,) and their log-probabilities (N,); noise (N,) decides."""

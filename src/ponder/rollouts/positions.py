@@ -115,7 +115,7 @@ def _write_block(policy: PositionPolicy, hidden: Tensor, past: Segment, at: Tens
         token, logprob = choose(policy, state.flatten(0, 1), sampling, numbers[:, step])
         thought[:, step] = token.where(going, policy.vocabulary.pad)
         logprobs[:, step] = logprob * going
-        going = going & (token != end)
+        going = going & ~policy.is_end(token)
         if step == last or (policy.rules.stops and not going.any()):
             break
         state, own = policy.thinker.branch(token.view(*at.shape, 1), past, at, own)

@@ -124,7 +124,7 @@ def _sample_together(policy: Policy, problems: Problems, samples: int, sampling:
     for step in range(count):
         token, logprob = choose(policy, hidden, sampling, noise[:, step])
         thought[:, step], logprobs[:, step] = token.where(going, problems.pad), logprob * going
-        going = going & (token != end)
+        going = going & ~policy.is_end(token)
         if step == count - 1 or not going.any():
             break
         hidden = decoder.step(token)
@@ -140,7 +140,7 @@ def _sample_leaving(policy: Policy, problems: Problems, samples: int, sampling: 
     for step in range(count):
         token, logprob = choose(policy, hidden, sampling, noise[rows, step])
         thought[rows, step], logprobs[rows, step] = token, logprob
-        going = (token != end).nonzero()[:, 0]
+        going = (~policy.is_end(token)).nonzero()[:, 0]
         if len(going) < len(rows):
             rows, token, decoder = rows[going], token[going], decoder.select(going)
         if len(rows) == 0:

@@ -88,7 +88,7 @@ class Model(Backbone):
     """A `transformers` causal language model; `model` is it, or the PeftModel around it.
 
     words is how many tokens it may write: its tokenizer's, of which some models have room for more,
-    or the first of them. barred is one of these that may not be written; None: all may.
+    or the first of them. Those of these that are barred may not be written.
     """
 
     chunked = True
@@ -97,13 +97,13 @@ class Model(Backbone):
 
     model: Any  # of `transformers` or `peft`, which add methods to modules at run time
 
-    def __init__(self, model: nn.Module, words: int | None = None, barred: int | None = None,
+    def __init__(self, model: nn.Module, words: int | None = None, barred: Sequence[int] = (),
                  entropy_learns: bool = True) -> None:
         super().__init__()
         register()
         self.model = model
         self.words = words
-        self.barred = barred
+        self.barred = tuple(barred)
         self.entropy_learns = entropy_learns
         self.network.set_attn_implementation(NAME)
 
@@ -170,8 +170,9 @@ class Model(Backbone):
         found = found if scale == 1 else found * scale
         found = found if cap is None else cap * (found / cap).tanh()
         start = 0 if vocabulary is None else vocabulary.start or 0
-        if self.barred is not None and start <= self.barred < start + found.shape[-1]:
-            found[..., self.barred - start] = -torch.inf
+        for token in self.barred:
+            if start <= token < start + found.shape[-1]:
+                found[..., token - start] = -torch.inf
         return found
 
     def adapt(self, config: HfConfig) -> None:

@@ -70,8 +70,8 @@ class ChoicePolicy(Policy):
         without an end of its own was cut at its length limit.
         """
         counts = problems.option_mask.sum(1).repeat_interleave(samples)
-        letters = [parse(self.vocabulary.text(tokens), LETTERS[:count],
-                         truncated=self.vocabulary.end not in tokens[:-1]).letter
+        words, room = self.vocabulary, thought.shape[1] - 1
+        letters = [parse(words.text(tokens), LETTERS[:count], words.truncated(tokens, room)).letter
                    for tokens, count in zip(thought.tolist(), counts.tolist(), strict=True)]
         return torch.tensor([-1 if letter is None else LETTERS.index(letter)
                              for letter in letters], device=thought.device)
@@ -146,7 +146,7 @@ class ChoicePolicy(Policy):
 
     def _spoken(self, thought: Tensor, pad: int) -> Tensor:
         """(...,): whether a token of thoughts (...,) is seen by what follows: not its end."""
-        return (thought != pad) & (thought != self.vocabulary.end)
+        return (thought != pad) & ~self.is_end(thought)
 
     def _states(self, rollouts: Rollouts, text: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """States (B, K, D) before each token of the thoughts, and (B, A, D) before each token of a

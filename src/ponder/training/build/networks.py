@@ -83,11 +83,11 @@ def _hugging_face(config: Config, task: Task, key: str) -> Backbone:
     texts longer than it reads.
     """
     words, kind, tokens = task.vocabulary, task.policy_kind, config.thinker.tokens
-    both, barred, written = writes(config) == "both", None, None
+    both, barred, written = writes(config) == "both", (), None
     thinks = both if kind == "continuation" else tokens > 0 and kind == "next_token"
     if kind == "continuation":
         written = len(words) if both else words.plain
-        barred = None if config.thinker.stops else words.end
+        barred = () if config.thinker.stops else words.ends
     net = load_text_model(thinking_model(config) if thinks else config.model, len(words), key,
                           written, barred, config.strategy.entropy not in (0, 0.0))
     if key == REFERENCE:

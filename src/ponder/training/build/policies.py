@@ -10,7 +10,7 @@ from ponder.config.errors import UserError
 from ponder.config.registry import TASKS
 from ponder.config.spine import Config, writes
 from ponder.models.backbone import Backbone
-from ponder.models.huggingface.pretrained import load_text_model, load_vocabulary
+from ponder.models.huggingface.pretrained import load_text_model
 from ponder.models.policies.base import Policy, Rules
 from ponder.models.policies.choice import ChoicePolicy
 from ponder.models.policies.continuation import ContinuationPolicy
@@ -46,7 +46,7 @@ def build_task(config: Config) -> Task:
     if config.task.name == "corpus":
         return _corpus(config)
     if config.model.kind == "hf":
-        return TASKS[config.task.name].target(config.task, load_vocabulary(config.model))
+        return TASKS[config.task.name].target(config.task, words_of_text(config.model))
     thoughts = config.thinker.vocabulary if config.thinker.tokens else 0
     return TASKS[config.task.name].target(config.task, thoughts)
 
@@ -58,7 +58,8 @@ def _running_text(config: Config) -> Text:
     if config.model.kind == "hf":
         words = words_of_text(config.model)
         if config.thinker.tokens:
-            words = ThinkingVocabulary(thinking_words(config).tokenizer)
+            thinking = thinking_words(config)
+            words = ThinkingVocabulary(thinking.tokenizer, thinking.ends)
         return Text(config.task, words=words)
     start = None if config.model.name is None else load_pieces(Path(config.model.name))
     if start is not None and config.task.tokens not in ("chars", start.state()["kind"]):
@@ -164,7 +165,8 @@ def position_policy(config: Config, net: Backbone | None = None,
     """
     if net is None or vocabulary is None:
         thoughts = words_of_text(replace(config.model, thought_tokens=0)).thoughts
-        vocabulary = ThinkingVocabulary(thinking_words(config).tokenizer)
+        words = thinking_words(config)
+        vocabulary = ThinkingVocabulary(words.tokenizer, words.ends)
         net = load_text_model(thinking_model(config), len(vocabulary))
     else:
         thoughts = vocabulary.thoughts
