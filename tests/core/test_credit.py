@@ -38,6 +38,37 @@ def test_group_advantages_by_hand() -> None:
     assert of("group_mean", "batch")[5] == pytest.approx(2 / float(reward.std()), abs=1e-4)
 
 
+SIZES = (1e-8, 3e-4, 0.1, 1.7, 33.3, 1e5)  # 0.1 and 1.7 are no float32: their mean is rounded
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("samples", [2, 3, 7, 8])
+def test_equal_rewards_of_any_size_have_no_advantage(size: float, samples: int) -> None:
+    """Rounding of their mean, divided by their deviation, which is rounding too, would be ~1."""
+    reward = torch.full((samples,), -size)
+    reward[1] *= 1 + 1.2e-7  # as log p of the same text in batches of different width
+    batch = torch.cat([reward, torch.arange(samples) * size])
+    for baseline in ("none", "group_mean", "leave_one_out"):
+        for scale in ("none", "group", "batch"):
+            found = group_advantages(batch, samples, baseline, scale)
+            if baseline != "none" or scale == "group":
+                assert found[:samples].tolist() == [0.0] * samples, (baseline, scale)
+            assert found[samples:].abs().max() > 0, (baseline, scale)
+            if scale == "batch":
+                assert not group_advantages(reward, samples, baseline, scale).any()
+    assert flat_groups(batch, samples).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_whitening_equal_advantages_gives_zeros(size: float) -> None:
+    mask = torch.tensor([[True, True, False], [True, False, False], [True, True, True]])
+    for over in ("sequence", "group", "batch"):
+        assert not whiten(torch.full((3, 3), size), mask, 3, over).any(), over
+    residue = torch.tensor([[0.0, 1e-7, 0], [0, 0, 0], [0, -1e-7, 0]]) * size  # r - V, V = r
+    assert not whiten(residue, mask, 3, "batch", torch.tensor(size)).any()
+    assert whiten(residue, mask, 3, "batch").any()
+
+
 def test_discounted_credit_by_hand() -> None:
     mask = torch.tensor([[True, True, True], [True, False, False]])
     credit = discounted(torch.tensor([8.0, -1.0]), mask, 0.5)

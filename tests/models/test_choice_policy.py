@@ -54,7 +54,7 @@ def problems_of(qa: Qa, count: int = 4) -> Problems:
 
 def written(policy: ChoicePolicy, problems: Problems, samples: int = 3,
             sampling: Sampling = PLAIN, at_once: int = 256) -> Rollouts:
-    writer = Writer(policy.thinker, WORDS.end, samples, policy.rules.tokens, sampling, at_once)
+    writer = Writer(policy.thinker, WORDS, samples, policy.rules.tokens, sampling, at_once)
     noise = torch.rand(len(problems) * samples, policy.rules.tokens, generator=generator())
     thought, logprobs = writer.write(problems, noise)
     chosen = thought[:, :-1] != problems.pad
@@ -235,6 +235,16 @@ def test_generated_answers_are_read_out_of_the_text(tmp_path: Path) -> None:
     assert problems.label is not None
     expected = [problems.label[0] == 0, problems.label[1] == 1, False]
     assert policy.answer(problems, thought)[1].tolist() == expected
+
+
+def test_of_a_truncated_text_only_complete_statements_count(tmp_path: Path) -> None:
+    """The end token tells a whole text from one that was cut at its length limit."""
+    qa = qa_of(tmp_path)
+    tokens = WORDS.encode("Let us see. The answer is B")
+    policy, problems = policy_of(qa, len(tokens)), problems_of(qa, 1)
+    for end, option in ((WORDS.end, 1), (WORDS.encode("l")[0], -1)):
+        thought = torch.tensor([[*tokens, end, WORDS.end][:len(tokens) + 2]])
+        assert policy.read_letters(problems, thought, 1).tolist() == [option]
 
 
 # --- adapters and checkpoints -------------------------------------------------------------------

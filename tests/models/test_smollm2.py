@@ -30,7 +30,7 @@ def test_the_embedded_model_writes_what_transformers_writes(
     assert "<|im_start|>assistant" in words.tokenizer.decode(prompt)
     net = pretrained.load_text_model(config, len(words))
     question = torch.tensor([[words.pad, *prompt]])
-    thought, _ = Writer(net, words.end, 1, 8, GREEDY).write(
+    thought, _ = Writer(net, words, 1, 8, GREEDY).write(
         Problems(question, question[:, :1], None, words.pad, padded=True), torch.zeros(1, 8))
     assert "Paris" in words.text(thought[0].tolist())
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "smollm2")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def plain_of(kind: str, words: TextVocabulary) -> Any:
 def author_of(kind: str = "llama", stops: bool = True, tokens: int = 6,
               words: TextVocabulary = WORDS, compares: bool = False) -> ContinuationPolicy:
     net = Model(plain_of(kind, words), len(words))
-    net.barred = None if stops else words.end
+    net.barred = () if stops else words.ends
     rules = Rules(tokens, stops, writes="both" if words.thoughts else "text")
     return ContinuationPolicy(net, None, words, rules, compares=compares)
 
@@ -131,7 +132,7 @@ def test_a_prompt_that_its_tokens_do_not_say_is_refused() -> None:
 # --- what is likely -----------------------------------------------------------------------------
 
 @torch.no_grad()
-def load_plain(model: Any, rollouts: Rollouts, barred: int | None = None) -> Tensor:
+def load_plain(model: Any, rollouts: Rollouts, barred: Sequence[int] = ()) -> Tensor:
     """(B, K, V): log-probabilities before each token of a row, one plain pass for each; 0 after
     its end.
     """
@@ -140,8 +141,8 @@ def load_plain(model: Any, rollouts: Rollouts, barred: int | None = None) -> Ten
         question = rollouts.problems.question[number // rollouts.samples]
         count = int(rollouts.mask[number, :-1].sum())
         logits = model(torch.cat([question, thought[:count]])[None]).logits[0]
-        if barred is not None:
-            logits[:, barred] = -torch.inf
+        if barred:
+            logits[:, list(barred)] = -torch.inf
         rows = logits.log_softmax(-1)[len(question) - 1:-1]
         found.append(torch.nn.functional.pad(rows, (0, 0, 0, thought.shape[0] - 1 - count)))
     return torch.stack(found)
@@ -162,7 +163,7 @@ def test_continuations_are_as_likely_as_transformers_finds_them(
     assert (rollouts.lengths == 6).all() != stops
     model = plain_of(kind, WORDS)
     model.load_state_dict(policy.thinker.model.state_dict())
-    full = load_plain(model, rollouts, None if stops else WORDS.end)
+    full = load_plain(model, rollouts, () if stops else WORDS.ends)
     expected = full.gather(2, rollouts.thought[:, :-1, None].clamp_max(len(WORDS) - 1))[..., 0]
     expected = expected * rollouts.mask[:, :-1]
     assert torch.allclose(rollouts.logprobs.double(), expected, atol=1e-6)

@@ -41,7 +41,7 @@ def scribbler(words: TextVocabulary, value: str, stops: bool) -> ContinuationPol
             vocab_size=len(words), n_embd=32, n_layer=1, n_head=2, n_positions=TOKENS + 2,
             initializer_range=0.3, attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0,
             bos_token_id=0, eos_token_id=0)), len(words))
-        found.barred = None if stops else words.end
+        found.barred = () if stops else words.ends
         return found
 
     critic = None

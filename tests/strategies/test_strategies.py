@@ -91,6 +91,16 @@ def test_flat_groups_are_left_out_whatever_the_leash_costs() -> None:
     assert found.learn.any(1).tolist() == [False, False, True, True]
 
 
+@pytest.mark.parametrize("reward", [1e-6, 0.1, -33.3])
+@pytest.mark.parametrize("strategy", [
+    REINFORCE(), REINFORCE(scale="group"), REINFORCE(scale="batch"), GRPO(), GRPO(scale="batch"),
+    GRPO(baseline="leave_one_out"), PPO(value="none", trace=1.0), STaR()])
+def test_equal_rewards_teach_nothing_in_any_strategy(strategy: Strategy, reward: float) -> None:
+    """Eight rewards of a float32 that their own mean does not give back."""
+    credit = strategy.credit(rollouts_of([reward] * 8, 8)).credit
+    assert credit is not None and not credit.any()
+
+
 def test_star_learns_nothing_where_none_is_best() -> None:
     rollouts = STaR().credit(rollouts_of([1.0, 1.0, 2.0, 5.0], 2))
     assert rollouts.credit is not None and rollouts.weight is not None

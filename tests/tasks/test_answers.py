@@ -56,6 +56,11 @@ STATED = [
     # other scripts and languages
     ("The answer is （Ｂ）。", "B"),
     ("答案是B", "B"),
+    ("答案是C.学校", "C"),
+    ("答案是B选项", "B"),
+    ("答案为B因为细胞", "B"),
+    ("The answer is C.school", "C"),
+    ("The answer is C.School", "C"),
     ("正确答案：（Ｃ）", "C"),
     ("故选B。", "B"),
     ("正解はCです。", "C"),
@@ -101,7 +106,26 @@ NONE = [
     "Vitamin C is needed.", "hepatitis B", "B cells and T cells", "It is 25 °C.", "at 25°C",
     "in C. elegans it is so", "as Robert B. Parker says", "P(A) = 0.5", "x = C", "A + B = 3",
     "in D.C. today", "A-level", "the B-cell", "C'est la vie", "DNA", "À ń lọ sí ilé", "Ẹ̀ dé",
-    "A na-eme ya", "the answer is b-cell",
+    "A na-eme ya", "the answer is b-cell", "The answer is D.C. today",
+    # denials
+    "Option D is incorrect", "We can rule out B.", "we exclude C", "Eliminating D leaves three",
+    "D can be ruled out", "A can be eliminated", "C fails", "B is out", "We discard option B.",
+    "rather than B", "La opción D es incorrecta.", "Descartamos la opción B.",
+    "On peut éliminer la réponse C.", "Die Antwort B ist falsch.", "选项B是错误的", "可以排除C",
+    "B si sahihi", "Kii se B",
+]
+WHOLE = [  # of a truncated text: the statement is over
+    ("The answer is (B).", "B"), ("The answer is B. The answer is B. The ans", "B"),
+    ("The answer is A. Now, the answer is B", "A"), ("Answer: B\n", "B"),
+    ("**B**\n\nExplanation: a", "B"), ("答案是B，因为", "B"), (r"so \boxed{B}", "B"),
+    ("The answer is B because a", "B"), ("Answer:\nA. 4\n\nExplanation", "A"),
+    ("The answer is C.school and", "C"), ("La respuesta es la B, porque", "B"),
+]
+CUT = [  # of a truncated text: it could go on in another way
+    "The options are:\nA. 4", "Let's see:\nA", "A.\n4", "A. 4\nB. 8\nC", "Answer:\nA. 4",
+    "Answer:\nA", "The answer is (B", "The answer is (B)", "The answer is A", "The answer is B.",
+    "The answer is B or", "The answer is B, ", "Answer: B", "答案是B", "(A) is right and",
+    "I think B is", "B: the cell",
 ]
 SEVERAL = [
     "A or B", "(A) and (C)", "The answer is A or B.", "The answer is either (A) or (B).",
@@ -123,6 +147,16 @@ def test_none(text: str) -> None:
     assert parse(text) == Answer(None, "none")
 
 
+@pytest.mark.parametrize("text, letter", WHOLE)
+def test_complete_statements_of_truncated_texts_count(text: str, letter: str) -> None:
+    assert parse(text, truncated=True) == Answer(letter, "found")
+
+
+@pytest.mark.parametrize("text", CUT)
+def test_a_truncated_text_is_not_completed_by_a_guess(text: str) -> None:
+    assert parse(text, truncated=True) == Answer(None, "none")
+
+
 @pytest.mark.parametrize("text", SEVERAL)
 def test_several(text: str) -> None:
     assert parse(text) == Answer(None, "several")
@@ -142,4 +176,4 @@ def test_a_statement_outranks_any_number_of_mentions() -> None:
 
 def test_plain() -> None:
     assert plain("Ｂ：　é **C** Ìdáhùn") == "B:　· (C) Idahun"
-    assert plain("\\boxed{\\text{B}}") == " answer: (B)"
+    assert plain("\\boxed{\\text{B}}") == " answer: (B)."

@@ -45,7 +45,7 @@ def ours(path: Path, prompt: list[int]) -> list[int]:
     net = load_text_model(config, len(words)).eval()
     question = torch.tensor([prompt])
     problems = Problems(question, question, None, words.pad, padded=True)
-    tokens, _ = Writer(net, words.end, 1, ROOM, GREEDY).write(problems, torch.zeros(1, ROOM))
+    tokens, _ = Writer(net, words, 1, ROOM, GREEDY).write(problems, torch.zeros(1, ROOM))
     return [token for token in tokens[0, :ROOM].tolist() if token != words.pad]
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from ponder.core.lazy_imports import Tensor, torch
 
+EQUAL = 1e-6  # rewards that differ by less of their size are equal: float32 keeps 7 digits
+
 
 def group_advantages(reward: Tensor, samples: int, baseline: str, scale: str,
                      running: float = 0.0) -> Tensor:
@@ -16,6 +18,7 @@ def group_advantages(reward: Tensor, samples: int, baseline: str, scale: str,
     baseline: none; group_mean, :math:`r_i - \bar r`; leave_one_out (RLOO, Kool et al. 2019),
     :math:`r_i - \frac{1}{G-1}\sum_{j \ne i} r_j`; running_mean, the given number. scale divides by
     the standard deviation (unbiased) of the group (GRPO, Shao et al. 2024), of the batch, or not.
+    Where what is subtracted or divided by comes from equal rewards, the advantage is exactly 0.
     """
     grouped = reward.view(-1, samples)
     mean = grouped.mean(1, keepdim=True)
@@ -29,13 +32,27 @@ def group_advantages(reward: Tensor, samples: int, baseline: str, scale: str,
         advantage = advantage / (grouped.std(1, keepdim=True) + 1e-6)
     elif scale == "batch":
         advantage = advantage / (reward.std() + 1e-6)
+    if baseline in ("group_mean", "leave_one_out") or scale == "group":
+        advantage = advantage.masked_fill(_flat(grouped), 0.0)
+    if scale == "batch":
+        advantage = advantage.masked_fill(_flat(reward[None]), 0.0)
     return advantage.flatten()
 
 
 def flat_groups(reward: Tensor, samples: int) -> Tensor:
     """(P,): True where all rewards (B,) of a group are equal: nothing is learnt from it."""
-    grouped = reward.view(-1, samples)
-    return grouped.amax(1) - grouped.amin(1) <= 1e-8
+    return _flat(reward.view(-1, samples))[:, 0]
+
+
+def _flat(values: Tensor, real: Tensor | None = None, size: Tensor | float = 0.0) -> Tensor:
+    """(N, 1): True where the values (N, M) of a row are equal up to the rounding of numbers of
+    their size, or of `size` where they come from larger ones; real (N, M): which of them count.
+    """
+    high, low = values, values
+    if real is not None:
+        high, low = values.masked_fill(~real, -torch.inf), values.masked_fill(~real, torch.inf)
+    high, low = high.amax(1, keepdim=True), low.amin(1, keepdim=True)
+    return high - low <= EQUAL * torch.maximum(high.abs(), low.abs()).clamp_min(size)
 
 
 def instructive(right: Tensor, unsolved: bool) -> Tensor:
@@ -86,23 +103,26 @@ def gae(reward: Tensor, value: Tensor, mask: Tensor, discount: float, trace: flo
     return advantage, (advantage + value) * mask
 
 
-def whiten(advantage: Tensor, mask: Tensor, samples: int, over: str) -> Tensor:
+def whiten(advantage: Tensor, mask: Tensor, samples: int, over: str,
+           size: Tensor | float = 0.0) -> Tensor:
     """Advantages (B, T) with mean 0 and standard deviation 1 over the tokens that count.
 
-    over: none, sequence, group or batch. Padding is in neither moment. Where fewer than two tokens
-    count, only the mean is subtracted.
+    over: none, sequence, group or batch. Padding is in neither moment. Where all that count are
+    equal, or fewer than two do, they become exactly 0. size: of the numbers whose differences they
+    are; below its rounding error they are equal.
     """
     if over == "none":
         return advantage * mask
     rows = {"sequence": 1, "group": samples, "batch": len(advantage)}[over]
     parts = advantage.view(len(advantage) // rows, -1)
-    real = mask.reshape(parts.shape).to(advantage.dtype)
+    counts = mask.reshape(parts.shape)
+    real = counts.to(advantage.dtype)
     count = real.sum(1, keepdim=True)
     mean = (parts * real).sum(1, keepdim=True) / count.clamp_min(1)
     centred = (parts - mean) * real
     variance = centred.square().sum(1, keepdim=True) / (count - 1).clamp_min(1)
-    scale = torch.where(count > 1, variance.sqrt() + 1e-8, torch.ones_like(variance))
-    return (centred / scale).view_as(advantage)
+    scaled = centred / (variance.sqrt() + 1e-8)
+    return scaled.masked_fill(_flat(parts, counts, size), 0.0).view_as(advantage)
 
 
 def shares(mask: Tensor, normalise: str) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ponder.core.lazy_imports import Tensor, torch
@@ -175,6 +176,14 @@ def count_entropy(values: Tensor) -> float:
     share = values.unique(return_counts=True)[1].double()
     share = share / share.sum()
     return float(-(share * share.log()).sum())
+
+
+def is_one_of(tokens: Tensor, ids: Sequence[int]) -> Tensor:
+    """(...,): whether tokens (...,) are among some ids."""
+    found = tokens == ids[0]
+    for other in ids[1:]:
+        found = found | (tokens == other)
+    return found
 
 
 def row_codes(tokens: Tensor) -> Tensor:

@@ -93,12 +93,13 @@ def degenerate(tokens: list[int]) -> bool:
 def _of_texts(policy: ChoicePolicy, rollouts: Rollouts, chosen: Tensor) -> dict[str, float]:
     """Shares of texts without a readable answer, without an end, and with a degenerate end."""
     lengths = rollouts.lengths
-    whole = rollouts.thought[:, :-1] == policy.vocabulary.end
+    room = rollouts.thought.shape[1] - 1
+    truncated = [policy.vocabulary.truncated(row, room) for row in rollouts.thought.tolist()]
     rows = [row[:length] for row, length in zip(rollouts.thought.tolist(), lengths.tolist(),
                                                 strict=True)]
     return {"thought/length": float(lengths.float().mean()),
             "text/unparsable": float((chosen < 0).float().mean()),
-            "text/truncated": float((~whole.any(1)).float().mean()),
+            "text/truncated": sum(truncated) / max(len(rows), 1),
             "text/degenerate": sum(map(degenerate, rows)) / max(len(rows), 1)}
 
 

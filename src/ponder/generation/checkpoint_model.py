@@ -34,7 +34,6 @@ from ponder.rollouts.sampler import greedy, vectors
 from ponder.rollouts.written import Store, Written
 from ponder.tasks.choice.questions import LETTERS, typed_question
 from ponder.tokenizers.pieces import FILE, PieceVocabulary, load_pieces
-from ponder.tokenizers.vocabulary import TextVocabulary
 from ponder.training import build as builders
 from ponder.training.build_policies import build_rules, position_policy
 from ponder.training.checkpoint import load_model
@@ -245,21 +244,13 @@ def _hugging_face_generator(config: Config, device: torch.device) -> TextGenerat
     if of_text and config.thinker.tokens:
         policy = _ready(config, position_policy(config), device)
         words: Any = policy.vocabulary
-        ends = end_tokens(policy.thinker, words)
+        ends = words.text_ends
         return ThinkingTextGenerator(ThinkingContext(policy, slice(0, words.plain), ends), words)
     vocabulary = load_vocabulary(config.model, closes=writes(config) == "both")
     written = vocabulary.plain if of_text else None  # a thinker without its thoughts
     net = load_text_model(config.model, len(vocabulary), written=written)
     net = _ready(config, net, device)
-    return TextGenerator(DecodingContext(net, None, end_tokens(net, vocabulary)), vocabulary)
-
-
-def end_tokens(net: Any, vocabulary: TextVocabulary) -> tuple[int, ...]:
-    """The tokens that end a text of a model of Hugging Face, in order."""
-    settings: Any = getattr(net.network, "generation_config", None)
-    named = getattr(settings, "eos_token_id", None)
-    known = named if isinstance(named, list) else [named]
-    return tuple(sorted({end for end in (vocabulary.end_of_text, *known) if end is not None}))
+    return TextGenerator(DecodingContext(net, None, vocabulary.ends), vocabulary)
 
 
 def _text_generator(config: Config, path: Path, device: torch.device) -> Generator:

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ponder.core.math import Sampling, draw_tokens, precise
+from ponder.core.math import Sampling, draw_tokens, is_one_of, precise
 from ponder.core.types import Problems
 from ponder.models.backbone import Segment, tokens_at_once
 from ponder.models.huggingface.attention import Buffer
 from ponder.models.huggingface.model import Model
+from ponder.tokenizers.vocabulary import TextVocabulary
 
 FINISHED_SHARE = 8  # finished rows are dropped when one in so many has ended
 
@@ -63,10 +64,12 @@ class Writer:
     """Samples `samples` continuations of every problem, up to `room` tokens each, about `at_once`
     rows side by side; `heard` is called after each step with the numbers of tokens sampled and of
     rows that have ended.
+
+    A row ends with any of the tokens `words.ends`, or where its text has one of `words.stops`.
     """
 
     net: Model
-    end: int
+    words: TextVocabulary
     samples: int
     room: int
     sampling: Sampling
@@ -77,8 +80,8 @@ class Writer:
     def write(self, problems: Problems, noise: Tensor) -> tuple[Tensor, Tensor]:
         """(tokens (B, room + 1), log-probabilities (B, room)) of B = P * samples rows.
 
-        A row holds what was written up to and including end-of-sequence, which is put behind the
-        last token where none was written, then padding. noise (B, room) lies in [0, 1).
+        A row holds what was written up to and including what ended it, then padding; a row that
+        nothing ended has `words.end` behind its last token. noise (B, room) lies in [0, 1).
         """
         rows, device = len(problems) * self.samples, problems.question.device
         tokens = torch.full((rows, self.room + 1), problems.pad, device=device)
@@ -131,9 +134,12 @@ class Writer:
         going = active.going.nonzero()[:, 0]
         row, column = active.row[going], at[going]
         tokens[row, column], logprobs[row, column] = token[going], logprob[going]
-        full = going[(column + 1 == self.room) & (token[going] != self.end)]
-        tokens[active.row[full], self.room] = self.end
-        active.going = active.going & (token != self.end) & (at + 1 < self.room)
+        ended = is_one_of(token, self.words.ends)
+        full = going[(column + 1 == self.room) & ~ended[going]]
+        tokens[active.row[full], self.room] = self.words.end
+        active.going = active.going & ~ended & (at + 1 < self.room)
+        if self.words.stops:
+            self._stop(active, token, tokens)
         left = int(active.going.sum())
         self.heard(len(going), len(going) - left)
         if left == 0:
@@ -148,3 +154,9 @@ class Writer:
                                        int(at.max()) + 1, places, self.samples)
         active.buffer.at = torch.where(active.going, active.buffer.at, at)
         return active
+
+    def _stop(self, active: ActiveRows, token: Tensor, tokens: Tensor) -> None:
+        """End the rows whose text has a stop string now, with `token` (N,) as its last one."""
+        may = self.words.stop_tokens.to(token.device)[token] & active.going
+        for i in may.nonzero()[:, 0].tolist():
+            active.going[i] = not self.words.stopped(tokens[active.row[i]].tolist())

@@ -76,8 +76,10 @@ def _tokens(texts: list[tuple[str, str]], policy: ChoicePolicy, pad: int) -> Ten
     rows = []
     for text, tokens in texts:
         numbers = list(map(int, tokens.split())) if tokens else words.encode(text)
-        numbers = [number for number in numbers if number != words.end][:room]
-        rows.append([*numbers, words.end, *[pad] * (room - len(numbers))])
+        at = next((i for i, number in enumerate(numbers) if number in words.ends), None)
+        end = words.end if at is None else numbers[at]
+        numbers = numbers[:at][:room]
+        rows.append([*numbers, end, *[pad] * (room - len(numbers))])
     return torch.tensor(rows)
 
 
@@ -142,7 +144,7 @@ def texts_of(rollouts: Rollouts, vocabulary: TextVocabulary) -> list[dict[str, s
     What the tokenizer puts in front of every text by itself is left out of the prompt.
     """
     tokenizer = vocabulary.tokenizer
-    added = [token for token in tokenizer("")["input_ids"] if token != vocabulary.end]
+    added = [token for token in tokenizer("")["input_ids"] if token not in vocabulary.ends]
 
     def text(tokens: list[int]) -> str:
         return tokenizer.decode(tokens, clean_up_tokenization_spaces=False)

@@ -134,7 +134,7 @@ def _decode_together(policy: Policy, hidden: Tensor, advance: Callable[[Tensor],
     for step in range(last + 1):
         token, logprob = choose(policy, hidden, sampling, noise[:, step])
         thought[:, step], logprobs[:, step] = token.where(going, pad), logprob * going
-        going = going & (token != policy.end)
+        going = going & ~policy.is_end(token)
         if step == last or (stops and not going.any()):
             break
         hidden = advance(token)
@@ -150,7 +150,7 @@ def _sample_leaving(policy: Policy, problems: Problems, samples: int, sampling: 
     for step in range(count):
         token, logprob = choose(policy, hidden, sampling, noise[rows, step])
         thought[rows, step], logprobs[rows, step] = token, logprob
-        going = (token != end).nonzero()[:, 0]
+        going = (~policy.is_end(token)).nonzero()[:, 0]
         if len(going) < len(rows):
             rows, token, decoder = rows[going], token[going], decoder.select(going)
         if len(rows) == 0:

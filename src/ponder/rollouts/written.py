@@ -22,6 +22,7 @@ from ponder.models.policies.base import Policy
 from ponder.rollouts import sampled
 from ponder.rollouts.engine import Writer
 from ponder.rollouts.sampler import Sampler
+from ponder.tokenizers.vocabulary import TextVocabulary
 
 
 @dataclass
@@ -116,10 +117,11 @@ class Written(Sampler):
                weights: str, progress: SamplingProgress) -> tuple[Rollouts, bool]:
         """The rollouts of some questions with their answers, and whether they were in the store."""
         samples, device = self.config.samples, problems.question.device
-        net = _text_model(policy)
+        net, words = _text_model(policy)
         key = key_of(weights=weights, question=_trimmed(problems), samples=samples,
                      room=policy.rules.tokens, sampling=asdict(sampling), seed=seed,
-                     writable=[net.words, net.barred], precision=_precision(policy), format=3)
+                     writable=[net.words, list(net.barred)], precision=_precision(policy), format=4,
+                     ends=policy.ends, stops=words.stops)
         found = self.store.load(key)
         cached = found is not None
         if found is None:
@@ -141,8 +143,7 @@ class Written(Sampler):
             self.listener.sampling(progress)
 
         room, samples = policy.rules.tokens, self.config.samples
-        writer = Writer(_text_model(policy), policy.end, samples, room, sampling, self.at_once,
-                        heard)
+        writer = Writer(*_text_model(policy), samples, room, sampling, self.at_once, heard)
         noise = torch.rand(len(problems) * samples, room,
                            generator=torch.Generator().manual_seed(seed))
         thought, logprobs = writer.write(problems, noise.to(problems.question.device))
@@ -165,11 +166,14 @@ class Written(Sampler):
         return found["answered"].to(thought.device)
 
 
-def _text_model(policy: Policy) -> Model:
-    """The network that the engine decodes with, rows of different questions side by side."""
-    net = policy.thinker
+def _text_model(policy: Policy) -> tuple[Model, TextVocabulary]:
+    """The network that the engine decodes with, rows of different questions side by side; and its
+    words.
+    """
+    net, words = policy.thinker, policy.vocabulary
     assert isinstance(net, Model), "the sources of other policies decode by themselves"
-    return net
+    assert isinstance(words, TextVocabulary)
+    return net, words
 
 
 def _precision(policy: Policy) -> list[str]:

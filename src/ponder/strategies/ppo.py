@@ -44,8 +44,8 @@ class PPO(RatioStrategy):
         rewards = sequence_reward(rollouts.reward, given - self.penalty(rollouts, step), mask)
         value = torch.zeros_like(rewards) if rollouts.value is None else rollouts.value
         advantage, returns = gae(rewards, value, mask, self.discount, self.trace)
-        return replace(rollouts, returns=returns,
-                       credit=whiten(advantage, mask, rollouts.group_size, self.whiten),
+        credit = whiten(advantage, mask, rollouts.group_size, self.whiten, returns.abs().amax())
+        return replace(rollouts, returns=returns, credit=credit,
                        weight=torch.ones_like(rollouts.reward))
 
     def loss(self, scores: Scores, rollouts: Rollouts, denominator: Tensor, step: int = 0,

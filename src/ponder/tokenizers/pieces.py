@@ -200,7 +200,9 @@ class HfPieces:
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
-        self.names = tuple(tokenizer.convert_ids_to_tokens(range(plain_words(tokenizer))))
+        names = tokenizer.convert_ids_to_tokens(range(plain_words(tokenizer)))
+        self.names = tuple(f"<unused{i}>" if name is None else name
+                           for i, name in enumerate(names))
 
     @classmethod
     def load(cls, name: str) -> HfPieces:
@@ -250,6 +252,11 @@ class PieceVocabulary(Vocabulary):
     def end_of_text(self) -> int:
         """Id of the token that follows every document."""
         return 1
+
+    @property
+    def text_ends(self) -> tuple[int, ...]:
+        """Ids of the tokens that end a text."""
+        return (self.end_of_text,)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without special tokens."""

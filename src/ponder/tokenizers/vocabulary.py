@@ -54,6 +54,11 @@ class Vocabulary:
         return 0
 
     @property
+    def ends(self) -> tuple[int, ...]:
+        """Ids of the tokens that end a thought."""
+        return (self.end,)
+
+    @property
     def end(self) -> int:
         """Id of end-of-thought."""
         return len(self.ordinary) + 1
@@ -80,34 +85,88 @@ class Vocabulary:
         return self.separator.join(words[token] for token in tokens if token != self.pad)
 
 
+def token_ids(tokenizer: Any) -> int:
+    """One more than the largest id. There may be fewer tokens: ids of pruned ones are left out."""
+    return max(tokenizer.get_vocab().values(), default=-1) + 1
+
+
 def plain_words(tokenizer: Any) -> int:
     """Tokens of a Hugging Face tokenizer that are not thought tokens; these come last."""
-    return tokenizer.get_added_vocab().get("<t0>", len(tokenizer))
+    return tokenizer.get_added_vocab().get("<t0>", token_ids(tokenizer))
 
 
 class TextVocabulary:
-    """The tokens of a Hugging Face tokenizer; a thinker writes text that ends with end-of-sequence.
+    """The tokens of a Hugging Face tokenizer, and all that ends a text.
+
+    A text ends with any of the tokens `ends`: those of the model's settings for generation, and the
+    tokenizer's end-of-sequence. `end`, the first, follows texts that are given; where prompts
+    use a chat template it is the one that ends an assistant's turn there. A text also ends before
+    any of the strings `stops`, which a base model writes instead of an end.
 
     Padding is an id above all tokens, so that no text contains it. chat: whether prompts use the
     tokenizer's chat template, if it has one. plain: how many tokens there are before the thought
     tokens `<t0>`, `<t1>`, ... closes: whether the first of these is end-of-thought.
     """
 
-    def __init__(self, tokenizer: Any, chat: bool = True, closes: bool = False) -> None:
+    def __init__(self, tokenizer: Any, chat: bool = True, closes: bool = False,
+                 ends: Sequence[int] = (), stops: Sequence[str] = ()) -> None:
         self.tokenizer = tokenizer
-        self.end: int = tokenizer.eos_token_id
-        self.pad: int = len(tokenizer)
+        self.pad = self._size = token_ids(tokenizer)
         self.chat = chat and tokenizer.chat_template is not None
+        self.ends = self._ordered([tokenizer.eos_token_id, *ends])
+        self.end: Any = next(iter(self.ends), None)
+        self.stops = tuple(stops)
         self.plain = plain_words(tokenizer)
         self.closes = closes and self.thoughts > 0
 
     def __len__(self) -> int:
-        return len(self.tokenizer)
+        return self._size
+
+    def _ordered(self, ends: Sequence[int | None]) -> tuple[int, ...]:
+        """The ids that end a text, each once, that of an assistant's turn first."""
+        known = list(dict.fromkeys(end for end in ends if end is not None and end < len(self)))
+        if self.chat and len(known) > 1:
+            asked, reply = {"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}
+            start, whole = (self.tokenizer.apply_chat_template(
+                turns, add_generation_prompt=len(turns) == 1, tokenize=True, return_dict=False)
+                for turns in ([asked], [asked, reply]))
+            turn = [token for token in whole[len(start):] if token in known][:1]
+            known = [*turn, *(end for end in known if end not in turn)]
+        return tuple(known)
+
+    def stopped_by(self, stops: Sequence[str]) -> TextVocabulary:
+        """The same tokens; a text ends before these strings, too."""
+        return TextVocabulary(self.tokenizer, self.chat, self.closes, self.ends, stops)
 
     @property
     def end_of_text(self) -> int:
         """Id of the token that follows every document."""
-        return self.tokenizer.eos_token_id
+        return self.end if self.tokenizer.eos_token_id is None else self.tokenizer.eos_token_id
+
+    @property
+    def text_ends(self) -> tuple[int, ...]:
+        """Ids of the tokens that end a text."""
+        return self.ends
+
+    @cached_property
+    def stop_tokens(self) -> Tensor:
+        """(V + 1,): True for tokens with which a text may come to have one of `stops`: those with its
+        last character, and bytes of a character.
+        """
+        last = {*(stop[-1] for stop in self.stops), TORN}
+        words = self.tokenizer.batch_decode([[token] for token in range(len(self))])
+        return torch.tensor([*(not last.isdisjoint(word) for word in words), False])
+
+    def stopped(self, tokens: list[int]) -> bool:
+        """Whether a text has one of `stops` in it."""
+        said = self.tokenizer.decode([token for token in tokens if token != self.pad],
+                                     skip_special_tokens=True)
+        return any(stop in said for stop in self.stops)
+
+    def truncated(self, tokens: list[int], room: int) -> bool:
+        """Whether a text with room for so many tokens was cut there: nothing has ended it."""
+        own = tokens[:room]
+        return self.pad not in own and not set(self.ends) & set(own) and not self.stopped(own)
 
     @property
     def thoughts(self) -> int:
@@ -165,9 +224,16 @@ class TextVocabulary:
             messages = [{"role": role, "content": text} for role, text in turns]
             return list(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True,
                                                            tokenize=True, return_dict=False))
-        text = "\n".join(text for _, text in turns) + "\n"
-        start = self.tokenizer.bos_token_id
-        return ([start] if start not in (None, self.end) else []) + self.encode(text)
+        return self._begun("\n".join(text for _, text in turns) + "\n")
+
+    def _begun(self, text: str) -> list[int]:
+        """Tokens of a text with those that the tokenizer puts before it; none after it, for it
+        goes on.
+        """
+        own, whole = self.encode(text), list(self.tokenizer(text)["input_ids"])
+        starts = range(len(whole) - len(own) + 1)
+        before = next((i for i in starts if whole[i:i + len(own)] == own), 0)
+        return whole[:before] + own
 
     def opening(self, text: str) -> list[int]:
         """Tokens of a text, after those that the tokenizer puts before every text. Of an empty text
@@ -175,7 +241,7 @@ class TextVocabulary:
         """
         start = self.tokenizer.bos_token_id
         beginning = self.end_of_text if start is None else start
-        return list(self.tokenizer(text)["input_ids"]) or [beginning]
+        return self._begun(text) or [beginning]
 
     def packed_prompt(self, prompt: str) -> tuple[list[int], str]:
         """Ids of a prompt in a packed text, after the tokens that precede every text, and the text
@@ -190,9 +256,11 @@ class TextVocabulary:
         return (ids - 2).where(ids != 1, self.end_of_text)
 
     def text(self, tokens: list[int]) -> str:
-        """Tokens as text, without padding and special tokens."""
+        """Tokens as text, up to where it ends, without padding and special tokens."""
         said = self.tokenizer.decode([token for token in tokens if token != self.pad],
                                      skip_special_tokens=True)
+        for stop in self.stops:
+            said = said.partition(stop)[0]
         return _THOUGHT.sub(self._renumbered, said) if self.closes else said
 
     @staticmethod
@@ -216,9 +284,15 @@ class ThinkingVocabulary(TextVocabulary):
     with end-of-thought.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
-        super().__init__(tokenizer, chat=False, closes=True)
-        self.end = self.plain
+    def __init__(self, tokenizer: Any, ends: Sequence[int] = ()) -> None:
+        """ends: ids that end a text, beside the tokenizer's end-of-sequence."""
+        super().__init__(tokenizer, chat=False, closes=True, ends=ends)
+        self._text_ends = self.ends
+        self.end, self.ends = self.plain, (self.plain,)
+
+    @property
+    def text_ends(self) -> tuple[int, ...]:
+        return self._text_ends
 
     def allowed(self, stops: bool) -> slice:
         """Ids a thought may be made of, as of `Vocabulary`."""

@@ -42,7 +42,7 @@ def build_task(config: Config) -> Task:
     if kind.policy_kind == "continuation":
         return _corpus(config, kind)
     if config.model.kind == "hf":
-        return kind(config.task, load_vocabulary(config.model))
+        return kind(config.task, words_of_text(config.model))
     return kind(config.task, config.thinker.vocabulary if config.thinker.tokens else 0)
 
 
@@ -53,7 +53,8 @@ def _running_text(config: Config, kind: type[Text]) -> Text:
     if config.model.kind == "hf":
         words = words_of_text(config.model)
         if config.thinker.tokens:
-            words = ThinkingVocabulary(thinking_words(config).tokenizer)
+            thinking = thinking_words(config)
+            words = ThinkingVocabulary(thinking.tokenizer, thinking.ends)
         return kind(config.task, words=words)
     start = None if config.model.name is None else load_pieces(Path(config.model.name))
     if start is not None and config.task.tokens not in ("chars", start.state()["kind"]):
@@ -115,11 +116,11 @@ def _hugging_face(config: Config, task: Task, key: str) -> Backbone:
     texts longer than it reads.
     """
     words, kind, tokens = task.vocabulary, task.policy_kind, config.thinker.tokens
-    both, barred, written = writes(config) == "both", None, None
+    both, barred, written = writes(config) == "both", (), None
     thinks = both if kind == "continuation" else tokens > 0 and kind == "next_token"
     if kind == "continuation":
         written = len(words) if both else words.plain
-        barred = None if config.thinker.stops else words.end
+        barred = () if config.thinker.stops else words.ends
     net = load_text_model(thinking_model(config) if thinks else config.model, len(words), key,
                           written, barred, config.strategy.entropy not in (0, 0.0))
     if key == REFERENCE:
@@ -332,7 +333,8 @@ def position_policy(config: Config, net: Backbone | None = None,
     """
     if net is None or vocabulary is None:
         thoughts = words_of_text(replace(config.model, thought_tokens=0)).thoughts
-        vocabulary = ThinkingVocabulary(thinking_words(config).tokenizer)
+        words = thinking_words(config)
+        vocabulary = ThinkingVocabulary(words.tokenizer, words.ends)
         net = load_text_model(thinking_model(config), len(vocabulary))
     else:
         thoughts = vocabulary.thoughts

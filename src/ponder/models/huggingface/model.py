@@ -89,7 +89,7 @@ class Model(Backbone):
     """A causal language model of `transformers`; model: it, or the PeftModel around it.
 
     words: it may write the first so many tokens. Output matrices are often larger than the
-    vocabulary of the tokenizer. barred: one of these tokens that it may not write.
+    vocabulary of the tokenizer. barred: those of them that it may not write.
     """
 
     chunked = True
@@ -98,13 +98,13 @@ class Model(Backbone):
 
     model: Any  # of `transformers` or `peft`, which add methods to modules at run time
 
-    def __init__(self, model: nn.Module, words: int | None = None, barred: int | None = None,
+    def __init__(self, model: nn.Module, words: int | None = None, barred: Sequence[int] = (),
                  entropy_learns: bool = True) -> None:
         super().__init__()
         register()
         self.model = model
         self.words = words
-        self.barred = barred
+        self.barred = tuple(barred)
         self.entropy_learns = entropy_learns
         self.network.set_attn_implementation(NAME)
 
@@ -155,8 +155,9 @@ class Model(Backbone):
         found = found if scale == 1 else found * scale
         found = found if cap is None else cap * (found / cap).tanh()
         start = 0 if vocabulary is None else vocabulary.start or 0
-        if self.barred is not None and start <= self.barred < start + found.shape[-1]:
-            found[..., self.barred - start] = -torch.inf
+        for token in self.barred:
+            if start <= token < start + found.shape[-1]:
+                found[..., token - start] = -torch.inf
         return found
 
     def adapt(self, config: HfConfig) -> None:

@@ -9,7 +9,7 @@ import importlib.util
 import json
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from ponder.core.distributed import shard_like, shard_state_dict
 from ponder.core.lazy_imports import library
 from ponder.core.math import at_least_float32
 from ponder.models.huggingface.model import Model
-from ponder.tokenizers.vocabulary import TextVocabulary
+from ponder.tokenizers.vocabulary import TextVocabulary, token_ids
 
 ADAPTER = "adapter_config.json"
 SLACK = 3.0  # a distance of at most so many times that of rounding alone counts as rounding
@@ -38,19 +38,49 @@ def load_vocabulary(config: HfConfig, key: str = "model.name",
     if config.chat_name and key == "model.name":
         key, name = "model.chat_name", config.chat_name
     with _named(key, name):
-        tokenizer = library().AutoTokenizer.from_pretrained(resolve(str(name)))
-        tokenizer.add_tokens([f"<t{number}>" for number in range(config.thought_tokens)])
-        return TextVocabulary(tokenizer, config.chat, closes)
+        path = resolve(str(name))
+        tokenizer = library().AutoTokenizer.from_pretrained(path)
+        thoughts = [f"<t{number}>" for number in range(config.thought_tokens)]
+        _add_tokens(tokenizer, thoughts, f"{key}={name}")
+        ends = {end for place in {path, resolve(str(config.name))} for end in _ends(place)}
+        return TextVocabulary(tokenizer, config.chat, closes, sorted(ends))
+
+
+def _add_tokens(tokenizer: Any, words: list[str], typed: str) -> None:
+    """Add tokens behind all others. Raises `UserError` where ids are left out between these: the
+    tokenizers library counts tokens, and would give a new one the id of another.
+    """
+    size, new = token_ids(tokenizer), [word for word in words if word not in tokenizer.get_vocab()]
+    if new and len(tokenizer) != size:
+        raise UserError(f"{typed}: found {len(tokenizer)} tokens with ids up to {size - 1}, so "
+                        "that new ones would get ids of others; legal: a tokenizer without gaps in "
+                        "its ids, or model.thought_tokens=0")
+    tokenizer.add_tokens(new)
+
+
+def _ends(path: str) -> list[int]:
+    """The ids that end a text by the model's settings for generation, else by its configuration; of
+    an adapter, those of its base.
+    """
+    transformers = library()
+    if (Path(path) / ADAPTER).is_file():
+        path = resolve(json.loads((Path(path) / ADAPTER).read_text())["base_model_name_or_path"])
+    for kind in (transformers.GenerationConfig, transformers.AutoConfig):
+        with contextlib.suppress(OSError, ValueError):
+            found = getattr(kind.from_pretrained(path), "eos_token_id", None)
+            if found is not None:
+                return found if isinstance(found, list) else [found]
+    return []
 
 
 def load_text_model(config: HfConfig, words: int, key: str = "model.name",
-                    written: int | None = None, barred: int | None = None,
+                    written: int | None = None, barred: Sequence[int] = (),
                     entropy_learns: bool = True) -> Model:
     """The model that `key` names: a whole model, or an adapter on its base. `model.name` gets new
     adapters where the configuration asks for them; other models are frozen.
 
     words: how many tokens its tokenizer has. written: it may write the first so many of them
-    (default: all), except the one that is `barred`. Raises `UserError` where it cannot be read.
+    (default: all), except those that are `barred`. Raises `UserError` where it cannot be read.
     """
     name = config.name if key == "model.name" else config.ref_name
     with _named(key, name):

@@ -13,7 +13,14 @@ from typing import TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from ponder.core.math import Sampling, at_least_float32, distribution, entropy, precise
+from ponder.core.math import (
+    Sampling,
+    at_least_float32,
+    distribution,
+    entropy,
+    is_one_of,
+    precise,
+)
 from ponder.core.types import Problems, Rollouts, Scores
 from ponder.models.backbone import Backbone, rows_at_once
 from ponder.tokenizers.vocabulary import TextVocabulary, Vocabulary
@@ -125,8 +132,17 @@ class Policy(nn.Module):
 
     @property
     def end(self) -> int:
-        """Id of the token that ends a thought."""
+        """Id of the token that ends a thought; the first of them where there are several."""
         return self.vocabulary.end
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Ids of all tokens that end a thought."""
+        return self.vocabulary.ends
+
+    def is_end(self, tokens: Tensor) -> Tensor:
+        """(...,): whether tokens (...,) end a thought."""
+        return is_one_of(tokens, self.ends)
 
     @property
     def allowed(self) -> slice:

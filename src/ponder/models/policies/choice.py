@@ -56,9 +56,12 @@ class ChoicePolicy(Policy):
         return torch.stack([logprob, (choice == label).to(logprob), choice.to(logprob)], 1)
 
     def read_letters(self, problems: Problems, thought: Tensor, samples: int) -> Tensor:
-        """(B,): the option whose letter a text names as its answer; -1 where it names none."""
+        """(B,): the option whose letter a text names as its answer; -1 where it names none. A text
+        that nothing has ended was cut at its length limit.
+        """
         counts = problems.option_mask.sum(1).repeat_interleave(samples)
-        letters = [parse(self.vocabulary.text(tokens), LETTERS[:count]).letter
+        words, room = self.vocabulary, thought.shape[1] - 1
+        letters = [parse(words.text(tokens), LETTERS[:count], words.truncated(tokens, room)).letter
                    for tokens, count in zip(thought.tolist(), counts.tolist(), strict=True)]
         return torch.tensor([-1 if letter is None else LETTERS.index(letter)
                              for letter in letters], device=thought.device)
@@ -134,7 +137,7 @@ class ChoicePolicy(Policy):
 
     def _spoken(self, thought: Tensor, pad: int) -> Tensor:
         """(...,): whether what follows sees a token of thoughts (...,): no padding, no end."""
-        return (thought != pad) & (thought != self.vocabulary.end)
+        return (thought != pad) & ~self.is_end(thought)
 
     def _states(self, rollouts: Rollouts, text: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """States (B, K, D) before each token of the thoughts, and (B, A, D) before each token of a

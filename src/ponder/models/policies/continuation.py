@@ -29,6 +29,10 @@ class ContinuationPolicy(Policy):
         return self.vocabulary.end_of_text
 
     @property
+    def ends(self) -> tuple[int, ...]:
+        return self.vocabulary.text_ends
+
+    @property
     def allowed(self) -> slice:
         return self.vocabulary.written(self.rules.stops, self.rules.writes == "both")
 

@@ -16,6 +16,10 @@ Lower case counts in statements only. Not counted as letters: the article "A" an
 vitamin C, hepatitis B, B cells, 25 °C; f(A), A + B and x = C. A letter that is denied or questioned
 ("not B", "B is wrong", "the answer is B?"), or may be an initial (C. elegans, Robert B. Parker), is
 mentioned, but is not the answer. Options listed one after the other are mentioned, not stated.
+
+A **truncated** text (one that was cut at its length limit) may go on in any way: "The answer is A"
+in "Albania", "B" in "B or C", "A. 4" in a list of all options. There only complete statements
+count, those that more of their sentence or line follows; mentions do not.
 """
 
 from __future__ import annotations
@@ -63,13 +67,27 @@ _STATED = re.compile(
 _UNSAID = re.compile(r"\b(?:not|cannot|never|wrong|incorrect|choices|options|no|nicht|pas|nao|kii|"
                      rf"bughi)\b|n't|不|아니|नहीं|ليس|(?-i:(?<![{_LATIN}])[A-Z](?![{_LATIN}]))",
                      re.IGNORECASE)
-_ASKED = re.compile(r"\)? ?(?:\?|(?:is|was|can|does|would)(?: not\b|n't)|cannot\b|is (?:also )?"
-                    r"(?:wrong|incorrect|false)\b|是错|错|不)", re.IGNORECASE)
-_DENIED = re.compile(r"(?:\b(?:not|cannot|neither|nor|never|except|wrong)|n't)"
-                     rf"(?: be| is| {_word(*ANSWERS)})*(?: option| choice)? ?\(?\Z", re.IGNORECASE)
+_WRONG = ("wrong|incorrect|false|out|impossible|unlikely|ruled out|excluded|eliminated|discarded|"
+          "rejected|dismissed|incorrect[ao]|fals[ao]|errad[ao]|descartad[ao]|falsch|fausse?|"
+          "incorrecte?|eliminee?")
+_ASKED = re.compile(r"\)? ?(?:\?|(?:is|was|can|does|would)(?: not\b|n't)|cannot\b|fails\b|no es\b|"
+                    r"n'est\b|nao e\b|kii\b|ko to\b|si(?: jibu)? sahihi\b|"
+                    r"(?:is|was|are|es|esta|est|e|ist|·|can be|could be|must be) "
+                    rf"(?:also |clearly |definitely |queda )?(?:not|nicht|{_WRONG})\b|"
+                    "是错|错|不|可以排除|被排除|गलत|خط)", re.IGNORECASE)
+_REFUSED = ("rul(?:e|es|ed|ing) out|exclud(?:e|es|ed|ing)|eliminat(?:e|es|ed|ing)|"
+            "discard(?:s|ed|ing)?|reject(?:s|ed|ing)?|dismiss(?:es|ed|ing)?|rather than|"
+            r"instead of|other than|descart\w+|elimin\w+|exclu\w+|rechaz\w+|ecart\w+|rejet\w+|"
+            "nicht|sio|kii se")
+_DENIED = re.compile(rf"(?:\b(?:not|cannot|neither|nor|never|except|wrong|{_REFUSED})|n't|排除|"
+                     "不选|不是)"
+                     rf"(?: {_word('be', 'is', 'options', 'choices', *ANSWERS, *FILLERS)})*"
+                     r" ?\(?\Z", re.IGNORECASE)
 _ALONE = re.compile(r"[\s>#({\[\"'$:.-]*(?:(?:option|choice|letter) )?\(?", re.IGNORECASE)
 _REST = re.compile(r"[\s)}\]\"'$:;,.。!]*")
 _HEADS = re.compile(rf"(?<![{_LATIN}])([A-Z])(?:[):]|\.(?=\s)|[.\s]*\Z)")
+_GLUED = re.compile(r"\.[^\W\d_]{2}")  # C.school, but not C.A. or C.5
+_MORE = re.compile(r"\)[.。!]|[)\]}\"'$ ]*(?:[.。!,;:]?\n|[.。!;:]\s*\S|,? ?[^\s.。!,;:)\]}\"'$])")
 _JOINT = re.compile(rf"\)?[.\s]*(?:(?:[,/&和或、]|{_word(*JOINTS)})[\s(]*)+", re.IGNORECASE)
 # text after a character that is part of something longer, and text before one
 _PART = re.compile(rf"[-\u2013'\u2019]\w|[(^=+°\\]|\.\w| [=+^<>] | (?:{NOUNS})\b")
@@ -93,10 +111,15 @@ class Place(NamedTuple):
     denied: bool
 
 
-def parse(text: str, letters: str = "ABCD") -> Answer:
-    """The answer that a text gives, out of the letters of its options."""
+def parse(text: str, letters: str = "ABCD", truncated: bool = False) -> Answer:
+    """The answer that a text gives, out of the letters of its options.
+
+    truncated: the text was cut at its length limit, so that only complete statements count.
+    """
     text = plain(text)
     places = _places(text)
+    if truncated:
+        places = [place for place in places if place.stated and _is_complete(text, place)]
     stated = [i for i, place in enumerate(places) if place.stated]
     if stated:
         named, answers = _joined(text, places, stated[-1]), None
@@ -120,7 +143,7 @@ def plain(text: str) -> str:
                    "\u1e00" <= sign < "\u1f00" else sign for sign in text)
     text = re.sub(r"[\u0300-\u036f]", "", text)
     text = re.sub(r"\\(?:text|textbf|mathrm|mathbf|bf|rm)\s*\{([^{}]*)\}", r"\1", text)
-    text = re.sub(r"\\f?boxed\s*\{\s*([A-Za-z])\s*\}", r" answer: (\1)", text)
+    text = re.sub(r"\\f?boxed\s*\{\s*([A-Za-z])\s*\}", r" answer: (\1).", text)
     text = re.sub(r"\\f?boxed\s*\{([^{}]*)\}?", r" answer: \1 ", text)
     text = re.sub(r"\*\*\(?([A-Za-z])\)?[.):](?=\s)", r"(\1)", text)
     text = _MARKED.sub(r"(\1)\2", text)
@@ -138,13 +161,14 @@ def _places(text: str) -> list[Place]:
     for found in _LETTER.finditer(text):
         letter, start, end = found[0], found.start(), found.end()
         before, after = text[max(0, start - 100):start], text[end:end + 40]
-        marked = before.endswith("(") and after.startswith(")") and not re.search(
-            rf"[{_LATIN}]\($", before)
-        if not marked and _is_word(letter, after):
-            continue
-        asked = _ASKED.match(after) is not None
         words = _STATED.search(before)
         said = words is not None and not (words["no"] or _UNSAID.search(words["gap"]))
+        glued = said and letter.isupper() and _GLUED.match(after)
+        marked = before.endswith("(") and after.startswith(")") and not re.search(
+            rf"[{_LATIN}]\($", before)
+        if not (marked or glued) and _is_word(letter, after):
+            continue
+        asked = _ASKED.match(after) is not None
         stated = (said or _is_line(text, start)) and not asked and start not in listed
         mentioned = letter.isupper() and (marked or not _ROOT.search(before))
         if stated or mentioned:
@@ -174,6 +198,19 @@ def _is_line(text: str, start: int) -> bool:
     first, last = text.rfind("\n", 0, start) + 1, text.find("\n", start)
     return (_ALONE.fullmatch(text, first, start) is not None and
             _REST.fullmatch(text, start + 1, len(text) if last < 0 else last) is not None)
+
+
+def _is_complete(text: str, place: Place) -> bool:
+    """Whether what follows a letter in a truncated text leaves it as it is: neither the rest of a
+    word, nor "or C", nor the other options of a list that it begins.
+    """
+    start, after = place.start, text[place.start + 1:]
+    if place.letter == "A" and after[:1] in (".", ")", ":") and _ALONE.fullmatch(
+            text, text.rfind("\n", 0, start) + 1, start):
+        said = _STATED.search(text[:start]) is not None
+        if not (said if _is_line(text, start) else re.search(r"\n\s*\S", after)):
+            return False
+    return _MORE.match(after) is not None and _JOINT.fullmatch(after) is None
 
 
 def _listed(text: str) -> set[int]:

@@ -58,6 +58,9 @@ class QaKeys:
     shots: int = option(0, "worked examples in front", low=0)
     shots_data: str | None = option(None, "file of the worked examples, with a column rationale "
                                     "where they think; null: training questions")
+    stop: list[str] | None = option(None, "a written text also ends before any of these; null: "
+                                    "before the next question that a base model asks itself "
+                                    "(no chat template), where the answer is in the text")
     shuffle: bool = option(True, "training questions in a new order every epoch")
     gold: str = option("none", "there are no gold thoughts", legal=("none",))
     thought_length: int = option(128, "longest rationale in tokens; the `think` variant allows as "
@@ -73,6 +76,8 @@ class QaKeys:
         if self.data is None and from_file:
             yield ("task.data=null: found no questions; legal: task.data=<file>.csv, .jsonl, "
                    ".parquet")
+        if "" in (self.stop or []):
+            yield "task.stop: found an empty string; legal: strings of at least one sign"
         for key in ("data", "test_data", "shots_data"):
             yield from missing(key, getattr(self, key))
         if self.held_out == 0 and self.test_data is None and from_file:
@@ -123,7 +128,7 @@ class Qa(Task):
         """questions: held-out ones in place of those that `config` names, which are then read for
         worked examples alone.
         """
-        self.config, self.vocabulary = config, vocabulary
+        self.config, self.vocabulary = config, vocabulary.stopped_by(_stops(config, vocabulary))
         preamble = config.preamble
         self.preamble = PREAMBLES[config.answer] if preamble is None else preamble
         trained, held_out = self._split() if questions is None or config.shots else ([], [])
@@ -295,6 +300,12 @@ class Qa(Task):
                             "are not held out, and a question is none of itself; legal: fewer "
                             "shots, or another task.shots_data")
         return chosen
+
+
+def _stops(config: QaKeys, vocabulary: TextVocabulary) -> Sequence[str]:
+    """The strings before which a written text ends."""
+    asks_itself = config.answer == "generated" and not vocabulary.chat
+    return [prompts.NEXT] * asks_itself if config.stop is None else config.stop
 
 
 def _signs(questions: list[Question]) -> set[tuple[str, ...]]:

@@ -187,6 +187,10 @@ def _short(cell: Any) -> str:
 Turns = list[tuple[str, str]]
 
 
+ASKS = "Question: "  # before every question
+NEXT = f"\n{ASKS.rstrip()}"  # where a base model goes on to the next one
+
+
 def turns(question: Question, preamble: str, examples: Sequence[Question], answer: str,
           hint: bool = False) -> Turns:
     """(role, text) of a dialogue: preamble, worked examples, and the question.
@@ -203,7 +207,7 @@ def turns(question: Question, preamble: str, examples: Sequence[Question], answe
 
 def shown(question: Question, answer: str) -> str:
     """The question, with a line for each option unless they are to be written out."""
-    lines = [f"Question: {question.question}"]
+    lines = [f"{ASKS}{question.question}"]
     if answer != "cloze":
         lines += [f"{letter}. {choice}" for letter, choice in
                   zip(question.letters, question.choices, strict=True)]
@@ -226,7 +230,7 @@ def worked(question: Question, answer: str) -> str:
 def bridge(question: Question, answer: str) -> str:
     """The text between the thought and an option."""
     return {"generated": "", "letter": "\nAnswer:",
-            "cloze": f"\nQuestion: {question.question}\nAnswer:"}[answer]
+            "cloze": f"\n{ASKS}{question.question}\nAnswer:"}[answer]
 
 
 def options(question: Question, answer: str) -> list[str]:
