@@ -81,7 +81,7 @@ class Writer:
         """(tokens (B, room + 1), log-probabilities (B, room)) of B = P * samples rows.
 
         A row holds what was written up to and including what ended it, then padding; a row that
-        nothing ended has `words.end` behind its last token. noise (B, room) lies in [0, 1).
+        nothing ended has `words.end` after its last token. noise (B, room) lies in [0, 1).
         """
         rows, device = len(problems) * self.samples, problems.question.device
         tokens = torch.full((rows, self.room + 1), problems.pad, device=device)

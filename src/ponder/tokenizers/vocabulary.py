@@ -150,8 +150,8 @@ class TextVocabulary:
 
     @cached_property
     def stop_tokens(self) -> Tensor:
-        """(V + 1,): True for tokens with which a text may come to have one of `stops`: those with its
-        last character, and bytes of a character.
+        """(V + 1,): True for tokens that may complete one of `stops`: those with its last
+        character, and bytes of a character.
         """
         last = {*(stop[-1] for stop in self.stops), TORN}
         words = self.tokenizer.batch_decode([[token] for token in range(len(self))])
