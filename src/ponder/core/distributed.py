@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import gc
 import os
 import sys
@@ -71,11 +72,13 @@ def destroy_process_group() -> None:
         for found in gc.get_objects():
             if type(found).__name__ == "DeviceMesh":
                 vars(found).get("_pg_registry", {}).clear()
+    device_mesh.cache_clear()
     gc.collect()
 
 
+@functools.cache
 def device_mesh(device: str) -> DeviceMesh:
-    """All processes in one row, for `shard`."""
+    """All processes in one row, for `shard`; made once, as part of the group."""
     from torch.distributed.device_mesh import init_device_mesh
 
     return init_device_mesh(device, (dist.get_world_size(),))
