@@ -196,6 +196,10 @@ def test_what_means_nothing_gets_one_line(words: str, said: str, run: Door) -> N
         if name in words:
             shutil.copytree("model", name)
             changed(Path(name), **change)
+    if "endless" in words:  # the model does not say it either
+        for file in ("config.json", "generation_config.json"):
+            path = Path("endless") / file
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": None}))
     code, _, err = run(*PPO, *words.split())
     assert code == 2 and err.count("\n") == 1 and said in err, err
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import tempfile
@@ -59,11 +60,24 @@ class Session:
 
     def __init__(self, config: Config, directory: Path) -> None:
         self.config, self.directory = config, directory
-        self.lock_file = run_directory.lock(directory) if is_main_process() else None
-        self.unread = None if is_main_process() else tempfile.TemporaryDirectory()
+        with contextlib.ExitStack() as opened:  # closed here where building fails
+            self._build(config, directory, opened)
+            self._opened = opened.pop_all()
+
+    def _build(self, config: Config, directory: Path, opened: contextlib.ExitStack) -> None:
+        """Make the parts in the order in which they need each other; what must be closed goes onto
+        `opened`.
+        """
+        self.unread: tempfile.TemporaryDirectory[str] | None = None
+        if is_main_process():
+            opened.enter_context(run_directory.lock(directory) or contextlib.nullcontext())
+        else:
+            self.unread = tempfile.TemporaryDirectory()
+            opened.callback(self.unread.cleanup)
         self.stop_requested: Callable[[], bool] = lambda: False
         self.device = builders.build_device(config)
         self.console: Plain = build_console(bar=True)
+        opened.callback(self.console.close)
         reporter = ProgressReporter(self.console, self._pause)
         self.task: Task = builders.build_task(config)
         self.test = self.task.test().to(self.device)
@@ -76,6 +90,7 @@ class Session:
         notes: list[str] = []
         length = self._start_or_resume(notes.append)
         self.log = self._open_log(length)
+        opened.callback(self.log.close)
         self.rollout_log = self._rollout_log()
         self.evaluation: Evaluation | None = None
         self.evaluate = builders.build_evaluation(config, self.policy, self.task, self.test,
@@ -269,12 +284,7 @@ class Session:
 
     def close(self) -> None:
         """End the display, close the log and unlock the directory."""
-        self.console.close()
-        self.log.close()
-        if self.unread is not None:
-            self.unread.cleanup()
-        if self.lock_file is not None:
-            self.lock_file.close()
+        self._opened.close()
 
     def finish(self, write_report: Callable[[Path, dict[str, Any], dict[str, Any]], None],
                ) -> float | None:
