@@ -90,8 +90,8 @@ class Writer:
         waiting = lengths.argsort(descending=True, stable=True)
         active: ActiveRows | None = None
         while active is not None or len(waiting):
-            rows = 0 if active is None else len(active.row)
-            count = min(max((self.at_once - rows) // self.samples, int(rows == 0)), len(waiting))
+            now = 0 if active is None else len(active.row)
+            count = min(max((self.at_once - now) // self.samples, int(now == 0)), len(waiting))
             if count:
                 new = self._start(problems, waiting[:count])
                 active, waiting = new if active is None else active.join(new), waiting[count:]

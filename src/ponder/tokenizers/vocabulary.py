@@ -111,7 +111,7 @@ class TextVocabulary:
     def __init__(self, tokenizer: Any, chat: bool = True, closes: bool = False,
                  ends: Sequence[int] = (), stops: Sequence[str] = ()) -> None:
         self.tokenizer = tokenizer
-        self.pad = self._size = token_ids(tokenizer)
+        self.pad = token_ids(tokenizer)
         self.chat = chat and tokenizer.chat_template is not None
         self.ends = self._ordered([tokenizer.eos_token_id, *ends])
         self.end: Any = next(iter(self.ends), None)
@@ -120,7 +120,7 @@ class TextVocabulary:
         self.closes = closes and self.thoughts > 0
 
     def __len__(self) -> int:
-        return self._size
+        return self.pad
 
     def _ordered(self, ends: Sequence[int | None]) -> tuple[int, ...]:
         """The ids that end a text, each once, that of an assistant's turn first."""
@@ -154,8 +154,7 @@ class TextVocabulary:
         character, and bytes of a character.
         """
         last = {*(stop[-1] for stop in self.stops), TORN}
-        words = self.tokenizer.batch_decode([[token] for token in range(len(self))])
-        return torch.tensor([*(not last.isdisjoint(word) for word in words), False])
+        return torch.tensor([*(not last.isdisjoint(word) for word in self._words), False])
 
     def stopped(self, tokens: list[int]) -> bool:
         """Whether a text has one of `stops` in it."""
@@ -176,8 +175,12 @@ class TextVocabulary:
     @cached_property
     def sizes(self) -> Tensor:
         """(V + 1,): bytes of text of each token; 0 for padding."""
-        words = self.tokenizer.batch_decode([[token] for token in range(len(self))])
-        return torch.tensor([*(len(word.encode()) for word in words), 0])
+        return torch.tensor([*(len(word.encode()) for word in self._words), 0])
+
+    @cached_property
+    def _words(self) -> list[str]:
+        """Every token as text, decoded alone."""
+        return self.tokenizer.batch_decode([[token] for token in range(len(self))])
 
     def allowed(self, stops: bool) -> slice:
         """Ids a thinker may write: all of them."""

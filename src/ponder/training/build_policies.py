@@ -53,8 +53,7 @@ def _running_text(config: Config, kind: type[Text]) -> Text:
     if config.model.kind == "hf":
         words = words_of_text(config.model)
         if config.thinker.tokens:
-            thinking = thinking_words(config)
-            words = ThinkingVocabulary(thinking.tokenizer, thinking.ends)
+            words = _words_at_positions(config)
         return kind(config.task, words=words)
     start = None if config.model.name is None else load_pieces(Path(config.model.name))
     if start is not None and config.task.tokens not in ("chars", start.state()["kind"]):
@@ -97,6 +96,12 @@ def thinking_words(config: Config) -> TextVocabulary:
                         f"{config.model.name}, which has {known - 1} thought tokens and their end; "
                         f"legal: {known - 1}")
     return load_vocabulary(thinking_model(config), closes=True)
+
+
+def _words_at_positions(config: Config) -> ThinkingVocabulary:
+    """The tokens of `thinking_words` for a model that thinks at positions of a text."""
+    words = thinking_words(config)
+    return ThinkingVocabulary(words.tokenizer, words.ends)
 
 
 # --- networks -------------------------------------------------------------------------------------
@@ -333,8 +338,7 @@ def position_policy(config: Config, net: Backbone | None = None,
     """
     if net is None or vocabulary is None:
         thoughts = words_of_text(replace(config.model, thought_tokens=0)).thoughts
-        words = thinking_words(config)
-        vocabulary = ThinkingVocabulary(words.tokenizer, words.ends)
+        vocabulary = _words_at_positions(config)
         net = load_text_model(thinking_model(config), len(vocabulary))
     else:
         thoughts = vocabulary.thoughts

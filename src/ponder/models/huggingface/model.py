@@ -307,4 +307,3 @@ class Model(Backbone):
             yield
         finally:
             self.network.set_attn_implementation(before)
-

@@ -64,13 +64,18 @@ def _ends(path: str) -> list[int]:
     """
     transformers = library()
     if (Path(path) / ADAPTER).is_file():
-        path = resolve(json.loads((Path(path) / ADAPTER).read_text())["base_model_name_or_path"])
+        path = _base_of(path)
     for kind in (transformers.GenerationConfig, transformers.AutoConfig):
         with contextlib.suppress(OSError, ValueError):
             found = getattr(kind.from_pretrained(path), "eos_token_id", None)
             if found is not None:
                 return found if isinstance(found, list) else [found]
     return []
+
+
+def _base_of(path: str) -> str:
+    """The model that the adapter in a directory belongs to."""
+    return resolve(json.loads((Path(path) / ADAPTER).read_text())["base_model_name_or_path"])
 
 
 def load_text_model(config: HfConfig, words: int, key: str = "model.name",
@@ -181,9 +186,8 @@ def _begin_rows(weight: torch.Tensor, start: int, end: int, config: HfConfig,
 
 def _adapted(path: str, config: HfConfig, words: int) -> Any:
     """A peft adapter on its base, and a frozen copy of the adapter as the reference model."""
-    base = json.loads((Path(path) / ADAPTER).read_text())["base_model_name_or_path"]
     model = library("peft").PeftModel.from_pretrained(
-        _plain(resolve(base), config, words), path, is_trainable=True)
+        _plain(_base_of(path), config, words), path, is_trainable=True)
     model.load_adapter(path, "reference", is_trainable=False)
     model.set_adapter("default")
     return model
