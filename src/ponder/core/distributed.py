@@ -69,9 +69,9 @@ def destroy_process_group() -> None:
         return
     dist.destroy_process_group()
     if FSDP in sys.modules:
-        for found in gc.get_objects():
-            if type(found).__name__ == "DeviceMesh":
-                vars(found).get("_pg_registry", {}).clear()
+        # picked first: the variable of a loop over all objects would keep the last of them alive
+        for mesh in [found for found in gc.get_objects() if type(found).__name__ == "DeviceMesh"]:
+            vars(mesh).get("_pg_registry", {}).clear()
     device_mesh.cache_clear()
     gc.collect()
 
