@@ -107,6 +107,7 @@ def test_gae_is_the_sum_of_its_definition(discount: float, trace: float) -> None
     assert (advantage[~mask] == 0).all() and (returns[~mask] == 0).all()
 
 
+@pytest.mark.slow
 def test_gae_has_the_gradient_of_its_definition() -> None:
     mask = torch.tensor([[1, 1, 1, 1], [1, 0, 1, 0]]).bool()
     values = [torch.randn(2, 4, dtype=torch.double, requires_grad=True) for _ in range(2)]

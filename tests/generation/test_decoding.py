@@ -213,6 +213,7 @@ def test_beam_search_is_that_of_transformers(stopping: str, alpha: float, tmp_pa
         assert all(text.ended == (text.tokens[-1] == end) for text in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_beam_search_with_several_end_tokens(kind: str) -> None:
     model = language_model(kind)

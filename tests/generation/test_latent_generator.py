@@ -85,6 +85,7 @@ def test_a_question_gets_the_thought_and_answer_of_its_evaluation(sees: tuple[st
         assert ordinary_text(parts) == row["answer"]
 
 
+@pytest.mark.slow
 def test_samples_share_their_thought() -> None:
     model, _ = latent_generator()
     prompt = model.prompt("31+84=")

@@ -94,6 +94,7 @@ def test_what_is_behind_an_end_is_neither_judged_nor_learnt(tmp_path: Path) -> N
     assert policy.is_end(torch.tensor(row)).nonzero().flatten().tolist() == [len(said) - 1]
 
 
+@pytest.mark.slow
 def test_a_text_ends_before_a_stop_string() -> None:
     """Sampled bytes: rows end at the first of some strings; all of these were sampled, and what is
     behind them is not. A character may have several tokens.

@@ -135,6 +135,7 @@ def test_a_mistake_is_noticed(mistake: str, tmp_path: Path) -> None:
 
 # --- the ground it stands on ---------------------------------------------------------------------
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stops", [False, True])
 def test_all_texts_have_probability_one(stops: bool, tmp_path: Path) -> None:
     trainer = trainer_of(STRATEGIES["grpo"](), corpus(tmp_path), stops=stops)

@@ -131,6 +131,7 @@ def test_estimators_have_the_exact_gradient_as_their_mean(name: str) -> None:
     assert wrong.square().mean() > 2.5  # the test can tell 20 %
 
 
+@pytest.mark.slow
 def test_grpo_divides_by_the_deviation_and_is_biased() -> None:
     """Its direction is near the exact one, but no multiple of it: hard groups count as much."""
     mean, error = estimate(GRPO(normalise="constant"))

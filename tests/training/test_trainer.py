@@ -15,8 +15,9 @@ from ponder.training.trainer import Hooks
 from support.players import STRATEGIES, gradients, padded_left, trainer_of
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STRATEGIES)
-@pytest.mark.parametrize("gold", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("gold", [False, True])
 def test_micro_batches_do_not_change_the_gradient(name: str, gold: bool) -> None:
     found = []
     for size, accumulate in ((16, 1), (8, 2), (1, 16), (5, 4)):

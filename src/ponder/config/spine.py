@@ -185,19 +185,32 @@ def register() -> None:
     from omegaconf import OmegaConf
 
     store = ConfigStore.instance()
-    store.store(name="spine", node=Config)
+    _store_once("spine", Config)
     for group in ("task", "strategy", "rollout", "model", "trainer", "logger"):
         for name, schema in schemas(group).items():
-            store.store(group=f"{group}/schema", name=name, node=schema)
+            _store_once(name, schema, group, "schema")
             if group in ("task", "strategy", "rollout"):
-                store.store(group=group, name=name, node=schema)
+                _store_once(name, schema, group)
     for entry in TRACKERS:
         store.store(group="logger", name=entry.name, node=LoggerConfig(kind=entry.name))
     for entry in REWARDS:
         store.store(group="reward", name=entry.name, node={entry.name: entry.weight})
-    store.store(group="hydra/sweeper/schema", name="optuna", node=StudyConfig)
+    _store_once("optuna", StudyConfig, "hydra", "sweeper", "schema")
     for name in ("ponder.thought_length", "ponder.gold_length"):  # the latter in older runs
         OmegaConf.register_new_resolver(name, _thought_length, replace=True)
+
+
+def _store_once(name: str, schema: type, *group: str) -> None:
+    """Tell Hydra of a dataclass of keys, unless it knows that one: each takes it milliseconds."""
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
+
+    store = ConfigStore.instance()
+    known: Any = store.repo
+    for part in (*group, f"{name}.yaml"):
+        known = known.get(part, {})
+    if not known or OmegaConf.get_type(known.node) is not schema:
+        store.store(name=name, node=schema, group="/".join(group) or None)
 
 
 def _thought_length(*_: Any, _parent_: Any) -> int:

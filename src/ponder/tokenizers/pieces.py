@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 
 from ponder.config.errors import UserError, brief
-from ponder.core.lazy_imports import Tensor
+from ponder.core.lazy_imports import Tensor, library
 from ponder.core.lazy_imports import numpy as np
 from ponder.tokenizers.vocabulary import END_OF_TEXT, TORN, Vocabulary, plain_words
 
@@ -207,10 +207,8 @@ class HfPieces:
     @classmethod
     def load(cls, name: str) -> HfPieces:
         """The tokenizer of that name or directory. Raises `UserError` if there is none."""
-        from transformers import AutoTokenizer
-
         try:
-            return cls(AutoTokenizer.from_pretrained(name))
+            return cls(library().AutoTokenizer.from_pretrained(name))
         except Exception as error:  # the network, the hub, the disk: each has errors of its own
             reason = brief(error)
             raise UserError(f"task.tokenizer={name}: cannot be loaded ({reason}); legal: a name on "
