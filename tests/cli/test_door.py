@@ -258,16 +258,16 @@ def test_a_key_that_a_run_did_not_know_had_its_default(door: Door, ran: list,
     older = json.loads(json.dumps(config))
     del older["thinker"]["stage_steps"], older["task"]["thought_length"]
     (tmp_path / "ponder.json").write_text(json.dumps({"config": older}))
-    run_directory.same_run(tmp_path, config)
+    run_directory.same_run(tmp_path, config, {}, print)
     for group, key in (("thinker", "stage_steps"), ("task", "thought_length")):
         other = {**config, group: {**config[group], key: 7}}
         line = f"{group}.{key}=7: found {config[group][key]} in the run that is in "
         with pytest.raises(UserError, match=line):
-            run_directory.same_run(tmp_path, other)
+            run_directory.same_run(tmp_path, other, {}, print)
     newer = {**config, "thinker": {**config["thinker"], "unheard": 1}}
     (tmp_path / "ponder.json").write_text(json.dumps({"config": newer}))
     with pytest.raises(UserError, match="found 1 in the run"):
-        run_directory.same_run(tmp_path, config)
+        run_directory.same_run(tmp_path, config, {}, print)
 
 
 def test_another_shape_than_the_checkpoint_has_is_refused(door: Door, ran: list,

@@ -137,6 +137,19 @@ def test_a_typed_value_that_says_the_same_is_no_difference(tmp_path: Path) -> No
         {"thinker.tokens": 2}, {"thinker.tokens": 3}]
 
 
+def test_runs_on_other_content_of_one_file_form_other_groups(tmp_path: Path) -> None:
+    for name, content in (("a", "1"), ("b", "1"), ("c", "2"), ("old", None)):
+        path = make_run(tmp_path / name, 0.5, seed=name) / "summary.json"
+        said = json.loads(path.read_text())
+        said |= {"inputs": {"task.data": content, "prompts": name}} if content else {}
+        path.write_text(json.dumps(said))
+    found = compared(tmp_path)
+    assert found.keys == ["task.data (content)"]
+    assert {tuple(run.directory.name for run in group.runs) for group in found.groups} == {
+        ("a", "b"), ("c",), ("old",)}
+    assert len(compared(tmp_path / "a", tmp_path / "b", tmp_path / "old").groups) == 1
+
+
 def test_keys_of_another_strategy_are_no_difference(tmp_path: Path) -> None:
     make_run(tmp_path / "0", strategy="star", reward="gain")
     make_run(tmp_path / "1", strategy="grpo")

@@ -173,6 +173,18 @@ def test_the_same_sweep_runs_only_what_is_not_done(door: Door, calls: Calls) -> 
     assert door("-m", "hydra.sweep.dir=other", "seed=1")[0] == 0 and seeds(calls) == [1]
 
 
+def test_a_changed_table_is_another_job(door: Door, calls: Calls,
+                                        capsys: pytest.CaptureFixture[str]) -> None:
+    Path("sums.csv").write_text("question,answer,split\n1+2=,03,train\n2+2=,04,test\n")
+    words = [*SWEEP, "task.data=sums.csv", "seed=1"]
+    assert door(*words)[0] == 0 and seeds(calls) == [1]
+    assert door(*words)[0] == 0 and seeds(calls) == []
+    Path("sums.csv").write_text("question,answer,split\n1+2=,04,train\n2+2=,04,test\n")
+    code, out, err = door(*words)
+    assert code == 0 and seeds(calls) == [1] and "task.data has changed since " in out + err
+    assert door(*words)[0] == 0 and seeds(calls) == []
+
+
 def test_jobs_that_are_the_same_count_each(door: Door, calls: Calls) -> None:
     assert door(*SWEEP, "run_type=a,b", "seed=1")[0] == 0 and seeds(calls) == [1, 1]
     assert door(*SWEEP, "run_type=a,b,c", "seed=1")[0] == 0 and seeds(calls) == [1]

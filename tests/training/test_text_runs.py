@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import signal
 from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 import ponder.rollouts.written
 import ponder.training.learner
 import ponder.training.session
+from ponder.config import resolve
+from ponder.config.spine import restored
 from ponder.core.metrics import known
 from ponder.rollouts.written import Batch
+from ponder.tokenizers.vocabulary import TextVocabulary
 from ponder.training import build as build_run
 from ponder.training.console import Plain, ProgressReporter
 from ponder.training.signals import Signals
-from support.questions import file_of, save_language_model
+from support.questions import file_of, save_language_model, vocabulary
 from support.small import Door
 
 TINY = ["task=qa", "variant=[think]", "rollout=sample", "reward=exact_match", "trainer=text",
@@ -131,6 +136,99 @@ def test_texts_of_the_cache_are_judged_as_they_are_asked_about_now(
         [row["correct"] if "=" not in changed else row["answer"] for row in table(
             "val_0/generated.csv", name)] for name in ("now", "fresh", "run"))
     assert lines("now") == lines("fresh") and now == fresh != before
+
+
+def rewritten(path: Path, old: str, new: str) -> None:
+    """Change a file, and give it its size and time of before."""
+    stat, text = path.stat(), path.read_text()
+    assert old in text and len(old) == len(new)
+    path.write_text(text.replace(old, new, 1))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def test_every_file_that_is_read_is_an_input(tmp_path: Path,
+                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(resolve, "LARGE", 8)
+    monkeypatch.setattr(resolve, "SETTLED", 0)
+    file_of(Path("questions.csv"), 4)
+    for name in ("base/config.json", "base/pytorch_model.bin", "base/generation_config.json",
+                 "base/chat_template.jinja", "lora/adapter_model.safetensors",
+                 "lora/tokenizer.json"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text('{"rope_theta": 10000}')
+    Path("lora/adapter_config.json").write_text(
+        '{"base_model_name_or_path": "../base", "lora_alpha": 8}')
+    Path("lora/README.md").write_text("who reads this?")
+    config = restored({"task": {"name": "qa", "data": "questions.csv"}, "rollout": {
+        "kind": "sample"}, "model": {"kind": "hf", "name": "lora"}, "strategy": {"name": "dpo"}})
+    config.trainer.preload_data_for_training = str(file_of(Path("old.csv"), 2))
+    config = OmegaConf.to_object(config)
+    before = resolve.inputs(config)
+    assert sorted(before) == sorted([
+        "model.name/adapter_config.json", "model.name/adapter_model.safetensors",
+        "model.name/tokenizer.json", "model.name/base/config.json", "task.data",
+        "model.name/base/pytorch_model.bin", "model.name/base/generation_config.json",
+        "model.name/base/chat_template.jinja", "trainer.preload_data_for_training"])
+    assert resolve.inputs(config) == before and list(resolve.HASHES.iterdir())
+    for name, file in resolve.input_files(config).items():
+        first = next(sign for sign in file.read_text() if sign.isdecimal())
+        rewritten(file, first, "7")
+        assert resolve.changed(before, resolve.inputs(config)) == [name]
+        rewritten(file, "7", first)
+    assert resolve.changed({}, before) == [] == resolve.changed(before, resolve.inputs(config))
+    Path("base/added_tokens.json").write_text("{}")
+    assert resolve.changed(before, resolve.inputs(config)) == ["model.name/base/added_tokens.json"]
+
+
+def test_texts_of_an_edited_model_are_written_anew(run: Door) -> None:
+    """The texts, and so the accuracy, are those of an empty cache."""
+    words = ["trainer.max_epochs=0", "trainer.val_samples=3"]
+    assert run(*words)[0] == 0
+    rewritten(Path("model/config.json"), '"rope_theta": 10000.0', '"rope_theta": 10.0   ')
+    assert run(*words, "hydra.run.dir=now")[0] == 0
+    shutil.rmtree("cache")
+    assert run(*words, "hydra.run.dir=fresh")[0] == 0
+    now, fresh, before = ([row["rationale"] for row in table("val_0/generated.csv", name)]
+                          for name in ("now", "fresh", "run"))
+    assert now == fresh != before
+
+
+def test_a_parser_that_was_mended_judges_anew(run: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["trainer.max_epochs=0", "trainer.val_samples=3", "task.answer=generated"]
+    assert run(*words)[0] == 0 and {row["correct"] for row in table("val_0/generated.csv")} == {"0"}
+    mended = [lambda text, letters, *more: (letter, "parsed") for letter in "AB"]
+    monkeypatch.setattr("ponder.tasks.choice.answers.parse", mended[0])
+    monkeypatch.setattr(build_run, "source_hash", lambda *rooms: "another")
+    assert run(*words, "hydra.run.dir=now")[0] == 0
+    assert {row["answer"] for row in table("val_0/generated.csv", "now")} == {"A"}
+
+
+def test_a_run_does_not_go_on_with_other_questions(run: Door) -> None:
+    assert run("trainer.max_epochs=1")[0] == 0
+    rewritten(Path("questions.csv"), "Question 1?", "Question x?")
+    code, _, err = run("trainer.max_epochs=2")
+    assert (code, err) == (2, (
+        "error: task.data=questions.csv: found another content than when the run in run began; "
+        "legal: the same, or resume=never to begin anew\n"))
+    rewritten(Path("questions.csv"), "Question x?", "Question 1?")
+    rewritten(Path("model/config.json"), '"rope_theta": 10000.0', '"rope_theta": 10.0   ')
+    code, _, err = run("trainer.max_epochs=2")
+    assert code == 2 and "model.name=model: found another content of config.json than" in err
+    manifest, = Path("run").glob("checkpoint_1/manifest.json")
+    said = json.loads(manifest.read_text())
+    del said["inputs"]  # as an earlier version left it
+    manifest.write_text(json.dumps(said))
+    assert run("trainer.max_epochs=2")[0] == 0 and summary()["inputs"]
+
+
+def test_prompts_are_the_same_every_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = "{{ strftime_now('%d %b %Y') }} {{ messages[0].content }}"
+    words = vocabulary(now)
+    assert words.text(words.prompt([("user", "hi")])) == "26 Jul 2024 hi"
+    other = TextVocabulary(words.tokenizer, date="2025-01-02")
+    assert other.text(other.prompt([("user", "hi")])) == "02 Jan 2025 hi"
+    assert words.tokenizer.chat_template == now
 
 
 @pytest.mark.parametrize("strategy", ["star", pytest.param("dpo", marks=pytest.mark.slow)])

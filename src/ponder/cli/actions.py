@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from ponder.config.errors import ERROR, UserError, brief, writing
+from ponder.config.resolve import changed
 from ponder.config.spine import Config
 from ponder.core import distributed
 from ponder.reports.run_page import write_report
@@ -22,6 +23,7 @@ from ponder.training import checkpoint
 from ponder.training.collector import StopRequested
 from ponder.training.console import ProgressReporter, build_console
 from ponder.training.diagnostics import summarise, verdict
+from ponder.training.run_directory import inputs_of
 from ponder.training.session import Session
 from ponder.training.signals import Signals
 from ponder.training.trackers import Log, TrackedRun, build_tracker
@@ -82,7 +84,8 @@ def evaluate_checkpoint(config: Config, directory: Path) -> float:
     reporter = ProgressReporter(console)
     policy = builders.build_policy(config, task, reporter.scoring).to(device)
     builders.use_threads(config, policy)
-    evaluate = builders.build_evaluation(config, policy, task, task.test().to(device), reporter)
+    test = task.test().to(device)
+    evaluate = builders.build_evaluation(config, policy, task, test, reporter)
     try:
         found = evaluate()
     finally:
@@ -93,12 +96,26 @@ def evaluate_checkpoint(config: Config, directory: Path) -> float:
     log.write(config.step, found.metrics)
     log.table(f"val_{config.step}", found.rows)
     log.close()
-    summary = {**summarise(config, directory, policy, found), "steps": config.step, "seconds": 0.0,
-               "rollouts_per_second": 0.0}
+    read = builders.inputs_of(config, test)
+    _warn_of_changes(Path(config.model.name or ""), read, console.note)
+    summary = {**summarise(config, directory, policy, found), "inputs": read,
+               "steps": config.step, "seconds": 0.0, "rollouts_per_second": 0.0}
     write_report(directory, summary, asdict(config))
     checkpoint.write_json(directory / "summary.json", summary)
     print(f"{verdict(found)} of {config.model.name}; results: {directory}/report.html")
     return found.metrics["accuracy"]
+
+
+def _warn_of_changes(saved: Path, now: dict[str, str], note: Callable[[str], None]) -> None:
+    """Say which tables, and files of an adapter's base, have changed since a checkpoint was made:
+    what is held out now may have been trained on.
+    """
+    before = inputs_of(saved)
+    base = {name.replace("/base/", "/"): value for name, value in now.items() if "/base/" in name}
+    own = {name: value for name, value in now.items() if not name.startswith("model.name/")}
+    for name in changed(before, {**own, **base} if base else own):
+        if name != "prompts":
+            note(f"warning: {name} has changed since {saved} was trained")
 
 
 def problems(config: Config, directory: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from ponder.config.option import option, schedule
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 ROLES = ("question", "thought")
 KINDS = ("tokens", "continuous", "gumbel")
+TODAY = "2024-07-26"  # the date of a run is no part of what it is
 
 
 @dataclass
@@ -64,6 +66,8 @@ class HfConfig:
     chat_name: str | None = option(None, "take tokenizer and chat template from this model; null: "
                                    "from the model itself")
     chat: bool = option(True, "use the chat template, where the tokenizer has one")
+    date: str = option(TODAY, "what a chat template writes as today's date, so that prompts are "
+                       "the same every day: year-month-day")
     dtype: str = option("float32", "of the weights", legal=("float32", "bfloat16"))
     lora_r: int = option(0, "rank of the LoRA adapters; 0: all weights are trained", low=0)
     lora_alpha: float | None = option(None, "scale of the adapters; null: twice the rank", low=0)
@@ -92,6 +96,10 @@ class HfConfig:
         if self.thought_init == "words" and not self.thought_words:
             yield ("model.thought_init=words: found model.thought_words=[]; legal: with words, as "
                    "in model.thought_words=[carry,sum]")
+        try:
+            datetime.fromisoformat(self.date)
+        except ValueError:
+            yield (f"model.date={self.date}: found no date; legal: year-month-day, as {TODAY}")
 
 
 @dataclass

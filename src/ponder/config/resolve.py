@@ -1,15 +1,22 @@
-"""From a composed node to the checked configuration, with what a checkpoint was trained with."""
+"""From a composed node to the checked configuration, with what a checkpoint was trained with; and
+which files a configuration reads.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
+import os
 import re
+import time
 from pathlib import Path
 from typing import Any
 
 from ponder.config.errors import UserError, brief
-from ponder.config.registry import TASKS, discover
-from ponder.config.spine import OF_A_PROMPT
+from ponder.config.option import legal_words
+from ponder.config.registry import SOURCE, TASKS, discover, plugin_files
+from ponder.config.spine import OF_A_PROMPT, OF_THE_CALL
 
 SHAPE = {"d_model": "n_embd", "layers": "n_layer", "heads": "n_head",
          "tie_embeddings": "tie_word_embeddings"}  # key of the model -> in a config.json
@@ -199,3 +206,136 @@ def written(node: Any, key: str) -> str | None:
 
     content: Any = OmegaConf.to_container(OmegaConf.masked_copy(node, key), resolve=False)
     return content[key]
+
+
+# --- what a run reads -----------------------------------------------------------------------------
+
+SMOLLM2 = Path("scratch/models/smollm2-135m-instruct")
+HASHES = Path("scratch") / "hashes"  # of large files
+LARGE = 2**20  # bytes from which on a hash is remembered
+SETTLED = 2 * 10**9  # nanoseconds after which a change of a file shows in its times
+READ = {".json", ".safetensors", ".bin", ".model", ".txt", ".jinja", ".py", ".tiktoken"}
+UNREAD = {"ponder.json", "manifest.json", "trainer_state.json", "training_args.bin"}
+PLACES = ("*", "answerer/*", "additional_chat_templates/*")  # of files in a model's directory
+
+
+def inputs(config: Any) -> dict[str, str]:
+    """The hash of the content of every file that decides what a configuration computes, by its key
+    and, where that names several files, their names: `task.data`, `model.name/config.json`.
+
+    That is every file that a value names, what is read of a model or adapter and (as `base/`) of
+    the adapter's base, and plugins. Two runs with equal keys and equal inputs compute the same.
+    """
+    return {name: content_hash(file) for name, file in sorted(input_files(config).items())}
+
+
+def input_files(config: Any) -> dict[str, Path]:
+    """The files of `inputs`."""
+    from ponder.config.checker import leaves
+
+    found = {f"plugins/{name}": file for file, name in plugin_files()}
+    for key, value, about in leaves(config):
+        if key.split(".")[0] in (*OF_THE_CALL, "plugins") or legal_words(about):
+            continue
+        for word in value if isinstance(value, list) else [value]:
+            if isinstance(word, str) and word:
+                found |= _files_of(key, word)
+    task = config.task
+    if getattr(task, "files", None) and task.data and not task.streamed:
+        texts = {f"task.data/{os.path.relpath(name, task.data)}": Path(name) for name in task.files}
+        found |= texts if "task.data" not in found else {}
+    return found
+
+
+def _files_of(key: str, word: str) -> dict[str, Path]:
+    """The files that a value names, by what `inputs` calls them."""
+    path = Path(word)
+    if ("." in word or "/" in word) and len(word) < 4096 and "\0" not in word and path.is_file():
+        return {key: path}
+    return {f"{key}/{name}": file for name, file in model_files(word).items()}
+
+
+def model_files(name: str) -> dict[str, Path]:
+    """The files that are read of a model, an adapter or a checkpoint, by their names in its
+    directory; as `base/...` those of the model that an adapter belongs to.
+    """
+    folder = _model_directory(name)
+    if folder is None:
+        return {}
+    found = {str(file.relative_to(folder)): file for place in PLACES for file in folder.glob(place)
+             if file.suffix in READ and file.name not in UNREAD and file.is_file()}
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        base = str(json.loads((folder / "adapter_config.json").read_text())
+                   ["base_model_name_or_path"])
+        beside = folder / base
+        inner = model_files(base) or (model_files(str(beside)) if beside != folder else {})
+        found |= {f"base/{one}": file for one, file in inner.items()}
+    return found
+
+
+def _model_directory(name: str) -> Path | None:
+    """Where a model lies on this machine: a directory, or a snapshot of the hub."""
+    if name == "smollm2":
+        return SMOLLM2 if SMOLLM2.is_dir() else None
+    with contextlib.suppress(OSError, ValueError):
+        path = Path(name)
+        if any((path / one).is_file() for one in ("config.json", "adapter_config.json")):
+            return path
+        if re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
+            home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
+            cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+            folder = cache / f"models--{name.replace('/', '--')}"
+            snapshot = folder / "snapshots" / (folder / "refs" / "main").read_text().strip()
+            return snapshot if snapshot.is_dir() else None
+    return None
+
+
+def content_hash(path: Path) -> str:
+    """The beginning of the SHA-256 of a file. That of a large file is remembered under `HASHES`, as
+    long as size, times and inode stay.
+    """
+    told = _told(path)
+    note = HASHES / hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    if told[0] >= LARGE:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            known = json.loads(note.read_text())
+            if known["told"] == told:
+                return known["sha256"]
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    if told[0] >= LARGE and _told(path) == told and time.time_ns() - max(told[1:3]) > SETTLED:
+        with contextlib.suppress(OSError):  # nowhere to write: it is computed again
+            note.parent.mkdir(parents=True, exist_ok=True)
+            temporary = note.with_suffix(f".{os.getpid()}")
+            temporary.write_text(json.dumps({"told": told, "sha256": found}))
+            temporary.replace(note)
+    return found
+
+
+def _told(path: Path) -> list[int]:
+    """What changes with a file's content, without reading it."""
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+
+
+def changed(before: dict[str, str], now: dict[str, str]) -> list[str]:
+    """The names in two `inputs` whose content differs, or that only one has, of keys that both
+    have: runs of earlier versions have none.
+    """
+    def keys(names: dict[str, str]) -> set[str]:
+        return {name.partition("/")[0] for name in names}
+
+    both = keys(before) & keys(now)
+    return sorted(name for name in before.keys() | now.keys()
+                  if before.get(name) != now.get(name) and name.partition("/")[0] in both)
+
+
+def source_hash(*rooms: str) -> str:
+    """Hash of the source of some rooms of this package, and of plugins: of what decides how a text
+    is written, or judged.
+    """
+    digest = hashlib.sha256()
+    files = [file for room in rooms for file in sorted((SOURCE / room).rglob("*.py"))]
+    for file in [*files, *(file for file, _ in plugin_files())]:
+        digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()

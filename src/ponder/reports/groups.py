@@ -12,7 +12,14 @@ from typing import Any
 from ponder.config.errors import shown
 from ponder.config.spine import GROUPS, OF_THE_CALL
 from ponder.reports.figures import Curve, Level, natural_order
-from ponder.reports.runs import KNOWN, VARIANTS_KEY, RunResult, chance_level, resolve_setting
+from ponder.reports.runs import (
+    CONTENT,
+    KNOWN,
+    VARIANTS_KEY,
+    RunResult,
+    chance_level,
+    resolve_setting,
+)
 
 # Name of a column -> where the number stands in summary.json.
 NUMBERS = {"accuracy": "accuracy", "shuffled": "necessity/shuffled", "dropped": "necessity/dropped",
@@ -85,9 +92,21 @@ def differing_keys(results: list[RunResult]) -> list[str]:
 
     A key that only some strategies have does not count, because the strategy itself differs.
     """
-    keys = dict.fromkeys(key for result in results for key in result.settings)
+    keys = dict.fromkeys(key for result in results for key in result.settings
+                         if _says_more(key, results))
     return [key for key in keys if not {key, key.partition(".")[0]} & IGNORED
             and _differs(key, results)]
+
+
+def _says_more(key: str, results: list[RunResult]) -> bool:
+    """False for the content of files that is the same wherever their names are."""
+    if not key.endswith(CONTENT):
+        return True
+    named: dict[str, set[str]] = {}
+    for settings in (result.settings for result in results):
+        name = shown(resolve_setting(settings, key.removesuffix(CONTENT)))
+        named.setdefault(name, set()).update([settings[key]] if key in settings else [])
+    return any(len(found) > 1 for found in named.values())
 
 
 def _differs(key: str, results: list[RunResult]) -> bool:
@@ -114,6 +133,8 @@ def value_of(result: RunResult, key: str) -> Any:
     """The value of a key in a run; ABSENT if it has no such key, UNKNOWN if that is not known."""
     if key in result.settings:
         return resolve_setting(result.settings, key)
+    if key.endswith(CONTENT):  # of a run of an earlier version
+        return UNKNOWN
     return ABSENT if result.settings.get(KNOWN) == "whole" else UNKNOWN
 
 

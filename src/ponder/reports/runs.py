@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import hashlib
 import json
 import math
 import os
@@ -29,6 +30,7 @@ LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 REFERENCE = re.compile(r"\$\{(\.?)([A-Za-z_][\w.]*)\}")
 COMPUTED = re.compile(r"\$\{ponder\.(gold|thought)_length:.*\}")  # by the task, from its keys
 KNOWN = "configuration"  # a key of ours: how much is known of a run, `whole`, `words` or `nothing`
+CONTENT = " (content)"  # after a key: the settings of ours that say what was in its files
 VARIANTS_KEY = "variants"  # a key of ours: the flags in force, as in think,fixed,blind
 LEGAL = "legal: directories or globs that hold runs, as in runs=[star_runs/a,star_runs/b*]"
 Settings = dict[str, Any]  # `group.key` -> value, `${references}` as they were written
@@ -91,10 +93,25 @@ def find_runs(runs: Any) -> FoundRuns:
             continue
         summary = _read_summary(directory / "summary.json", found)
         if summary is not None:
-            found.results.append(RunResult(directory, reader.read(directory), summary))
+            settings = reader.read(directory)
+            settings |= contents(summary, settings.get("action") == "evaluate")
+            found.results.append(RunResult(directory, settings, summary))
     if not any((found.results, found.unfinished, found.unreadable)):
         raise UserError(f"runs={shown(runs)}: found no run there; {LEGAL}")
     return found
+
+
+def contents(summary: dict[str, Any], evaluation: bool = False) -> Settings:
+    """A hash of the content of all files that a key named, as a setting of its own. Of an
+    evaluation without its model: each seed has another.
+    """
+    read, parts = summary.get("inputs"), dict[str, list[str]]()
+    for name, value in sorted(read.items()) if isinstance(read, dict) else ():
+        key = str(name).partition("/")[0]
+        if key != "prompts" and not (evaluation and key.startswith("model.")):
+            parts.setdefault(f"{key}{CONTENT}", []).append(f"{name} {value}")
+    return {key: hashlib.sha256("\n".join(said).encode()).hexdigest()[:8]
+            for key, said in parts.items()}
 
 
 def _run_directories(patterns: list[str], found: FoundRuns) -> Iterator[tuple[Path, bool]]:

@@ -70,12 +70,17 @@ class Written(Sampler):
 
     A batch is determined by its questions, the weights, the sampler and the seed; one that `store`
     holds is not sampled again, so a round that was interrupted goes on at the batch it was at.
+
+    model: what else decides how texts are written (files of the model, versions), judged: and how
+    they are judged, as plain values.
     """
 
     def __init__(self, config: SamplerConfig, batch: int, at_once: int, store: Store,
-                 model: str | None, greedy: bool = False, listener: Listener | None = None) -> None:
+                 model: Any, greedy: bool = False, listener: Listener | None = None,
+                 judged: Any = None) -> None:
         super().__init__(config)
         self.batch, self.at_once, self.store, self.model = batch, at_once, store, model
+        self.judged = judged
         self.greedy, self.listener = greedy, listener or Listener()
         self.tokens = 0  # sampled in the last round, without those that were on disk
 
@@ -85,7 +90,7 @@ class Written(Sampler):
     def collect(self, policy: Policy, problems: Problems, step: int,
                 generator: torch.Generator | None = None) -> Rollouts:
         seed, samples = int(torch.randint(2**31, (), generator=generator)), self.config.samples
-        weights = fingerprint(policy.thinker, self.model)
+        weights = fingerprint(policy.thinker)
         was_training = policy.training
         policy.eval()
         batches = torch.arange(len(problems), device=problems.question.device).split(self.batch)
@@ -118,9 +123,10 @@ class Written(Sampler):
         """The rollouts of some questions with their answers, and whether they were in the store."""
         samples, device = self.config.samples, problems.question.device
         net, words = _text_model(policy)
-        key = key_of(weights=weights, question=_trimmed(problems), samples=samples,
+        key = key_of(weights=weights, model=self.model, device=device.type,
+                     question=_trimmed(problems), samples=samples,
                      room=policy.rules.tokens, sampling=asdict(sampling), seed=seed,
-                     writable=[net.words, list(net.barred)], precision=_precision(policy), format=4,
+                     writable=[net.words, list(net.barred)], precision=_precision(policy), format=5,
                      ends=policy.ends, stops=words.stops)
         found = self.store.load(key)
         cached = found is not None
@@ -157,7 +163,7 @@ class Written(Sampler):
         """
         sees = [policy.rules.sees_question, policy.rules.sees_thought]
         key = key_of(thoughts=key, options=problems.options, bridge=problems.answer_prefix,
-                     label=problems.label, mode=policy.answer_mode, sees=sees)
+                     label=problems.label, mode=policy.answer_mode, sees=sees, judged=self.judged)
         found = self.store.load(key)
         if found is None:
             found = {"answered": policy.judge_thoughts(problems, thought,
@@ -232,13 +238,9 @@ def key_of(**parts: Any) -> str:
     return digest.hexdigest()
 
 
-def fingerprint(model: nn.Module, name: str | None) -> str:
-    """A hash that changes with every trained weight; frozen weights are identified by the model's
-    name, and where that is a directory by size and date of its files.
-    """
-    digest = hashlib.sha256(str(name).encode())
-    for file in sorted(Path(str(name)).glob("*.safetensors")):
-        digest.update(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}".encode())
+def fingerprint(model: nn.Module) -> str:
+    """A hash that changes with every trained weight; frozen ones are those of the model's files."""
+    digest = hashlib.sha256()
     for key, value in model.named_parameters():
         if value.requires_grad:
             digest.update(key.encode())

@@ -34,7 +34,8 @@ class Job:
 
     job: its number. overrides: its arguments. directory: below that of the sweep. launcher: the
     arguments that chose where it runs. driver: the process that sent it. place: slurm, local or
-    here. id: Slurm's job id, or the process that runs it; None before the launch.
+    here. id: Slurm's job id, or the process that runs it; None before the launch. inputs: the
+    hashes of the files that it reads; earlier versions noted none.
     """
 
     job: int
@@ -46,6 +47,7 @@ class Job:
     driver: str = ""
     id: str | None = None
     sent: str = ""
+    inputs: dict[str, str] = field(default_factory=dict)
 
 
 def append_jobs(sweep: Path, jobs: Iterable[Job]) -> None:

@@ -30,6 +30,7 @@ from omegaconf import OmegaConf
 
 from ponder.config.checker import check_leaf, leaves
 from ponder.config.errors import UserError, brief
+from ponder.config.resolve import changed
 from ponder.config.running import SAMPLERS, StudyConfig, StudySampler
 from ponder.sweeps.follow import compare_hint
 from ponder.sweeps.jobs import read_jobs
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 RESULTS = "optimization_results.yaml"
 JOURNAL = "optuna.journal"  # in the directory of a sweep: the storage of its studies
 STUDY_WORDS = "words"  # attribute of a study in the storage: the arguments it is about
+STUDY_INPUTS = "inputs"  # and the hashes of the files that they read
 FORMS = ("interval(0.1, 0.9), tag(log, interval(1e-4, 1e-1)), int(interval(1, 64)), "
          "range(2, 10, 2), choice(adam, sgd) or values with commas")
 
@@ -147,6 +149,15 @@ class Study:
         study.set_user_attr(STUDY_WORDS, words)
         return study
 
+    def reads(self, now: dict[str, str]) -> None:
+        """Note the files that trials read. Raises `UserError` where one has changed since earlier
+        trials, whose results mean something else.
+        """
+        for name in changed(self.storage.user_attrs.get(STUDY_INPUTS, now), now):
+            raise UserError(f"{name}: found another content than in earlier trials of study "
+                            f"{self.name}; legal: the same, or hydra.sweeper.study_name=<another>")
+        self.storage.set_user_attr(STUDY_INPUTS, now)
+
     def _trials(self, *states: str) -> list[Any]:
         """Optuna's trials in one of these states, in order, except those that were cut off before
         all their values were chosen.
@@ -244,11 +255,12 @@ class StudySweeper(Sweeper):
         params = [f"{key}={value}" for key, value in self.settings.params.items()]
         words = [word for word in arguments if not word.lstrip("+").startswith("sweep.")]
         space = read_space([*params, *words], self.loader)
-        self._check_first_trial(space)
+        read = self._check_first_trial(space)
         directory = Path(str(self.config.hydra.sweep.dir))
         directory.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, directory / "multirun.yaml")
         study = Study(self.settings, space, directory)
+        study.reads(read)
         log.info(f"study {study.name}: {study.done} of {self.settings.n_trials} trials are done; "
                  f"the same arguments with hydra.sweep.dir={directory} continue it")
         while batch := study.unfinished() or study.new_trials():
@@ -272,19 +284,20 @@ class StudySweeper(Sweeper):
         for key, value, about in leaves(StudyConfig(**known, sampler=sampler), "hydra.sweeper."):
             check_leaf(key, value, about)
 
-    def _check_first_trial(self, space: SearchSpace) -> None:
-        """Compose a random trial, so that wrong arguments are refused before a study is stored."""
+    def _check_first_trial(self, space: SearchSpace) -> dict[str, str]:
+        """Compose a random trial, so that wrong arguments are refused before a study is stored.
+        Returns the hashes of the files that it reads.
+        """
         import optuna
 
-        from ponder.config.resolve import read
+        from ponder.config.resolve import inputs, read
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         sampler = optuna.samplers.RandomSampler(seed=0)
         trial = optuna.create_study(sampler=sampler).ask(space.distributions)
         node = without_hydra(self.loader.load_sweep_config(self.config,
                                                            space.overrides(trial.params)))
-        if node.action == "train":
-            read(node)
+        return inputs(read(node)) if node.action == "train" else {}
 
     def _report(self, study: Study, directory: Path) -> None:
         """Print and write the best trial. Failed runs are part of the result, so they do not change

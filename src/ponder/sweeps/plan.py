@@ -1,7 +1,8 @@
 """What a sweep has to do: every job is composed and checked before the first one is sent.
 
-A job that was sent before by the same sweep is recognised by the hash of its configuration: it is
-skipped if it is done, waited for if it is running, and continued in its directory otherwise.
+A job that was sent before by the same sweep is recognised by the hash of its configuration, where
+the files that it reads have not changed: it is skipped if it is done, waited for if it is running,
+and continued in its directory otherwise.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ponder.config.checker import check
 from ponder.config.errors import ERROR, UserError, brief, shown
+from ponder.config.resolve import changed, inputs
 from ponder.config.running import SweepConfig
 from ponder.config.spine import config_hash, restored
 from ponder.sweeps.jobs import (
@@ -118,7 +120,8 @@ def _new_job(config: DictConfig, number: int) -> Job:
     if settled.action != "evaluate":  # whose checkpoint holds most of its configuration
         check(settled)
     overrides = list(filter_overrides(_as_typed(config.hydra.overrides.task)))
-    return Job(number, overrides, config_hash(settled), config.hydra.sweep.subdir)
+    return Job(number, overrides, config_hash(settled), config.hydra.sweep.subdir,
+               inputs=inputs(settled))
 
 
 def _restore_job(config: DictConfig, sweep: Path, job: Job) -> Job:
@@ -129,10 +132,14 @@ def _restore_job(config: DictConfig, sweep: Path, job: Job) -> Job:
     path = sweep / job.directory / STORED_CONFIG
     try:
         stored = restored(yaml.safe_load(path.read_text("utf-8")))
+        now = inputs(OmegaConf.to_object(stored))
     except Exception as error:
         reason = brief(error)
         raise UserError(f"{path}: cannot be read ({reason}); legal: the configuration that the job "
                         "was sent with") from None
+    for name in changed(job.inputs, now):
+        raise UserError(f"{name}: found another content than when the job was sent; legal: the "
+                        "same, or a new sweep")
     with open_dict(config):
         for key in stored:
             config[key] = stored[key]
@@ -172,9 +179,14 @@ def _skip_known_jobs(sweep: Path, planned: list[PlannedJob], refused: dict[int, 
                      key=lambda state: order.get(state.status, len(order)))
     todo, returns, active = [], dict(refused), dict[int, JobState]()
     for one in planned:
-        same = next((state for state in earlier if state.job.config_hash == one.job.config_hash
-                     and _may_continue(one)), None)
+        alike = [state for state in earlier if state.job.config_hash == one.job.config_hash
+                 and _may_continue(one)]
+        new = {state.job.directory: changed(state.job.inputs, one.job.inputs) for state in alike}
+        same = next((state for state in alike if not new[state.job.directory]), None)
         if same is None:
+            for name in sorted({name for names in new.values() for name in names}):
+                log.warning(f"{name} has changed since {alike[0].job.directory} was sent: job "
+                            f"{one.number} begins anew")
             todo.append(one)
             continue
         earlier.remove(same)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
+from ponder.config.players import TODAY
 from ponder.core.lazy_imports import Tensor, torch
 
 PAD, END, END_OF_TEXT = "<pad>", "</think>", "<end>"
 TORN = "\ufffd"  # decoded bytes of an incomplete character
 _WORD, _THOUGHT = re.compile(r"</?\w+>|[^<]|<", re.DOTALL), re.compile(r"<t(\d+)>")
+_NOW = re.compile(r"strftime_now\(\s*([\"'])(.*?)\1\s*\)", re.DOTALL)  # today, in a chat template
 COLOURS = {"ordinary": "blue", "thought": "cyan", "special": "magenta"}
 
 
@@ -95,6 +99,12 @@ def plain_words(tokenizer: Any) -> int:
     return tokenizer.get_added_vocab().get("<t0>", token_ids(tokenizer))
 
 
+def dated(template: str, date: str) -> str:
+    """A chat template that writes another date than today's, so that prompts stay the same."""
+    day = datetime.fromisoformat(date)
+    return _NOW.sub(lambda call: json.dumps(day.strftime(call[2])), template)
+
+
 class TextVocabulary:
     """The tokens of a Hugging Face tokenizer, and all that ends a text.
 
@@ -109,10 +119,12 @@ class TextVocabulary:
     """
 
     def __init__(self, tokenizer: Any, chat: bool = True, closes: bool = False,
-                 ends: Sequence[int] = (), stops: Sequence[str] = ()) -> None:
+                 ends: Sequence[int] = (), stops: Sequence[str] = (), date: str = TODAY) -> None:
         self.tokenizer = tokenizer
         self.pad = token_ids(tokenizer)
         self.chat = chat and tokenizer.chat_template is not None
+        self.date = date
+        self._template = dated(tokenizer.get_chat_template(), date) if self.chat else None
         self.ends = self._ordered([tokenizer.eos_token_id, *ends])
         self.end: Any = next(iter(self.ends), None)
         self.stops = tuple(stops)
@@ -127,16 +139,15 @@ class TextVocabulary:
         known = list(dict.fromkeys(end for end in ends if end is not None and end < len(self)))
         if self.chat and len(known) > 1:
             asked, reply = {"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}
-            start, whole = (self.tokenizer.apply_chat_template(
-                turns, add_generation_prompt=len(turns) == 1, tokenize=True, return_dict=False)
-                for turns in ([asked], [asked, reply]))
+            start, whole = (self._dialogue(turns, len(turns) == 1)
+                            for turns in ([asked], [asked, reply]))
             turn = [token for token in whole[len(start):] if token in known][:1]
             known = [*turn, *(end for end in known if end not in turn)]
         return tuple(known)
 
     def stopped_by(self, stops: Sequence[str]) -> TextVocabulary:
         """The same tokens; a text ends before these strings, too."""
-        return TextVocabulary(self.tokenizer, self.chat, self.closes, self.ends, stops)
+        return TextVocabulary(self.tokenizer, self.chat, self.closes, self.ends, stops, self.date)
 
     @property
     def end_of_text(self) -> int:
@@ -224,10 +235,14 @@ class TextVocabulary:
         Without a chat template the texts are joined by line breaks.
         """
         if self.chat:
-            messages = [{"role": role, "content": text} for role, text in turns]
-            return list(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True,
-                                                           tokenize=True, return_dict=False))
+            return self._dialogue([{"role": role, "content": text} for role, text in turns])
         return self._begun("\n".join(text for _, text in turns) + "\n")
+
+    def _dialogue(self, messages: list[dict[str, str]], asks: bool = True) -> list[int]:
+        """Tokens of messages in the chat template, and of the beginning of a reply if `asks`."""
+        return list(self.tokenizer.apply_chat_template(
+            messages, chat_template=self._template, add_generation_prompt=asks, tokenize=True,
+            return_dict=False))
 
     def _begun(self, text: str) -> list[int]:
         """Tokens of a text with those that the tokenizer puts before it; none after it, for it

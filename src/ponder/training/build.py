@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from ponder.config.errors import UserError
 from ponder.config.option import parse_schedule
 from ponder.config.players import SamplerConfig
 from ponder.config.registry import ENGINES, SEARCHES, STRATEGIES
+from ponder.config.resolve import inputs, source_hash
 from ponder.config.spine import Config
 from ponder.core.distributed import (
     is_distributed,
@@ -34,7 +37,7 @@ from ponder.rollouts.sampler import Gold, LatentSource, PositionSampler, Sampler
 from ponder.rollouts.search import choose
 from ponder.rollouts.search.balanced import Balanced
 from ponder.rollouts.search.exhaustive import EveryThought
-from ponder.rollouts.written import Listener, Store, Written
+from ponder.rollouts.written import Listener, Store, Written, key_of
 from ponder.strategies.base import Strategy
 from ponder.strategies.exact import Pathwise
 from ponder.strategies.star import SFT
@@ -106,8 +109,37 @@ def text_writer(config: Config, sampler: SamplerConfig, listener: Listener | Non
     """
     batch = (config.trainer.gen_batch_size or 32) if rows is None else max(
         rows // sampler.samples, 1)
-    return Written(sampler, batch, config.model.rows_at_once, Store(CACHE), config.model.name,
-                   greedy, listener)
+    return Written(sampler, batch, config.model.rows_at_once, Store(CACHE), _writing(config),
+                   greedy, listener, _judging(config))
+
+
+def _writing(config: Config) -> dict[str, Any]:
+    """What decides how texts are written, beside weights that learn and the tokens of a prompt."""
+    keys = {name: value for name, value in asdict(config.model).items()
+            if name not in ("name", "ref_name", "chat_name", "rows_at_once", "checkpointing")}
+    files = {name: value for name, value in inputs(config).items() if name.startswith("model.")}
+    return {"keys": keys, "files": files, "versions": versions(),
+            "code": source_hash("core", "tokenizers", "models", "rollouts")}
+
+
+def _judging(config: Config) -> dict[str, Any]:
+    """What decides how texts are judged, beside the questions and what the answerer sees."""
+    keys = {name: value for name, value in asdict(config.task).items()
+            if not name.endswith(("data", "questions"))}
+    return {"keys": keys, "code": source_hash("core", "tokenizers", "tasks", "models")}
+
+
+def inputs_of(config: Config, test: Problems) -> dict[str, str]:
+    """The `inputs` of a configuration, and a hash of its encoded held-out questions: they differ
+    where a chat template, a library or a data set of the hub does.
+    """
+    return {**inputs(config), "prompts": key_of(question=test.question)[:16]}
+
+
+def versions() -> dict[str, str]:
+    """The versions of libraries that change numbers."""
+    names = ("torch", "transformers", "tokenizers", "peft")
+    return {name: version(name) for name in names if importlib.util.find_spec(name)}
 
 
 def _preloaded(config: Config, policy: Any, task: Any, source: Source) -> Source:

@@ -27,7 +27,7 @@ from omegaconf import OmegaConf
 
 from ponder.config.errors import UserError
 from ponder.config.registry import plugin_files
-from ponder.config.resolve import typed_words
+from ponder.config.resolve import changed, typed_words
 from ponder.config.spine import BEGUN, INSTALLED, OF_THE_CALL, PACKAGE, WANDB_ID, WORDS, restored
 from ponder.core.lazy_imports import torch
 
@@ -117,8 +117,10 @@ def _fault(path: Path, manifest: dict[str, Any]) -> str | None:
     return None
 
 
-def same_run(saved: Path, config: dict[str, Any]) -> None:
-    """Raise `UserError` where a checkpoint belongs to another experiment than the configuration.
+def same_run(saved: Path, config: dict[str, Any], inputs: dict[str, str],
+             note: Callable[[str], None]) -> None:
+    """Raise `UserError` where a checkpoint belongs to another experiment than the configuration, or
+    a file that it reads has changed; `note` is told of plugins that have.
 
     A key that is newer than the checkpoint counts as having had its default.
     """
@@ -133,6 +135,22 @@ def same_run(saved: Path, config: dict[str, Any]) -> None:
             raise UserError(f"{key}={new.get(key)}: found {old.get(key)} in the run that is in "
                             f"{saved.parent}; legal: the same, another hydra.run.dir, or "
                             "resume=never to begin anew")
+    for name in changed(inputs_of(saved), inputs):
+        key, _, file = name.partition("/")
+        if key == "plugins":
+            note(f"warning: {file} has changed since the run began")
+            continue
+        raise UserError(f"{key}={new.get(key)}: found another content{f' of {file}' * bool(file)} "
+                        f"than when the run in {saved.parent} began; legal: the same, or "
+                        "resume=never to begin anew")
+
+
+def inputs_of(saved: Path) -> dict[str, str]:
+    """The inputs of the run that a checkpoint is of; none where an earlier version has saved it."""
+    try:
+        return json.loads((saved / "manifest.json").read_text()).get("inputs") or {}
+    except (OSError, ValueError, AttributeError):
+        return {}
 
 
 def _with_defaults(config: dict[str, Any]) -> dict[str, Any]:

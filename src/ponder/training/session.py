@@ -81,14 +81,17 @@ class Session:
         reporter = ProgressReporter(self.console, self._pause)
         self.task: Task = builders.build_task(config)
         self.test = self.task.test().to(self.device)
+        self.inputs: dict[str, str] = broadcast(
+            builders.inputs_of(config, self.test) if is_main_process() else {})
+        notes: list[str] = []
+        saved = self._saved(notes.append)
         self.policy: Policy = place(
             config, builders.build_policy(config, self.task, reporter.scoring), self.device)
         builders.use_threads(config, self.policy)
         self.trainer: Trainer = builders.build_trainer(
             config, self.task, self.policy, self.device,
             ProgressReporter(self.console, self._pause, self._log_rollouts))
-        notes: list[str] = []
-        length = self._start_or_resume(notes.append)
+        length = self._start_or_resume(saved, notes.append)
         self.log = self._open_log(length)
         opened.callback(self.log.close)
         self.rollout_log = self._rollout_log()
@@ -111,14 +114,22 @@ class Session:
             return None
         return json.loads(path.read_text())
 
-    def _start_or_resume(self, note: Callable[[str], None]) -> int:
-        """Clear the directory or resume its run, as `resume` says. Returns the length of its log.
+    def _saved(self, note: Callable[[str], None]) -> run_directory.Saved | None:
+        """Clear the directory, or find the checkpoint to resume, as `resume` says. Raises
+        `UserError` where that belongs to another run.
         """
         if self.config.resume == "never" and is_main_process():
             run_directory.clear(self.directory)
         barrier()
         saved = broadcast(run_directory.newest(self.directory, note) if is_main_process()
                           else None)
+        if saved is not None:
+            run_directory.same_run(saved.path, asdict(self.config), self.inputs, note)
+        return saved
+
+    def _start_or_resume(self, saved: run_directory.Saved | None,
+                         note: Callable[[str], None]) -> int:
+        """Resume the run of a checkpoint, if there is one. Returns the length of its log."""
         length = 0 if saved is None else self._resume(saved, note)
         barrier()
         if is_main_process():
@@ -130,7 +141,6 @@ class Session:
 
     def _resume(self, saved: run_directory.Saved, note: Callable[[str], None]) -> int:
         """Restore a checkpoint of this run. Returns the length of its log then, in bytes."""
-        run_directory.same_run(saved.path, asdict(self.config))
         checkpoint.restore(self.policy, saved.path)
         state = saved.state(self.device)
         self.trainer.load(state["trainer"])
@@ -258,7 +268,7 @@ class Session:
         epoch = progress.epoch + (self.trainer.round is not None)  # the one that has begun
         checkpoint.save(self.policy, self.directory / f"checkpoint_{epoch}", asdict(self.config),
                         state, {"step": progress.step, "epoch": epoch,
-                                "accuracy": progress.accuracy}, weights)
+                                "accuracy": progress.accuracy, "inputs": self.inputs}, weights)
         run_directory.prune(self.directory, self.config.trainer.keep_checkpoints)
 
     def keep_skipped(self, progress: Progress, batch: list[Rollouts]) -> None:
@@ -300,6 +310,7 @@ class Session:
         if not is_main_process():
             return found.metrics.get("accuracy")
         summary = {**summarise(self.config, self.directory, self.policy, found, weights),
+                   "inputs": self.inputs,
                    "steps": progress.step, "seconds": progress.seconds,
                    "rollouts_per_second": progress.rollouts / max(progress.seconds, 1e-9)}
         with disk_errors(self.directory):

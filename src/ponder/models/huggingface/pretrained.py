@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ponder.config.errors import UserError, brief
 from ponder.config.players import HfConfig
+from ponder.config.resolve import SMOLLM2
 from ponder.core.distributed import shard_like, shard_state_dict
 from ponder.core.lazy_imports import library
 from ponder.core.math import at_least_float32
@@ -26,7 +27,6 @@ from ponder.tokenizers.vocabulary import TextVocabulary, token_ids
 
 ADAPTER = "adapter_config.json"
 SLACK = 3.0  # a distance of at most so many times that of rounding alone counts as rounding
-SMOLLM2 = Path("scratch/models/smollm2-135m-instruct")
 
 
 def load_vocabulary(config: HfConfig, key: str = "model.name",
@@ -43,7 +43,7 @@ def load_vocabulary(config: HfConfig, key: str = "model.name",
         thoughts = [f"<t{number}>" for number in range(config.thought_tokens)]
         _add_tokens(tokenizer, thoughts, f"{key}={name}")
         ends = {end for place in {path, resolve(str(config.name))} for end in _ends(place)}
-        return TextVocabulary(tokenizer, config.chat, closes, sorted(ends))
+        return TextVocabulary(tokenizer, config.chat, closes, sorted(ends), date=config.date)
 
 
 def _add_tokens(tokenizer: Any, words: list[str], typed: str) -> None:

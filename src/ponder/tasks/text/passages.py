@@ -21,6 +21,7 @@ from typing import Any
 from ponder.config.errors import UserError
 from ponder.config.option import option
 from ponder.config.registry import task
+from ponder.config.resolve import content_hash
 from ponder.core.lazy_imports import Tensor, torch
 from ponder.core.lazy_imports import numpy as np
 from ponder.core.types import Problem, Problems
@@ -109,10 +110,10 @@ def _mapped(path: Path, kind: type[np.integer]) -> Ids:
 
 def _identity(config: TextKeys, pieces: Pieces | None) -> str:
     """A hash of everything that decides the token ids and the split."""
-    keys = ("data", "subset", "column", "documents", "held_out", "seed")
+    keys = ("subset", "column", "documents", "held_out", "seed")
     of_pieces = ("tokens", "trie_size", "learn_from") if pieces is None else ()
-    files = [(str(Path(name).resolve()), os.stat(name).st_size, os.stat(name).st_mtime_ns)
-             for name in config.files] if not config.streamed else []
+    files = [str(config.data)] if config.streamed else [
+        content_hash(Path(name)) for name in config.files]
     said = [{key: getattr(config, key) for key in (*keys, *of_pieces)}, files,
             None if pieces is None else identity(pieces)]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
