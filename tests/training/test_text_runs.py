@@ -20,6 +20,7 @@ from ponder.config import resolve
 from ponder.config.spine import restored
 from ponder.core.metrics import known
 from ponder.rollouts.written import Batch
+from ponder.tasks.choice.answers import FOUND, Answer
 from ponder.tokenizers.vocabulary import TextVocabulary
 from ponder.training import build as build_run
 from ponder.training.console import Plain, ProgressReporter
@@ -196,12 +197,13 @@ def test_texts_of_an_edited_model_are_written_anew(run: Door) -> None:
 
 def test_a_parser_that_was_mended_judges_anew(run: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["trainer.max_epochs=0", "trainer.val_samples=3", "task.answer=generated"]
-    assert run(*words)[0] == 0 and {row["correct"] for row in table("val_0/generated.csv")} == {"0"}
-    mended = [lambda text, letters, *more: (letter, "parsed") for letter in "AB"]
-    monkeypatch.setattr("ponder.tasks.choice.answers.parse", mended[0])
+    assert run(*words)[0] == 0
+    assert {row["answer"] for row in table("val_0/generated.csv")} == {""}
+    monkeypatch.setattr("ponder.models.policies.choice.parse",
+                        lambda *given: Answer("B", FOUND))
     monkeypatch.setattr(build_run, "source_hash", lambda *rooms: "another")
     assert run(*words, "hydra.run.dir=now")[0] == 0
-    assert {row["answer"] for row in table("val_0/generated.csv", "now")} == {"A"}
+    assert {row["answer"] for row in table("val_0/generated.csv", "now")} == {"B"}
 
 
 def test_a_run_does_not_go_on_with_other_questions(run: Door) -> None:
