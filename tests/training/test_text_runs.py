@@ -233,13 +233,44 @@ def test_prompts_are_the_same_every_day(monkeypatch: pytest.MonkeyPatch) -> None
     assert words.tokenizer.chat_template == now
 
 
+@pytest.mark.parametrize(("file", "content", "words", "said"), [
+    ("model/config.json", '{"model_type": "llama",', [],
+     "model.name=model: cannot be read (config.json: "),
+    ("model/model.safetensors", None, [], "model.name=model: cannot be read (model.safetensors: it "
+     "is cut off after "),
+    ("questions.csv", 'id,question,A,B,answer\n1,"What?,a,b,A\n', [], "questions.csv, line 2: "),
+    ("test.csv", "id,question,A,B,answer\n1,What?,a,b,C\n", ["task.test_data=test.csv"],
+     "test.csv, line 2: found answer 'C'"),
+    ("shots.csv", "id,question,A,answer\n", ["task.shots=1", "task.shots_data=shots.csv"],
+     "shots.csv: found no rows"),
+    ("old.csv", "question,text\nWho?,me\n", ["trainer.preload_data_for_val=old.csv"],
+     "trainer.preload_data_for_val=old.csv: found no question of the task with 3 rollouts")])
+def test_files_come_first(file: str, content: str | None, words: list[str], said: str, run: Door,
+                          monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is wrong with one is told before anything is loaded."""
+    monkeypatch.setattr("ponder.cli.actions.run", None)
+    path = Path(file)
+    path.write_bytes(path.read_bytes()[:-9] if content is None else content.encode())
+    code, out, err = run(*words)
+    assert (code, out, err.count("\n")) == (2, "", 1) and err.startswith(f"error: {said}")
+
+
+def test_held_out_questions_that_are_trained_on_are_counted(run: Door) -> None:
+    assert "trained on as well" not in run("trainer.max_steps=0")[1]
+    words = ("task.test_data=questions.csv", "task.test_questions=30", "hydra.run.dir=same")
+    assert ("\nwarning: 24 of 24 held-out questions of questions.csv and questions.csv are trained "
+            "on as well") in run("trainer.max_steps=0", *words)[1]
+
+
 @pytest.mark.parametrize("strategy", ["star", pytest.param("dpo", marks=pytest.mark.slow)])
 def test_rollouts_come_out_of_files(strategy: str, run: Door) -> None:
     assert run("trainer.internal_epochs=0", "trainer.do_eval=false")[0] == 0
     Path("run/train_0/generated.csv").rename("train.csv")
-    code, _, err = run("resume=never", "trainer.preload_data_for_training=train.csv",
-                       f"strategy={strategy}")
+    code, out, err = run("resume=never", "trainer.preload_data_for_training=train.csv",
+                         f"strategy={strategy}")
     assert (code, err) == (0, "")
+    assert ("trainer.preload_data_for_training=train.csv: 60 of 60 rows are taken, for 20 of 20 "
+            "questions\n") in out
     assert not Path("run/train_0/generated.csv").exists() and summary()["steps"] > 0
     Path("short.csv").write_text("question,text\nQuestion 1?,one\n")
     code, _, err = run("resume=never", "trainer.preload_data_for_training=short.csv")

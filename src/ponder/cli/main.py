@@ -165,6 +165,9 @@ def _act(config: Any, directory: Path) -> float | None:
         from ponder.reports.compare import run as compare
 
         return compare(config, directory)
+    from ponder.rollouts.recorded import check_files
+
+    check_files(config)
     if config.action in OF_A_PROMPT:
         from ponder.generation.terminal import run as run_terminal
 

@@ -290,6 +290,38 @@ def _model_directory(name: str) -> Path | None:
     return None
 
 
+def check_models(config: Any) -> None:
+    """Raise `UserError` for a model or adapter on this machine of which a file is cut off or no
+    JSON, before anything heavy is loaded.
+    """
+    for key in ("name", "ref_name", "chat_name"):
+        name = getattr(config.model, key, None) or ""
+        for file, path in model_files(name).items():
+            try:
+                _check_file(path)
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                raise UserError(f"model.{key}={name}: cannot be read ({file}: {brief(error)}); "
+                                "legal: a directory whose files are intact") from None
+
+
+def _check_file(path: Path) -> None:
+    """Raise an error of any kind where JSON, or a file of weights, is not whole."""
+    if path.suffix == ".json":
+        found = json.loads(path.read_text("utf-8"))
+        for part in {*found["weight_map"].values()} if path.name.endswith(".index.json") else ():
+            if not (path.parent / part).is_file():
+                raise ValueError(f"{part} is missing")
+    elif path.suffix == ".safetensors":
+        with path.open("rb") as file:
+            length, size = int.from_bytes(file.read(8), "little"), path.stat().st_size
+            if not 2 <= length <= size - 8:
+                raise ValueError("it has no header, or is cut off")
+            about = json.loads(file.read(length))
+        ends = [one["data_offsets"][1] for name, one in about.items() if name != "__metadata__"]
+        if size < 8 + length + max(ends, default=0):
+            raise ValueError(f"it is cut off after {size} bytes")
+
+
 def content_hash(path: Path) -> str:
     """The beginning of the SHA-256 of a file. That of a large file is remembered under `HASHES`, as
     long as size, times and inode stay.

@@ -96,7 +96,7 @@ class Rollouts:
     - thought (B, K + 1): thought tokens up to and including end-of-thought, then padding.
     - chosen (B, K): True where the policy chose the token; False: forced, given or padding.
     - logprobs (B, K): log-probabilities of chosen tokens under the distribution they were drawn
-      from, in nats; 0 elsewhere.
+      from, in nats; of given tokens when the round began, where that was noted; 0 elsewhere.
     - learn (B, K): True where the thinker may learn from the token.
     - credit (B, K): what the token earns.
     - reward (B,); token_reward (B, K): rewards of single tokens, added to it.
@@ -153,8 +153,9 @@ class Rollouts:
         return self.reward if self.token_reward is None else self.reward + self.token_reward.sum(1)
 
     def old_logprobs(self, scores: Scores) -> Tensor:
-        """(B, K): log-probabilities when sampled; of tokens nobody chose, the present ones."""
-        return torch.where(self.chosen, self.logprobs, scores.logprobs.detach())
+        """(B, K): log-probabilities when sampled, or noted; of other tokens the present ones."""
+        known = self.chosen | (self.logprobs != 0)
+        return torch.where(known, self.logprobs, scores.logprobs.detach())
 
     def log_ratio(self, scores: Scores) -> Tensor:
         """(B, K): log of the present probability over that when sampled, with gradients."""

@@ -1,68 +1,154 @@
-"""Rollouts out of a file (of an earlier run, another model or other software), and preference pairs
-for other software, as tokens and as text in TRL's columns.
+"""Rollouts out of a file (of an earlier run, another model or other software), what is wrong with
+files that a run reads, and preference pairs for other software, as tokens and as text in TRL's
+columns.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from ponder.config.errors import UserError
+from ponder.config.registry import TASKS
+from ponder.config.resolve import check_models
+from ponder.config.spine import OF_A_PROMPT
+from ponder.core.lazy_imports import Tensor, torch
 from ponder.core.math import Sampling
 from ponder.core.types import Problems, Rollouts
-from ponder.models.policies.base import Policy
-from ponder.models.policies.choice import ChoicePolicy
 from ponder.rollouts import Source, given
 from ponder.tasks.base import read_table
-from ponder.tasks.choice.qa import Qa
+from ponder.tasks.choice.questions import Question
 from ponder.tokenizers.vocabulary import TextVocabulary
+
+if TYPE_CHECKING:
+    from ponder.config.spine import Config
+    from ponder.models.policies.base import Policy
+    from ponder.models.policies.choice import ChoicePolicy
+    from ponder.tasks.choice.qa import Qa
 
 TEXTS = ("rationale", "thought", "generated", "completion", "text")  # columns, by preference
 KINDS = (".csv", ".jsonl", ".parquet")
+PRELOAD = ("preload_data_for_training", "preload_data_for_val")  # keys of the trainer
 
 
-def read_generated(path: Path, key: str, task: Qa, policy: ChoicePolicy, samples: int) -> Rollouts:
-    """The first `samples` rollouts of every question of the task for which the file has that many.
+@dataclass(frozen=True)
+class Recorded:
+    """A row of a table of rollouts; id, question and tokens are "" where it has none."""
 
-    Needed are a column id or question, and one with the text (`TEXTS`). A column tokens (numbers
-    with spaces between) has the tokens of the text, which is encoded without it. No token counts as
-    chosen by this policy. Raises `UserError` where nothing fits.
+    id: str
+    question: str
+    text: str
+    tokens: str
+
+
+@dataclass(frozen=True)
+class Matched:
+    """The rows of questions, `samples` of each, which have these numbers in a list. said: how many
+    rows and questions these are, and why others are not among them.
     """
-    groups = _groups(path, key)
-    rows, texts = [], []
-    for number, question in enumerate(task.list):
-        found = groups.get(question.id) or groups.get(_plain(question.question)) or []
+
+    numbers: list[int]
+    rows: list[Recorded]
+    said: str
+
+
+def check_files(config: Config) -> None:
+    """Read every file that a configuration names: of models, of the task, and of rollouts. A
+    mistake in one is told before anything heavy is loaded. Raises `UserError`.
+    """
+    check_models(config)
+    if config.action not in OF_A_PROMPT:
+        TASKS[config.task.name].target.check_files(config.task)
+    if config.action in ("train", "export"):
+        _check_preloaded(config)
+
+
+def _check_preloaded(config: Config) -> None:
+    """Read the tables of `PRELOAD`, and look for questions of the task in them."""
+    paths = {f"trainer.{key}": getattr(config.trainer, key) for key in PRELOAD}
+    kind = TASKS[config.task.name].target
+    if any(paths.values()) and kind.policy_kind == "choice" and config.task.data:
+        questions = kind.listed(config.task)
+        for key, path in paths.items():
+            if path is not None:
+                match(Path(path), key, questions, config.rollout.samples)
+
+
+def match(path: Path, key: str, questions: Sequence[Question], samples: int) -> Matched:
+    """The first `samples` rollouts of every question for which a table has that many.
+
+    Needed are a column id or question, and one with the text (`TEXTS`). A row with a question is
+    of the question with these words; among several with the same words, and in a row without, the
+    id decides. Raises `UserError` where nothing fits.
+    """
+    table, empty = _recorded(path, key)
+    by_words, by_id = defaultdict[str, list[Recorded]](list), defaultdict[str, list[Recorded]](list)
+    for row in table:
+        (by_words[row.question] if row.question else by_id[row.id]).append(row)
+    numbers, rows, groups = [], [], []
+    for number, question in enumerate(questions):
+        alike = by_words.get(_plain(question.question), [])
+        found = [row for row in alike if row.id == question.id] or alike or by_id[question.id]
+        groups.append(len(found))
         if len(found) >= samples:
-            rows.append(number)
-            texts += found[:samples]
-    if not rows:
-        most = max(map(len, groups.values()), default=0)
+            numbers.append(number)
+            rows += found[:samples]
+    if not numbers:
         raise UserError(f"{key}={path}: found no question of the task with {samples} rollouts (at "
-                        f"most {most} a question); legal: a generated.csv of these questions, or "
-                        "fewer rollout.samples")
-    problems = task.encode(rows).to(policy.thinker.device)
-    thought = _tokens(texts, policy, problems.pad).to(policy.thinker.device)
-    return given(problems, thought, samples)
+                        f"most {max(groups, default=0)} a question); legal: a generated.csv of "
+                        "these questions, or fewer rollout.samples")
+    known = {_plain(question.question): question.id for question in questions}
+    ids = {*known.values()}
+    said = {f"{len(questions) - len(numbers)} questions have fewer than {samples}":
+            len(numbers) < len(questions),
+            f"{empty} rows have no text": empty,
+            "{} rows have the id of a question of other words": sum(
+                bool(row.question) and row.id in ids and row.question not in known
+                for row in table)}
+    notes = [text.format(count) for text, count in said.items() if count]
+    return Matched(numbers, rows, "; ".join([
+        f"{key}={path}: {len(rows)} of {len(table) + empty} rows are taken, for {len(numbers)} of "
+        f"{len(questions)} questions", *notes]))
 
 
-def _groups(path: Path, key: str) -> dict[str, list[tuple[str, str]]]:
-    """(text, tokens) of all rows, by id and by question."""
-    groups: dict[str, list[tuple[str, str]]] = defaultdict(list)
+def read_generated(path: Path, key: str, task: Qa, policy: ChoicePolicy, samples: int,
+                   note: Callable[[str], None], only: slice = slice(None)) -> Rollouts:
+    """The rollouts of a table that `match` finds for the task's questions (`only` some of them).
+
+    A column tokens (numbers with spaces between) has the tokens of the text, where they decode to
+    it; else the text is encoded. No token counts as chosen by this policy. `note` is told what was
+    taken, cut and left out.
+    """
+    found = match(path, key, task.list[only], samples)
+    start = range(len(task.list))[only].start
+    problems = task.encode([start + number for number in found.numbers]).to(policy.thinker.device)
+    thought, cut, foreign = _tokens(found.rows, policy, problems.pad)
+    room = policy.rules.tokens
+    note("; ".join([found.said, *[f"{cut} texts are cut at thinker.tokens={room}"] * bool(cut),
+                    *[f"{foreign} texts are encoded anew, as their tokens say something else"]
+                    * bool(foreign)]))
+    return given(problems, thought.to(policy.thinker.device), samples)
+
+
+def _recorded(path: Path, key: str) -> tuple[list[Recorded], int]:
+    """The rows of a table that have a text, and how many have none."""
+    found, empty = list[Recorded](), 0
     for _, row in read_table(path, KINDS):
         name = next((name for name in TEXTS if name in row), None)
         if name is None or not {"id", "question"} & set(row):
             raise UserError(f"{key}={path}: found columns {', '.join(row)}; legal: id or question, "
                             f"and one of {', '.join(TEXTS)}")
-        found = str(row[name] or ""), str(row.get("tokens") or "")
-        for column in ("id", "question"):
-            if row.get(column):
-                groups[_plain(str(row[column])) if column == "question" else
-                       str(row[column])].append(found)
-    return groups
+        cells = {column: "" if row.get(column) is None else str(row[column])
+                 for column in ("id", "question", "tokens")}
+        if row[name] is None:
+            empty += 1
+            continue
+        found.append(Recorded(cells["id"], _plain(cells["question"]), str(row[name]),
+                              cells["tokens"]))
+    return found, empty
 
 
 def _plain(text: str) -> str:
@@ -70,24 +156,45 @@ def _plain(text: str) -> str:
     return " ".join(text.split())
 
 
-def _tokens(texts: list[tuple[str, str]], policy: ChoicePolicy, pad: int) -> Tensor:
-    """(B, K + 1): texts as thoughts, cut at the length that thoughts may have."""
+def _tokens(texts: list[Recorded], policy: ChoicePolicy, pad: int) -> tuple[Tensor, int, int]:
+    """(thoughts (B, K + 1), how many of the texts were cut at the length that thoughts may have,
+    how many have tokens that decode to something else).
+    """
     words, room = policy.vocabulary, policy.rules.tokens
-    rows = []
-    for text, tokens in texts:
-        numbers = list(map(int, tokens.split())) if tokens else words.encode(text)
+    rows, cut, foreign = [], 0, 0
+    for text in texts:
+        numbers = _own_tokens(text, words)
+        foreign += bool(text.tokens) and numbers is None
+        numbers = words.encode(text.text) if numbers is None else numbers
         at = next((i for i, number in enumerate(numbers) if number in words.ends), None)
         end = words.end if at is None else numbers[at]
+        cut += len(numbers[:at]) > room
         numbers = numbers[:at][:room]
         rows.append([*numbers, end, *[pad] * (room - len(numbers))])
-    return torch.tensor(rows)
+    return torch.tensor(rows), cut, foreign
+
+
+def _own_tokens(row: Recorded, words: TextVocabulary) -> list[int] | None:
+    """The tokens that a row names, where they are those of its text: not of another vocabulary, and
+    not their number.
+    """
+    try:
+        numbers = [int(number) for number in row.tokens.split()]
+    except ValueError:
+        return None
+    known = bool(numbers) and all(0 <= number < len(words) for number in numbers)
+    return numbers if known and words.text(numbers).split() == row.text.split() else None
 
 
 class Preloaded(Source):
-    """The first round comes out of a file, later ones from `inner`."""
+    """The first round comes out of a file, later ones from `inner`.
 
-    def __init__(self, first: Rollouts, inner: Source) -> None:
-        self.first, self.inner = first, inner
+    by_ratio: the strategy weighs tokens by how much likelier they have become, so their
+    log-probabilities are noted when the round begins.
+    """
+
+    def __init__(self, first: Rollouts, inner: Source, by_ratio: bool = False) -> None:
+        self.first, self.inner, self.by_ratio = first, inner, by_ratio
         self.used = self.just_used = False
 
     def collect(self, policy: Policy, problems: Problems, step: int,
@@ -100,7 +207,10 @@ class Preloaded(Source):
         assert self.first.problems.index is not None
         kept = [place for place, number in enumerate(self.first.problems.index.tolist())
                 if number in wanted]
-        return self.first[torch.tensor(kept, device=self.first.thought.device)]
+        rollouts = self.first[torch.tensor(kept, device=self.first.thought.device)]
+        if not self.by_ratio:
+            return rollouts
+        return replace(rollouts, logprobs=policy.logprobs(rollouts, self.sampling(step)))
 
     def withdraw(self) -> None:
         self.used = self.used and not self.just_used

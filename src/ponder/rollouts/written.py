@@ -63,6 +63,9 @@ class Listener:
     def sampled(self, batch: Batch) -> None:
         """A batch is complete. They come in order."""
 
+    def told(self, line: str) -> None:
+        """Something is to be known about what was read."""
+
 
 class Written(Sampler):
     """Samples text, `batch` questions at a time, at most `at_once` rows side by side; greedily if

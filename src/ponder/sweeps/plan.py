@@ -25,6 +25,7 @@ from ponder.config.errors import ERROR, UserError, brief, shown
 from ponder.config.resolve import changed, inputs
 from ponder.config.running import SweepConfig
 from ponder.config.spine import config_hash, restored
+from ponder.rollouts.recorded import check_files
 from ponder.sweeps.jobs import (
     ACTIVE,
     Job,
@@ -78,7 +79,7 @@ def plan_jobs(master: DictConfig, loader: Any, batch: Sequence[Sequence[str]], f
     sweep = Path(str(master.hydra.sweep.dir))
     retry = master.sweep.retry != "none"
     earlier = {job.directory: job for job in read_jobs(sweep)} if retry else {}
-    planned, refused = [], dict[int, JobReturn]()
+    planned, refused, checked = [], dict[int, JobReturn](), set[str]()
     last_message = time.monotonic()
     for number, overrides in enumerate(batch, first):
         if time.monotonic() - last_message > 5:
@@ -87,7 +88,7 @@ def plan_jobs(master: DictConfig, loader: Any, batch: Sequence[Sequence[str]], f
         config = _compose(master, loader, list(overrides), number)
         known = earlier.get(config.hydra.sweep.subdir)
         try:
-            job = _restore_job(config, sweep, known) if known else _new_job(config, number)
+            job = _restore_job(config, sweep, known) if known else _new_job(config, number, checked)
             job = replace(job, launcher=_launcher_overrides(master), place=place,
                           driver=process_name(), id=None)
             planned.append(PlannedJob(number, job, config))
@@ -114,14 +115,20 @@ def _compose(master: DictConfig, loader: Any, overrides: list[str], number: int)
     return config
 
 
-def _new_job(config: DictConfig, number: int) -> Job:
-    """Raises `UserError` where the configuration makes no sense."""
+def _new_job(config: DictConfig, number: int, checked: set[str]) -> Job:
+    """Raises `UserError` where the configuration makes no sense, or a file cannot be read; checked:
+    the hashes of files that were read for other jobs.
+    """
     settled: Any = OmegaConf.to_object(without_hydra(config))
+    read = inputs(settled)
     if settled.action != "evaluate":  # whose checkpoint holds most of its configuration
         check(settled)
+        if not checked.issuperset(read.values()):
+            check_files(settled)
+            checked.update(read.values())
     overrides = list(filter_overrides(_as_typed(config.hydra.overrides.task)))
     return Job(number, overrides, config_hash(settled), config.hydra.sweep.subdir,
-               inputs=inputs(settled))
+               inputs=read)
 
 
 def _restore_job(config: DictConfig, sweep: Path, job: Job) -> Job:

@@ -38,6 +38,7 @@ class Task:
     vocabulary: Any
     unit = "questions"  # what its problems are called in messages
     labels: int | None = None
+    remarks: tuple[str, ...] = ()  # warnings about its problems
     epoch_size: Any = None  # a whole number, where a round is a data set
     question_length: Any
     answer_length: Any
@@ -53,6 +54,14 @@ class Task:
         self.config = keys
         vars(self).update(vars(keys))
         self._prepare(thoughts)
+
+    @classmethod
+    def check_files(cls, keys: Any) -> None:
+        """Read the files that keys of the task name, before anything heavy is loaded. Raises
+        `UserError` where one cannot be used.
+        """
+        if getattr(keys, "data", None) is not None:
+            problem_rows(Path(keys.data))
 
     def _prepare(self, thoughts: int) -> None:
         """Build the vocabulary and what else follows from the keys."""
@@ -89,6 +98,16 @@ class Task:
                         "model of a toy task, or of text")
 
 
+def leaked(sides: Sequence[tuple[str, Any]], *files: str | None) -> tuple[str, ...]:
+    """A warning where questions, each with its side, are on both sides."""
+    trained = {one for side, one in sides if side == "train"}
+    out = [one for side, one in sides if side == "test"]
+    both = sum(one in trained for one in out)
+    named = " and ".join(filter(None, files)) or "the data set"
+    return (f"{both} of {len(out)} held-out questions of {named} are trained on as well: accuracy "
+            "says little about new questions",) if both else ()
+
+
 # --- tables of problems -------------------------------------------------------------------------
 
 TABLES = (".csv", ".jsonl", ".parquet")  # files of problems
@@ -106,7 +125,8 @@ def read_table(path: Path, kinds: tuple[str, ...] = TABLES) -> list[Row]:
     """The rows of a table. Raises `UserError` if it cannot be read or has none.
 
     Cells of a .csv are text; those of a .jsonl or .parquet keep their type, None where they are
-    empty. A row of a .csv is named by the line where it ends, as cells may hold line breaks.
+    empty or no number (NaN). A row of a .csv is named by the line where it ends, as cells may hold
+    line breaks.
     """
     legal = f"{', '.join(kinds[:-1])} or {kinds[-1]}"
     if path.suffix not in kinds:
@@ -122,6 +142,14 @@ def read_table(path: Path, kinds: tuple[str, ...] = TABLES) -> list[Row]:
                         f"an intact {legal} file") from None
     if not rows:
         raise UserError(f"{path}: found no rows; legal: at least one problem")
+    return [(where, {name: None if value != value else value for name, value in row.items()})
+            for where, row in rows]
+
+
+def problem_rows(path: Path) -> list[Row]:
+    """The rows of a table of problems. Raises `UserError` where it is none."""
+    rows = read_table(path)
+    require(path, rows, ("question", "answer"))
     return rows
 
 

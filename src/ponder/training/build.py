@@ -38,7 +38,7 @@ from ponder.rollouts.search import choose
 from ponder.rollouts.search.balanced import Balanced
 from ponder.rollouts.search.exhaustive import EveryThought
 from ponder.rollouts.written import Listener, Store, Written, key_of
-from ponder.strategies.base import Strategy
+from ponder.strategies.base import RatioStrategy, Strategy
 from ponder.strategies.exact import Pathwise
 from ponder.strategies.star import SFT
 from ponder.tasks.base import Task
@@ -81,7 +81,7 @@ def build_source(config: Config, task: Task, policy: Policy, device: torch.devic
     if kind in ("choice", "continuation") and policy.thinker.chunked:
         rows = None if kind == "choice" else config.model.rows_at_once
         return _preloaded(config, policy, task, text_writer(
-            config, config.rollout, listener, rows))
+            config, config.rollout, listener, rows), listener or Listener())
     if policy.draws_vectors:
         return LatentSource(config.rollout, config.thinker)
     wanted = STRATEGIES[config.strategy.name].target.thoughts
@@ -142,25 +142,28 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in names if importlib.util.find_spec(name)}
 
 
-def _preloaded(config: Config, policy: Any, task: Any, source: Source) -> Source:
+def _preloaded(config: Config, policy: Any, task: Any, source: Source,
+               listener: Listener) -> Source:
     """The source of thoughts, whose first round is `preload_data_for_training` where that is set.
     """
     path = config.trainer.preload_data_for_training
     if path is None or config.trainer.max_epochs == 0 or task.policy_kind != "choice":
         return source
     first = read_generated(Path(path), "trainer.preload_data_for_training", task, policy,
-                           config.rollout.samples)
-    return Preloaded(first, source)
+                           config.rollout.samples, listener.told, slice(0, task.epoch_size))
+    by_ratio = issubclass(STRATEGIES[config.strategy.name].target, RatioStrategy)
+    return Preloaded(first, source, by_ratio)
 
 
-def build_val_rollouts(config: Config, policy: Any, task: Any) -> Rollouts | None:
+def build_val_rollouts(config: Config, policy: Any, task: Any, listener: Listener,
+                       ) -> Rollouts | None:
     """The rollouts of `preload_data_for_val`, whose losses are shown beside the accuracy: those of
     held-out questions, if there are any.
     """
     path, key = config.trainer.preload_data_for_val, "trainer.preload_data_for_val"
     if path is None or not config.trainer.do_eval or task.policy_kind != "choice":
         return None
-    found = read_generated(Path(path), key, task, policy, config.rollout.samples)
+    found = read_generated(Path(path), key, task, policy, config.rollout.samples, listener.told)
     assert found.problems.index is not None and task.epoch_size is not None
     held_out = (found.problems.index >= task.epoch_size).nonzero()[:, 0]
     return found[held_out] if len(held_out) else None

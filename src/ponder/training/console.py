@@ -188,6 +188,9 @@ class ProgressReporter(Listener):
     def sampled(self, batch: Batch) -> None:
         self.on_batch(batch)
 
+    def told(self, line: str) -> None:
+        self.console.note(line)
+
     def scoring(self, doing: str, rows: int, total: int) -> None:
         """`rows` of `total` texts have been scored; doing: what it is for, as people read it."""
         seconds = self._seconds(doing, begins=rows == 0)

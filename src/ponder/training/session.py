@@ -83,7 +83,7 @@ class Session:
         self.test = self.task.test().to(self.device)
         self.inputs: dict[str, str] = broadcast(
             builders.inputs_of(config, self.test) if is_main_process() else {})
-        notes: list[str] = []
+        notes = [f"warning: {line}" for line in self.task.remarks if config.action == "train"]
         saved = self._saved(notes.append)
         self.policy: Policy = place(
             config, builders.build_policy(config, self.task, reporter.scoring), self.device)
@@ -98,7 +98,7 @@ class Session:
         self.evaluation: Evaluation | None = None
         self.evaluate = builders.build_evaluation(config, self.policy, self.task, self.test,
                                                   reporter, self.trainer.collector.reward)
-        self.val_rollouts = builders.build_val_rollouts(config, self.policy, self.task)
+        self.val_rollouts = builders.build_val_rollouts(config, self.policy, self.task, reporter)
         self.warnings = self._warnings()
         self.end = self.trainer.end
         self._describe(notes)

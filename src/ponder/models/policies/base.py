@@ -267,16 +267,23 @@ class Policy(nn.Module):
         """The rollouts with the value head's values, and log-probabilities under the reference."""
         if rollouts.thought.shape[1] == 1:
             return rollouts
-        parts = self._parts(rollouts)
         if self.critic is not None:
             rollouts = replace(rollouts, value=self._in_turn(
-                "valuing", parts, len(rollouts), lambda part: cast(Tensor, self.values(part))))
+                "valuing", self._parts(rollouts), len(rollouts),
+                lambda part: cast(Tensor, self.values(part))))
         if self.has_reference:
             with self.as_reference() as net:
-                rollouts = replace(rollouts, reference=self._in_turn(
-                    "comparing", parts, len(rollouts),
-                    lambda part: self.think(part, sampling, net)[0]))
+                rollouts = replace(rollouts, reference=self.logprobs(rollouts, sampling, net))
         return rollouts
+
+    @torch.no_grad()
+    def logprobs(self, rollouts: Rollouts, sampling: Sampling, net: Backbone | None = None,
+                 ) -> Tensor:
+        """(B, K): log-probabilities of thoughts under the sampling distribution, by the thinker or
+        `net`, a part of the rows at a time.
+        """
+        return self._in_turn("comparing", self._parts(rollouts), len(rollouts),
+                             lambda part: self.think(part, sampling, net)[0])
 
     @property
     def has_reference(self) -> bool:

@@ -14,7 +14,7 @@ from ponder.config.option import option
 from ponder.config.registry import TASKS, task
 from ponder.core.lazy_imports import Tensor, torch
 from ponder.core.types import Problem, Problems
-from ponder.tasks.base import Task, hashed_share, missing, padded
+from ponder.tasks.base import Task, hashed_share, leaked, missing, padded
 from ponder.tasks.choice import answers
 from ponder.tasks.choice import questions as prompts
 from ponder.tasks.choice.questions import HELD_OUT, LETTERS, Question, questions_of, read_questions
@@ -138,6 +138,9 @@ class Qa(Task):
         train = self._some(trained, config.train_questions)
         test = self._some(held_out, config.test_questions)
         self.epoch_size = len(train)
+        self.remarks = leaked([*(("train", one.words) for one in train),
+                               *(("test", one.words) for one in test)],
+                              config.data, config.test_data)
         self.list = [*train, *test]
         self._encode = lru_cache(1000)(lambda text: array("l", vocabulary.encode(text)))
         self._encoded: list[Encoded | None] = [None] * len(self.list)
@@ -232,6 +235,23 @@ class Qa(Task):
             question, self.preamble, others[:self.config.shots], self.config.answer, hint)))
 
     # --- which questions ------------------------------------------------------------------------
+
+    @classmethod
+    def check_files(cls, keys: Any) -> None:
+        if keys.data is not None:  # else from the hub
+            cls.listed(keys)
+
+    @classmethod
+    def listed(cls, config: QaKeys) -> list[Question]:
+        """The questions of a task in its order, without their tokens. Raises `UserError` where its
+        files cannot be used.
+        """
+        task = cls.__new__(cls)
+        task.config = config
+        trained, held_out = task._split()
+        task._examples(trained, held_out)
+        return [*task._some(trained, config.train_questions),
+                *task._some(held_out, config.test_questions)]
 
     def data(self) -> list[Question]:
         """The questions of `task.data`."""

@@ -48,6 +48,11 @@ class Question:
     rationale: str | None = None
 
     @property
+    def words(self) -> tuple[str, ...]:
+        """What it says, whatever the order of its options; its id may be that of another one."""
+        return (self.question, *sorted(self.choices))
+
+    @property
     def letters(self) -> str:
         """A letter for each option."""
         return LETTERS[:len(self.choices)]

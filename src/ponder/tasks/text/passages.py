@@ -195,6 +195,16 @@ class Passages(Task):
     sides: tuple[Ids, Ids]
     width: int
 
+    @classmethod
+    def check_files(cls, keys: Any) -> None:
+        """Read the beginning of a text of files."""
+        if keys.data is not None and not keys.streamed:
+            room = keys.learn_from
+            for text in documents(keys):
+                room -= len(text)
+                if room <= 0:
+                    break
+
     def sample(self, count: int, generator: torch.Generator) -> Problems:
         """`count` passages that begin at random places of the training text."""
         last = len(self.sides[0]) - self.width + 1

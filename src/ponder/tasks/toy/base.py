@@ -25,7 +25,7 @@ from ponder.config.option import option
 from ponder.config.registry import TASKS
 from ponder.core.lazy_imports import Tensor, torch
 from ponder.core.types import Problem, Problems
-from ponder.tasks.base import Task, hashed_share, missing, padded, read_table, require
+from ponder.tasks.base import Task, hashed_share, leaked, missing, padded, problem_rows
 from ponder.tokenizers.vocabulary import Vocabulary
 
 SAMPLE = 500  # problems that show which symbols and lengths there are
@@ -327,11 +327,11 @@ class ToyTask(Task):
         self._rows = self._read(Path(self.data)) if self.data else []
         self._sides = {side: self.encode_problems([one for own, one in self._rows if own == side])
                        for side in ("train", "test") if self._rows}
+        self.remarks = leaked([(own, one.question) for own, one in self._rows], self.data)
 
     def _read(self, path: Path) -> list[tuple[str, Problem]]:
         """(split, problem) of every row. Raises `UserError` that names the line."""
-        rows = read_table(path)
-        require(path, rows, ("question", "answer"))
+        rows = problem_rows(path)
         found = []
         for where, row in rows:
             problem, hashed = self._row(where, row), "split" not in row
