@@ -76,7 +76,9 @@ def test_what_a_job_asks_for_may_be_typed(door: Door) -> None:
 def elsewhere(directory: Path, monkeypatch: pytest.MonkeyPatch, does: Callable) -> float | None:
     """`main.job` as a launcher's process calls it, around `does`."""
     import ponder.cli.actions
+    import ponder.rollouts.recorded
 
+    monkeypatch.setattr(ponder.rollouts.recorded, "check_files", lambda config: None)
     monkeypatch.setattr(job.resolve, "read", lambda node: SimpleNamespace(action="train"))
     monkeypatch.setattr(job, "_directory", lambda: directory)
     monkeypatch.setattr(job, "_in_a_sweep", lambda: True)

@@ -6,6 +6,7 @@ loaded. Each default lives here once; the YAML files under `conf/` name choices 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import sys
@@ -135,8 +136,12 @@ def schemas(group: str) -> dict[str, type]:
 
 def search_schema() -> type:
     """`SearchConfig`, with a node `rollout.<name>` for each search that has keys of its own."""
-    own = [(entry.name, entry.keys, field(default_factory=entry.keys))
-           for entry in SEARCHES if entry.keys]
+    return _search_schema(*((entry.name, entry.keys) for entry in SEARCHES if entry.keys))
+
+
+@functools.cache
+def _search_schema(*nodes: tuple[str, type]) -> type:
+    own = [(name, keys, field(default_factory=keys)) for name, keys in nodes]
     made = make_dataclass("AnySearch", own, bases=(SearchConfig,))
     made.__module__, made.__doc__ = __name__, f"{first_line(SearchConfig)}."
     return made
@@ -181,10 +186,8 @@ def register() -> None:
     Tasks, strategies, rollouts, rewards and trackers are choices by themselves (`task=add`); every
     dataclass of keys is `<group>/schema/<name>` as well, which files of `conf/` refine.
     """
-    from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
-    store = ConfigStore.instance()
     _store_once("spine", Config)
     for group in ("task", "strategy", "rollout", "model", "trainer", "logger"):
         for name, schema in schemas(group).items():
@@ -192,16 +195,18 @@ def register() -> None:
             if group in ("task", "strategy", "rollout"):
                 _store_once(name, schema, group)
     for entry in TRACKERS:
-        store.store(group="logger", name=entry.name, node=LoggerConfig(kind=entry.name))
+        _store_once(entry.name, LoggerConfig(kind=entry.name), "logger")
     for entry in REWARDS:
-        store.store(group="reward", name=entry.name, node={entry.name: entry.weight})
+        _store_once(entry.name, {entry.name: entry.weight}, "reward")
     _store_once("optuna", StudyConfig, "hydra", "sweeper", "schema")
     for name in ("ponder.thought_length", "ponder.gold_length"):  # the latter in older runs
         OmegaConf.register_new_resolver(name, _thought_length, replace=True)
 
 
-def _store_once(name: str, schema: type, *group: str) -> None:
-    """Tell Hydra of a dataclass of keys, unless it knows that one: each takes it milliseconds."""
+def _store_once(name: str, node: Any, *group: str) -> None:
+    """Tell Hydra of keys (a dataclass, one of its objects, a dictionary), unless it knows these:
+    each takes it milliseconds.
+    """
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
@@ -209,8 +214,9 @@ def _store_once(name: str, schema: type, *group: str) -> None:
     known: Any = store.repo
     for part in (*group, f"{name}.yaml"):
         known = known.get(part, {})
-    if not known or OmegaConf.get_type(known.node) is not schema:
-        store.store(name=name, node=schema, group="/".join(group) or None)
+    if not known or (OmegaConf.get_type(known.node) is not node if isinstance(node, type)
+                     else known.node != node):
+        store.store(name=name, node=node, group="/".join(group) or None)
 
 
 def _thought_length(*_: Any, _parent_: Any) -> int:
