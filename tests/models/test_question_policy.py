@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 
 from ponder.config.players import SamplerConfig
 from ponder.core.math import Sampling, left_justify
+from ponder.core.types import Rollouts
 from ponder.models.gpt2 import layers
 from ponder.rollouts import given
 from ponder.rollouts import sampler as rollout_module
+from ponder.rollouts.recorded import pairs_of
 from ponder.rollouts.sampler import greedy, sample
 from ponder.rollouts.search.exhaustive import EveryThought
+from ponder.strategies.dpo import DPO
 from support.players import padded_left
 from support.small import generator, make_policy, make_task
 
@@ -102,6 +105,39 @@ def test_grouped_gradient_equals_plain_one(sees: tuple[str, ...], stops: bool,
     assert gradients[0].keys() == gradients[1].keys()
     for name, value in gradients[0].items():
         assert torch.allclose(value, gradients[1][name], atol=1e-5 * float(value.abs().max() + 1))
+
+
+def test_dpo_compares_policy_and_reference_under_one_distribution() -> None:
+    """That which thoughts are sampled from, each by its own logits: worked from the logits."""
+    task, under = make_task(), Sampling(temperature=0.5, top_k=3)
+    policy = make_policy(task, tokens=4, stops=False)
+    policy.reference = make_policy(task, tokens=4, stops=False).thinker
+    with torch.no_grad():
+        for weight in policy.thinker.parameters():
+            weight.mul_(1.2)
+    rollouts = sample(policy, task.sample(3, generator()), 2, under, generator())
+    rollouts = policy.annotate(rollouts, under)
+    sides = []
+    for net in (policy.thinker, policy.reference):
+        logits = policy.decisions(rollouts.problems, rollouts.thought, 2, net) / 0.5
+        token = rollouts.thought[:, :-1, None] - policy.allowed.start
+        cut = logits.masked_fill(logits < logits.topk(3, -1).values[..., -1:], -torch.inf)
+        cut = cut.scatter(-1, token, logits.gather(-1, token))  # what was sampled stays
+        sides.append(cut.log_softmax(-1).gather(-1, token)[..., 0])
+    own = policy.score(rollouts, under).logprobs
+    torch.testing.assert_close(own, sides[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(rollouts.reference, sides[1], atol=1e-5, rtol=0)
+    reward = 0.1 * (sides[0] - sides[1]).sum(1)
+    paid = replace(rollouts, learn=rollouts.chosen, weight=torch.ones(6))
+    loss = DPO(beta=0.1).loss(policy.score(paid, under), paid, torch.tensor(3.0))["thinker_loss"]
+    expected = -torch.nn.functional.logsigmoid(reward[0::2] - reward[1::2]).mean()
+    torch.testing.assert_close(loss, expected, atol=1e-6, rtol=0)
+    with pytest.raises(AssertionError, match="another distribution"):
+        policy.score(rollouts, Sampling())
+    with pytest.raises(AssertionError, match="another distribution"):
+        pairs_of(rollouts)
+    told = asdict(rollouts)
+    assert Rollouts.from_dict(told).under == under
 
 
 @pytest.mark.parametrize("padded", [True, False])

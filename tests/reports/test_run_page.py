@@ -187,6 +187,15 @@ def test_a_run_that_left_nothing(tmp_path: Path, text: str | None) -> None:
     assert sections_in(content) == ["result", "training", "rollouts", "details"]
 
 
+def test_cells_of_any_length_are_read(tmp_path: Path) -> None:
+    directory, limit = make_run(tmp_path), csv.field_size_limit()
+    (directory / "val_40" / "generated.csv").write_text(f"id,thought\n0,{'x' * 200_000}\n1,y\n")
+    assert [len(row["thought"]) for row in last_rows(directory)] == [200_000, 1]
+    assert csv.field_size_limit() == limit
+    assert "<p class=\"note\">Warning: nothing was learnt</p>" in written(
+        directory, {**SUMMARY, "warnings": ["nothing was learnt"]})
+
+
 @pytest.mark.slow
 def test_missing_columns_and_strange_values(tmp_path: Path) -> None:
     directory = make_run(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 from pathlib import Path
 
@@ -61,6 +62,20 @@ def test_dpo_by_trl_is_ours(words: str, run: Door) -> None:
             assert own[name] == pytest.approx(peer[name], rel=1e-3, abs=1e-4), name
         if own["step"] > 1:  # before the first, all margins are 0
             assert own["ranking_accuracy"] == pytest.approx(peer["ranking_accuracy"])
+
+
+def test_dpo_by_trl_compares_one_distribution_with_itself(run: Door) -> None:
+    """Before the first step policy and reference are one model, so the loss is log 2."""
+    for own, peer in both(run, "strategy=dpo", PRELOADED, "rollout.temperature=0.5",
+                          "rollout.top_p=0.9")[:1]:
+        assert own["loss"] == pytest.approx(math.log(2), abs=1e-4)
+        assert peer["loss"] == pytest.approx(math.log(2), abs=1e-4)
+
+
+@pytest.mark.parametrize("word", ["top_p=0.9", "top_k=5", "epsilon=0.1"])
+def test_grpo_by_trl_refuses_what_it_does_not_score_by(word: str, run: Door) -> None:
+    code, _, err = run("strategy=grpo", "trainer.engine=trl", f"rollout.{word}")
+    assert code == 2 and err.startswith(f"error: rollout.{word}: found trainer.engine=trl, whose ")
 
 
 def test_trl_leaves_the_tokenizer_as_it_was(run: Door, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,6 +89,16 @@ def test_a_longer_run_goes_on_with_the_shorter_one(door: Door) -> None:
     assert weights(Path("longer")) == weights(Path("run"))
 
 
+def test_a_longer_run_takes_the_rest_of_the_round_first(door: Door) -> None:
+    """A round of 8 questions is 4 steps; the limit cuts the second one after 2 of them."""
+    words = [*SMALL, "trainer.gen_batch_size=8", "trainer.train_batch_size=4",
+             "trainer.internal_epochs=2", "trainer.lr_decay=constant", "strategy=ppo"]
+    assert door(*words, "trainer.max_steps=6")[0] == 0
+    assert door(*words, "trainer.max_steps=10")[0] == 0
+    assert door(*words, "trainer.max_steps=10", "hydra.run.dir=whole")[0] == 0
+    assert weights(Path("run")) == weights(Path("whole"))
+
+
 def test_a_run_that_is_done_is_not_run_again(door: Door, saves: list[int]) -> None:
     assert door(*SMALL, "trainer.max_steps=3")[0] == 0
     before = weights(Path("run"))

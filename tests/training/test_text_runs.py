@@ -255,6 +255,16 @@ def test_files_come_first(file: str, content: str | None, words: list[str], said
     assert (code, out, err.count("\n")) == (2, "", 1) and err.startswith(f"error: {said}")
 
 
+@pytest.mark.parametrize("strategy", ["star", "dpo"])
+def test_a_run_with_nothing_to_learn_from_says_so(strategy: str, run: Door) -> None:
+    code, out, err = run("trainer.max_epochs=1", f"strategy={strategy}", "task.answer=generated",
+                         "thinker.tokens=2")
+    said = f"nothing can be learnt from a round of 60 rollouts: none has what strategy={strategy}"
+    assert (code, err) == (0, "") and f"warning: {said}" in out
+    assert summary()["warnings"][0].startswith(said)
+    assert f"Warning: {said}" in Path("run/report.html").read_text()
+
+
 def test_held_out_questions_that_are_trained_on_are_counted(run: Door) -> None:
     assert "trained on as well" not in run("trainer.max_steps=0")[1]
     words = ("task.test_data=questions.csv", "task.test_questions=30", "hydra.run.dir=same")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from ponder.core.lazy_imports import Tensor, torch
+from ponder.core.math import Sampling
 
 # Fields that had another name in checkpoints of earlier versions.
 RENAMED = {"bridge": "answer_prefix", "places": "positions", "alike": "same_thoughts",
@@ -109,6 +110,8 @@ class Rollouts:
     - noise (B, K, V): the uniform numbers by which tokens are drawn while they are scored.
     - same_thoughts: all groups hold the same thoughts, so that shared prefixes are computed once.
     - placeholder: a micro-batch with zero loss, so that all processes run equally many.
+    - under: the distribution that `logprobs` and `reference` are of, and `Scores.logprobs` must be
+      of; None before the rollouts are annotated.
     """
 
     problems: Problems
@@ -129,12 +132,14 @@ class Rollouts:
     answered: Tensor | None = None
     noise: Tensor | None = None
     placeholder: bool = False
+    under: Sampling | None = None
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> Rollouts:
         """The rollouts that `dataclasses.asdict` made a dictionary of, also of an earlier version.
         """
-        return cls(**{**renamed(state, RENAMED),
+        under = state.get("under")
+        return cls(**{**renamed(state, RENAMED), "under": under and Sampling(**under),
                       "problems": Problems.from_dict(state["problems"])})
 
     def __len__(self) -> int:
@@ -224,7 +229,8 @@ class Rollouts:
 class Scores:
     """What the networks say about a batch of rollouts, with gradients.
 
-    logprobs (B, K): of the thought tokens, under the sampling distribution; 0 on padding.
+    logprobs (B, K): of the thought tokens, under `Rollouts.under`, the distribution that thoughts
+    were sampled from (or, where TRL learns, the model's own); 0 on padding.
     entropy (B, K): of that distribution, in nats; 0 on padding. distribution (B, K, V): its
     log-probabilities. answer (B,): log p(answer | what the answerer sees), in nats. value (B, K):
     the value head's, where there is one.

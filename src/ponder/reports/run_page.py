@@ -29,6 +29,7 @@ from ponder.reports.runs import (
     typed_arguments,
     variant_flags,
 )
+from ponder.tasks.base import long_cells
 from ponder.tokenizers.vocabulary import COLOURS, END, END_OF_TEXT, pieces, place
 
 PANELS: dict[str, tuple[str, ...]] = {
@@ -105,7 +106,7 @@ def last_rows(directory: Path) -> list[dict[str, str]]:
 
     paths = sorted(directory.glob("val_*/generated.csv"), key=step)
     try:
-        with paths[-1].open(newline="", encoding="utf-8", errors="replace") as file:
+        with long_cells(), paths[-1].open(newline="", encoding="utf-8", errors="replace") as file:
             return [{name: value or "" for name, value in row.items() if isinstance(name, str)}
                     for row in csv.DictReader(file)]
     except (IndexError, OSError, csv.Error):
@@ -207,7 +208,8 @@ def result(run: RunRecord) -> str:
              for name, value in facts.items() if value is not None]
     sentence = ", ".join(part for part in parts if part)
     command = f"<pre>{escape(f'{program()} {shlex.join(run.arguments)}')}</pre>"
-    return (f'<p class="result">{sentence[0].upper()}{sentence[1:]}.</p>'
+    said = "".join(note(f"Warning: {line}") for line in summary.get("warnings") or ())
+    return (f'<p class="result">{sentence[0].upper()}{sentence[1:]}.</p>{said}'
             f'<p class="facts">{" ".join(cells)}</p>{command if run.arguments else ""}')
 
 

@@ -231,9 +231,11 @@ class Preloaded(Source):
 
 def pairs_of(rollouts: Rollouts) -> list[dict[str, Any]]:
     """The pairs of rollouts with DPO's credit: prompt_ids, chosen_ids and rejected_ids, and the
-    log-probabilities ref_chosen_logps and ref_rejected_logps under the reference, where noted.
+    log-probabilities ref_chosen_logps and ref_rejected_logps under the reference, where noted. They
+    are of the model's own distribution, as TRL compares them with such.
     """
     pad, reference = rollouts.problems.pad, rollouts.reference
+    assert reference is None or rollouts.under == Sampling(), "of another distribution"
     questions = tokens_of(rollouts.problems.question, pad)
     thoughts = tokens_of(rollouts.thought[:, :-1], pad)
     pairs = []

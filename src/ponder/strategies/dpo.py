@@ -4,10 +4,12 @@ r"""DPO (Rafailov et al. 2023) on pairs of a group: one rollout that is right, o
    + \alpha \frac{\log p(z_w)}{T_w}, \quad
    h = \log\frac{p(z_w)}{q(z_w)} - \log\frac{p(z_l)}{q(z_l)}
 
-q is the reference policy. objective=ipo: :math:`(h - 1/(2\beta))^2` with both ratios of h divided
-by their lengths (Azar et al. 2024; its authors compare means). The term in alpha is the likelihood
-of the winner (IRPO, Pang et al. 2024). Only questions whose group has both a right and a wrong
-rollout make a pair.
+q is the reference policy. Both p and q are the distribution that thoughts are sampled from, at its
+temperature and cut to its top-k and top-p, each by its own logits (`Rollouts.under`); at
+temperature 1 with nothing cut they are the models' own, as in the paper. objective=ipo:
+:math:`(h - 1/(2\beta))^2` with both ratios of h divided by their lengths (Azar et al. 2024; its
+authors compare means). The term in alpha is the likelihood of the winner (IRPO, Pang et al. 2024).
+Only questions whose group has both a right and a wrong rollout make a pair.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import json
 import os
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -136,7 +137,8 @@ def read_table(path: Path, kinds: tuple[str, ...] = TABLES) -> list[Row]:
             rows = list(_parquet(path))
         else:
             text = io.StringIO(_text(path), newline="")
-            rows = list(_csv(path, text) if path.suffix == ".csv" else json_rows(path, text))
+            with long_cells():
+                rows = list(_csv(path, text) if path.suffix == ".csv" else json_rows(path, text))
     except (ValueError, OSError) as error:
         raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())[:120]}); legal: "
                         f"an intact {legal} file") from None
@@ -144,6 +146,16 @@ def read_table(path: Path, kinds: tuple[str, ...] = TABLES) -> list[Row]:
         raise UserError(f"{path}: found no rows; legal: at least one problem")
     return [(where, {name: None if value != value else value for name, value in row.items()})
             for where, row in rows]
+
+
+@contextmanager
+def long_cells() -> Iterator[None]:
+    """Let cells of a .csv be of any length, where `csv` takes 131,072 characters at most."""
+    before = csv.field_size_limit(2**31 - 1)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 def problem_rows(path: Path) -> list[Row]:

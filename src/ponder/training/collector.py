@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -16,7 +16,7 @@ from ponder.core.distributed import (
     largest_local_count,
     local_range,
 )
-from ponder.core.math import matmul_dtype
+from ponder.core.math import Sampling, matmul_dtype
 from ponder.core.types import Problems, Rollouts
 from ponder.models.policies.base import Policy
 from ponder.rewards.answers import Reward
@@ -36,7 +36,8 @@ class Collector:
     """Collects the rollouts of a round: questions, thoughts, rewards, credit.
 
     metrics: numbers of the last round for the log, each 0-dim. single: the one batch of questions
-    of `trainer.single_batch`.
+    of `trainer.single_batch`. under: the distribution that rollouts of a step are scored under, by
+    default the one that they are sampled from.
     """
 
     config: TrainerConfig
@@ -47,6 +48,7 @@ class Collector:
     strategy: Strategy
     tokens_per_rollout: int
     generator: torch.Generator
+    under: Callable[[int], Sampling] | None = None
     metrics: dict[str, Tensor] = field(default_factory=dict)
     single: Problems | None = None
 
@@ -95,7 +97,7 @@ class Collector:
     def credited(self, rollouts: Rollouts, step: int) -> Rollouts:
         """Rewarded rollouts with credit, and with value and reference log-probabilities."""
         with matmul_dtype(self.config.dtype, self._device):
-            rollouts = self.policy.annotate(rollouts, self.source.sampling(step))
+            rollouts = self.policy.annotate(rollouts, (self.under or self.source.sampling)(step))
         rollouts = self.strategy.credit(rollouts, step)
         self.metrics = {**self.metrics, **self.policy.remarks(rollouts)}
         return rollouts
@@ -147,6 +149,15 @@ class Collector:
 def _right(rollouts: Rollouts) -> Tensor:
     """(P,): whether any rollout of a problem has the right answer."""
     return (rollouts.parts["exact_match"].view(-1, rollouts.samples) > 0).any(1)
+
+
+def teaches(rollouts: Rollouts, policy: Policy) -> bool:
+    """Whether anything can be learnt from rollouts with credit: by the thinker from a token, or by
+    the answerer from a row, unless answers are in the texts themselves.
+    """
+    assert rollouts.credit is not None and rollouts.weight is not None
+    answers = policy.answer_mode != "generated" and bool((rollouts.weight > 0).any())
+    return answers or bool((rollouts.learn & (rollouts.credit != 0)).any())
 
 
 def minibatches(rollouts: Rollouts, config: TrainerConfig, generator: torch.Generator,

@@ -35,7 +35,7 @@ class RunWarnings:
     note: Callable[[str], None]
     advice: str = "; try variant blind, or reward=gain"
     chance: float | None = None
-    given: set[str] = field(default_factory=set)
+    given: dict[str, str] = field(default_factory=dict)  # what was said, by its kind
     latest: dict[str, float] = field(default_factory=dict)
     flat_steps: int = 0
 
@@ -46,9 +46,20 @@ class RunWarnings:
             self.flat_steps = self.flat_steps + 1 if metrics["flat_groups"] > 0.98 else 0
         for check in (self._exploration, self._chance, self._necessity):
             for name, warning in check(metrics, step):
-                if name not in self.given:
-                    self.given.add(name)
-                    self.note(f"warning: {warning}")
+                self.say(name, warning)
+
+    def say(self, name: str, warning: str) -> None:
+        """Show a warning, and keep it for the summary; once for each name."""
+        if name not in self.given:
+            self.given[name] = warning
+            self.note(f"warning: {warning}")
+
+    def empty(self, strategy: str, rollouts: int) -> None:
+        """Of a round of so many rollouts nothing can be learnt."""
+        self.say("empty", f"nothing can be learnt from a round of {rollouts:,} rollouts: none has "
+                 f"what strategy={strategy} learns from, such as a right answer (and for pairs a "
+                 "wrong one); try more rollout.samples, easier questions, or a larger "
+                 "thinker.tokens")
 
     def _exploration(self, metrics: dict[str, float], step: int) -> Iterator[tuple[str, str]]:
         """Thoughts that no longer vary, or whose rewards do not, teach nothing."""

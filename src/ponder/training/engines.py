@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 FIXED = {"entropy": 0, "tokens_per_rollout": 0, "smoothing": 0, "kl": 0, "kl_stop": None,
          "skip_flat": False, "baseline": "group_mean", "ratio": "token"}
 
+# Keys of sampling that TRL's GRPOTrainer does not score by; its DPOTrainer scores by none.
+UNSCORED = {"top_k": 0, "top_p": 1.0, "epsilon": 0}
+
 
 @engine("ponder")
 def ponder() -> type[Trainer]:
@@ -38,6 +41,12 @@ def _trl_refuses(config: Config) -> Iterator[str]:
     if trainer.data_parallel == "shard":
         yield ("trainer.data_parallel=shard: found trainer.engine=trl, which is handed whole "
                "weights; legal: replicate, or trainer.engine=ponder")
+    for key, legal in UNSCORED.items() if config.strategy.name == "grpo" else ():
+        value = getattr(config.rollout, key, legal)
+        if value != legal:
+            yield (f"rollout.{key}={shown(value)}: found trainer.engine=trl, whose GRPOTrainer "
+                   f"learns by the temperature alone; legal: {shown(legal)}, or "
+                   "trainer.engine=ponder")
     for key, legal in FIXED.items():
         value = getattr(config.strategy, key, legal)
         if value != legal:

@@ -141,8 +141,11 @@ class Learner:
         return {name: all_reduce_sum(value) for name, value in losses.items()}
 
     def score(self, micro: Rollouts, sampling: Sampling) -> Scores:
+        """The scores of a micro-batch under the distribution of its round; `sampling`, where an
+        earlier version has saved a round that does not say which.
+        """
         gold = micro.problems.thought if self.learns_from_gold else None
-        return self.policy.score(micro, sampling, gold)
+        return self.policy.score(micro, micro.under or sampling, gold)
 
     def denominators(self, batch: list[Rollouts]) -> Denominators:
         """The denominators of a whole optimizer step, over all micro-batches and processes."""

@@ -83,7 +83,7 @@ class Session:
         self.test = self.task.test().to(self.device)
         self.inputs: dict[str, str] = broadcast(
             builders.inputs_of(config, self.test) if is_main_process() else {})
-        notes = [f"warning: {line}" for line in self.task.remarks if config.action == "train"]
+        notes: list[str] = []
         saved = self._saved(notes.append)
         self.policy: Policy = place(
             config, builders.build_policy(config, self.task, reporter.scoring), self.device)
@@ -102,6 +102,8 @@ class Session:
         self.warnings = self._warnings()
         self.end = self.trainer.end
         self._describe(notes)
+        for line in self.task.remarks if config.action == "train" else ():
+            self.warnings.say(line, line)
 
     # --- start ----------------------------------------------------------------------------------
 
@@ -210,7 +212,7 @@ class Session:
         self.rollout_log = self._rollout_log()  # a round that was interrupted is sampled anew
         self.stop_on(signals)
         self.trainer.fit(Hooks(self.log_metrics, self.validate, self.save, self.keep_skipped,
-                               self.stop_requested))
+                               self.stop_requested, self._empty))
         stopped = self.stop_requested()
         if stopped:
             signals.caught = strongest_signal(signals)
@@ -218,6 +220,9 @@ class Session:
             self.console.note(f"stopped at step {self.trainer.progress.step}; to go on: "
                               f"{program()} resume={self.directory}")
         return not stopped
+
+    def _empty(self, rollouts: int) -> None:
+        self.warnings.empty(self.config.strategy.name, rollouts)
 
     def stop_on(self, signals: Signals) -> None:
         """Stop training cleanly when one of these signals arrives in any process."""
@@ -310,7 +315,7 @@ class Session:
         if not is_main_process():
             return found.metrics.get("accuracy")
         summary = {**summarise(self.config, self.directory, self.policy, found, weights),
-                   "inputs": self.inputs,
+                   "inputs": self.inputs, "warnings": [*self.warnings.given.values()],
                    "steps": progress.step, "seconds": progress.seconds,
                    "rollouts_per_second": progress.rollouts / max(progress.seconds, 1e-9)}
         with disk_errors(self.directory):

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from ponder.config.running import TrainerConfig
 from ponder.core.distributed import full_parameters
+from ponder.core.math import Sampling
 from ponder.core.types import Problems, Rollouts, renamed
 from ponder.models.policies.base import Policy
 from ponder.rewards.answers import Reward
 from ponder.rollouts import Source
 from ponder.strategies.base import Losses
 from ponder.tasks.base import Task
-from ponder.training.collector import Collector, StopRequested, minibatches
+from ponder.training.collector import Collector, StopRequested, minibatches, teaches
 from ponder.training.learner import Learner, learning_rate_share
 
 Metrics = dict[str, float]
@@ -67,7 +68,8 @@ class Hooks:
     """What the loop calls when something is due.
 
     `validate` returns the accuracy, or None where none is measured. `skipped` gets the batch of a
-    step that was not finite. `stop_requested` says whether the run should end.
+    step that was not finite. `stop_requested` says whether the run should end. `empty` gets the
+    number of rollouts of a round from which nothing can be learnt.
     """
 
     log: Callable[[Progress, Metrics], None]
@@ -75,6 +77,7 @@ class Hooks:
     save: Callable[[Progress], None]
     skipped: Callable[[Progress, list[Rollouts]], None] = lambda progress, batch: None
     stop_requested: Callable[[], bool] = lambda: False
+    empty: Callable[[int], None] = lambda rollouts: None
 
 
 @dataclass
@@ -99,9 +102,14 @@ class Trainer:
         self.device = self.learner.device
         self.end = self.config.max_steps
         self.collector = Collector(self.config, self.task, self.source, self.reward, self.policy,
-                                   self.learner.strategy, self.tokens_per_rollout, self.generator)
+                                   self.learner.strategy, self.tokens_per_rollout, self.generator,
+                                   self.scored_under)
         self.round: Round | None = None
         self.recent: dict[str, Tensor] = {}
+
+    def scored_under(self, step: int) -> Sampling:
+        """The distribution that log-probabilities of a round are of, which begins at a step."""
+        return self.source.sampling(step)
 
     # --- the loop -------------------------------------------------------------------------------
 
@@ -110,9 +118,9 @@ class Trainer:
         try:
             self._validate_first(hooks)
             while not (self.finished() or hooks.stop_requested()):
-                self.round = self.round or self._begin_round()
+                self.round = self.round or self._begin_round(hooks)
                 self._learn(self.round, hooks)
-                if self.finished() or not hooks.stop_requested():
+                if self._whole(self.round) if self.finished() else not hooks.stop_requested():
                     self._end_round(hooks)
             if self.finished() and self.progress.validated != self.progress.step:
                 self._validate(hooks)
@@ -129,9 +137,18 @@ class Trainer:
         if first or progress.validation_pending:
             self._validate(hooks)
 
-    def _begin_round(self) -> Round:
-        started = time.perf_counter()
+    def _whole(self, current: Round) -> bool:
+        """Whether all steps of a round are taken. The rest of one that is cut by a limit is taken
+        by a run that goes on with a higher one.
+        """
+        return current.finished or current.steps_done >= self._steps_of(current)
+
+    def _begin_round(self, hooks: Hooks) -> Round:
+        started, before = time.perf_counter(), self.progress.rollouts
         rollouts = self.collect()
+        if self.config.learns and self.task.epoch_size is not None and not teaches(
+                rollouts, self.policy):
+            hooks.empty(self.progress.rollouts - before)
         if self.config.reset_model_every_epoch:
             self.learner.reset()
         self.progress.seconds += time.perf_counter() - started

@@ -3,7 +3,9 @@
 Questions, thoughts, rewards, pairs, evaluations, logs and checkpoints are ours; loss, gradients and
 steps are those of TRL's DPOTrainer or GRPOTrainer, with our optimizer and learning rates. TRL
 learns thoughts only: an answer that follows the thought (task.answer letter or cloze) is not
-learnt. A round that is interrupted is begun again.
+learnt. The policy and the reference of TRL's DPO are the model's own distribution; those of ours
+are the one that texts are sampled from (temperature, top-k, top-p). A round that is interrupted is
+begun again.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ponder.config.errors import UserError
 from ponder.core.lazy_imports import library
-from ponder.core.math import uses_bfloat16
+from ponder.core.math import Sampling, uses_bfloat16
 from ponder.core.types import Rollouts
 from ponder.models.huggingface.attention import NAME
 from ponder.models.huggingface.model import Model
@@ -42,6 +44,13 @@ class TrlTrainer(Trainer):
     """The training loop with TRL as the learner. rate: the learning rate of the last step."""
 
     rate = 0.0
+
+    def scored_under(self, step: int) -> Sampling:
+        """For DPO the model's own distribution, whatever texts are sampled from: TRL's loss knows
+        no other. GRPO's trainer is handed the temperature.
+        """
+        own = isinstance(self.learner.strategy, DPO)
+        return Sampling() if own else super().scored_under(step)
 
     def metrics(self) -> Metrics:
         return {**super().metrics(), "lr": self.rate}
@@ -67,6 +76,10 @@ class TrlTrainer(Trainer):
                 self.learner.policy.eval()
                 if "ref" in getattr(net.model, "peft_config", {}):  # TRL's copy of the adapter
                     net.model.delete_adapter("ref")  # type: ignore[operator]
+
+    def _whole(self, current: Round) -> bool:
+        """What TRL has begun is not gone on with."""
+        return True
 
     def _save(self, hooks: Hooks) -> None:
         """Save between rounds only."""

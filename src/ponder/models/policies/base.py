@@ -208,6 +208,7 @@ class Policy(nn.Module):
         """(logprobs (B, K), entropy (B, K)) of every decision, from the states (B, K', D) before
         it. K' <= K, where no row has more than K' tokens.
         """
+        assert rollouts.under in (None, sampling), "rollouts are of another distribution"
         width = states.shape[1]
         real = rollouts.mask[:, :-1]
         used, target = real[:, :width], rollouts.thought[:, :width]
@@ -264,7 +265,10 @@ class Policy(nn.Module):
 
     @torch.no_grad()
     def annotate(self, rollouts: Rollouts, sampling: Sampling) -> Rollouts:
-        """The rollouts with the value head's values, and log-probabilities under the reference."""
+        """The rollouts with the value head's values, and log-probabilities under the reference, of
+        the distribution `sampling`.
+        """
+        rollouts = replace(rollouts, under=sampling)
         if rollouts.thought.shape[1] == 1:
             return rollouts
         if self.critic is not None:
@@ -360,8 +364,10 @@ class Policy(nn.Module):
         """All log-probabilities of a batch, with gradients.
 
         answer_thought (P, K + 1): the answerer learns from these thoughts, one for each question,
-        instead of the rollouts' own.
+        instead of the rollouts' own. Log-probabilities of two distributions are never compared:
+        `sampling` is that of the rollouts.
         """
+        assert rollouts.under in (None, sampling), "rollouts are of another distribution"
         logprobs, spread, full, value = self._think_and_value(rollouts, sampling)
         if answer_thought is None:
             answer, _ = self.answer(rollouts.problems, rollouts.thought, rollouts.samples)

@@ -251,7 +251,7 @@ class PositionPolicy(NextTokenPolicy):
     def annotate(self, rollouts: Rollouts, sampling: Sampling) -> Rollouts:
         """The rollouts with the difficulty of the tokens after each position, by `norm`."""
         hard = self.difficulty(rollouts, self.norm)
-        return replace(rollouts, parts={**rollouts.parts, "difficulty": hard})
+        return replace(rollouts, under=sampling, parts={**rollouts.parts, "difficulty": hard})
 
     def remarks(self, rollouts: Rollouts) -> dict[str, Tensor]:
         """Correlations over the rows of rewards, and of credit, with the difficulty of the tokens
