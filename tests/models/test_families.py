@@ -9,9 +9,17 @@ import pytest
 import torch
 import transformers
 
+import families
 from ponder.config.errors import UserError
+from ponder.config.players import HfConfig
 from ponder.models.huggingface.model import Model
-from ponder.models.huggingface.pretrained import distance, limit
+from ponder.models.huggingface.pretrained import (
+    distance,
+    limit,
+    load_text_model,
+    restore_text_model,
+    save_text_model,
+)
 from support.questions import WORDS
 from support.small import Door
 
@@ -76,3 +84,34 @@ def test_a_text_behind_its_sliding_window_is_refused() -> None:
     net.read(torch.arange(2).view(1, 2), prefix=[segment])
     with pytest.raises(UserError, match=r"found a text of 7 tokens, where .* sees the last 6"):
         net.read(torch.arange(3).view(1, 3), prefix=[segment])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gemma2", "gpt_oss", "mixtral", "mistral", "bloom", "stablelm"])
+def test_a_family_from_start_to_end(name: str, tmp_path: Path) -> None:
+    """Those that cannot attend by `sdpa`, with experts, with a window, by alibi."""
+    _, *cells = families.examine(name, tmp_path)
+    if name in ("bloom", "stablelm"):
+        assert cells[0].startswith(f"refused: {families.FAMILIES[name][0]}ForCausalLM, which ")
+        assert "reading" not in cells[0] and cells[1:] == ["", ""]  # all three
+    else:
+        assert all(float(cell) < families.LIMIT for cell in cells)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 4])
+@pytest.mark.parametrize("name", ["llama", "mixtral", "qwen2_moe", "gpt_neox", "gpt_oss"])
+def test_all_weights_of_a_checkpoint_come_back(name: str, rank: int, tmp_path: Path) -> None:
+    """In files, experts are apart and some weights have other names than in the module."""
+    families.make(name, tmp_path)
+    config = HfConfig(name=str(tmp_path / "model"), lora_r=rank)
+    net = load_text_model(config, len(WORDS))
+    learnt = [weight for weight in net.parameters() if weight.requires_grad]
+    for weight in learnt:
+        torch.nn.init.normal_(weight)
+    save_text_model(net, tmp_path / "saved", WORDS)
+    before = [weight.detach().clone() for weight in learnt]
+    for weight in learnt:
+        torch.nn.init.zeros_(weight)
+    restore_text_model(net, tmp_path / "saved")
+    assert all(map(torch.equal, learnt, before)) and len(learnt) > 10

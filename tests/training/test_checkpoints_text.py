@@ -8,14 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 
+import families
 from ponder.config.players import HfConfig
+from ponder.core.lazy_imports import library
 from ponder.core.math import GREEDY
 from ponder.core.types import Problems
+from ponder.models.huggingface import pretrained
+from ponder.models.huggingface.model import Model
 from ponder.models.huggingface.pretrained import load_text_model, load_vocabulary
 from ponder.rollouts.engine import Writer
 from ponder.tokenizers.vocabulary import TextVocabulary
 from ponder.training import build as build_run
-from support.questions import file_of, load_plain, save_language_model
+from support.questions import WORDS, file_of, load_plain, save_language_model
 from support.small import Door
 
 pytestmark = pytest.mark.slow
@@ -114,3 +118,76 @@ def test_a_checkpoint_is_evaluated_and_trained_on(kind: str, run: Door) -> None:
     assert (code, err) == (0, "")
     log = [json.loads(line) for line in Path("on/metrics.jsonl").read_text().splitlines()]
     assert log[0]["kl"] == pytest.approx(0, abs=1e-6)  # the reference is where it begins
+
+
+def test_what_cannot_be_saved_is_refused_before_it_learns(
+        run: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsaved(*words: object, **more: object) -> None:
+        raise ValueError("two names\nfor one weight")
+
+    monkeypatch.setattr(Model, "attending", unsaved)
+    monkeypatch.setattr(pretrained, "distance", lambda net: 0.0)
+    code, out, err = run("model.name=model")
+    assert code == 2 and err.startswith("error: model.name=model: found a model that cannot be "
+                                        "saved (two names for one weight); legal: "), err
+    assert "step" not in out and not [*Path("run").iterdir()]
+
+
+def test_an_adapter_is_read_from_anywhere(run: Door, tmp_path: Path,
+                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its base, a directory named relative to where it was trained, is looked for above it."""
+    run("model.name=model", "model.lora_r=4")
+    first = json.loads(Path("run/summary.json").read_text())
+    (tmp_path / "else").mkdir()
+    monkeypatch.chdir(tmp_path / "else")
+    words = ["action=evaluate", "model.name=../run/checkpoint_1", "task.data=../questions.csv",
+             "hydra.run.dir=looked"]
+
+    def found() -> str:
+        return json.loads(Path("looked/summary.json").read_text())["weights_sha256"]
+
+    assert run(*words)[0] == 0 and found() == first["weights_sha256"]
+    (tmp_path / "model").rename(tmp_path / "moved")
+    code, _, err = run(*words)
+    assert code == 2 and err.startswith(
+        "error: model.base=model, of which model.name=../run/checkpoint_1 is an adapter: cannot be "
+        "read (no such directory, "), err
+    assert run(*words, "model.base=../moved")[0] == 0 and found() == first["weights_sha256"]
+    code, _, err = run(*words, "model.name=../moved", "model.base=../moved")
+    assert code == 2 and "model.base=../moved: found model.name=../moved, which is no " in err
+
+
+@pytest.mark.parametrize("bias", ["all", "lora_only"])
+def test_an_adapter_with_biases(bias: str, run: Door) -> None:
+    """peft holds one set of them: the reference model is a copy of its own."""
+    families.make("phi", Path())
+    peft = library("peft")
+    torch.manual_seed(0)
+    net = peft.get_peft_model(load_plain(Path("model"))[0], peft.LoraConfig(
+        r=4, target_modules="all-linear", bias=bias, task_type="CAUSAL_LM"))
+    with torch.no_grad():
+        for weight in net.parameters():
+            if weight.requires_grad:
+                weight.normal_(0, 0.2)
+    net.save_pretrained("adapter")
+    WORDS.tokenizer.save_pretrained("adapter")
+    assert run("action=evaluate", "model.name=adapter", "hydra.run.dir=looked")[0] == 0
+    words = ["model.name=adapter", "strategy.kl=0.1", "trainer.max_epochs=2"]
+    assert run(*words, "trainer.max_steps=2")[0] == 0
+    assert run(*words, "trainer.max_steps=4")[0] == 0  # goes on
+    log = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    told = [line["kl"] for line in log if "kl" in line]
+    assert told[0] == pytest.approx(0, abs=1e-6) and told[-1] > 1e-4  # from the adapter as it was
+    whole = json.loads(Path("run/summary.json").read_text())["weights_sha256"]
+    run("action=evaluate", "model.name=run/checkpoint_2", "hydra.run.dir=again")
+    assert json.loads(Path("again/summary.json").read_text())["weights_sha256"] == whole
+
+
+def test_weights_that_are_not_finite_are_named(run: Door) -> None:
+    net, _ = load_plain(Path("model"))
+    with torch.no_grad():
+        net.model.layers[1].mlp.up_proj.weight[3, 4] = torch.nan
+    net.save_pretrained("model")
+    code, _, err = run("model.name=model")
+    assert code == 2 and ("found weights that are not finite, the first of them in "
+                          "model.layers.1.mlp.up_proj.weight; legal: ") in err, err

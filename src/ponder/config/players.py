@@ -60,6 +60,9 @@ class HfConfig:
     kind: str = option("hf", "a Hugging Face model", legal=("hf",))
     name: str | None = option(None, "name on the hub, or directory: a model, a peft adapter, or a "
                               "checkpoint of an earlier run")
+    base: str | None = option(None, "the model that the adapter model.name (or model.ref_name) "
+                              "belongs to; null: the one that it names, looked for beside it, "
+                              "in the directories above, here, and on the hub")
     ref_name: str | None = option(None, "reference model of dpo and kl; null: the model as it "
                                   "began (with LoRA: the same weights without the adapter). With "
                                   "reward=plausibility: the model that judges; there is no KL then")

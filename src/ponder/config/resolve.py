@@ -265,12 +265,23 @@ def model_files(name: str) -> dict[str, Path]:
     found = {str(file.relative_to(folder)): file for place in PLACES for file in folder.glob(place)
              if file.suffix in READ and file.name not in UNREAD and file.is_file()}
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        base = str(json.loads((folder / "adapter_config.json").read_text())
-                   ["base_model_name_or_path"])
-        beside = folder / base
-        inner = model_files(base) or (model_files(str(beside)) if beside != folder else {})
-        found |= {f"base/{one}": file for one, file in inner.items()}
+        base = base_of(folder)
+        found |= {f"base/{one}": file for one, file in model_files(base or "").items()}
     return found
+
+
+def base_of(folder: Path) -> str | None:
+    """The model that the adapter in a directory says it belongs to. A relative name is one of a
+    directory in the adapter's, beside it, further up, or in the working directory, and only then
+    one on the hub.
+    """
+    named = json.loads((folder / "adapter_config.json").read_text()).get("base_model_name_or_path")
+    if not named:
+        return None
+    own = folder.resolve()
+    beside = (above / named for above in (own, *own.parents)
+              if (above / named / "config.json").is_file())
+    return str(next(beside, named))
 
 
 def _model_directory(name: str) -> Path | None:

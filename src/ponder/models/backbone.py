@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ponder.config.errors import UserError
 from ponder.core.math import Sampling, at_least_float32, distribution, entropy
 from ponder.core.types import Problems
 
@@ -128,7 +129,8 @@ class Backbone(nn.Module):
     """A causal language model: tokens to hidden states, hidden states to logits.
 
     - chunked: logits are computed for some decisions at a time, as the vocabulary is wide.
-    - adapted: it is a frozen model with trained adapters, which `as_it_began` switches off.
+    - adapted: it is a frozen model with trained adapters.
+    - has_beginning: `as_it_began` reads it as it was before training.
     - has_modes: training mode differs from evaluation mode, by dropout or checkpointing.
     - inner: the name of the method that every computation goes through; FSDP hooks into it to
       gather sharded weights.
@@ -137,6 +139,7 @@ class Backbone(nn.Module):
 
     chunked = False
     adapted = False
+    has_beginning = False
     inner = "forward"
     has_modes = False
     entropy_learns = True
@@ -174,7 +177,7 @@ class Backbone(nn.Module):
 
     @contextlib.contextmanager
     def as_it_began(self) -> Iterator[None]:
-        """As it was before training: adapters off. Only where it is `adapted`."""
+        """As it was before training: adapters off. Only where it `has_beginning`."""
         raise NotImplementedError
         yield
 
@@ -281,6 +284,14 @@ class Backbone(nn.Module):
         parts = in_chunks(part, states.flatten(0, -2), target.flatten())
         losses, likeliest = zip(*parts, strict=True)
         return torch.cat(losses).view_as(target), torch.cat(likeliest).view_as(target)
+
+
+def must_be_finite(net: nn.Module, typed: str) -> None:
+    """Raise `UserError` where a weight of a model, which was typed so, is NaN or infinite."""
+    for name, weight in net.named_parameters():
+        if not weight.detach().sum(dtype=torch.float32).isfinite():
+            raise UserError(f"{typed}: found weights that are not finite, the first of them in "
+                            f"{name}; legal: a model whose training has not diverged")
 
 
 def in_chunks(part: Callable[[Tensor, Tensor], Found], states: Tensor, target: Tensor,

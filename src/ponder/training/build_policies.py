@@ -206,7 +206,7 @@ def build_reference(config: Config, task: Task, net: Backbone) -> tuple[Backbone
         return None, False
     if named:
         return build_network(config, task, config.model.ref_name, REFERENCE), True
-    return None if net.adapted else copy.deepcopy(net).requires_grad_(False), True
+    return None if net.has_beginning else copy.deepcopy(net).requires_grad_(False), True
 
 
 def unthinking_network(config: Config, task: Task,

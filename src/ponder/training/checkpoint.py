@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ponder.config.errors import UserError, brief
-from ponder.core.distributed import full_state_dict, shard_state_dict
+from ponder.core.distributed import full_state_dict, is_main_process, shard_state_dict
+from ponder.models.backbone import must_be_finite
 from ponder.models.gpt2.model import Shape, Transformer
 from ponder.models.huggingface.model import Model
 from ponder.models.huggingface.pretrained import restore_text_model, save_text_model
@@ -56,6 +57,23 @@ def save(policy: Policy, directory: Path, config: dict[str, Any],
     temporary.rename(directory)
     _sync(directory.parent)
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def attempt(policy: Policy, directory: Path, typed: str) -> None:
+    """Save the networks into a directory of their own and remove them: what a run needs at its end
+    is tried at its start. Every process must call this. typed: the key and model, for the line.
+
+    Raises `UserError` for a model that transformers cannot save, and on a full disk.
+    """
+    weights, trial = saved_weights(policy), directory / ".trial"
+    try:
+        if is_main_process():
+            _write_models(policy, trial, weights)
+    except Exception as error:  # each architecture fails in its own way
+        raise UserError(f"{typed}: found a model that cannot be saved ({brief(error)}); legal: "
+                        "another model, or a disk with room for two of its checkpoints") from None
+    finally:
+        shutil.rmtree(trial, ignore_errors=True)
 
 
 def saved_weights(policy: Policy) -> dict[str, Tensor]:
@@ -199,6 +217,7 @@ def load_model(directory: Path, key: str = "model.name") -> Transformer:
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{key}={directory}: weights do not fit its config.json "
                         f"({brief(error)}); legal: the two of one checkpoint") from None
+    must_be_finite(model, f"{key}={directory}")
     if model.shape.sinusoidal:
         model.wpe.weight.requires_grad_(False)
     return model

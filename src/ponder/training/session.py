@@ -92,6 +92,8 @@ class Session:
             config, self.task, self.policy, self.device,
             ProgressReporter(self.console, self._pause, self._log_rollouts))
         length = self._start_or_resume(saved, notes.append)
+        if config.model.kind == "hf" and config.action == "train" and self.done is None:
+            checkpoint.attempt(self.policy, directory, f"model.name={config.model.name}")
         self.log = self._open_log(length)
         opened.callback(self.log.close)
         self.rollout_log = self._rollout_log()

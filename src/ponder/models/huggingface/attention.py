@@ -122,9 +122,11 @@ def attend(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor,
     """An attention function for `transformers`: query (N, H, T, D) -> (N, T, H, D), or packed.
 
     softcap bounds scores (Gemma 2); s_aux (H,) are scores of an attention sink (GPT-OSS). Raises
-    `UserError` where texts are longer than a sliding window, as windows are not applied here.
+    `UserError` where texts are longer than a sliding window, as windows are not applied here, and
+    `TypeError` for layers that do not hand on `reading`.
     """
-    assert reading is not None, "only called by models of ponder"
+    if reading is None:
+        raise TypeError("its layers do not hand on what an attention function is given")
     if sliding_window is not None:
         reading.must_fit(sliding_window)
     key = key.to(value.dtype)  # rotated in single precision; it is kept as it will be multiplied

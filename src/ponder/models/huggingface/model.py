@@ -30,6 +30,8 @@ from ponder.models.huggingface.attention import (
     unpacked,
 )
 
+REFERENCE = "reference"  # the name of a second copy of an adapter, which is not trained
+
 
 @dataclass
 class Rows:
@@ -89,7 +91,8 @@ class Model(Backbone):
     """A causal language model of `transformers`; model: it, or the PeftModel around it.
 
     words: it may write the first so many tokens. Output matrices are often larger than the
-    vocabulary of the tokenizer. barred: those of them that it may not write.
+    vocabulary of the tokenizer. barred: those of them that it may not write. attention: the
+    function of `transformers` that it came with; by default the one it has now.
     """
 
     chunked = True
@@ -99,10 +102,11 @@ class Model(Backbone):
     model: Any  # of `transformers` or `peft`, which add methods to modules at run time
 
     def __init__(self, model: nn.Module, words: int | None = None, barred: Sequence[int] = (),
-                 entropy_learns: bool = True) -> None:
+                 entropy_learns: bool = True, attention: str | None = None) -> None:
         super().__init__()
         register()
         self.model = model
+        self.attention = attention or self.network.config._attn_implementation
         self.words = words
         self.barred = tuple(barred)
         self.entropy_learns = entropy_learns
@@ -119,6 +123,12 @@ class Model(Backbone):
     def adapted(self) -> bool:
         """Whether it has LoRA adapters."""
         return hasattr(self.model, "peft_config")
+
+    @property
+    def has_beginning(self) -> bool:
+        """Biases that an adapter has changed cannot be switched off."""
+        return self.adapted and all(
+            getattr(one, "bias", "none") == "none" for one in self.model.peft_config.values())
 
     @property
     def head(self) -> Tensor:
@@ -288,8 +298,8 @@ class Model(Backbone):
         """With the adapter that it was loaded with, or with none if it began without one: a
         reference model that takes (almost) no memory.
         """
-        if "reference" in self.model.peft_config:
-            self.model.set_adapter("reference")
+        if REFERENCE in self.model.peft_config:
+            self.model.set_adapter(REFERENCE)
             try:
                 yield
             finally:
@@ -299,10 +309,12 @@ class Model(Backbone):
                 yield
 
     @contextlib.contextmanager
-    def attending(self, name: str = "sdpa") -> Iterator[None]:
-        """With an attention function of `transformers`: saved configurations must not name ours."""
+    def attending(self, name: str | None = None) -> Iterator[None]:
+        """With an attention function of `transformers`, by default the one the model came with:
+        saved configurations must not name ours.
+        """
         before = self.network.config._attn_implementation
-        self.network.set_attn_implementation(name)
+        self.network.set_attn_implementation(name or self.attention)
         try:
             yield
         finally:

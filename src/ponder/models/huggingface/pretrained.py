@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import json
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -18,11 +17,12 @@ from torch import Tensor, nn
 
 from ponder.config.errors import UserError, brief
 from ponder.config.players import HfConfig
-from ponder.config.resolve import SMOLLM2
+from ponder.config.resolve import SMOLLM2, base_of
 from ponder.core.distributed import shard_like, shard_state_dict
 from ponder.core.lazy_imports import library
 from ponder.core.math import at_least_float32
-from ponder.models.huggingface.model import Model
+from ponder.models.backbone import must_be_finite
+from ponder.models.huggingface.model import REFERENCE, Model
 from ponder.tokenizers.vocabulary import TextVocabulary, token_ids
 
 ADAPTER = "adapter_config.json"
@@ -42,7 +42,8 @@ def load_vocabulary(config: HfConfig, key: str = "model.name",
         tokenizer = library().AutoTokenizer.from_pretrained(path)
         thoughts = [f"<t{number}>" for number in range(config.thought_tokens)]
         _add_tokens(tokenizer, thoughts, f"{key}={name}")
-        ends = {end for place in {path, resolve(str(config.name))} for end in _ends(place)}
+        ends = {end for place in {path, resolve(str(config.name))}
+                for end in _ends(place, config.base)}
         return TextVocabulary(tokenizer, config.chat, closes, sorted(ends), date=config.date)
 
 
@@ -58,13 +59,13 @@ def _add_tokens(tokenizer: Any, words: list[str], typed: str) -> None:
     tokenizer.add_tokens(new)
 
 
-def _ends(path: str) -> list[int]:
+def _ends(path: str, base: str | None) -> list[int]:
     """The ids that end a text by the model's settings for generation, else by its configuration; of
     an adapter, those of its base.
     """
     transformers = library()
     if (Path(path) / ADAPTER).is_file():
-        path = _base_of(path)
+        path = _base_of(path, base)
     for kind in (transformers.GenerationConfig, transformers.AutoConfig):
         with contextlib.suppress(OSError, ValueError):
             found = getattr(kind.from_pretrained(path), "eos_token_id", None)
@@ -73,9 +74,15 @@ def _ends(path: str) -> list[int]:
     return []
 
 
-def _base_of(path: str) -> str:
-    """The model that the adapter in a directory belongs to."""
-    return resolve(json.loads((Path(path) / ADAPTER).read_text())["base_model_name_or_path"])
+def _base_of(path: str, base: str | None) -> str:
+    """The model that the adapter in a directory belongs to: `base`, else the one that it names.
+    Raises `UserError` where it names none.
+    """
+    base = base or base_of(Path(path))
+    if not base:
+        raise UserError(f"model.base=null: found {Path(path) / ADAPTER}, which names no model that "
+                        "the adapter belongs to; legal: that model")
+    return resolve(base)
 
 
 def load_text_model(config: HfConfig, words: int, key: str = "model.name",
@@ -91,12 +98,17 @@ def load_text_model(config: HfConfig, words: int, key: str = "model.name",
     with _named(key, name):
         path = resolve(str(name))
         adapted = (Path(path) / ADAPTER).is_file()
-        model = (_adapted if adapted else _plain)(path, config, words)
+        if config.base and not adapted:
+            raise UserError(f"model.base={config.base}: found {key}={name}, which is no adapter; "
+                            "legal: null")
+        model = _adapted(path, config, words, key, name) if adapted else _plain(path, config, words)
+    must_be_finite(model, f"{key}={name}")
     net = Model(model, words)
     _must_agree(net, f"{key}={name}")
     if key == "model.name":
         _prepare(net, config)
-    net = Model(net.model, words if written is None else written, barred, entropy_learns)
+    net = Model(net.model, words if written is None else written, barred, entropy_learns,
+                net.attention)
     return net if key == "model.name" else net.requires_grad_(False)
 
 
@@ -184,12 +196,17 @@ def _begin_rows(weight: torch.Tensor, start: int, end: int, config: HfConfig,
         weight[row] = value.to(weight.dtype)
 
 
-def _adapted(path: str, config: HfConfig, words: int) -> Any:
-    """A peft adapter on its base, and a frozen copy of the adapter as the reference model."""
-    model = library("peft").PeftModel.from_pretrained(
-        _plain(_base_of(path), config, words), path, is_trainable=True)
-    model.load_adapter(path, "reference", is_trainable=False)
-    model.set_adapter("default")
+def _adapted(path: str, config: HfConfig, words: int, key: str, name: str | None) -> Any:
+    """A peft adapter on its base, and a frozen copy of the adapter as the reference model, unless
+    it has biases, of which peft holds one set. Raises `UserError` where the base cannot be read.
+    """
+    base = _base_of(path, config.base)
+    with _named("model.base", base, f", of which {key}={name} is an adapter"):
+        whole = _plain(base, config, words)
+    model = library("peft").PeftModel.from_pretrained(whole, path, is_trainable=True)
+    if model.peft_config["default"].bias == "none":
+        model.load_adapter(path, REFERENCE, is_trainable=False)
+        model.set_adapter("default")
     return model
 
 
@@ -207,20 +224,20 @@ def save_text_model(net: Model, directory: Path, vocabulary: TextVocabulary,
 
 def restore_text_model(net: Model, directory: Path) -> None:
     """Give a model the weights of its own earlier checkpoint."""
-    from safetensors.torch import load_file
-
     if net.adapted:
+        from safetensors.torch import load_file
+
         weights = load_file(directory / "adapter_model.safetensors")
         own = {name.replace(".default", ""): weight for name, weight in
-               net.model.named_parameters() if ".default" in name}
+               net.model.named_parameters() if ".default" in name or weight.requires_grad}
         weights = {name: shard_like(own[name], value) for name, value in weights.items()}
         library("peft").set_peft_model_state_dict(net.model, weights, "default")
         return
-    weights = {}
-    for file in sorted(directory.glob("model*.safetensors")):
-        weights.update(load_file(file))
-    net.network.load_state_dict(shard_state_dict(net.network, weights), strict=False)
-    net.network.tie_weights()
+    # Files may have other names and shapes than modules, such as a matrix for each expert.
+    saved, about = type(net.network).from_pretrained(directory, dtype=net.dtype,
+                                                     output_loading_info=True)
+    assert not about["missing_keys"], about
+    net.network.load_state_dict(shard_state_dict(net.network, saved.state_dict()))
 
 
 def quiet() -> None:
@@ -229,20 +246,23 @@ def quiet() -> None:
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)  # peft asks
+    warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys")  # of its own
 
 
 @contextlib.contextmanager
-def _named(key: str, name: str | None) -> Iterator[None]:
-    """Any error while loading a model becomes a `UserError` that names it."""
+def _named(key: str, name: str | None, role: str = "") -> Iterator[None]:
+    """Any error while loading a model becomes a `UserError` that names it, and its role."""
     quiet()
     try:
         yield
     except UserError:
         raise
     except Exception as error:  # each of three libraries has many of its own
-        reason = brief(error, 160)
-        raise UserError(f"{key}={name}: cannot be read ({reason}); legal: a directory with a model "
-                        "or an adapter, or a name on the hub, where that can be reached") from None
+        away = isinstance(error, OSError) and not Path(str(name)).exists()
+        reason = "no such directory, and none from the hub" if away else brief(error, 160)
+        raise UserError(f"{key}={name}{role}: cannot be read ({reason}); legal: a directory with a "
+                        "model or an adapter, or a name on the hub, where that can be reached"
+                        ) from None
 
 
 def resolve(name: str) -> str:
