@@ -92,8 +92,6 @@ class Session:
             config, self.task, self.policy, self.device,
             ProgressReporter(self.console, self._pause, self._log_rollouts))
         length = self._start_or_resume(saved, notes.append)
-        if config.model.kind == "hf" and config.action == "train" and self.done is None:
-            checkpoint.attempt(self.policy, directory, f"model.name={config.model.name}")
         self.log = self._open_log(length)
         opened.callback(self.log.close)
         self.rollout_log = self._rollout_log()
@@ -133,8 +131,12 @@ class Session:
 
     def _start_or_resume(self, saved: run_directory.Saved | None,
                          note: Callable[[str], None]) -> int:
-        """Resume the run of a checkpoint, if there is one. Returns the length of its log."""
-        length = 0 if saved is None else self._resume(saved, note)
+        """Resume the run of a checkpoint; without one, try whether one can be saved. Returns the
+        length of its log.
+        """
+        length, model = 0 if saved is None else self._resume(saved, note), self.config.model
+        if saved is None and model.kind == "hf" and self.config.action == "train":
+            checkpoint.attempt(self.policy, self.directory, f"model.name={model.name}")
         barrier()
         if is_main_process():
             with disk_errors(self.directory):
