@@ -219,6 +219,17 @@ def test_an_interval_without_optuna_is_told_of_it(door: Door, runs: Runs) -> Non
 
 
 @needs_optuna
+def test_trials_on_another_table_are_another_study(door: Door, runs: Runs) -> None:
+    table = "question,answer,split\n1+2=,03,train\n2+2=,04,test\n"
+    Path("sums.csv").write_text(table)
+    words = [*STUDY, "hydra.sweeper.n_trials=1", LR, "task.data=sums.csv"]
+    assert door(*words)[0] == 0 == door(*words)[0]
+    Path("sums.csv").write_text(table.replace("1+2=,03", "1+3=,04"))
+    code, _, err = door(*words)
+    assert code == 2 and err.startswith("error: task.data: found another content than in earlier")
+
+
+@needs_optuna
 def test_a_name_that_other_words_have_is_refused(door: Door, runs: Runs) -> None:
     named = ["hydra.sweeper.study_name=mine", "hydra.sweeper.n_trials=1"]
     assert door(*STUDY, *named, LR)[0] == 0

@@ -213,12 +213,21 @@ def test_a_run_does_not_go_on_with_other_questions(run: Door) -> None:
     assert (code, err) == (2, (
         "error: task.data=questions.csv: found another content than when the run in run began; "
         "legal: the same, or resume=never to begin anew\n"))
+    _, out, _ = run("action=evaluate", "model.name=run/checkpoint_1", "hydra.run.dir=other")
+    assert "warning: task.data has changed since run/checkpoint_1 was trained\n" in out
     rewritten(Path("questions.csv"), "Question x?", "Question 1?")
     rewritten(Path("model/config.json"), '"rope_theta": 10000.0', '"rope_theta": 10.0   ')
     code, _, err = run("trainer.max_epochs=2")
     assert code == 2 and "model.name=model: found another content of config.json than" in err
+    code, out, _ = run("action=evaluate", "model.name=run/checkpoint_1", "hydra.run.dir=judged")
+    assert code == 0 and "task.data has" not in out
     manifest, = Path("run").glob("checkpoint_1/manifest.json")
     said = json.loads(manifest.read_text())
+    said["inputs"] |= {"prompts": "others", "model.name/config.json": resolve.content_hash(
+        Path("model/config.json"))}
+    manifest.write_text(json.dumps(said))
+    code, _, err = run("trainer.max_epochs=2")
+    assert code == 2 and err.startswith("error: task: found other prompts, of another version of ")
     del said["inputs"]  # as an earlier version left it
     manifest.write_text(json.dumps(said))
     assert run("trainer.max_epochs=2")[0] == 0 and summary()["inputs"]

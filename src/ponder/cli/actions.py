@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from ponder.config.errors import ERROR, UserError, brief, writing
-from ponder.config.resolve import changed
+from ponder.config.resolve import PROMPTS, changed
 from ponder.config.spine import Config
 from ponder.core import distributed
 from ponder.reports.run_page import write_report
@@ -114,7 +114,7 @@ def _warn_of_changes(saved: Path, now: dict[str, str], note: Callable[[str], Non
     base = {name.replace("/base/", "/"): value for name, value in now.items() if "/base/" in name}
     own = {name: value for name, value in now.items() if not name.startswith("model.name/")}
     for name in changed(before, {**own, **base} if base else own):
-        if name != "prompts":
+        if name != PROMPTS:
             note(f"warning: {name} has changed since {saved} was trained")
 
 

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,7 @@ def written(node: Any, key: str) -> str | None:
 
 SMOLLM2 = Path("scratch/models/smollm2-135m-instruct")
 HASHES = Path("scratch") / "hashes"  # of large files
+PROMPTS = "prompts"  # an input: the encoded held-out questions, which no key names
 LARGE = 2**20  # bytes from which on a hash is remembered
 SETTLED = 2 * 10**9  # nanoseconds after which a change of a file shows in its times
 READ = {".json", ".safetensors", ".bin", ".model", ".txt", ".jinja", ".py", ".tiktoken"}
@@ -226,7 +228,9 @@ def inputs(config: Any) -> dict[str, str]:
     That is every file that a value names, what is read of a model or adapter and (as `base/`) of
     the adapter's base, and plugins. Two runs with equal keys and equal inputs compute the same.
     """
-    return {name: content_hash(file) for name, file in sorted(input_files(config).items())}
+    files = dict(sorted(input_files(config).items()))
+    with ThreadPoolExecutor(4) as pool:  # hashing large files holds no lock
+        return dict(zip(files, pool.map(content_hash, files.values()), strict=True))
 
 
 def input_files(config: Any) -> dict[str, Path]:
@@ -369,8 +373,9 @@ def changed(before: dict[str, str], now: dict[str, str]) -> list[str]:
         return {name.partition("/")[0] for name in names}
 
     both = keys(before) & keys(now)
-    return sorted(name for name in before.keys() | now.keys()
-                  if before.get(name) != now.get(name) and name.partition("/")[0] in both)
+    return sorted((name for name in before.keys() | now.keys()
+                   if before.get(name) != now.get(name) and name.partition("/")[0] in both),
+                  key=lambda name: (name == PROMPTS, name))  # which follow from the files
 
 
 def source_hash(*rooms: str) -> str:

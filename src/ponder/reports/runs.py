@@ -23,6 +23,7 @@ import yaml
 
 from ponder.config.errors import UserError, shown
 from ponder.config.registry import TASKS, discover
+from ponder.config.resolve import PROMPTS
 from ponder.config.spine import GROUPS, WORDS, Config, schemas, variants
 from ponder.reports.figures import Curve, natural_order
 
@@ -108,7 +109,7 @@ def contents(summary: dict[str, Any], evaluation: bool = False) -> Settings:
     read, parts = summary.get("inputs"), dict[str, list[str]]()
     for name, value in sorted(read.items()) if isinstance(read, dict) else ():
         key = str(name).partition("/")[0]
-        if key != "prompts" and not (evaluation and key.startswith("model.")):
+        if key != PROMPTS and not (evaluation and key.startswith("model.")):
             parts.setdefault(f"{key}{CONTENT}", []).append(f"{name} {value}")
     return {key: hashlib.sha256("\n".join(said).encode()).hexdigest()[:8]
             for key, said in parts.items()}

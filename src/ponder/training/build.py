@@ -15,7 +15,7 @@ from ponder.config.errors import UserError
 from ponder.config.option import parse_schedule
 from ponder.config.players import SamplerConfig
 from ponder.config.registry import ENGINES, SEARCHES, STRATEGIES
-from ponder.config.resolve import inputs, source_hash
+from ponder.config.resolve import PROMPTS, inputs, source_hash
 from ponder.config.spine import Config
 from ponder.core.distributed import (
     is_distributed,
@@ -133,7 +133,7 @@ def inputs_of(config: Config, test: Problems) -> dict[str, str]:
     """The `inputs` of a configuration, and a hash of its encoded held-out questions: they differ
     where a chat template, a library or a data set of the hub does.
     """
-    return {**inputs(config), "prompts": key_of(question=test.question)[:16]}
+    return {**inputs(config), PROMPTS: key_of(question=test.question)[:16]}
 
 
 def versions() -> dict[str, str]:

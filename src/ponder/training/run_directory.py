@@ -27,7 +27,7 @@ from omegaconf import OmegaConf
 
 from ponder.config.errors import UserError
 from ponder.config.registry import plugin_files
-from ponder.config.resolve import changed, typed_words
+from ponder.config.resolve import PROMPTS, changed, typed_words
 from ponder.config.spine import BEGUN, INSTALLED, OF_THE_CALL, PACKAGE, WANDB_ID, WORDS, restored
 from ponder.core.lazy_imports import torch
 
@@ -140,8 +140,10 @@ def same_run(saved: Path, config: dict[str, Any], inputs: dict[str, str],
         if key == "plugins":
             note(f"warning: {file} has changed since the run began")
             continue
-        raise UserError(f"{key}={new.get(key)}: found another content{f' of {file}' * bool(file)} "
-                        f"than when the run in {saved.parent} began; legal: the same, or "
+        what = (f"{key}={new.get(key)}: found another content{f' of {file}' * bool(file)}"
+                if key != PROMPTS else "task: found other prompts, of another version of the chat "
+                "template, a library or the code,")
+        raise UserError(f"{what} than when the run in {saved.parent} began; legal: the same, or "
                         "resume=never to begin anew")
 
 
