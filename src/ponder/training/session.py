@@ -117,23 +117,24 @@ class Session:
         return json.loads(path.read_text())
 
     def _saved(self, note: Callable[[str], None]) -> run_directory.Saved | None:
-        """Clear the directory, or find the checkpoint to resume, as `resume` says. Raises
-        `UserError` where that belongs to another run.
+        """The checkpoint to resume, if `resume` says so and there is one. Raises `UserError` where
+        it belongs to another run.
         """
-        if self.config.resume == "never" and is_main_process():
-            run_directory.clear(self.directory)
-        barrier()
-        saved = broadcast(run_directory.newest(self.directory, note) if is_main_process()
-                          else None)
+        found = self.config.resume != "never" and is_main_process()
+        saved = broadcast(run_directory.newest(self.directory, note) if found else None)
         if saved is not None:
             run_directory.same_run(saved.path, asdict(self.config), self.inputs, note)
         return saved
 
     def _start_or_resume(self, saved: run_directory.Saved | None,
                          note: Callable[[str], None]) -> int:
-        """Resume the run of a checkpoint; without one, try whether one can be saved. Returns the
-        length of its log.
+        """Resume the run of a checkpoint; without one, clear the directory where `resume` says so
+        (now that the model is loaded, which may be from there), and try whether a checkpoint can be
+        saved. Returns the length of its log.
         """
+        if self.config.resume == "never" and is_main_process():
+            run_directory.clear(self.directory)
+        barrier()
         length, model = 0 if saved is None else self._resume(saved, note), self.config.model
         if saved is None and model.kind == "hf" and self.config.action == "train":
             checkpoint.attempt(self.policy, self.directory, f"model.name={model.name}")
