@@ -50,7 +50,7 @@ def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, dict]]:
     """Every `(key, value, metadata)` below a dataclass node."""
     known = [item.name for item in fields(node)]
     for name in vars(node):
-        if name not in known and not name.startswith("_"):  # what is computed of keys lies there too
+        if name not in known and not name.startswith("_"):  # computed from keys, and kept there
             raise UserError(f"{prefix}{name}: no such key{closest(name, known)}; "
                             f"legal here: {', '.join(known)}")
     for item in fields(node):
