@@ -183,6 +183,9 @@ def test_a_changed_table_is_another_job(door: Door, calls: Calls,
     code, out, err = door(*words)
     assert code == 0 and seeds(calls) == [1] and "task.data has changed since " in out + err
     assert door(*words)[0] == 0 and seeds(calls) == []
+    Path("sums.csv").write_text("question,answer,split\n1+2=,04\n")
+    code, out, err = door(*words)
+    assert code == 2 and seeds(calls) == [] and "sums.csv, line 2: found 2 cells; legal: 3" in err
 
 
 def test_jobs_that_are_the_same_count_each(door: Door, calls: Calls) -> None:
