@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,19 @@ from ponder.models.policies.choice import ChoicePolicy
 from ponder.rollouts import given
 from ponder.rollouts.engine import Writer
 from ponder.rollouts.written import Batch, Listener, Store, Written
-from ponder.tasks.choice.qa import Qa
+from ponder.tasks.choice import questions as prompts
+from ponder.tasks.choice.qa import Qa, QaKeys
+from ponder.tokenizers.vocabulary import TextVocabulary
 from ponder.training.console import Plain, ProgressReporter
-from support.questions import WORDS, file_of, language_model, save_language_model, task
+from support.questions import KINDS as TOKENIZERS
+from support.questions import (
+    WORDS,
+    file_of,
+    language_model,
+    save_language_model,
+    task,
+    tokenizer_of,
+)
 from support.small import generator
 
 KINDS = ("llama", "gpt2")
@@ -219,10 +230,48 @@ def test_options_are_weighed_by_their_likelihood(answer: str, tmp_path: Path) ->
             logits = plain(model, before, text).log_softmax(-1)[len(before) - 1:-1]
             expected = logits.gather(1, text[:, None]).sum()
             assert torch.allclose(total[row, option].double(), expected, atol=1e-5)
-            size = len(text) if answer == "cloze" else 1  # a token is a byte here
+            size = len(text) - 1 if answer == "cloze" else 1  # a token is a byte; without space
             assert torch.allclose(score[row, option].double(), expected / size, atol=1e-5)
         label = int(problems.label[p])
         assert logprob[row] == total[row, label] and right[row] == (score[row].argmax() == label)
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+@pytest.mark.parametrize("answer, unit, length", [
+    ("letter", "none", None), ("cloze", "none", None), ("cloze", "character", len)])
+def test_choices_are_those_of_lm_evaluation_harness(kind: str, answer: str, unit: str, length: Any,
+                                                    tmp_path: Path) -> None:
+    """Its rules by plain transformers, from texts: acc, and acc_norm over characters."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    words = TextVocabulary(tokenizer_of(kind))
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(
+        vocab_size=len(words), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, initializer_range=0.3)).double().eval()
+    options = "cat,the grey wolf,dog at night,ẹ̀yà,barks"
+    (tmp_path / "x.csv").write_text("question,A,B,C,D,E,answer\n" + "".join(
+        f"Which one is {i}?,{options},A\nWhat barks {i}?,{options.rpartition(',')[0]},,B\n"
+        for i in range(4)))
+    for thinks in (False, True):
+        qa = Qa(QaKeys(data=str(tmp_path / "x.csv"), answer=answer, score_per=unit, held_out=1,
+                       preamble="", seed=0), words, thinks=thinks)
+        policy = ChoicePolicy(Model(deepcopy(model), len(words)), words,
+                              Rules(int(thinks), True), answer)
+        problems = qa.test()
+        total, score = policy.options(problems, torch.full((len(problems), 1), words.end))
+        for row, question in enumerate(qa.list):
+            context = prompts.shown(question, answer) + "\n" + prompts.bridge(question, answer)
+            found = []
+            for number, option in enumerate(prompts.options(question, answer)):
+                whole = words.tokenizer.encode(context + option)
+                start = len(words.tokenizer.encode(context))
+                logits = plain(model, torch.tensor(whole)).log_softmax(-1)[start - 1:-1]
+                found.append(float(logits.gather(1, torch.tensor(whole[start:])[:, None]).sum()))
+                assert abs(found[-1] - float(total[row, number])) < 1e-5
+            best = max(range(len(found)), key=lambda i: found[i] / (
+                length(question.choices[i]) if length else 1))
+            assert int(score[row].argmax()) == best
 
 
 def test_generated_answers_are_read_out_of_the_text(tmp_path: Path) -> None:

@@ -32,6 +32,37 @@ def vocabulary(template: str | None = None) -> TextVocabulary:
 
 
 WORDS = vocabulary()
+KINDS = ("bytes", "spaces", "prefix")
+
+
+def tokenizer_of(kind: str) -> Any:
+    """A tokenizer learned from a few sentences. bytes: of bytes, as of GPT-2; prefix: as Llama 2's,
+    a space becomes a mark, and one is put before every text; spaces: the same without that.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    from tokenizers import normalizers, trainers
+
+    text = ["Which animal barks at night? Answer: A. cat B. dog C. the grey wolf\n\nAnswer: A"] * 9
+    special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    if kind == "bytes":
+        inner = Tokenizer(models.BPE())
+        inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        inner.decoder = decoders.ByteLevel()
+        special = ["<s>", "</s>"]
+    else:
+        inner = Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
+        front = [normalizers.Prepend("▁")] if kind == "prefix" else []
+        inner.normalizer = normalizers.Sequence([*front, normalizers.Replace(" ", "▁")])
+        inner.pre_tokenizer = pre_tokenizers.Sequence([  # no token of two words or lines
+            pre_tokenizers.Split("▁", "merged_with_next"), pre_tokenizers.Split("\n", "isolated")])
+        inner.decoder = decoders.Sequence([
+            decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(),
+            *([decoders.Strip(" ", 1, 0)] if front else [])])
+    inner.train_from_iterator(text, trainers.BpeTrainer(
+        vocab_size=420, special_tokens=special, max_token_length=8, show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet() if kind == "bytes" else []))
+    return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>")
 
 
 def file_of(path: Path, count: int = 10, split: str = "", subjects: int = 1) -> Path:

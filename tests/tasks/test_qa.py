@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -15,10 +16,10 @@ from ponder.config.errors import UserError
 from ponder.config.registry import TASKS
 from ponder.tasks.base import write_problems
 from ponder.tasks.choice import questions as prompts
-from ponder.tasks.choice.qa import LANGUAGES, Mmlu, MmluKeys, split_name
+from ponder.tasks.choice.qa import LANGUAGES, Mmlu, MmluKeys, Qa, QaKeys, split_name
 from ponder.tasks.choice.questions import Question, questions_of, read_questions
 from ponder.tokenizers.vocabulary import TextVocabulary
-from support.questions import CHAT, WORDS, file_of, task, vocabulary
+from support.questions import CHAT, KINDS, WORDS, file_of, task, tokenizer_of, vocabulary
 from support.small import generator
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -447,3 +448,74 @@ def test_real_files() -> None:
     qa = task(DATA / "qa" / "arc_easy_train.csv", test_data=str(DATA / "qa" / "arc_easy_test.csv"),
               answer="cloze")
     assert (qa.epoch_size, len(qa.test())) == (2241, 200)
+
+
+# --- where a thought ends and an option begins --------------------------------------------------
+
+
+def pair_of(tokenizer: Any, context: str, option: str) -> tuple[list[int], list[int]]:
+    """Tokens of a context and of what continues it, as lm-evaluation-harness defines them."""
+    spaces = len(context) - len(context.rstrip())
+    if spaces:
+        context, option = context[:-spaces], context[-spaces:] + option
+    whole = tokenizer.encode(context + option, add_special_tokens=False)
+    before = tokenizer.encode(context, add_special_tokens=False)
+    return before, whole[len(before):]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("bridge, option", [
+    ("\nAnswer:", " A"), ("\nAnswer: ", "A"), ("\nQuestion: Kí ni?\nAnswer:", " grey wölf"),
+    ("", " The answer is (A)."), ("\nAnswer: (", "A")])
+def test_bridge_and_option_are_the_tokens_they_are_behind_a_thought(kind: str, bridge: str,
+                                                                    option: str) -> None:
+    tokenizer = tokenizer_of(kind)
+    thought = "the wolf"
+    before, continuation = pair_of(tokenizer, thought + bridge, option)
+    own = tokenizer.encode(thought, add_special_tokens=False)
+    assert before[:len(own)] == own
+    context, found = TextVocabulary(tokenizer).continued(bridge, option)
+    assert (context, found) == (before[len(own):], continuation)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("answer", ["letter", "cloze"])
+def test_without_thoughts_prompt_bridge_and_option_are_one_text(kind: str, answer: str,
+                                                                tmp_path: Path) -> None:
+    tokenizer = tokenizer_of(kind)
+    qa = Qa(QaKeys(data=str(file_of(tmp_path / "x.csv")), seed=0, answer=answer, preamble="Hi."),
+            TextVocabulary(tokenizer), thinks=False)
+    problems = qa.test()
+    for row, question in enumerate(qa.questions(problems)):
+        asked = "\n".join(text for _, text in prompts.turns(question, "Hi.", [], answer)) + "\n"
+        for number, option in enumerate(prompts.options(question, answer)):
+            expected = pair_of(tokenizer, asked + prompts.bridge(question, answer), option)
+            assert problems.answer_prefix is not None and problems.options is not None
+            parts = problems.question[row], problems.answer_prefix[row], problems.options[
+                row, number]
+            first, last, rest = ([token for token in part.tolist() if token != problems.pad]
+                                 for part in parts)
+            assert ([*first, *last], rest) == expected
+
+
+@pytest.mark.parametrize("unit, sizes", [("byte", [3, 27]), ("character", [3, 13]),
+                                         ("none", [1, 1])])
+def test_the_size_of_an_option_is_that_of_its_own_text(unit: str, sizes: list[int],
+                                                       tmp_path: Path) -> None:
+    """Whatever the tokens are: characters of three bytes here, of up to three tokens each."""
+    (tmp_path / "x.csv").write_text("question,A,B,answer\nምን?,ike,መልሱ ike ውሃ ነው,B\n")
+    for kind in KINDS:
+        qa = Qa(QaKeys(data=str(tmp_path / "x.csv"), seed=0, answer="cloze", score_per=unit,
+                       held_out=1), TextVocabulary(tokenizer_of(kind)))
+        found = qa.test().option_sizes
+        assert found is not None and found[0].tolist() == sizes
+
+
+@pytest.mark.skipif(not (DATA / "mmlu" / "mmlu_ig_test.csv").is_file(),
+                    reason="the files of shared/data are not here")
+def test_every_igbo_option_has_its_own_bytes() -> None:
+    qa = task(DATA / "mmlu" / "mmlu_ig_test.csv", answer="cloze", held_out=1, test_questions=604)
+    problems, space = qa.test(), len(WORDS.encode(" "))
+    assert problems.options is not None and problems.option_sizes is not None
+    tokens = (problems.options != problems.pad).sum(2) - space  # a token is a byte
+    assert problems.option_sizes.numel() == 2416 and torch.equal(problems.option_sizes, tokens)

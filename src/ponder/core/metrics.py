@@ -124,8 +124,8 @@ METRICS: dict[str, list[Metric]] = {
                                               "answer (task.answer=generated)"),
         Metric("letter/accuracy", "share", "right by the most likely letter after the text "
                                            "(task.answer=letter or generated)"),
-        Metric("cloze/accuracy", "share", "right by the most likely option after the text, per "
-                                          "byte of the option (task.answer=cloze)"),
+        Metric("cloze/accuracy", "share", "right by the most likely option after the text, by "
+                                          "task.score_per (task.answer=cloze)"),
         Metric("chance", "share", "accuracy of guessing among the options"),
         Metric("pass@*", "share", "questions with a right answer in so many samples"),
         Metric("majority@*", "share", "right by the most frequent answer of so many samples; ties "

@@ -37,6 +37,8 @@ class Problems:
     - thought (P, K + 1), padded on the right: the gold thought and its end-of-thought token.
     - label (P,): the number of the right answer, among the task's answers or the options.
     - options (P, C, A): the answer options, padded on the right; a row of padding is no option.
+    - option_sizes (P, C): what the log-likelihood of each option is divided by where they are
+      compared; 1 where there is no such option.
     - answer_prefix (P, W), padded on the left: the tokens between thought and option.
     - features: the value (P,) of each named property of the answer, such as its units digit.
     - groups: for each name, which problems (P,) belong to the group; evaluations report the
@@ -56,6 +58,7 @@ class Problems:
     features: dict[str, Tensor] = field(default_factory=dict)
     padded: bool = False
     options: Tensor | None = None
+    option_sizes: Tensor | None = None
     answer_prefix: Tensor | None = None
     index: Tensor | None = None
     groups: dict[str, Tensor] = field(default_factory=dict)

@@ -165,7 +165,7 @@ def _tokens(texts: list[Recorded], policy: ChoicePolicy, pad: int) -> tuple[Tens
     for text in texts:
         numbers = _own_tokens(text, words)
         foreign += bool(text.tokens) and numbers is None
-        numbers = words.encode(text.text) if numbers is None else numbers
+        numbers = words.continuing(text.text) if numbers is None else numbers
         at = next((i for i, number in enumerate(numbers) if number in words.ends), None)
         end = words.end if at is None else numbers[at]
         cut += len(numbers[:at]) > room

@@ -166,7 +166,8 @@ class Written(Sampler):
         """
         sees = [policy.rules.sees_question, policy.rules.sees_thought]
         key = key_of(thoughts=key, options=problems.options, bridge=problems.answer_prefix,
-                     label=problems.label, mode=policy.answer_mode, sees=sees, judged=self.judged)
+                     sizes=problems.option_sizes, label=problems.label, mode=policy.answer_mode,
+                     sees=sees, judged=self.judged)
         found = self.store.load(key)
         if found is None:
             found = {"answered": policy.judge_thoughts(problems, thought,

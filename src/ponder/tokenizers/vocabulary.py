@@ -15,6 +15,7 @@ from ponder.core.lazy_imports import Tensor, torch
 
 PAD, END, END_OF_TEXT = "<pad>", "</think>", "<end>"
 TORN = "\ufffd"  # decoded bytes of an incomplete character
+ANCHORS = ("a", ":", "1")  # texts that a text which continues one is encoded behind
 _WORD, _THOUGHT = re.compile(r"</?\w+>|[^<]|<", re.DOTALL), re.compile(r"<t(\d+)>")
 _NOW = re.compile(r"strftime_now\(\s*([\"'])(.*?)\1\s*\)", re.DOTALL)  # today, in a chat template
 COLOURS = {"ordinary": "blue", "thought": "cyan", "special": "magenta"}
@@ -184,11 +185,6 @@ class TextVocabulary:
         return len(self) - self.plain
 
     @cached_property
-    def sizes(self) -> Tensor:
-        """(V + 1,): bytes of text of each token; 0 for padding."""
-        return torch.tensor([*(len(word.encode()) for word in self._words), 0])
-
-    @cached_property
     def _words(self) -> list[str]:
         """Every token as text, decoded alone."""
         return self.tokenizer.batch_decode([[token] for token in range(len(self))])
@@ -230,19 +226,40 @@ class TextVocabulary:
         """Token ids of a text, without special tokens."""
         return self.tokenizer.encode(text, add_special_tokens=False)
 
-    def prompt(self, turns: list[tuple[str, str]]) -> list[int]:
-        """Tokens of a dialogue of (role, text) turns, up to where the assistant's reply begins.
+    def continuing(self, text: str) -> list[int]:
+        """Token ids of a text that continues another: encoded behind an anchor, as a tokenizer may
+        put a space before a text that begins.
+        """
+        for anchor in ANCHORS:
+            before, whole = self.encode(anchor), self.encode(anchor + text)
+            if whole[:len(before)] == before:  # no token joins the two
+                return whole[len(before):]
+        return self.encode(text)
+
+    def continued(self, bridge: str, option: str) -> tuple[list[int], list[int]]:
+        """Token ids of a bridge that continues a text, and of an option that follows it.
+
+        Both are encoded together and split where the bridge alone would end; white space at its end
+        goes with the option (`_encode_pair` of lm-evaluation-harness, Gao et al. 2021).
+        """
+        context, whole = self.continuing(bridge.rstrip()), self.continuing(bridge + option)
+        return context, whole[len(context):] or self.continuing(option)
+
+    def prompt(self, turns: list[tuple[str, str]], reply: str = "") -> list[int]:
+        """Tokens of a dialogue of (role, text) turns and how the assistant's reply to it begins.
         Without a chat template the texts are joined by line breaks.
         """
         if self.chat:
-            return self._dialogue([{"role": role, "content": text} for role, text in turns])
-        return self._begun("\n".join(text for _, text in turns) + "\n")
+            return self._dialogue([{"role": role, "content": text} for role, text in turns],
+                                  reply=reply)
+        return self._begun("\n".join(text for _, text in turns) + "\n" + reply)
 
-    def _dialogue(self, messages: list[dict[str, str]], asks: bool = True) -> list[int]:
+    def _dialogue(self, messages: list[dict[str, str]], asks: bool = True,
+                  reply: str = "") -> list[int]:
         """Tokens of messages in the chat template, and of the beginning of a reply if `asks`."""
-        return list(self.tokenizer.apply_chat_template(
-            messages, chat_template=self._template, add_generation_prompt=asks, tokenize=True,
-            return_dict=False))
+        return self.encode(self.tokenizer.apply_chat_template(
+            messages, chat_template=self._template, add_generation_prompt=asks, tokenize=False)
+            + reply)
 
     def _begun(self, text: str) -> list[int]:
         """Tokens of a text with those that the tokenizer puts before it; none after it, for it

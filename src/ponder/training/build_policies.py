@@ -42,7 +42,7 @@ def build_task(config: Config) -> Task:
     if kind.policy_kind == "continuation":
         return _corpus(config, kind)
     if config.model.kind == "hf":
-        return kind(config.task, words_of_text(config.model))
+        return kind(config.task, words_of_text(config.model), thinks=config.thinker.tokens > 0)
     return kind(config.task, config.thinker.vocabulary if config.thinker.tokens else 0)
 
 

@@ -18,7 +18,8 @@ class ChoicePolicy(Policy):
     """Thinker and answerer are one language model, which chooses among the options of a question.
 
     answer_mode: generated (the letter that the text names), letter (the option whose letter is
-    likeliest after the thought), or cloze (the option whose text is likeliest, per byte of text).
+    likeliest after the thought), or cloze (the option whose text is likeliest, its log p divided
+    by `Problems.option_sizes`).
     """
 
     answers_in_text = True
@@ -70,7 +71,7 @@ class ChoicePolicy(Policy):
     def options(self, problems: Problems, thought: Tensor, samples: int = 1,
                 mode: str | None = None) -> tuple[Tensor, Tensor]:
         """(log p (B, C) of each option after the thought in nats, the score (B, C) that decides:
-        for cloze the same per byte of text); -inf where a question has no such option. mode:
+        for cloze the same over its size); -inf where a question has no such option. mode:
         instead of `answer_mode`.
         """
         assert problems.options is not None
@@ -84,9 +85,8 @@ class ChoicePolicy(Policy):
         total = total.masked_fill(~problems.option_mask.repeat_interleave(samples, 0), -torch.inf)
         if (mode or self.answer_mode) != "cloze":
             return total, total
-        sizes = self.vocabulary.sizes.to(thought.device)[problems.options]
-        sizes = sizes.sum(2).clamp_min(1)
-        return total, total / sizes.repeat_interleave(samples, 0)
+        assert problems.option_sizes is not None
+        return total, total / problems.option_sizes.repeat_interleave(samples, 0)
 
     def _options(self, problems: Problems, thought: Tensor, samples: int) -> Tensor:
         """(B, C): log p of every option."""

@@ -53,6 +53,10 @@ class QaKeys:
                          "text, by the most likely letter after the thought, or by the most "
                          "likely text of an option after it",
                          legal=("generated", "letter", "cloze"))
+    score_per: str = option("byte", "task.answer=cloze: the log-likelihood of an option is divided "
+                            "by the bytes (UTF-8) or the characters of its own text, without the "
+                            "space before it, or by nothing; lm-evaluation-harness has characters "
+                            "in acc_norm and nothing in acc", legal=("byte", "character", "none"))
     preamble: str | None = option(None, "instruction in front of the question; null: one that "
                                   "fits task.answer")
     shots: int = option(0, "worked examples in front", low=0)
@@ -106,6 +110,7 @@ class Encoded(NamedTuple):
     prompt: array[int]
     bridge: array[int]
     options: list[array[int]]
+    sizes: list[int]
 
 
 @task("qa", keys=QaKeys)
@@ -124,10 +129,12 @@ class Qa(Task):
     offers = frozenset({"questions", "answers", "options", "hints"})
 
     def __init__(self, config: QaKeys, vocabulary: TextVocabulary,
-                 questions: list[Question] | None = None) -> None:
+                 questions: list[Question] | None = None, thinks: bool = True) -> None:
         """questions: held-out ones in place of those that `config` names, which are then read for
-        worked examples alone.
+        worked examples alone. thinks: a thought may come between prompt and bridge; else all of
+        prompt, bridge and option is one text.
         """
+        self.thinks = thinks
         self.config, self.vocabulary = config, vocabulary.stopped_by(_stops(config, vocabulary))
         preamble = config.preamble
         self.preamble = PREAMBLES[config.answer] if preamble is None else preamble
@@ -142,7 +149,7 @@ class Qa(Task):
                                *(("test", one.words) for one in test)],
                               config.data, config.test_data)
         self.list = [*train, *test]
-        self._encode = lru_cache(1000)(lambda text: array("l", vocabulary.encode(text)))
+        self._continued = lru_cache(1000)(vocabulary.continued)
         self._encoded: list[Encoded | None] = [None] * len(self.list)
         self._test: Problems | None = None
 
@@ -216,6 +223,7 @@ class Qa(Task):
             answer=padded([one.options[i] for one, i in zip(tokens, right, strict=True)], pad),
             thought=None, pad=pad, label=torch.tensor(right, dtype=torch.long), padded=True,
             options=flat.view(len(tokens), count, -1),
+            option_sizes=padded([one.sizes for one in tokens], 1, count),
             answer_prefix=padded([one.bridge for one in tokens], pad, left=True),
             index=torch.tensor(list(index), dtype=torch.long))
 
@@ -224,15 +232,25 @@ class Qa(Task):
         encoded = self._encoded[i]
         if encoded is None:
             question, way = self.list[i], self.config.answer
+            bridge, options = prompts.bridge(question, way), prompts.options(question, way)
+            sizes = [_size(choice, self.config.score_per) for choice in question.choices]
+            if self.thinks or way == "generated":
+                prompt = self._prompt(question)
+                pairs = [self._continued(bridge, option) for option in options]
+                context, rest = pairs[0][0], [tokens for _, tokens in pairs]
+            else:  # the prefix is the last token of what precedes the options
+                whole = self._prompt(question, reply=bridge)
+                prompt, context = whole[:-1], whole[-1:]
+                rest = [self._prompt(question, reply=bridge + option)[len(whole):]
+                        for option in options]
             encoded = self._encoded[i] = Encoded(
-                self._prompt(question), self._encode(prompts.bridge(question, way)),
-                [self._encode(option) for option in prompts.options(question, way)])
+                prompt, array("l", context), [array("l", tokens) for tokens in rest], sizes)
         return encoded
 
-    def _prompt(self, question: Question, hint: bool = False) -> array[int]:
+    def _prompt(self, question: Question, hint: bool = False, reply: str = "") -> array[int]:
         others = [one for one in self.shots if not _same(one, question)]
         return array("l", self.vocabulary.prompt(prompts.turns(
-            question, self.preamble, others[:self.config.shots], self.config.answer, hint)))
+            question, self.preamble, others[:self.config.shots], self.config.answer, hint), reply))
 
     # --- which questions ------------------------------------------------------------------------
 
@@ -320,6 +338,11 @@ class Qa(Task):
                             "are not held out, and a question is none of itself; legal: fewer "
                             "shots, or another task.shots_data")
         return chosen
+
+
+def _size(choice: str, unit: str) -> int:
+    """How long the text of an option is, in a unit of `task.score_per`."""
+    return {"byte": len(choice.encode()), "character": len(choice), "none": 1}[unit]
 
 
 def _stops(config: QaKeys, vocabulary: TextVocabulary) -> Sequence[str]:
