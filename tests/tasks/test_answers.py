@@ -3,6 +3,9 @@
 # ruff: noqa: RUF001
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from ponder.tasks.choice.answers import Answer, parse, plain
@@ -177,3 +180,29 @@ def test_a_statement_outranks_any_number_of_mentions() -> None:
 def test_plain() -> None:
     assert plain("Ｂ：　é **C** Ìdáhùn") == "B:　· (C) Idahun"
     assert plain("\\boxed{\\text{B}}") == " answer: (B)."
+
+
+def test_real_outputs_judged_by_hand() -> None:
+    """What SmolLM2 wrote to questions in seven languages, half of it cut at a length limit. None is
+    read as another answer than its reader's; where the text denies one option and names another, or
+    quotes the form that was asked for, an answer may be missed.
+    """
+    lines = (Path(__file__).parent / "outputs.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert len(rows) > 200 and len({row["language"] for row in rows}) == 7
+    found = [parse(row["text"], row["letters"], row["truncated"]).letter for row in rows]
+    wrong = [row["text"] for row, letter in zip(rows, found, strict=True)
+             if letter not in (None, row["answer"])]
+    missed = [row["text"] for row, letter in zip(rows, found, strict=True)
+              if letter is None and row["answer"] is not None]
+    assert (wrong, len(missed)) == ([], 4)
+
+
+@pytest.mark.parametrize("text", [
+    "The answer is B or C.", "The answer A is incorrect", "Die Antwort B ist falsch",
+    "答案B是错的", "Answer B can be ruled out", "The answer is B cells", "The answer is B-cells",
+    "Answer: A. red\nB. blue", "Answer: (A) 4 (B) 8 (C) 12", "A\nB\nC\nD", "The answer is A + B",
+    'Which are "C" and "D"? The answer is "C" and "D"'])
+def test_wherever_such_a_text_is_cut_it_has_no_answer(text: str) -> None:
+    assert [parse(text[:length], truncated=True).letter for length in range(len(text))] == (
+        [None] * len(text))

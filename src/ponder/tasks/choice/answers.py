@@ -87,8 +87,11 @@ _ALONE = re.compile(r"[\s>#({\[\"'$:.-]*(?:(?:option|choice|letter) )?\(?", re.I
 _REST = re.compile(r"[\s)}\]\"'$:;,.。!]*")
 _HEADS = re.compile(rf"(?<![{_LATIN}])([A-Z])(?:[):]|\.(?=\s)|[.\s]*\Z)")
 _GLUED = re.compile(r"\.[^\W\d_]{2}")  # C.school, but not C.A. or C.5
-_MORE = re.compile(r"\)[.。!]|[)\]}\"'$ ]*(?:[.。!,;:]?\n|[.。!;:]\s*\S|,? ?[^\s.。!,;:)\]}\"'$])")
-_JOINT = re.compile(rf"\)?[.\s]*(?:(?:[,/&和或、]|{_word(*JOINTS)})[\s(]*)+", re.IGNORECASE)
+_OVER = re.compile(r"\)[.。!]|[)\]}\"'$ ]*(?:[.。!,;:]?\n|[.。!;:]\s*\S)")
+_MORE = re.compile(r"[)\]}\"'$ ]*(?:,? ?(?:[\u0900-\uffdc]|[^\W\d_]\S*[\s.!?])|, ?\w{4})")
+_LINKED = re.compile(rf"(?:{_word(*LINKS)})\Z", re.IGNORECASE)
+_NEXT = re.compile(rf"[^\n]*(?<![{_LATIN}])B[.):]|[^\n]*\n\s*\(?B(?:[.):\s]|\Z)")  # in a list
+_JOINT = re.compile(rf"\)?[.\s]*(?:(?:[,/&和或、]|{_word(*JOINTS)})[\s(\"']*)+", re.IGNORECASE)
 # text after a character that is part of something longer, and text before one
 _PART = re.compile(rf"[-\u2013'\u2019]\w|[(^=+°\\]|\.\w| [=+^<>] | (?:{NOUNS})\b")
 _ROOT = re.compile(r"(?:\w['\u2019.\u2013-]|[°^=+\\$_]|[=+<>] |\d ?|\w\(|"
@@ -118,11 +121,12 @@ def parse(text: str, letters: str = "ABCD", truncated: bool = False) -> Answer:
     """
     text = plain(text)
     places = _places(text)
-    if truncated:
-        places = [place for place in places if place.stated and _is_complete(text, place)]
-    stated = [i for i, place in enumerate(places) if place.stated]
+    stated = [i for i, place in enumerate(places) if place.stated and (
+        not truncated or _is_complete(text, place))]
     if stated:
         named, answers = _joined(text, places, stated[-1]), None
+    elif truncated:
+        return Answer(None, NONE)
     else:
         kept = [place for place in places if place.letter in {*letters, *"ABCDE"}]
         named = {place.letter for place in kept}
@@ -204,13 +208,17 @@ def _is_complete(text: str, place: Place) -> bool:
     """Whether what follows a letter in a truncated text leaves it as it is: neither the rest of a
     word, nor "or C", nor the other options of a list that it begins.
     """
-    start, after = place.start, text[place.start + 1:]
-    if place.letter == "A" and after[:1] in (".", ")", ":") and _ALONE.fullmatch(
-            text, text.rfind("\n", 0, start) + 1, start):
-        said = _STATED.search(text[:start]) is not None
-        if not (said if _is_line(text, start) else re.search(r"\n\s*\S", after)):
-            return False
-    return _MORE.match(after) is not None and _JOINT.fullmatch(after) is None
+    after = text[place.start + 1:]
+    words = _STATED.search(text[max(0, place.start - 100):place.start])
+    gap = words["gap"] if words else ""
+    if place.letter == "A" and not _LINKED.search(gap) and (
+            _NEXT.match(after) or not re.match(r"[^\n]*\n\s*\S", after)
+            or (not words and after[:1] in ".):")):
+        return False  # the first of all options
+    if _OVER.match(after):
+        return True
+    ends = gap or re.search(r"[.。!?\n]", after)  # "The answer B" may be wrong
+    return bool(ends and _MORE.match(after)) and _JOINT.fullmatch(after) is None
 
 
 def _listed(text: str) -> set[int]:
