@@ -45,6 +45,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, Path]]:
 @pytest.mark.parametrize("word, line", [
     ("trainer.train_batch_size=abc", "trainer.train_batch_size=abc: found 'abc'; legal: a whole "
      "number"),
+    ("task.data=caf\udce9", "task.data: found '\\udce9', half a character, in 'caf\\udce9'; "),
     ("trainer.lr=${foo}", "trainer.lr: found ${foo}, which is no key; legal: a number"),
     ("+foo=1", "foo: no such key; legal here: action, "),
     ("strategy=gpro", "strategy=gpro: found 'gpro' (did you mean grpo?); legal: "),
@@ -63,6 +64,12 @@ def test_a_mistake_gets_one_line_and_leaves_nothing(word: str, line: str, door: 
     assert (code, out, ran) == (2, "", [])
     assert err.startswith(f"error: {line}") and err.endswith("\n") and err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_words_are_utf8_whatever_the_locale_is() -> None:
+    """In a locale without such letters Python hands on the bytes of the words, one by one."""
+    assert cli.as_utf8("caf\udcc3\udca9") == "café" and cli.as_utf8("é") == "é"
+    assert cli.as_utf8("caf\udce9") == "caf\udce9"  # no UTF-8: told by the check
 
 
 def test_a_mistake_found_by_an_action_gets_one_line_too(door: Door, tmp_path: Path,

@@ -21,7 +21,7 @@ from ponder.config.errors import UserError, brief, closest, shown
 from ponder.config.registry import REWARDS, TASKS
 from ponder.config.resolve import read
 from ponder.config.spine import CONF, choices, register
-from ponder.tasks.choice.qa import LANGUAGES
+from ponder.tasks.choice.questions import LANGUAGES
 
 FORMS = "a number, or linear, cosine or exponential(start, end, steps)"
 STRATEGIES = ", ".join(choices("strategy"))

@@ -16,8 +16,14 @@ from ponder.config.errors import UserError
 from ponder.config.registry import TASKS
 from ponder.tasks.base import write_problems
 from ponder.tasks.choice import questions as prompts
-from ponder.tasks.choice.qa import LANGUAGES, Mmlu, MmluKeys, Qa, QaKeys, split_name
-from ponder.tasks.choice.questions import Question, questions_of, read_questions
+from ponder.tasks.choice.qa import Mmlu, MmluKeys, Qa, QaKeys
+from ponder.tasks.choice.questions import (
+    LANGUAGES,
+    Question,
+    questions_of,
+    read_questions,
+    split_name,
+)
 from ponder.tokenizers.vocabulary import TextVocabulary
 from support.questions import CHAT, KINDS, WORDS, file_of, task, tokenizer_of, vocabulary
 from support.small import generator
@@ -126,6 +132,9 @@ def test_a_wrong_file_gets_one_line(content: str, line: str, tmp_path: Path) -> 
      "answer -1; legal: A to B, 0 to 1, or the text of an option"),
     ("x.jsonl", b"\n{\n", ", line 2: cannot be read (Expecting property name enclosed in double "
      "quotes: line 2 column 1 (char 2)); legal: one JSON object a line"),
+    ("x.jsonl", b'{"question": "Q", "A": "\\ud83d", "B": "b", "answer": "A"}\n', ", line 1: found "
+     "'\\ud83d', half a character, in 'estion\": \"Q\", \"A\": \"\\ud83d\", \"B\": \"b\", "
+     "\"answer'; legal: whole characters, in UTF-8"),
     ("x.jsonl", b"[1]\n", ", line 1: found [1]; legal: one JSON object a line"),
     ("x.txt", b"", ": found no table; legal: a file that ends in .csv, .jsonl or .parquet"),
 ])

@@ -17,8 +17,10 @@ import ponder.rollouts.written
 import ponder.training.learner
 import ponder.training.session
 from ponder.config import resolve
+from ponder.config.players import HfConfig
 from ponder.config.spine import restored
 from ponder.core.metrics import known
+from ponder.models.huggingface.pretrained import reads_at_most
 from ponder.rollouts.written import Batch
 from ponder.tasks.choice.answers import FOUND, Answer
 from ponder.tokenizers.vocabulary import TextVocabulary
@@ -449,3 +451,39 @@ def test_activations_computed_again_change_nothing(words: str, run: Door) -> Non
     assert [line["step"] for line in plain] == [line["step"] for line in again]
     for one, other in zip(plain, again, strict=True):
         assert one.get("loss") == pytest.approx(other.get("loss"), abs=1e-5)
+
+
+# --- what does not fit --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words, line", [
+    (["thinker.tokens=480"], "thinker.tokens=480: found a prompt of 105 tokens and 10 of its "
+     "answer (s0/23), with model.name=model, which reads 512 tokens at most; legal: at most 397\n"),
+    (["task.preamble=" + "x" * 500], "task.data=questions.csv: found a prompt of 54"),
+    (["task.preamble=" + "x" * 430, "trainer.rationalise=true"],
+     "task.data=questions.csv: found a prompt of 509 ")])
+def test_what_a_model_cannot_read_is_refused_before_it_is_loaded(
+        words: list[str], line: str, run: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ponder.training.build_policies.load_text_model", None)
+    code, _, error = run(*words)
+    assert code == 2 and error.startswith(f"error: {line}"), error
+
+
+def test_prompts_and_continuations_must_fit_as_well(run: Door, door: Door) -> None:
+    code, _, error = door("task=corpus", "model=hf", "model.name=model", "task.prompt=hello",
+                          "strategy=ppo", "variant=[think]", "reward=whitespace", "trainer=text",
+                          "rollout=sample", "thinker.tokens=600")
+    assert code == 2 and error == ("error: thinker.tokens=600: found model.name=model, which reads "
+                                   "512 tokens at most; legal: at most 507\n")
+
+
+@pytest.mark.parametrize("kind, limit", [
+    ("GPT2", 512), ("Llama", 512), ("Mistral", 64), ("Qwen2", 512), ("Gemma2", 64)])
+def test_positions_and_windows_are_known_without_weights(kind: str, limit: int) -> None:
+    import transformers
+
+    sizes = {"n_positions": 512} if kind == "GPT2" else {"max_position_embeddings": 512}
+    sizes |= {"sliding_window": 64} if kind not in ("GPT2", "Llama") else {}
+    config = getattr(transformers, f"{kind}Config")(**sizes)
+    config.save_pretrained("bare")
+    assert reads_at_most(HfConfig(name="bare")) == limit

@@ -26,7 +26,7 @@ from ponder.cli.errors import sweeps
 from ponder.config.errors import UserError
 from ponder.config.running import TrainerConfig
 from ponder.config.spine import program
-from ponder.tasks.choice.qa import split_name
+from ponder.tasks.choice.questions import split_name
 
 MODEL = "unsloth/Llama-3.1-8B-Instruct"
 _AGENT = "trainer.agent."

@@ -29,9 +29,17 @@ from ponder.training.signals import GivenUp, guard
 NO_FILES = ("hydra.output_subdir=null", "hydra/job_logging=none")
 
 
+def as_utf8(word: str) -> str:
+    """A word of the command line as the UTF-8 that it was typed in, whatever the locale is."""
+    try:
+        return os.fsencode(word).decode()
+    except UnicodeError:
+        return word
+
+
 def main(arguments: list[str] | None = None) -> int:
     """0 done, 1 a bug or a failed job, 2 a mistake in the input, 130 interrupted."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = [as_utf8(word) for word in sys.argv[1:]] if arguments is None else arguments
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
         if "--help" in arguments or "-h" in arguments:

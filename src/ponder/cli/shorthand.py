@@ -302,7 +302,7 @@ def _yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise UserError(f"{path}: is not YAML ({brief(error)})") from None
     return content if isinstance(content, dict) else {}

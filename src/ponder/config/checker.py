@@ -15,7 +15,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from ponder.config.errors import UserError, closest, shown
+from ponder.config.errors import UserError, closest, must_be_text, shown
 from ponder.config.option import FORMS, legal_words, parse_schedule
 from ponder.config.registry import ABILITIES, ENGINES, REWARDS, STRATEGIES, TASKS, lines_of
 from ponder.config.resolve import no_model
@@ -76,6 +76,8 @@ def check_leaf(key: str, value: Any, about: dict) -> None:
         _check_range(typed, number, about)
     legal = legal_words(about)
     for word in value if isinstance(value, list) else [value]:
+        if isinstance(word, str):
+            must_be_text(key, word)
         if legal and word not in legal:
             raise UserError(f"{typed}: found {word!r}{closest(str(word), list(legal))}; "
                             f"legal: {', '.join(legal)}")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+HALVES = re.compile("[\ud800-\udfff]")  # of characters, which JSON may hold alone and UTF-8 not
 ERROR = "error.txt"  # in a run directory: the traceback of its unexpected end
 
 
@@ -30,6 +32,15 @@ def writing(what: object, legal: str = "a file in a directory that can be") -> I
     except OSError as error:
         raise UserError(f"{what}: cannot be written ({error.strerror or error}); legal: {legal}"
                         ) from None
+
+
+def must_be_text(where: str, text: str) -> None:
+    """Raise `UserError` for half a character (a lone surrogate), which no tokenizer can read."""
+    found = HALVES.search(text)
+    if found is not None:
+        near = ascii(text[max(0, found.start() - 20):found.end() + 20])
+        raise UserError(f"{where}: found {found[0]!a}, half a character, in {near}; legal: whole "
+                        "characters, in UTF-8")
 
 
 def closest(word: str, legal: list[str]) -> str:

@@ -35,7 +35,7 @@ from ponder.rollouts.written import Store, Written
 from ponder.tasks.choice.questions import LETTERS, typed_question
 from ponder.tokenizers.pieces import FILE, PieceVocabulary, load_pieces
 from ponder.training import build as builders
-from ponder.training.build_policies import build_rules, position_policy
+from ponder.training.build_policies import build_rules, position_policy, words_of_text
 from ponder.training.checkpoint import load_model
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -179,7 +179,7 @@ class _ChoosingOptions(_Continuing):
         CheckpointModel.__init__(self, config)
         self.generator = _hugging_face_generator(config, builders.build_device(config))
         net: Any = self.generator.context.net
-        self.vocabulary = load_vocabulary(config.model)
+        self.vocabulary = words_of_text(config.model)
         self.policy = ChoicePolicy(net, self.vocabulary, build_rules(config), config.task.answer)
         self.policy.requires_grad_(False).eval()
 
@@ -193,7 +193,12 @@ class _ChoosingOptions(_Continuing):
         if not asked:
             return []
         task = TASKS[self.config.task.name].target(
-            self.config.task, self.vocabulary, questions=asked)
+            self.config.task, self.vocabulary, questions=asked,
+            thinks=self.config.thinker.tokens > 0)
+        limit, model = self.policy.thinker.positions, self.config.model.name
+        if limit is not None:
+            task.must_fit(limit, self.config.thinker.tokens,
+                          f"{model}, which reads {limit} tokens at most")
         problems = task.test().to(self.policy.thinker.device)
         with tempfile.TemporaryDirectory() as directory:
             writer = Written(SamplerConfig(samples=1), 32, self.config.model.rows_at_once,

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ponder.config.errors import UserError
+from ponder.config.errors import UserError, must_be_text
 from ponder.core.lazy_imports import Tensor, torch
 from ponder.core.types import Problem, Problems
 
@@ -144,6 +144,8 @@ def read_table(path: Path, kinds: tuple[str, ...] = TABLES) -> list[Row]:
                         f"an intact {legal} file") from None
     if not rows:
         raise UserError(f"{path}: found no rows; legal: at least one problem")
+    for where, row in rows:
+        must_be_text(where, json.dumps(row, ensure_ascii=False, default=str))
     return [(where, {name: None if value != value else value for name, value in row.items()})
             for where, row in rows]
 

@@ -10,6 +10,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
+from ponder.config.errors import UserError, must_be_text
 from ponder.config.players import TODAY
 from ponder.core.lazy_imports import Tensor, torch
 
@@ -223,7 +224,8 @@ class TextVocabulary:
         return slice(0, len(self) if thoughts else self.plain)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text, without special tokens."""
+        """Token ids of a text, without special tokens. Raises `UserError` for half a character."""
+        must_be_text("text", text)
         return self.tokenizer.encode(text, add_special_tokens=False)
 
     def continuing(self, text: str) -> list[int]:
@@ -272,11 +274,14 @@ class TextVocabulary:
 
     def opening(self, text: str) -> list[int]:
         """Tokens of a text, after those that the tokenizer puts before every text. Of an empty text
-        at least the one that precedes documents.
+        at least the one that precedes documents; raises `UserError` where there is none.
         """
         start = self.tokenizer.bos_token_id
-        beginning = self.end_of_text if start is None else start
-        return self._begun(text) or [beginning]
+        found = self._begun(text) or [self.end_of_text if start is None else start]
+        if found[0] is None:
+            raise UserError("prompt: found an empty text, and a tokenizer without a token that "
+                            "begins or ends texts; legal: a prompt")
+        return found
 
     def packed_prompt(self, prompt: str) -> tuple[list[int], str]:
         """Ids of a prompt in a packed text, after the tokens that precede every text, and the text

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,7 +17,11 @@ from ponder.config.spine import Config, writes
 from ponder.core.distributed import device_mesh, is_distributed, shard
 from ponder.models.backbone import Backbone
 from ponder.models.gpt2.model import Init, Shape, Transformer, resized
-from ponder.models.huggingface.pretrained import load_text_model, load_vocabulary
+from ponder.models.huggingface.pretrained import (
+    load_text_model,
+    load_vocabulary,
+    reads_at_most,
+)
 from ponder.models.policies.base import OnProgress, Policy, Rules, ValueHead
 from ponder.models.policies.choice import ChoicePolicy
 from ponder.models.policies.continuation import ContinuationPolicy
@@ -126,26 +131,31 @@ def _hugging_face(config: Config, task: Task, key: str) -> Backbone:
     if kind == "continuation":
         written = len(words) if both else words.plain
         barred = () if config.thinker.stops else words.ends
-    net = load_text_model(thinking_model(config) if thinks else config.model, len(words), key,
-                          written, barred, config.strategy.entropy not in (0, 0.0))
-    if key == REFERENCE:
-        return net
-    if kind == "continuation":
-        _must_hold(net, config, "thinker.tokens", tokens, task.question_length)
-    elif kind == "next_token":
-        room = tokens + task.config.ahead if tokens else 0
-        _must_hold(net, config, "task.length", task.config.length, room)
-    return net
+    _must_fit(config, task, key)
+    return load_text_model(thinking_model(config) if thinks else config.model, len(words), key,
+                           written, barred, config.strategy.entropy not in (0, 0.0))
 
 
-def _must_hold(net: Backbone, config: Config, key: str, tokens: int, others: int = 0) -> None:
-    """Raise `UserError` where `tokens`, which `key` asks for beside others, are more than a model
-    reads.
+def _must_fit(config: Config, task: Task, key: str) -> None:
+    """Raise `UserError` for texts that are longer than the model which `key` names reads, before it
+    is loaded.
     """
-    limit = net.positions
-    if limit is not None and tokens + others > limit:
-        raise UserError(f"{key}={tokens}: found model.name={config.model.name}, which reads "
-                        f"{limit} tokens at most; legal: at most {limit - others}")
+    limit, tokens = reads_at_most(config.model, key), config.thinker.tokens
+    if limit is None:
+        return
+    name = config.model.ref_name if key == REFERENCE else config.model.name
+    model = f"{key}={name}, which reads {limit} tokens at most"
+    if task.policy_kind == "choice":
+        longest: Any = task
+        longest.must_fit(limit, tokens, model, config.action != "evaluate",
+                         config.trainer.rationalise)
+        return
+    typed, asked, others = "thinker.tokens", tokens, task.question_length
+    if task.policy_kind == "next_token":
+        typed, asked, others = "task.length", task.config.length, 0
+        others = tokens + task.config.ahead if tokens else 0
+    if asked + others > limit:
+        raise UserError(f"{typed}={asked}: found {model}; legal: at most {limit - others}")
 
 
 def own_network(config: Config, task: Task, path: str | None, key: str = "model.name",

@@ -140,7 +140,7 @@ class Model(Backbone):
 
     @property
     def positions(self) -> int | None:
-        return getattr(self.network.config, "max_position_embeddings", None)
+        return context_limit(self.network.config)
 
     def compile(self, *options: Any, **more: Any) -> None:
         self.base.compile(*options, **more)
@@ -319,3 +319,15 @@ class Model(Backbone):
             yield
         finally:
             self.network.set_attn_implementation(before)
+
+
+def context_limit(config: Any) -> int | None:
+    """The most tokens that a model with such a configuration reads: as many as it has positions, or
+    as its sliding windows hold, which are not applied here; None where it names no number.
+    """
+    config = config.get_text_config()
+    kinds = getattr(config, "layer_types", None) or ["sliding_attention"]
+    slides = "sliding_attention" in kinds and getattr(config, "use_sliding_window", True)
+    limits = [getattr(config, "max_position_embeddings", None),
+              getattr(config, "sliding_window", None) if slides else None]
+    return min((limit for limit in limits if limit is not None), default=None)

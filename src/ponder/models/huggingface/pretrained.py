@@ -22,7 +22,7 @@ from ponder.core.distributed import shard_like, shard_state_dict
 from ponder.core.lazy_imports import library
 from ponder.core.math import at_least_float32
 from ponder.models.backbone import must_be_finite
-from ponder.models.huggingface.model import REFERENCE, Model
+from ponder.models.huggingface.model import REFERENCE, Model, context_limit
 from ponder.tokenizers.vocabulary import TextVocabulary, token_ids
 
 ADAPTER = "adapter_config.json"
@@ -72,6 +72,15 @@ def _ends(path: str, base: str | None) -> list[int]:
             if found is not None:
                 return found if isinstance(found, list) else [found]
     return []
+
+
+def reads_at_most(config: HfConfig, key: str = "model.name") -> int | None:
+    """The most tokens that the model which `key` names reads, by its configuration alone."""
+    name = config.name if key == "model.name" else config.ref_name
+    with _named(key, name):
+        path = resolve(str(name))
+        base = _base_of(path, config.base) if (Path(path) / ADAPTER).is_file() else path
+        return context_limit(library().AutoConfig.from_pretrained(base))
 
 
 def _base_of(path: str, base: str | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,20 +17,10 @@ from ponder.core.types import Problem, Problems
 from ponder.tasks.base import Task, hashed_share, leaked, missing, padded
 from ponder.tasks.choice import answers
 from ponder.tasks.choice import questions as prompts
-from ponder.tasks.choice.questions import HELD_OUT, LETTERS, Question, questions_of, read_questions
+from ponder.tasks.choice.questions import HELD_OUT, Question, questions_of, read_questions
 from ponder.tokenizers.vocabulary import TextVocabulary
 
 UNPARSED = {answers.NONE: -1, answers.SEVERAL: -2}
-
-
-PREAMBLES = {
-    "generated": "Think step by step about the following question, then end with \"The answer is "
-                 "(X).\", where X is the letter of the right option.",
-    "letter": "Think step by step about the following question and its options.",
-    "cloze": "Think step by step about the following question.",
-}
-LANGUAGES = ("AR-XY", "BN-BD", "DE-DE", "ES-LA", "FR-FR", "HI-IN", "ID-ID", "IT-IT", "JA-JP",
-             "KO-KR", "PT-BR", "SW-KE", "YO-NG", "ZH-CN")  # of openai/MMMLU
 
 
 @dataclass
@@ -99,9 +89,9 @@ class MmluKeys(QaKeys):
     def contradictions(self, config: Any = None) -> Iterator[str]:
         """A line for each combination of legal values that makes no sense."""
         yield from super().contradictions(config)
-        if self.data is None and self.language not in ("EN", *LANGUAGES):
+        if self.data is None and self.language not in ("EN", *prompts.LANGUAGES):
             yield (f"task.language={self.language}: found no such language on the hub; legal: EN, "
-                   f"{', '.join(LANGUAGES)}, or task.data=<file> with the questions")
+                   f"{', '.join(prompts.LANGUAGES)}, or task.data=<file> with the questions")
 
 
 class Encoded(NamedTuple):
@@ -136,8 +126,8 @@ class Qa(Task):
         """
         self.thinks = thinks
         self.config, self.vocabulary = config, vocabulary.stopped_by(_stops(config, vocabulary))
-        preamble = config.preamble
-        self.preamble = PREAMBLES[config.answer] if preamble is None else preamble
+        own = prompts.PREAMBLES[config.answer]
+        self.preamble = own if config.preamble is None else config.preamble
         trained, held_out = self._split() if questions is None or config.shots else ([], [])
         if questions is not None:
             held_out, config = questions, replace(config, test_questions=None)
@@ -172,7 +162,7 @@ class Qa(Task):
     def problems(self) -> list[tuple[str, Problem]]:
         """All questions of the task, in columns that it reads."""
         width = max(len(question.choices) for question in self.list)
-        return [("train" if i < self.epoch_size else "test", _as_row(question, width))
+        return [("train" if i < self.epoch_size else "test", prompts.as_row(question, width))
                 for i, question in enumerate(self.list)]
 
     def questions(self, problems: Problems) -> list[Question]:
@@ -211,6 +201,29 @@ class Qa(Task):
         return max(len(tokens.bridge) + max(map(len, tokens.options))
                    for tokens in map(self._tokens, range(len(self.list))))
 
+    def must_fit(self, limit: int, tokens: int, model: str, train: bool = True,
+                 hint: bool = False) -> None:
+        """Raise `UserError` where the longest prompt, a thought of so many tokens and an option are
+        together longer than `limit`. model: which one it is, and what it reads, in words. train,
+        hint: whether training questions, and prompts with a hint, are asked.
+        """
+        def count(i: int) -> tuple[int, int]:
+            found = self._tokens(i)
+            prompt = len(self._prompt(self.list[i], hint) if hint else found.prompt)
+            return prompt, len(found.bridge) + max(map(len, found.options))
+
+        empty = len(self.vocabulary.prompt([(role, "") for role, _ in self._turns(self.list[0])]))
+        rows = range(0 if train else self.epoch_size, len(self.list))
+        asked = ((self.list[i], self._turns(self.list[i], hint), partial(count, i)) for i in rows)
+        prompt, answer, name = prompts.longest(asked, self.config.answer, limit - tokens - empty)
+        if prompt + answer + tokens > limit:
+            found = f"found a prompt of {prompt} tokens and {answer} of its answer ({name})"
+            room = limit - prompt - answer
+            raise UserError(
+                f"thinker.tokens={tokens}: {found}, with {model}; legal: at most {room}"
+                if room > 0 and tokens else f"task.data={self.config.data}: {found}, with {model}; "
+                "legal: shorter questions or fewer task.shots, or a model that reads more")
+
     def encode(self, index: Sequence[int]) -> Problems:
         """Problems of the questions with these numbers."""
         pad, tokens = self.vocabulary.pad, [self._tokens(i) for i in index]
@@ -233,7 +246,7 @@ class Qa(Task):
         if encoded is None:
             question, way = self.list[i], self.config.answer
             bridge, options = prompts.bridge(question, way), prompts.options(question, way)
-            sizes = [_size(choice, self.config.score_per) for choice in question.choices]
+            sizes = [prompts.size_of(choice, self.config.score_per) for choice in question.choices]
             if self.thinks or way == "generated":
                 prompt = self._prompt(question)
                 pairs = [self._continued(bridge, option) for option in options]
@@ -247,10 +260,13 @@ class Qa(Task):
                 prompt, array("l", context), [array("l", tokens) for tokens in rest], sizes)
         return encoded
 
+    def _turns(self, question: Question, hint: bool = False) -> prompts.Turns:
+        others = [one for one in self.shots if not prompts.same(one, question)]
+        return prompts.turns(question, self.preamble, others[:self.config.shots],
+                             self.config.answer, hint)
+
     def _prompt(self, question: Question, hint: bool = False, reply: str = "") -> array[int]:
-        others = [one for one in self.shots if not _same(one, question)]
-        return array("l", self.vocabulary.prompt(prompts.turns(
-            question, self.preamble, others[:self.config.shots], self.config.answer, hint), reply))
+        return array("l", self.vocabulary.prompt(self._turns(question, hint), reply))
 
     # --- which questions ------------------------------------------------------------------------
 
@@ -325,47 +341,20 @@ class Qa(Task):
         if not config.shots:
             return []
         pool = read_questions(Path(config.shots_data)) if config.shots_data else train
-        out, own = _signs(test), _signs(train)
+        out, own = prompts.signs(test), prompts.signs(train)
         pool.sort(key=lambda one: self._share(one.id, "shots"))
-        chosen: list[Question] = []
-        for one in pool:
-            if not out & _signs([one]) and not any(_same(one, other) for other in chosen):
-                chosen.append(one)
-            if len(chosen) == config.shots + 1:
-                break
-        if len(chosen) < config.shots + bool(own & _signs(chosen[:config.shots])):
+        chosen = prompts.different(pool, out, config.shots + 1)
+        if len(chosen) < config.shots + bool(own & prompts.signs(chosen[:config.shots])):
             raise UserError(f"task.shots={config.shots}: found {len(chosen)} worked examples that "
                             "are not held out, and a question is none of itself; legal: fewer "
                             "shots, or another task.shots_data")
         return chosen
 
 
-def _size(choice: str, unit: str) -> int:
-    """How long the text of an option is, in a unit of `task.score_per`."""
-    return {"byte": len(choice.encode()), "character": len(choice), "none": 1}[unit]
-
-
 def _stops(config: QaKeys, vocabulary: TextVocabulary) -> Sequence[str]:
     """The strings before which a written text ends."""
     asks_itself = config.answer == "generated" and not vocabulary.chat
     return [prompts.NEXT] * asks_itself if config.stop is None else config.stop
-
-
-def _signs(questions: list[Question]) -> set[tuple[str, ...]]:
-    """What identifies questions: their words, and ids that are more than a row number."""
-    return {(one.question, *one.choices) for one in questions} | {
-        (one.id,) for one in questions if not one.id.isdecimal()}
-
-
-def _same(one: Question, other: Question) -> bool:
-    return bool(_signs([one]) & _signs([other]))
-
-
-def _as_row(question: Question, width: int) -> Problem:
-    cells = dict(zip(LETTERS, question.choices, strict=False))
-    return Problem(question.question, question.letter, question.rationale, {
-        **{letter: cells.get(letter, "") for letter in LETTERS[:width]},
-        "id": question.id, "subject": question.subject, "language": question.language})
 
 
 ENGLISH, TRANSLATED = "cais/mmlu", "openai/MMMLU"
@@ -403,18 +392,9 @@ class Mmlu(Qa):
 
             rows = list(load_dataset(name, part, split=split))
         except Exception as error:  # the network, the hub, the disk: each has errors of its own
-            reason = brief(error)
             raise UserError(
-                f"task.language={self.config.language}: {name} cannot be loaded ({reason}); legal: "
-                "task.data=<file> with the questions, or a network and HF_HUB_OFFLINE not set",
-            ) from None
-        return [(f"{name}/{part}/{split}, row {number}", row)  # type: ignore[misc]
-                for number, row in enumerate(rows, start=1)]
-
-
-def split_name(name: str) -> str:
-    """The language in an old name of a data set: `mmlu_YO-NG` -> `YO-NG`, `mmlu` -> `EN`."""
-    task, _, language = name.partition("_")
-    if task.lower() != "mmlu":
-        raise ValueError(f"{name!r} is no name of MMLU; legal: mmlu, mmlu_<language>")
-    return language.upper().replace("_", "-") or "EN"
+                f"task.language={self.config.language}: {name} cannot be loaded ({brief(error)}); "
+                "legal: task.data=<file> with the questions, or a network and HF_HUB_OFFLINE not "
+                "set") from None
+        return [(f"{name}/{part}/{split}, row {i}", row)  # type: ignore[misc]
+                for i, row in enumerate(rows, start=1)]

@@ -21,15 +21,18 @@ import contextlib
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ponder.config.errors import UserError
+from ponder.core.types import Problem
 from ponder.tasks.base import Row, read_table
 
 LETTERS = "ABCDEFGHIJ"
+LANGUAGES = ("AR-XY", "BN-BD", "DE-DE", "ES-LA", "FR-FR", "HI-IN", "ID-ID", "IT-IT", "JA-JP",
+             "KO-KR", "PT-BR", "SW-KE", "YO-NG", "ZH-CN")  # of openai/MMMLU
 _OPTION = re.compile(r"\(?([A-J])[.):]\s*(\S.*)")
 TRAINED, HELD_OUT = ("train", "dev", "auxiliary_train"), ("test", "val", "validation")
 
@@ -189,7 +192,48 @@ def _short(cell: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def signs(questions: list[Question]) -> set[tuple[str, ...]]:
+    """What identifies questions: their words, and ids that are more than a row number."""
+    return {(one.question, *one.choices) for one in questions} | {
+        (one.id,) for one in questions if not one.id.isdecimal()}
+
+
+def same(one: Question, other: Question) -> bool:
+    return bool(signs([one]) & signs([other]))
+
+
+def different(pool: Sequence[Question], out: set[tuple[str, ...]], count: int) -> list[Question]:
+    """The first `count` questions that differ from each other and have no sign of `out`."""
+    chosen: list[Question] = []
+    for one in pool:
+        if not out & signs([one]) and not any(same(one, other) for other in chosen):
+            chosen.append(one)
+        if len(chosen) == count:
+            break
+    return chosen
+
+
+def as_row(question: Question, width: int) -> Problem:
+    cells = dict(zip(LETTERS, question.choices, strict=False))
+    return Problem(question.question, question.letter, question.rationale, {
+        **{letter: cells.get(letter, "") for letter in LETTERS[:width]},
+        "id": question.id, "subject": question.subject, "language": question.language})
+
+
+def size_of(choice: str, unit: str) -> int:
+    """How long the text of an option is, in a unit of `task.score_per`."""
+    return {"byte": len(choice.encode()), "character": len(choice), "none": 1}[unit]
+
+
+# --- prompts ------------------------------------------------------------------------------------
+
 Turns = list[tuple[str, str]]
+PREAMBLES = {
+    "generated": "Think step by step about the following question, then end with \"The answer is "
+                 "(X).\", where X is the letter of the right option.",
+    "letter": "Think step by step about the following question and its options.",
+    "cloze": "Think step by step about the following question.",
+}
 
 
 ASKS = "Question: "  # before every question
@@ -244,3 +288,27 @@ def options(question: Question, answer: str) -> list[str]:
         return [f" {choice}" for choice in question.choices]
     return [f" The answer is ({letter})." if answer == "generated" else f" {letter}"
             for letter in question.letters]
+
+
+def longest(asked: Iterable[tuple[Question, Turns, Callable[[], tuple[int, int]]]], answer: str,
+            fits: int) -> tuple[int, int, str]:
+    """(tokens of the prompt, of its answer, id) of the longest of some questions, each with its
+    dialogue and what counts those tokens. It counts where all texts have more than `fits` bytes
+    only, as no tokenizer makes more tokens of them; (0, 0, "") where none has.
+    """
+    found = [(0, 0, 0, "")]
+    for question, dialogue, count in asked:
+        texts = [*(text for _, text in dialogue), bridge(question, answer),
+                 max(options(question, answer), key=lambda text: len(text.encode()))]
+        if sum(len(text.encode()) for text in texts) > fits:
+            prompt, rest = count()
+            found.append((prompt + rest, prompt, rest, question.id))
+    return max(found)[1:]
+
+
+def split_name(name: str) -> str:
+    """The language in an old name of a data set: `mmlu_YO-NG` -> `YO-NG`, `mmlu` -> `EN`."""
+    task, _, language = name.partition("_")
+    if task.lower() != "mmlu":
+        raise ValueError(f"{name!r} is no name of MMLU; legal: mmlu, mmlu_<language>")
+    return language.upper().replace("_", "-") or "EN"

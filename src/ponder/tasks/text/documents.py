@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import multiprocessing
 import os
-import re
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ponder.config.errors import UserError, brief, shown
+from ponder.config.errors import HALVES, UserError, brief, shown
 from ponder.config.option import option
 from ponder.config.registry import TASKS
 from ponder.core.lazy_imports import numpy as np
@@ -24,7 +23,6 @@ from ponder.tokenizers.pieces import Pieces
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-HALVES = re.compile("[\ud800-\udfff]")  # lone surrogates: JSON may hold them, UTF-8 may not
 FEW = 20  # of fewer documents, the end of each is held out instead of whole documents
 DOCUMENTS = (".txt", ".jsonl", ".parquet")
 
