@@ -12,6 +12,7 @@ import torch
 from ponder.config.errors import UserError
 from ponder.config.players import HfConfig
 from ponder.core.math import GREEDY, Sampling
+from ponder.evaluation.choice import degenerate
 from ponder.models.huggingface.model import Model
 from ponder.models.huggingface.pretrained import load_vocabulary
 from ponder.models.policies.base import Rules
@@ -180,3 +181,21 @@ def test_special_tokens_are_put_in_front_as_the_tokenizer_does() -> None:
         single="~ $A <end>", special_tokens=[("~", TURN), ("<end>", 1)])
     assert words.prompt([("user", "hi")]) == [TURN, *own]
     assert words.opening("hi\n") == [TURN, *own] and words.opening("") == [TURN]
+
+
+def test_what_ended_a_text_is_named() -> None:
+    words = TextVocabulary(WORDS.tokenizer, ends=[1, TURN], stops=["or", "no"])
+    for text, ends, expected in (("yes", [1], "<end>"), ("yes", [TURN], "~"), ("yes", [], ""),
+                                 ("a no or", [1], "<end>"), ("a no or", [], "no")):
+        tokens = [*WORDS.encode(text), *ends, words.end, words.pad]
+        assert words.ended_by(tokens, len(tokens) - 2) == expected
+
+
+@pytest.mark.parametrize("text, loops", [
+    ([1, 2, 3] + [4, 5] * 3, True), ([1, 2, 3] + [4, 5] * 2, False), ([7] * 6, True),
+    ([7] * 5, False), ([*range(30)], False),
+    *(([99, *range(period), *range(period)], period > 16) for period in (16, 17, 19, 20, 45, 200)),
+    ([*range(45), *range(45), *range(20)], True),  # cut in the third copy
+    ([*range(45), 99, *range(45)], False), ([*range(20)] * 3 + [99, 98, 97], False)])
+def test_a_text_that_ends_in_a_loop_is_degenerate(text: list[int], loops: bool) -> None:
+    assert degenerate(text) == loops

@@ -118,9 +118,10 @@ def test_exported_pairs_are_the_same_tokens_to_trl(run: Door, tmp_path: Path) ->
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     code, out, err = run("action=export", "out=pairs.jsonl", "strategy=dpo", PRELOADED)
-    assert (code, err) == (0, "") and f"{PAIRS} pairs written to pairs.jsonl" in out
+    assert (code, err) == (0, "") and f"{PAIRS} pairs" in out and "written to pairs.jsonl" in out
     rows = [json.loads(line) for line in Path("pairs.jsonl").read_text().splitlines()]
-    assert [sorted(row) for row in rows] == [["chosen", "prompt", "rejected"]] * PAIRS
+    names = ["chosen", "prompt", "rejected", "same_tokens"]
+    assert [sorted(row) for row in rows] == [names] * PAIRS
     for row in rows:  # one text of the question is right, the other wrong
         number = int(row["prompt"].split("Question ")[-1].split("?")[0])
         assert row["chosen"].removesuffix("<end>").endswith("AB"[number % 2])
@@ -135,6 +136,8 @@ def test_exported_pairs_are_the_same_tokens_to_trl(run: Door, tmp_path: Path) ->
         assert found["prompt_ids"] == tokenizer.encode(row["prompt"], add_special_tokens=False)
         assert found["chosen_ids"] == tokenizer.encode(row["chosen"], add_special_tokens=False)
         assert found["chosen_ids"][-1] == tokenizer.eos_token_id
+        assert row["same_tokens"] == (row["chosen"].endswith("<end>")
+                                      and row["rejected"].endswith("<end>"))
 
 
 def test_a_round_cut_off_under_trl_begins_again(run: Door, monkeypatch: pytest.MonkeyPatch) -> None:

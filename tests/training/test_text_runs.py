@@ -487,3 +487,17 @@ def test_positions_and_windows_are_known_without_weights(kind: str, limit: int) 
     config = getattr(transformers, f"{kind}Config")(**sizes)
     config.save_pretrained("bare")
     assert reads_at_most(HfConfig(name="bare")) == limit
+
+
+def test_a_reference_of_other_tokens_is_refused(run: Door) -> None:
+    shutil.copytree("model", "other")
+    path = Path("other/tokenizer.json")
+    words = json.loads(path.read_text())
+    vocabulary = words["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    path.write_text(json.dumps(words))
+    for name, expected in (("other", 2), ("model", 0)):
+        code, _, error = run("strategy=dpo", f"model.ref_name={name}", "trainer.max_steps=1")
+        assert code == expected, error
+        if code:
+            assert error.startswith("error: model.ref_name=other: found other tokens than ")

@@ -142,7 +142,9 @@ def export(config: Config, directory: Path) -> None:
     if not rows:
         raise UserError(f"out={config.out}: found no question with a right and a wrong rollout; "
                         "legal: more rollout.samples or more questions")
-    _write(config, f"{len(rows)} pairs", lambda path: write_table(path, rows))
+    other = sum(not row["same_tokens"] for row in rows)
+    note = f" ({other} of other tokens to TRL, which ends texts that were cut)" if other else ""
+    _write(config, f"{len(rows)} pairs{note}", lambda path: write_table(path, rows))
 
 
 def _write(config: Config, what: str, write: Callable[[Path], None]) -> None:

@@ -134,7 +134,8 @@ METRICS: dict[str, list[Metric]] = {
         Metric("mixed/accuracy", "share", "right samples of these questions"),
         Metric("text/unparsable", "share", "texts without a readable answer"),
         Metric("text/truncated", "share", "texts that were cut off at thinker.tokens"),
-        Metric("text/degenerate", "share", "texts that end with a passage repeated three times"),
+        Metric("text/degenerate", "share", "texts that end with a passage three times in a row, or "
+                                           "twice if it has more than 16 tokens"),
         Metric("val/*", "as the loss's", "a loss of the rollouts in trainer.preload_data_for_val, "
                                          "from which nothing is learnt"),
     ],

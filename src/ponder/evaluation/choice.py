@@ -16,8 +16,7 @@ from ponder.rollouts.written import Written
 from ponder.tasks.choice.qa import Qa
 from ponder.tasks.choice.questions import LETTERS
 
-REPEATED = 3  # a text is degenerate if it ends with so many copies of at most PERIOD tokens
-PERIOD = 16
+SHORT = 16  # tokens of a passage that three copies make a loop of; of a longer one, two
 
 
 def evaluate_text(policy: ChoicePolicy, task: Qa, problems: Problems, source: Written,
@@ -82,10 +81,13 @@ def _of_groups(right: Tensor, chosen: Tensor, problems: Problems) -> dict[str, f
 
 
 def degenerate(tokens: list[int]) -> bool:
-    """Whether a text ends with `REPEATED` copies of the same tokens."""
-    for period in range(1, PERIOD + 1):
-        tail = tokens[-period * REPEATED:]
-        if len(tail) == period * REPEATED >= 6 and tail == tail[-period:] * REPEATED:
+    """Whether a text ends with a passage and its copies: one copy, or of at most `SHORT` tokens two,
+    and at least six tokens in all.
+    """
+    for period in range(1, len(tokens) // 2 + 1):
+        copies = 3 if period <= SHORT else 2
+        tail = tokens[-period * copies:]
+        if len(tail) == period * copies >= 6 and tail[period:] == tail[:-period]:
             return True
     return False
 
@@ -129,7 +131,7 @@ def _by_name(policy: ChoicePolicy, rollouts: Rollouts, own: float) -> dict[str, 
 def rows_of(policy: ChoicePolicy, task: Qa, rollouts: Rollouts, seed: int) -> list[dict[str, Any]]:
     """A row of generated.csv for every thought: its text, answer and tokens."""
     assert rollouts.answered is not None
-    text = policy.vocabulary.text
+    text, room = policy.vocabulary.text, rollouts.thought.shape[1] - 1
     questions = [question for question in task.questions(rollouts.problems)
                  for _ in range(rollouts.samples)]
     columns = zip(questions, rollouts.thought.tolist(), rollouts.answered.tolist(),
@@ -137,6 +139,7 @@ def rows_of(policy: ChoicePolicy, task: Qa, rollouts: Rollouts, seed: int) -> li
     return [{"id": question.id, "subject": question.subject, "question": question.question,
              "rationale": text(thought), "answer": LETTERS[int(answer)] if answer >= 0 else "",
              "gold": LETTERS[question.answer], "correct": int(right), "reward": right,
-             "logprob": logprob, "seed": seed, "tokens": " ".join(
+             "logprob": logprob, "seed": seed, "end": policy.vocabulary.ended_by(thought, room),
+             "tokens": " ".join(
                  str(token) for token in thought if token != rollouts.problems.pad)}
             for question, thought, (_, right, answer), logprob in columns]

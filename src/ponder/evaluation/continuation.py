@@ -99,10 +99,12 @@ def _variety(policy: ContinuationPolicy, thought: Tensor) -> dict[str, float]:
 def _rows(policy: ContinuationPolicy, rollouts: Rollouts, right: Tensor, start: int,
           ) -> list[dict[str, Any]]:
     """Table rows: prompt and continuation as text, without an end-of-text that was forced."""
-    text, written = policy.vocabulary.text, rollouts.thought.clone()
+    words, written = policy.vocabulary, rollouts.thought.clone()
+    text, room = words.text, written.shape[1] - 1
     written[:, -1] = rollouts.problems.pad
     columns = zip(rollouts.problems.question.tolist(), written.tolist(), right.tolist(),
                   rollouts.total_reward.tolist(), strict=True)
     return [{"id": number, "question": text(question), "thought": text(thought), "answer": "",
-             "gold": "", "correct": int(correct), "reward": round(earned, 6)}
+             "gold": "", "correct": int(correct), "reward": round(earned, 6),
+             "end": words.ended_by(thought, room)}
             for number, (question, thought, correct, earned) in enumerate(columns, start)]

@@ -250,12 +250,14 @@ def pairs_of(rollouts: Rollouts) -> list[dict[str, Any]]:
     return pairs
 
 
-def texts_of(rollouts: Rollouts, vocabulary: TextVocabulary) -> list[dict[str, str]]:
-    """The pairs as text that encodes to the same tokens: prompt, chosen and rejected.
+def texts_of(rollouts: Rollouts, vocabulary: TextVocabulary) -> list[dict[str, Any]]:
+    """The pairs as text: prompt, chosen and rejected, and whether TRL makes the `same_tokens` of it.
 
-    What the tokenizer puts in front of every text by itself is left out of the prompt.
+    TRL puts the tokenizer's end behind a text that has none, also behind one that was cut at its
+    length limit, or that ended with another token. What the tokenizer puts in front of every text
+    by itself is left out of the prompt.
     """
-    tokenizer = vocabulary.tokenizer
+    tokenizer, end = vocabulary.tokenizer, vocabulary.tokenizer.eos_token or ""
     added = [token for token in tokenizer("")["input_ids"] if token not in vocabulary.ends]
 
     def text(tokens: list[int]) -> str:
@@ -265,8 +267,12 @@ def texts_of(rollouts: Rollouts, vocabulary: TextVocabulary) -> list[dict[str, s
     for pair in pairs_of(rollouts):
         prompt = pair["prompt_ids"]
         start = len(added) if added and prompt[:len(added)] == added else 0
-        pairs.append({"prompt": text(prompt[start:]), "chosen": text(pair["chosen_ids"]),
-                      "rejected": text(pair["rejected_ids"])})
+        row: dict[str, Any] = {"prompt": text(prompt[start:]), "chosen": text(pair["chosen_ids"]),
+                               "rejected": text(pair["rejected_ids"])}
+        row["same_tokens"] = all(
+            tokenizer(f"{row['prompt']}{row[kind].removesuffix(end)}{end}")["input_ids"]
+            == [*prompt, *pair[f"{kind}_ids"]] for kind in ("chosen", "rejected"))
+        pairs.append(row)
     return pairs
 
 

@@ -256,6 +256,10 @@ class PieceVocabulary(Vocabulary):
         """Ids of the tokens that end a text."""
         return (self.end_of_text,)
 
+    def ended_by(self, tokens: list[int], room: int) -> str:
+        """As of `TextVocabulary`."""
+        return END_OF_TEXT if self.end_of_text in tokens[:room] else ""
+
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without special tokens."""
         return [2 + piece for piece in self.pieces.encode(text)]

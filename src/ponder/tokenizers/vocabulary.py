@@ -180,6 +180,17 @@ class TextVocabulary:
         own = tokens[:room]
         return self.pad not in own and not set(self.ends) & set(own) and not self.stopped(own)
 
+    def ended_by(self, tokens: list[int], room: int) -> str:
+        """What ended a text with room for so many tokens: an end token or one of `stops`; "" where
+        it was cut.
+        """
+        end = next((token for token in tokens[:room] if token in self.text_ends), None)
+        if end is not None:
+            return self.tokenizer.convert_ids_to_tokens(end)
+        said = self.tokenizer.decode([token for token in tokens if token != self.pad],
+                                     skip_special_tokens=True)
+        return min((stop for stop in self.stops if stop in said), key=said.find, default="")
+
     @property
     def thoughts(self) -> int:
         """How many thought tokens there are, end-of-thought included."""

@@ -132,8 +132,22 @@ def _hugging_face(config: Config, task: Task, key: str) -> Backbone:
         written = len(words) if both else words.plain
         barred = () if config.thinker.stops else words.ends
     _must_fit(config, task, key)
+    if key == REFERENCE:
+        _must_read_alike(config, words)
     return load_text_model(thinking_model(config) if thinks else config.model, len(words), key,
                            written, barred, config.strategy.entropy not in (0, 0.0))
+
+
+def _must_read_alike(config: Config, words: TextVocabulary) -> None:
+    """Raise `UserError` for a reference model whose tokenizer is neither the task's nor, where that
+    one is of `model.chat_name`, the model's own.
+    """
+    own = [words, load_vocabulary(replace(config.model, chat_name=None))] if (
+        config.model.chat_name) else [words]
+    other = load_vocabulary(replace(config.model, thought_tokens=0), REFERENCE)
+    if identity(HfPieces(other.tokenizer)) not in [identity(HfPieces(one.tokenizer))
+                                                   for one in own]:
+        raise _other_tokens(config.model.ref_name or "")
 
 
 def _must_fit(config: Config, task: Task, key: str) -> None:
