@@ -81,7 +81,7 @@ def _of_groups(right: Tensor, chosen: Tensor, problems: Problems) -> dict[str, f
 
 
 def degenerate(tokens: list[int]) -> bool:
-    """Whether a text ends with a passage and its copies: one copy, or of at most `SHORT` tokens two,
+    """Whether a text ends with a passage and its copies: one, or two of at most `SHORT` tokens,
     and at least six tokens in all.
     """
     for period in range(1, len(tokens) // 2 + 1):

@@ -251,7 +251,7 @@ def pairs_of(rollouts: Rollouts) -> list[dict[str, Any]]:
 
 
 def texts_of(rollouts: Rollouts, vocabulary: TextVocabulary) -> list[dict[str, Any]]:
-    """The pairs as text: prompt, chosen and rejected, and whether TRL makes the `same_tokens` of it.
+    """The pairs as text: prompt, chosen, rejected, and whether TRL makes the `same_tokens` of it.
 
     TRL puts the tokenizer's end behind a text that has none, also behind one that was cut at its
     length limit, or that ended with another token. What the tokenizer puts in front of every text
