@@ -166,6 +166,7 @@ def test_every_file_that_is_read_is_an_input(tmp_path: Path,
     config = restored({"task": {"name": "qa", "data": "questions.csv"}, "rollout": {
         "kind": "sample"}, "model": {"kind": "hf", "name": "lora"}, "strategy": {"name": "dpo"}})
     config.trainer.preload_data_for_training = str(file_of(Path("old.csv"), 2))
+    config.task.preamble = "Think. " * 99  # can be no name of a file
     config = OmegaConf.to_object(config)
     before = resolve.inputs(config)
     assert sorted(before) == sorted([

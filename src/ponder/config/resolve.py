@@ -218,6 +218,9 @@ LARGE = 2**20  # bytes from which on a hash is remembered
 SETTLED = 2 * 10**9  # nanoseconds after which a change of a file shows in its times
 READ = {".json", ".safetensors", ".bin", ".model", ".txt", ".jinja", ".py", ".tiktoken"}
 UNREAD = {"ponder.json", "manifest.json", "trainer_state.json", "training_args.bin"}
+PARSED = {f"{name}.json" for name in (  # other JSON there may be anybody's
+    "config", "generation_config", "adapter_config", "tokenizer", "tokenizer_config",
+    "special_tokens_map", "added_tokens", "chat_template")}
 PLACES = ("*", "answerer/*", "additional_chat_templates/*")  # of files in a model's directory
 
 
@@ -253,9 +256,9 @@ def input_files(config: Any) -> dict[str, Path]:
 
 def _files_of(key: str, word: str) -> dict[str, Path]:
     """The files that a value names, by what `inputs` calls them."""
-    path = Path(word)
-    if ("." in word or "/" in word) and len(word) < 4096 and "\0" not in word and path.is_file():
-        return {key: path}
+    with contextlib.suppress(OSError, ValueError):  # a text that can be no name
+        if ("." in word or "/" in word) and Path(word).is_file():
+            return {key: Path(word)}
     return {f"{key}/{name}": file for name, file in model_files(word).items()}
 
 
@@ -321,7 +324,7 @@ def check_models(config: Any) -> None:
 
 def _check_file(path: Path) -> None:
     """Raise an error of any kind where JSON, or a file of weights, is not whole."""
-    if path.suffix == ".json":
+    if path.name in PARSED or path.name.endswith(".index.json"):
         found = json.loads(path.read_text("utf-8"))
         for part in {*found["weight_map"].values()} if path.name.endswith(".index.json") else ():
             if not (path.parent / part).is_file():
