@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ponder.config.running import TrainerConfig
+from ponder.core.math import Sampling
 from ponder.training.checkpoint import weights_sha256
 from ponder.training.collector import minibatches
 from ponder.training.learner import learning_rate_share
@@ -57,6 +58,18 @@ def test_minibatches_cover_every_group_once_an_epoch() -> None:
     assert [sum(len(m.problems) for m in batch) for batch in batches] == [6, 4, 6, 4]
     seen = torch.cat([m.thought for batch in batches[:2] for m in batch])
     assert torch.equal(seen.sort(0).values, rollouts.thought.sort(0).values)
+
+
+def test_a_round_is_scored_under_its_own_distribution() -> None:
+    """A temperature that falls meanwhile makes no ratio: without steps the policy is the same."""
+    trainer = trainer_of("ppo", lr=0.0, train_batch_size=4, gen_batch_size=8)
+    temperatures = [1.0, 0.5, 0.25]
+    trainer.source.sampling = lambda step: Sampling(temperatures[step])  # type: ignore
+    rollouts = trainer.collect()
+    assert rollouts.under == Sampling(1.0)
+    kept = [trainer.step(batch) for batch in minibatches(rollouts, trainer.config,
+                                                         trainer.generator)]
+    assert len(kept) == 2 and all(float(losses["kl_old"]) < 1e-9 for losses in kept)
 
 
 def test_same_seed_same_weights() -> None:

@@ -183,7 +183,7 @@ def _own_tokens(row: Recorded, words: TextVocabulary) -> list[int] | None:
     except ValueError:
         return None
     known = bool(numbers) and all(0 <= number < len(words) for number in numbers)
-    return numbers if known and words.text(numbers).split() == row.text.split() else None
+    return numbers if known and words.text(numbers).strip() == row.text.strip() else None
 
 
 class Preloaded(Source):
