@@ -23,6 +23,7 @@ from ponder.config import resolve
 from ponder.config.errors import UserError
 from ponder.config.spine import CONF, VARIANTS, Config, program
 from ponder.training import run_directory
+from support.processes import Forked
 from support.small import Door
 
 RUN = Path(__file__).resolve().parents[2] / "run.py"
@@ -152,6 +153,60 @@ def test_a_sweep_goes_on_after_a_mistake_and_still_says_2(door: Door, ran: list,
     folders = [path.name for path in tmp_path.glob("star_runs/*/*") if path.is_dir()]
     assert sorted(folders) == sorted(directory.name for _, directory in ran)
     assert all(re.fullmatch(r"\d\d-\d\d-\d\d_\d", name) for name in folders)
+
+
+def test_runs_begun_in_one_second_keep_their_own_configurations(tmp_path: Path) -> None:
+    rates = ["0.001", "0.002", "0.003"]
+    runs = [Forked(*SMALL, "task.max=10", f"trainer.lr={rate}", "hydra.run.dir=runs/${now:%Y}",
+                   cwd=tmp_path) for rate in rates]
+    for one in runs:
+        assert (one.communicate()[1], one.returncode) == ("", 0)
+    found = sorted((tmp_path / "runs").iterdir())
+    year = found[0].name
+    assert [path.name for path in found] == [year, f"{year}_1", f"{year}_2"]
+    told = []
+    for path in found:
+        trained = json.loads(next(path.glob("checkpoint_*/ponder.json")).read_text())["config"]
+        told.append(str(trained["trainer"]["lr"]))
+        assert f"  lr: {told[-1]}\n" in (path / ".hydra" / "config.yaml").read_text()
+        assert f"- trainer.lr={told[-1]}\n" in (path / ".hydra" / "overrides.yaml").read_text()
+        assert f"trainer.lr={told[-1]}" in json.loads((path / "words.json").read_text())
+        assert str(path.resolve()) in (path / ".hydra" / "hydra.yaml").read_text()
+        assert f"runs/{path.name}: " in (path / "run.log").read_text()
+    assert sorted(told) == rates
+
+
+def test_sweeps_begun_in_one_second_keep_their_own_jobs(door: Door, ran: list) -> None:
+    for rate in ("0.1", "0.2"):
+        assert door("-m", "seed=0,1", f"trainer.lr={rate}", "sweep.dir=s",
+                    "hydra.sweep.subdir=${now:%Y}_${hydra.job.num}")[0] == 0
+    names = [directory.name.partition("_")[2] for _, directory in ran]
+    assert names == ["0", "1", "0_1", "1_1"]
+    for config, directory in ran:
+        assert f"  lr: {config.trainer.lr}\n" in (directory / ".hydra/config.yaml").read_text()
+
+
+def test_nothing_is_written_into_a_directory_before_its_lock(door: Door, ran: list,
+                                                             monkeypatch: pytest.MonkeyPatch,
+                                                             ) -> None:
+    there = []
+    first = run_directory.lock
+    monkeypatch.setattr(run_directory, "lock", lambda directory: (
+        there.append([*directory.iterdir()]), first(directory))[1])
+    assert door("hydra.run.dir=run")[0] == 0 and there == [[]] and len(ran) == 1
+
+
+def test_an_action_without_a_directory_touches_nothing(trained: Path, door: Door,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("error.txt").write_text("mine")
+    checkpoint, = trained.glob("checkpoint_*")
+    assert door("action=generate", f"model.name={checkpoint}", "prompt=1+2=")[0] == 0
+    assert door("action=generate", f"model.name={checkpoint}", "prompt=no")[0] == 2
+    assert door("action=sweep", f"sweep.dir={trained}")[0] == 2
+    monkeypatch.setattr("ponder.generation.terminal.run", lambda config: [][0])
+    code, _, err = door("action=generate", f"model.name={checkpoint}", "prompt=1+2=")
+    assert code == 1 and err.endswith("error: IndexError: list index out of range\n")
+    assert [(path.name, path.read_text()) for path in Path().iterdir()] == [("error.txt", "mine")]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])

@@ -93,7 +93,7 @@ def test_replies_to_multiple_choice_are_those_of_the_evaluation(answer: str, doo
     questions = [f"{row['question']}\nA. one\nB. three" for row in rows]
     replies = model.think(questions)
     for reply, row in zip(replies, rows, strict=True):
-        assert (reply.thought, reply.answer) == (row["rationale"], row["answer"])
+        assert (reply.thought, reply.answer) == (row["thought"], row["answer"])
         assert reply.thought_logprob == pytest.approx(float(row["logprob"]), abs=1e-4)
         assert (reply.answer_logprob == 0) == (answer == "generated")
     right = sum(reply.answer == row["gold"] for reply, row in zip(replies, rows, strict=True))

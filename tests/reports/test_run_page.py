@@ -145,11 +145,26 @@ def test_a_run_that_thinks_in_text_shows_its_rationales(tmp_path: Path) -> None:
     (tmp_path / "val_9").mkdir()
     (tmp_path / "val_9" / "generated.csv").write_text(
         "id,question,rationale,answer,gold,correct\n0,Why?,as it is,B,B,1\n1,How?,no idea,A,B,0\n")
-    content = written(tmp_path, {**SUMMARY, "metrics": {"chance": 0.25}, "accuracy": 0.5})
+    metrics = {"chance": 0.25, "text/unparsable": 0.125, "text/truncated": 0.5}
+    content = written(tmp_path, {**SUMMARY, "metrics": metrics, "accuracy": 0.5,
+                                 "necessity": {"own": 0.5, "shuffled": math.nan, "dropped": 0.25}},
+                      {**CONFIG, "task": {"name": "qa", "answer": "generated"}})
     assert figures_in(content, "necessity") == 1 and "as it is" in content
-    assert "<th>rationale</th>" in content and "<th>thought</th>" not in content
+    assert "<th>rationale</th>" not in content and "<th>thought</th>" in content
+    assert "Accuracy with the thinker&#x27;s own thoughts, none. " in content
+    assert ("Not tried: those of other questions, random tokens, one constant token, as the text "
+            "holds the answer itself; without a text it is the likeliest letter.") in content
+    assert "12.5% name no answer that can be read, 50.0% were cut at the limit" in content
     assert "chance 25.00%" in content
     assert sections_in(content) == ["result", "training", "necessity", "rollouts", "details"]
+
+
+def test_a_cell_may_be_longer_than_the_reader_of_csv_allows(tmp_path: Path) -> None:
+    (tmp_path / "val_9").mkdir()
+    (tmp_path / "val_9" / "generated.csv").write_text(f"id,thought\n0,{'x' * 140_000}\n1,short\n")
+    limit = csv.field_size_limit()
+    assert [len(row["thought"]) for row in last_rows(tmp_path)] == [140_000, 5]
+    assert csv.field_size_limit() == limit
 
 
 @pytest.mark.slow

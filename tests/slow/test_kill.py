@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import kill
-from ponder.training.run_directory import newest
+from ponder.training.checkpoint import newest
 from support.processes import Forked
 
 SMALL = ["experiment=add_think_fixed", "task.max=10", "model.d_model=8", "model.layers=1",

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from ponder.training import build as build_run
 from ponder.training.session import Session
 from ponder.training.trainer import Progress
 from support.questions import file_of, save_language_model
@@ -25,9 +24,8 @@ PRELOADED = "trainer.preload_data_for_training=generated.csv"
 
 
 @pytest.fixture
-def run(door: Door, monkeypatch: pytest.MonkeyPatch) -> Door:
+def run(door: Door) -> Door:
     """The door, with a model, questions, and four texts about each: two of them right."""
-    monkeypatch.setattr(build_run, "CACHE", Path("cache"))
     save_language_model(Path("model"))
     file_of(Path("questions.csv"), PAIRS + 4)
     Path("generated.csv").write_text("id,rationale\n" + "".join(

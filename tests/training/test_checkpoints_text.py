@@ -18,7 +18,6 @@ from ponder.models.huggingface.model import Model
 from ponder.models.huggingface.pretrained import load_text_model, load_vocabulary
 from ponder.rollouts.engine import Writer
 from ponder.tokenizers.vocabulary import TextVocabulary
-from ponder.training import build as build_run
 from support.questions import WORDS, file_of, load_plain, save_language_model
 from support.small import Door
 
@@ -35,8 +34,7 @@ KINDS = {"adapter": ["model.lora_r=4"], "whole": [],
 
 
 @pytest.fixture
-def run(door: Door, monkeypatch: pytest.MonkeyPatch) -> Door:
-    monkeypatch.setattr(build_run, "CACHE", Path("cache"))
+def run(door: Door) -> Door:
     save_language_model(Path("model"))
     file_of(Path("questions.csv"), 24)
     return lambda *words: door(*RUN, *words)

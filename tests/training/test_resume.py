@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from ponder.rewards import answers as rewards
-from ponder.training.checkpoint import save
-from ponder.training.run_directory import lock, newest
+from ponder.training.checkpoint import newest, save
+from ponder.training.run_directory import lock
 from ponder.training.signals import Signals
 from support.runs import config_of
 from support.small import Door

@@ -38,9 +38,8 @@ TINY = ["task=qa", "variant=[think]", "rollout=sample", "reward=exact_match", "t
 
 
 @pytest.fixture
-def run(door: Door, monkeypatch: pytest.MonkeyPatch) -> Door:
+def run(door: Door) -> Door:
     """The door, with a model and 24 questions in the folder, and a cache of its own."""
-    monkeypatch.setattr(build_run, "CACHE", Path("cache"))
     save_language_model(Path("model"))
     file_of(Path("questions.csv"), 24)
     return lambda *words: door(*TINY, *(
@@ -80,7 +79,7 @@ def test_star_leaves_what_users_have_scripts_for(run: Door) -> None:
                          "trainer.val_samples=1")
     assert (code, err) == (0, "") and "accuracy" in out
     rows = table("train_0/generated.csv")
-    assert len(rows) == 20 * 3 and {"id", "question", "rationale", "answer", "gold", "reward",
+    assert len(rows) == 20 * 3 and {"id", "question", "thought", "answer", "gold", "reward",
                                     "logprob", "seed"} <= set(rows[0])
     assert len(table("train_1/generated.csv")) == 60 and len(table("val_0/generated.csv")) == 4
     last = summary()["steps"]
@@ -133,7 +132,7 @@ def test_texts_of_the_cache_are_judged_as_they_are_asked_about_now(
     with monkeypatch.context() as patch:
         patch.setattr("ponder.rollouts.written.Writer", None)
         assert run(*words, "hydra.run.dir=now")[0] == 0
-    shutil.rmtree("cache")
+    shutil.rmtree("scratch/generated")
     assert run(*words, "hydra.run.dir=fresh")[0] == 0
     now, fresh, before = (
         [row["correct"] if "=" not in changed else row["answer"] for row in table(
@@ -191,9 +190,9 @@ def test_texts_of_an_edited_model_are_written_anew(run: Door) -> None:
     assert run(*words)[0] == 0
     rewritten(Path("model/config.json"), '"rope_theta": 10000.0', '"rope_theta": 10.0   ')
     assert run(*words, "hydra.run.dir=now")[0] == 0
-    shutil.rmtree("cache")
+    shutil.rmtree("scratch/generated")
     assert run(*words, "hydra.run.dir=fresh")[0] == 0
-    now, fresh, before = ([row["rationale"] for row in table("val_0/generated.csv", name)]
+    now, fresh, before = ([row["thought"] for row in table("val_0/generated.csv", name)]
                           for name in ("now", "fresh", "run"))
     assert now == fresh != before
 
@@ -334,7 +333,7 @@ def test_a_run_cut_off_anywhere_ends_with_the_same_adapter(
     assert run(*words, "hydra.run.dir=whole")[0] == 0
     expected = summary("whole")
     assert expected["steps"] > 4
-    shutil.rmtree("cache")
+    shutil.rmtree("scratch/generated")
 
     def cut_off(target: object, name: str, number: int) -> None:
         """The call with this number ends the run."""
@@ -376,7 +375,7 @@ def test_an_end_is_heeded_while_texts_are_written_or_read(
         shutil.rmtree("run")
     more = [*words.split(), "trainer.max_epochs=2", "trainer.skip_first_validation_loop=false"]
     assert run(*more, "hydra.run.dir=whole")[0] == 0
-    shutil.rmtree("cache")
+    shutil.rmtree("scratch/generated")
     before, calls = getattr(ProgressReporter, doing), []
 
     def heard(self: ProgressReporter, *how_far) -> None:

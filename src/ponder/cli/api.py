@@ -18,7 +18,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +98,8 @@ class Run:
 
         frame = pd.DataFrame(last_rows(self.directory))
         for name in {"id", "correct"} & {*frame}:
-            frame[name] = pd.to_numeric(frame[name])
+            if frame[name].str.fullmatch(r"\d+").all():  # an id may be a word
+                frame[name] = pd.to_numeric(frame[name])
         return frame
 
     @property
@@ -225,21 +226,13 @@ def _run(words: list[str]) -> Run:
     from hydra.core.utils import JobStatus, run_job
 
     with _composing(words) as (node, context), _torch_restored():
-        if not any(word.startswith(("hydra.run.dir=", "resume=")) for word in words):
-            node.hydra.run.dir = _unused(str(node.hydra.run.dir))
-        done = run_job(perform, node, "hydra.run.dir", None, context, configure_logging=False)
+        directories: list[Path] = []
+        done = run_job(partial(perform, directories=directories), node, "hydra.run.dir", None,
+                       context, configure_logging=False)
         if done.status == JobStatus.FAILED:
             failure: Exception = done._return_value
             raise failure from (None if isinstance(failure, UserError) else failure.__cause__)
-        return Run(str(node.hydra.run.dir))
-
-
-def _unused(directory: str) -> str:
-    """The directory, or with a number behind it where another run has it already: its name is the
-    second in which it was begun.
-    """
-    names = (f"{directory}_{number}" if number else directory for number in range(10 ** 6))
-    return next(name for name in names if not Path(name).exists())
+        return Run(directories[0])
 
 
 @contextmanager

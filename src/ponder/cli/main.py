@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import shutil
@@ -20,13 +21,13 @@ import ponder
 from ponder.cli.errors import explain, sweeps
 from ponder.cli.shorthand import config_folders, load_plugins, understood
 from ponder.config import resolve
-from ponder.config.errors import ERROR, JobFailed, UserError
+from ponder.config.errors import ERROR, FULL, NOT_ALLOWED, JobFailed, UserError
 from ponder.config.registry import TASKS
-from ponder.config.spine import BEGUN, CONF, OF_A_PROMPT, WORDS, register
-from ponder.training.run_directory import DIFF, LOCK, save_code_diff, used_by_another_process
+from ponder.config.spine import CONF, OF_A_PROMPT, WORDS, register
+from ponder.training.run_directory import DIFF, JOB_LOG, LOCK, describe, locked_here, opened
 from ponder.training.signals import GivenUp, guard
 
-NO_FILES = ("hydra.output_subdir=null", "hydra/job_logging=none")
+WITHOUT_DIRECTORY = ("sweep", *OF_A_PROMPT)  # actions that write no files of their own
 
 
 def as_utf8(word: str) -> str:
@@ -51,9 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
         for line in notes:
             print(line, file=sys.stderr)
         if os.environ.get("RANK", "0") != "0":  # of several processes the first one writes
-            arguments = [*arguments, *NO_FILES, f"hydra.run.dir={tempfile.mkdtemp()}"]
+            arguments = [*arguments, f"hydra.run.dir={tempfile.mkdtemp()}"]
         elif _has_no_directory(arguments):
-            arguments = [*arguments, *NO_FILES, "hydra.run.dir=."]
+            arguments = [*arguments, "hydra.run.dir=."]
         return _compose_and_run(arguments)
     except KeyboardInterrupt:
         return 130
@@ -82,7 +83,7 @@ def _has_no_directory(arguments: list[str]) -> bool:
         if f"action={action}" in arguments and sweeps(arguments):
             raise UserError(f"action={action}: found -m; legal: one call at a time, for several "
                             "texts generate.samples=<number>")
-    return bool({"action=sweep", *(f"action={name}" for name in OF_A_PROMPT)} & set(arguments))
+    return bool({f"action={name}" for name in WITHOUT_DIRECTORY} & set(arguments))
 
 
 def _compose_and_run(arguments: list[str]) -> int:
@@ -133,20 +134,50 @@ def job(node: Any, codes: list[int], home: str) -> float | None:
     return None
 
 
-def perform(node: Any) -> float | None:
+def perform(node: Any, directories: list[Path] | None = None) -> float | None:
     """Check a composed node and do its action: the accuracy, where there is one.
 
-    Raises `UserError` for a mistake in the input, `JobFailed` for any other failure, caused by the
-    original error.
+    directories: gets the run directory. Raises `UserError` for a mistake in the input, `JobFailed`
+    for any other failure, caused by the original error.
     """
-    directory = _directory()
-    try:
-        config = _checked(node)
-        (directory / ERROR).unlink(missing_ok=True)
-        accuracy = _act(config, directory)
-        return None if accuracy is None else float(accuracy)
-    except (Exception, GivenUp) as error:
-        raise _failure(error, directory) from error
+    directory = None if node.action in WITHOUT_DIRECTORY else _directory()
+    with contextlib.ExitStack() as held:
+        try:
+            config = _checked(node)
+            if directory is None:
+                return _act(config, Path())
+            wanted, directory = directory, None  # nothing in it is ours before it is locked
+            directory = held.enter_context(opened(wanted, _is_new()))
+            if directories is not None:
+                directories.append(directory)
+            return _run(config, directory)
+        except (Exception, GivenUp) as error:
+            raise _failure(error, directory) from error
+
+
+def _run(config: Any, directory: Path) -> float | None:
+    """Do an action in its directory. What a directory says of an earlier run stays until this one
+    has begun, which `Session` knows, or has ended.
+    """
+    (directory / ERROR).unlink(missing_ok=True)
+    empty = not (directory / ".hydra" / "config.yaml").is_file()
+    if empty:
+        describe(directory)
+    accuracy = _act(config, directory)
+    if not empty and config.action != "train":
+        describe(directory)
+    return None if accuracy is None else float(accuracy)
+
+
+def _is_new() -> bool:
+    """Whether the name of this job's directory has the time in it: it is meant for this job alone,
+    and no run can be gone on with there.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    named: Any = OmegaConf.to_container(HydraConfig.get().run, resolve=False)
+    return not _in_a_sweep() and "${now:" in str(named["dir"])
 
 
 def _checked(node: Any) -> Any:
@@ -182,32 +213,43 @@ def _act(config: Any, directory: Path) -> float | None:
         return run_terminal(config)
     from ponder.cli.actions import run
 
-    save_code_diff(directory)
     return run(config, directory)
 
 
-def _failure(error: BaseException, directory: Path) -> UserError | JobFailed:
+def _failure(error: BaseException, directory: Path | None) -> UserError | JobFailed:
     """The error that a job ends with. After a mistake in the input its directory is removed (of a
-    sweep, it keeps the line about it); after any other failure the traceback is in error.txt.
+    sweep, it keeps the line about it); after any other failure the traceback is in error.txt. None:
+    the job has no directory.
     """
     if isinstance(error, JobFailed):
         return error
-    line = str(error) if isinstance(error, UserError) else explain(error)
+    line = str(error) if isinstance(error, UserError) else explain(error) or _no_room(error)
     if line is not None:
-        for file in (directory / BEGUN).glob("*.yaml"):
-            shutil.copy(file, directory / ".hydra")
-        if _in_a_sweep():
-            (directory / ERROR).write_text(f"{line}\n")
-        else:
+        if directory is not None and not _in_a_sweep():
             _remove(directory)
+        elif directory is not None:
+            with contextlib.suppress(OSError):  # a full disk
+                (directory / ERROR).write_text(f"{line}\n")
         return UserError(line)
     said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     try:
+        if directory is None:
+            raise OSError
         (directory / ERROR).write_text("".join(traceback.format_exception(error)))
     except OSError:
         traceback.print_exception(error)
         return JobFailed(said)
     return JobFailed(f"{said}; the traceback is in {directory / ERROR}")
+
+
+def _no_room(error: BaseException) -> str | None:
+    """The line about a file that could not be written, wherever that was; None for other errors."""
+    if not isinstance(error, OSError) or error.errno not in (*FULL, *NOT_ALLOWED):
+        return None
+    room = error.errno in FULL
+    return (f"{error.filename or 'disk'}: cannot be written ({error.strerror}); legal: "
+            f"{'a disk with room' if room else 'a directory that you may write to'}; what was "
+            "written before is whole")
 
 
 def _in_a_sweep() -> bool:
@@ -225,15 +267,18 @@ def _directory() -> Path:
 
 
 def _remove(directory: Path) -> None:
-    """Remove the directory of a refused job, where nothing but Hydra's own files is in it."""
-    files = ("run.log", WORDS, DIFF, LOCK)
+    """Remove the directory of a refused job, where it is empty, or has been locked by this process
+    and holds nothing but what every job writes.
+    """
+    files = {JOB_LOG, WORDS, DIFF, LOCK}
     there = {path.name for path in directory.glob("*")}
-    if used_by_another_process(directory) or not there <= {".hydra", *files}:
+    if not there <= ({".hydra", *files} if locked_here(directory) else set()):
         return
     shutil.rmtree(directory / ".hydra", ignore_errors=True)
-    for name in files:
+    for name in sorted(files & there):
         (directory / name).unlink(missing_ok=True)
     for folder in (directory, *directory.parents):
         if folder.parts[:1] != ("star_runs",) or any(folder.glob("*")):
             return
-        folder.rmdir()
+        with contextlib.suppress(OSError):  # another run has just begun in it
+            folder.rmdir()

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 import re
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 HALVES = re.compile("[\ud800-\udfff]")  # of characters, which JSON may hold alone and UTF-8 not
 ERROR = "error.txt"  # in a run directory: the traceback of its unexpected end
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room on the disk, or none that is allowed
+NOT_ALLOWED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class UserError(Exception):
@@ -41,6 +46,20 @@ def must_be_text(where: str, text: str) -> None:
         near = ascii(text[max(0, found.start() - 20):found.end() + 20])
         raise UserError(f"{where}: found {found[0]!a}, half a character, in {near}; legal: whole "
                         "characters, in UTF-8")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path to write to, which takes the place of `path` when all is written: readers see all of
+    it or nothing, and a full disk leaves what was there before and nothing half-written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def closest(word: str, legal: list[str]) -> str:

@@ -21,8 +21,8 @@ from ponder.config.spine import OF_A_PROMPT, OF_THE_CALL
 
 SHAPE = {"d_model": "n_embd", "layers": "n_layer", "heads": "n_head",
          "tie_embeddings": "tie_word_embeddings"}  # key of the model -> in a config.json
-OF_THIS_CALL = ("action", "run_type", "out", "step", "logger", "model.name", "trainer.device",
-                "trainer.threads", "generate")
+OF_THIS_CALL = ("action", "run_type", "out", "step", "logger", "scratch", "model.name",
+                "trainer.device", "trainer.threads", "generate")
 
 
 def read(node: Any) -> Any:

@@ -44,7 +44,6 @@ PACKAGE = Path(__file__).resolve().parents[1]
 INSTALLED = (PACKAGE / "conf").is_dir()  # a wheel has the files of conf/ inside; else a checkout
 CONF = (PACKAGE if INSTALLED else PACKAGE.parents[1]) / "conf"
 WORDS = "words.json"  # in a run directory: the words that run was begun with
-BEGUN = ".hydra/begun"  # of a run: what Hydra made of them, when it was begun or gone on with
 WANDB_ID = "wandb_id"  # in a run directory: under which wandb knows the run
 VARIANTS = ("think", "fixed", "blind", "super", "clean", "search")  # in the order of help
 
@@ -53,7 +52,7 @@ VARIANTS = ("think", "fixed", "blind", "super", "clean", "search")  # in the ord
 GROUPS = (("task", "name"), ("model", "kind"), ("rollout", "kind"), ("strategy", "name"))
 # keys that say what is done, where it goes and how it is called, and nothing of a result
 OF_THE_CALL = ("action", "run_type", "out", "runs", "step", "logger", "resume", "sweep", "prompt",
-               "generate")
+               "generate", "scratch")
 OF_A_PROMPT = ("generate", "chat")  # actions that need a model and no task
 
 
@@ -71,6 +70,8 @@ class Config:
                          "as it was begun", legal=("auto", "never"))
     out: str | None = option(None, "problems, export, compare and generate: file to write (.csv, "
                              ".jsonl, .parquet; compare also .md, .html)")
+    scratch: str = option("scratch", "directory of what is kept to save time: texts that "
+                          "models have written, and encoded texts")
     prompt: str | None = option(None, "action=generate: the text that model.name goes on from, as "
                                 "it is typed")
     generate: GenerateConfig = field(default_factory=GenerateConfig)

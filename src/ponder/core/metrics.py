@@ -17,6 +17,15 @@ class Metric(NamedTuple):
     meaning: str
 
 
+# The columns of generated.csv, of every task; where a task has nothing to say a cell is empty.
+COLUMNS = {
+    "id": "of the question", "subject": "of the question", "question": "as it is asked",
+    "thought": "what the thinker wrote (rationale in earlier versions); of a corpus the text",
+    "answer": "that was given", "gold": "the right answer", "correct": "1 or 0",
+    "reward": "that was earned", "unread": "why no answer could be read from a text: none, several",
+    "logprob": "of the thought under the policy that wrote it", "seed": "of sampling",
+    "end": "what ended a text; nothing where it was cut", "tokens": "of the thought",
+    "numbers": "the first ones of continuous thoughts"}
 METRICS: dict[str, list[Metric]] = {
     "Where the run stands": [
         Metric("step", "steps", "optimizer steps done"),
@@ -171,6 +180,8 @@ def page() -> str:
     for title, metrics in METRICS.items():
         lines += ["", f"## {title}", "", "| name | unit | meaning |", "|---|---|---|"]
         lines += [f"| `{metric.name}` | {metric.unit} | {metric.meaning} |" for metric in metrics]
+    lines += ["", "## The columns of generated.csv", "", "| column | meaning |", "|---|---|"]
+    lines += [f"| `{column}` | {meaning} |" for column, meaning in COLUMNS.items()]
     return "\n".join(lines)
 
 

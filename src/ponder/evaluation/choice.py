@@ -13,7 +13,7 @@ from ponder.core.types import Problems, Rollouts
 from ponder.evaluation.question import NECESSITY, Evaluation, evaluation_mode, standard_error
 from ponder.models.policies.choice import ChoicePolicy
 from ponder.rollouts.written import Written
-from ponder.tasks.choice.qa import Qa
+from ponder.tasks.choice.qa import UNPARSED, Qa
 from ponder.tasks.choice.questions import LETTERS
 
 SHORT = 16  # tokens of a passage that three copies make a loop of; of a longer one, two
@@ -132,14 +132,15 @@ def rows_of(policy: ChoicePolicy, task: Qa, rollouts: Rollouts, seed: int) -> li
     """A row of generated.csv for every thought: its text, answer and tokens."""
     assert rollouts.answered is not None
     text, room = policy.vocabulary.text, rollouts.thought.shape[1] - 1
+    unread = {code: why for why, code in UNPARSED.items()}
     questions = [question for question in task.questions(rollouts.problems)
                  for _ in range(rollouts.samples)]
     columns = zip(questions, rollouts.thought.tolist(), rollouts.answered.tolist(),
                   rollouts.logprobs.sum(1).tolist(), strict=True)
     return [{"id": question.id, "subject": question.subject, "question": question.question,
-             "rationale": text(thought), "answer": LETTERS[int(answer)] if answer >= 0 else "",
+             "thought": text(thought), "answer": LETTERS[int(answer)] if answer >= 0 else "",
              "gold": LETTERS[question.answer], "correct": int(right), "reward": right,
-             "logprob": logprob, "seed": seed, "end": policy.vocabulary.ended_by(thought, room),
-             "tokens": " ".join(
-                 str(token) for token in thought if token != rollouts.problems.pad)}
+             "unread": unread.get(int(answer), ""), "logprob": logprob, "seed": seed,
+             "end": policy.vocabulary.ended_by(thought, room),
+             "tokens": " ".join(str(token) for token in thought if token != rollouts.problems.pad)}
             for question, thought, (_, right, answer), logprob in columns]

@@ -47,6 +47,12 @@ PANELS: dict[str, tuple[str, ...]] = {
 }
 MAX_POSITIONS, MAX_ANSWERS, MAX_PLACES = 8, 200, 6  # of heat maps; digits of an answer
 MAX_ROLLOUTS, MAX_WRONG, MAX_GROUPS = 20, 8, 12  # rows of the table, wrong ones; groups of a panel
+NAMES = {"rationale": "thought"}  # columns of generated.csv in earlier versions -> today
+REPLACED = {"own": "the thinker's own thoughts", "shuffled": "those of other questions",
+            "random": "random tokens", "constant": "one constant token", "dropped": "none"}
+FAILURES = {"text/unparsable": "name no answer that can be read",
+            "text/truncated": "were cut at the limit of tokens",
+            "text/degenerate": "end in a loop"}
 NO_TABLE = "There is no readable val_<step>/generated.csv."
 
 
@@ -107,8 +113,8 @@ def last_rows(directory: Path) -> list[dict[str, str]]:
     paths = sorted(directory.glob("val_*/generated.csv"), key=step)
     try:
         with long_cells(), paths[-1].open(newline="", encoding="utf-8", errors="replace") as file:
-            return [{name: value or "" for name, value in row.items() if isinstance(name, str)}
-                    for row in csv.DictReader(file)]
+            return [{NAMES.get(name, name): value or "" for name, value in row.items()
+                     if isinstance(name, str)} for row in csv.DictReader(file)]
     except (IndexError, OSError, csv.Error):
         return []
 
@@ -126,8 +132,7 @@ def thought_tokens(run: RunRecord) -> list[list[str]]:
 
 def has_thoughts(run: RunRecord) -> bool:
     """Whether any row holds a thought: thought tokens or text."""
-    return any(row.get("rationale") or row.get("thought", "").replace(END, "").strip()
-               for row in run.rows)
+    return any(row.get("thought", "").replace(END, "").strip() for row in run.rows)
 
 
 def right_answers(run: RunRecord) -> list[str]:
@@ -260,11 +265,20 @@ def necessity(run: RunRecord) -> str:
     count = question_count(run)
     intervals = {name: wilson_interval(value, count) for name, value in values.items()
                  } if count else {}
-    return note("Accuracy with the thinker's own thoughts, with thoughts shuffled across "
-                "questions, of random tokens, of one constant token, and with none. Thoughts that "
-                "carry the answer lose it in every bar but the first. Error bars: 95 % Wilson "
-                f"intervals for {count:,.0f} questions.") + (
+    tried = ", ".join(REPLACED.get(name, name) for name in values)
+    return note(f"Accuracy with {tried}. Thoughts that carry the answer lose it in every bar but "
+                f"the first.{_not_tried(run, values)} Error bars: 95 % Wilson intervals for "
+                f"{count:,.0f} questions.") + (
         f'<div class="half">{figures.bar_chart("Accuracy", values, chance(run), intervals)}</div>')
+
+
+def _not_tried(run: RunRecord, tried: Iterable[str]) -> str:
+    """Which thoughts were not put in place of own ones, and why."""
+    left = [name for name in REPLACED if name not in tried]
+    why = {"generated": ", as the text holds the answer itself; without a text it is the likeliest "
+           "letter", "letter": ", as they make no text", "cloze": ", as they make no text"}
+    reason = why.get(str(run.task.get("answer")), "")
+    return f" Not tried: {', '.join(map(REPLACED.get, left))}{reason}." if left else ""
 
 
 def language(run: RunRecord) -> str:
@@ -316,14 +330,18 @@ def rollouts(run: RunRecord) -> str:
     shown_wrong = wrong[:max(MAX_WRONG, MAX_ROLLOUTS - len(other))]
     rows = [*shown_wrong, *other[:MAX_ROLLOUTS - len(shown_wrong)]]
     marks = {"0": '<span class="wrong">✗</span>', "1": '<span class="right">✓</span>'}
-    names = [name for name in ("question", "rationale", "thought", "answer", "gold", "reward")
+    names = [name for name in ("question", "thought", "answer", "unread", "gold", "reward")
              if any(row.get(name) for row in rows)]
     body = [[marks.get(row.get("correct", ""), "?"),
              *(figures.coloured(row.get(name, "")) for name in names)] for row in rows]
     colours = ", ".join(f'<span class="{colour}">{kind}</span>' for kind, colour in COLOURS.items())
     order = (f"{len(shown_wrong)} of {len(wrong):,} wrong ones first, then others: their number "
              "says nothing about the accuracy. " if shown_wrong and other else "")
-    return f'<p class="note">{order}Tokens: {colours}.</p>' + figures.table(["", *names], body)
+    metrics = run.summary.get("metrics") or {}
+    failed = ", ".join(f"{metrics[name]:.1%} {said}" for name, said in FAILURES.items()
+                       if finite(metrics.get(name)))
+    return (f'<p class="note">{f"Of the texts, {failed}. " if failed else ""}{order}'
+            f'Tokens: {colours}.</p>') + figures.table(["", *names], body)
 
 
 def details(run: RunRecord) -> str:

@@ -8,6 +8,7 @@ and continued in its directory otherwise.
 from __future__ import annotations
 
 import copy
+import itertools
 import logging
 import sys
 import time
@@ -98,7 +99,24 @@ def plan_jobs(master: DictConfig, loader: Any, batch: Sequence[Sequence[str]], f
             refused[number] = job_return(overrides)
     if retry:
         return Plan(planned, refused, {}, [2] * len(refused))
-    return _skip_known_jobs(sweep, planned, refused)
+    named: Any = OmegaConf.to_container(master.hydra.sweep, resolve=False)
+    return _skip_known_jobs(sweep, planned, refused, timed="${now:" in str(named["subdir"]))
+
+
+def _own_directory(sweep: Path, one: PlannedJob) -> PlannedJob:
+    """A new job with a directory of its own: its name is the second in which the sweep was begun,
+    so a job of another sweep may have it; then a number is put behind it.
+    """
+    for number in itertools.count():
+        name = f"{one.job.directory}_{number}" if number else one.job.directory
+        try:
+            (sweep / name).mkdir(parents=True)
+        except FileExistsError:
+            continue
+        with open_dict(one.config):
+            one.config.hydra.sweep.subdir = name
+        return replace(one, job=replace(one.job, directory=name))
+    raise AssertionError("counting does not end")
 
 
 def _compose(master: DictConfig, loader: Any, overrides: list[str], number: int) -> DictConfig:
@@ -174,8 +192,10 @@ def without_hydra(config: DictConfig) -> DictConfig:
     return node
 
 
-def _skip_known_jobs(sweep: Path, planned: list[PlannedJob], refused: dict[int, JobReturn]) -> Plan:
+def _skip_known_jobs(sweep: Path, planned: list[PlannedJob], refused: dict[int, JobReturn],
+                     timed: bool) -> Plan:
     """Leave out jobs that are done or active. A failed or vanished job is continued where it was.
+    timed: the names of directories have the time in them.
 
     Every earlier job counts for one planned job only, so that equal jobs are not confused.
     """
@@ -194,7 +214,7 @@ def _skip_known_jobs(sweep: Path, planned: list[PlannedJob], refused: dict[int, 
             for name in sorted({name for names in new.values() for name in names}):
                 log.warning(f"{name} has changed since {alike[0].job.directory} was sent: job "
                             f"{one.number} begins anew")
-            todo.append(one)
+            todo.append(_own_directory(sweep, one) if timed else one)
             continue
         earlier.remove(same)
         if same.status == "done":

@@ -48,7 +48,6 @@ from ponder.training.trainer import Trainer
 
 __all__ = ["build_policy", "build_task"]
 
-CACHE = Path("scratch") / "generated"
 ONE = SamplerConfig(samples=1)  # by the model's own distribution, whatever it is trained at
 SMALL = 1_000_000  # parameters
 Evaluate = Callable[[], Evaluation]
@@ -109,8 +108,9 @@ def text_writer(config: Config, sampler: SamplerConfig, listener: Listener | Non
     """
     batch = (config.trainer.gen_batch_size or 32) if rows is None else max(
         rows // sampler.samples, 1)
-    return Written(sampler, batch, config.model.rows_at_once, Store(CACHE), _writing(config),
-                   greedy, listener, _judging(config))
+    store = Store(Path(config.scratch) / "generated")
+    return Written(sampler, batch, config.model.rows_at_once, store, _writing(config), greedy,
+                   listener, _judging(config))
 
 
 def _writing(config: Config) -> dict[str, Any]:

@@ -55,25 +55,28 @@ def _running_text(config: Config, kind: type[Text]) -> Text:
     """Passages in the tokens of a Hugging Face model, of the checkpoint a model begins with, or in
     those that the text is to be cut into.
     """
+    scratch = Path(config.scratch) / "text"
     if config.model.kind == "hf":
         words = words_of_text(config.model)
         if config.thinker.tokens:
             words = _words_at_positions(config)
-        return kind(config.task, words=words)
+        return kind(config.task, words=words, scratch=scratch)
     start = None if config.model.name is None else load_pieces(Path(config.model.name))
     if start is not None and config.task.tokens not in ("chars", start.state()["kind"]):
         raise UserError(f"task.tokens={config.task.tokens}: found model.name={config.model.name}, "
                         f"which reads {start.state()['kind']}; legal: no word about it")
-    return kind(config.task, config.thinker.vocabulary if config.thinker.tokens else 0, start)
+    return kind(config.task, config.thinker.vocabulary if config.thinker.tokens else 0, start,
+                scratch=scratch)
 
 
 def _corpus(config: Config, kind: type[Corpus]) -> Corpus:
     """The prompts, with thought tokens in the vocabulary where the thinker may write them."""
-    both = writes(config) == "both"
+    both, scratch = writes(config) == "both", Path(config.scratch) / "text"
     if config.model.kind == "hf":
         return kind(config.task, words=thinking_words(config) if both else
-                    words_of_text(config.model))
-    return kind(config.task, config.thinker.vocabulary if both else 0, config.model.name)
+                    words_of_text(config.model), scratch=scratch)
+    return kind(config.task, config.thinker.vocabulary if both else 0, config.model.name,
+                scratch=scratch)
 
 
 # --- vocabularies of Hugging Face models ----------------------------------------------------------

@@ -2,6 +2,9 @@
 
 The thinker lies at the top (config.json, model.safetensors, tokenizer), a separate answerer in
 `answerer/`, and the resolved configuration in ponder.json.
+
+A checkpoint is trusted when every file has the hash that its manifest says; a damaged one is
+reported and the one before it is used.
 """
 
 from __future__ import annotations
@@ -10,6 +13,8 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -236,3 +241,81 @@ def weights_sha256(model: nn.Module, weights: dict[str, Tensor] | None = None) -
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+# --- checkpoints of a run ------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Saved:
+    """An intact checkpoint of a run."""
+
+    path: Path
+    step: int
+    accuracy: float | None
+
+    def state(self, device: torch.device) -> dict[str, Any]:
+        """The training state. Only tensors and plain values are unpickled."""
+        found = torch.load(self.path / "state.pt", map_location="cpu", weights_only=True, mmap=True)
+        return _moved(found, device)
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    """Tensors moved to the device, also inside dictionaries and lists. The optimizer's stay on the
+    disk (memory-mapped) until they are read, as a process may need a shard of them only.
+    """
+    if isinstance(value, dict):
+        return {name: item if name == "optimizer" else _moved(item, device)
+                for name, item in value.items()}
+    if isinstance(value, list):
+        return [_moved(item, device) for item in value]
+    return value.to(device, copy=True) if isinstance(value, torch.Tensor) else value
+
+
+def newest(directory: Path, note: Callable[[str], None]) -> Saved | None:
+    """The newest intact checkpoint of a run directory; None without one.
+
+    Damaged ones are renamed, and `note` is called with a line about each.
+    """
+    for path, manifest in list(_manifests(directory)):
+        fault = _fault(path, manifest)
+        if fault is None:
+            return Saved(path, manifest["step"], manifest.get("accuracy"))
+        renamed = path.with_name(f"damaged_{path.name.lstrip('.')}")
+        shutil.rmtree(renamed, ignore_errors=True)
+        path.rename(renamed)
+        note(f"{path}: damaged ({fault}), now {renamed.name}; going back to the one before")
+    return None
+
+
+def prune(directory: Path, keep: int) -> None:
+    """Remove all but the newest `keep` checkpoints and the best one; 0 keeps all."""
+    found = list(_manifests(directory))
+    best = max(found, key=lambda entry: (entry[1].get("accuracy") or 0.0, entry[1]["step"]),
+               default=None)
+    for path, _ in found[keep:] if keep else []:
+        if best is None or path != best[0]:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _manifests(directory: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Checkpoints and their manifests, newest first; a hidden one was about to be replaced."""
+    found = []
+    for path in [*directory.glob("checkpoint_*"), *directory.glob(".checkpoint_*.old")]:
+        try:
+            manifest = json.loads((path / "manifest.json").read_text())
+            found.append(((int(manifest["step"]), int(manifest["epoch"])), path, manifest))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    for _, path, manifest in sorted(found, key=lambda entry: entry[0], reverse=True):
+        yield path, manifest
+
+
+def _fault(path: Path, manifest: dict[str, Any]) -> str | None:
+    """What is wrong with a checkpoint's files, or None."""
+    for name, expected in manifest["files"].items():
+        file = path / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if file_sha256(file) != expected:
+            return f"{name} has changed"
+    return None

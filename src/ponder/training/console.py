@@ -1,6 +1,6 @@
 """What the terminal shows: a live display for people, plain lines for log files.
 
-Notes and evaluations also go to the job's log file (`run.log`, which Hydra opens).
+Notes and evaluations also go to the job's log file (`run.log`).
 """
 
 from __future__ import annotations

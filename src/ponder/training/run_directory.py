@@ -1,120 +1,45 @@
-"""The directory of a run: its lock, which checkpoint to resume from, which ones to delete, and the
-code that it is of.
+"""The directory of a run: its lock, what the run was given, and the code that it is of.
 
-A checkpoint is trusted when every file has the hash that its manifest says; a damaged one is
-reported and the one before it is used. A sweep's directory has a copy of the code from the moment
-it is sent, so that a job that starts hours later runs what was there then.
+Nothing is written into a directory before it is locked. A sweep's directory has a copy of the code
+from the moment it is sent, so that a job that starts hours later runs what was there then.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import fcntl
 import hashlib
+import itertools
 import json
+import logging
 import os
 import shutil
 import socket
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict, read_write
 
-from ponder.config.errors import UserError
+from ponder.config.errors import UserError, replacing
 from ponder.config.registry import plugin_files
 from ponder.config.resolve import PROMPTS, changed, typed_words
-from ponder.config.spine import BEGUN, INSTALLED, OF_THE_CALL, PACKAGE, WANDB_ID, WORDS, restored
-from ponder.core.lazy_imports import torch
+from ponder.config.spine import INSTALLED, OF_THE_CALL, PACKAGE, WANDB_ID, WORDS, restored
 
 LOCK = ".lock"  # in a run directory: which process works there, or was the last to
 ROOT = PACKAGE.parents[1]
 CODE = ("run.py", "src/ponder", "src/hydra_plugins", "conf")  # what a run is made of
 DIFF = "git.diff"  # in a run directory and in a copy of the code: `code_differences`
+JOB_LOG = "run.log"  # in a run directory: notes and evaluations
 # Keys that do not change what a run computes, only how long it is or what it keeps.
 MAY_CHANGE = {*OF_THE_CALL, "trainer.max_steps", "trainer.max_epochs", "trainer.target_accuracy",
               "trainer.save_every_n_steps", "trainer.keep_checkpoints", "trainer.max_bad_steps",
               "trainer.data_parallel"}
-
-
-@dataclass(frozen=True)
-class Saved:
-    """An intact checkpoint of a run."""
-
-    path: Path
-    step: int
-    accuracy: float | None
-
-    def state(self, device: torch.device) -> dict[str, Any]:
-        """The training state. Only tensors and plain values are unpickled."""
-        found = torch.load(self.path / "state.pt", map_location="cpu", weights_only=True, mmap=True)
-        return _moved(found, device)
-
-
-def _moved(value: Any, device: torch.device) -> Any:
-    """Tensors moved to the device, also inside dictionaries and lists. The optimizer's stay on the
-    disk (memory-mapped) until they are read, as a process may need a shard of them only.
-    """
-    if isinstance(value, dict):
-        return {name: item if name == "optimizer" else _moved(item, device)
-                for name, item in value.items()}
-    if isinstance(value, list):
-        return [_moved(item, device) for item in value]
-    return value.to(device, copy=True) if isinstance(value, torch.Tensor) else value
-
-
-def newest(directory: Path, note: Callable[[str], None]) -> Saved | None:
-    """The newest intact checkpoint of a run directory; None without one.
-
-    Damaged ones are renamed, and `note` is called with a line about each.
-    """
-    for path, manifest in list(_manifests(directory)):
-        fault = _fault(path, manifest)
-        if fault is None:
-            return Saved(path, manifest["step"], manifest.get("accuracy"))
-        renamed = path.with_name(f"damaged_{path.name.lstrip('.')}")
-        shutil.rmtree(renamed, ignore_errors=True)
-        path.rename(renamed)
-        note(f"{path}: damaged ({fault}), now {renamed.name}; going back to the one before")
-    return None
-
-
-def prune(directory: Path, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints and the best one; 0 keeps all."""
-    found = list(_manifests(directory))
-    best = max(found, key=lambda entry: (entry[1].get("accuracy") or 0.0, entry[1]["step"]),
-               default=None)
-    for path, _ in found[keep:] if keep else []:
-        if best is None or path != best[0]:
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _manifests(directory: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Checkpoints and their manifests, newest first; a hidden one was about to be replaced."""
-    found = []
-    for path in [*directory.glob("checkpoint_*"), *directory.glob(".checkpoint_*.old")]:
-        try:
-            manifest = json.loads((path / "manifest.json").read_text())
-            found.append(((int(manifest["step"]), int(manifest["epoch"])), path, manifest))
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    for _, path, manifest in sorted(found, key=lambda entry: entry[0], reverse=True):
-        yield path, manifest
-
-
-def _fault(path: Path, manifest: dict[str, Any]) -> str | None:
-    """What is wrong with a checkpoint's files, or None."""
-    for name, expected in manifest["files"].items():
-        file = path / name
-        if not file.is_file():
-            return f"{name} is missing"
-        if file_sha256(file) != expected:
-            return f"{name} has changed"
-    return None
 
 
 def same_run(saved: Path, config: dict[str, Any], inputs: dict[str, str],
@@ -182,18 +107,31 @@ def clear(directory: Path) -> None:
 
 
 def save_command(directory: Path) -> None:
-    """Save the words of the command line for `resume=<directory>`, and a copy of Hydra's files: a
-    later call that is refused overwrites the latter.
-    """
+    """Save the words of the command line for `resume=<directory>`, and what they mean."""
     from hydra.core.hydra_config import HydraConfig
 
     if HydraConfig.initialized():
         presets = [f"--config-dir={one.path}" for one in HydraConfig.get().runtime.config_sources
                    if one.provider == "command-line"]
         write_json(directory / WORDS, [*presets, *typed_words()])
-        (directory / BEGUN).mkdir(exist_ok=True, parents=True)
-        for file in directory.joinpath(".hydra").glob("*.yaml"):
-            shutil.copy(file, directory / BEGUN)
+        describe(directory)
+
+
+def describe(directory: Path) -> None:
+    """Write what the present job was given into its directory: its configuration, under the names
+    of Hydra, which would write it before the directory is locked, and the code.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    if HydraConfig.initialized():
+        hydra: Any = HydraConfig.get()
+        whole = hydra._get_parent()
+        job = OmegaConf.masked_copy(whole, [key for key in whole if key != "hydra"])
+        for name, node in (("config", job), ("hydra", HydraConfig.instance().cfg),
+                           ("overrides", hydra.overrides.task)):
+            with replacing(directory / ".hydra" / f"{name}.yaml") as path:
+                OmegaConf.save(node, path)
+    save_code_diff(directory)
 
 
 # --- files ---------------------------------------------------------------------------------------
@@ -206,26 +144,28 @@ def file_sha256(path: Path) -> str:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON to a temporary file, then rename it: readers see all of it or nothing."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
 # --- the lock ------------------------------------------------------------------------------------
 
-def lock(directory: Path) -> IO[str] | None:
+def lock(directory: Path) -> IO[str]:
     """Lock a run's directory until the returned file is closed or this process ends; two runs would
-    damage each other's checkpoints. None where the file system has no locks.
+    damage each other's checkpoints. Where the file system has no locks, nobody is kept out.
 
     Raises `UserError` where another process has the lock, or the directory cannot be written.
     """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        file = (directory / LOCK).open("a+")
-    except OSError as error:
-        raise UserError(f"hydra.run.dir={directory}: cannot be written ({error.strerror}); legal: "
-                        "a directory that you may write to") from None
+    while True:
+        with _may_be_written(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+            file = _locked((directory / LOCK).open("a+"), directory)
+        if os.fstat(file.fileno()).st_nlink:
+            return file
+        file.close()  # a refused run has given the directory back meanwhile
+
+
+def _locked(file: IO[str], directory: Path) -> IO[str]:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -235,18 +175,79 @@ def lock(directory: Path) -> IO[str] | None:
                             f"({file.read().strip()}); legal: another directory, or when it has "
                             "ended") from None
     except OSError:
-        file.close()
-        return None
+        pass
     file.truncate(0)
     file.write(_process_name())
     file.flush()
     return file
 
 
-def used_by_another_process(directory: Path) -> bool:
-    """Whether another process has locked a directory since this one did."""
+def _first_lock(directory: Path) -> IO[str] | None:
+    """The lock of a directory in which there is nothing yet; None where there is something."""
+    while True:
+        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            file = (directory / LOCK).open("x+")  # one process makes it, on every file system
+        except FileExistsError:
+            return None
+        except FileNotFoundError:  # a refused run has given its directory back meanwhile
+            continue
+        if os.listdir(directory) == [LOCK]:
+            return _locked(file, directory)
+        file.close()
+        (directory / LOCK).unlink()
+        return None
+
+
+@contextlib.contextmanager
+def opened(directory: Path, new: bool) -> Iterator[Path]:
+    """The directory of the present job, locked and with its log file, until the context ends.
+
+    new: it is named by the second in which the run was begun, so another run may have the name;
+    then a number is put behind it. Only the first of several processes locks. Raises `UserError` as
+    `lock` does.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        yield directory
+        return
+    with contextlib.ExitStack() as held:
+        names = itertools.chain([directory], (directory.with_name(f"{directory.name}_{number}")
+                                              for number in itertools.count(1)))
+        with _may_be_written(directory):
+            file = held.enter_context(next(filter(None, map(_first_lock, names))) if new
+                                      else lock(directory))
+        directory = Path(file.name).parent
+        log = logging.FileHandler(directory / JOB_LOG, encoding="utf-8")
+        log.setFormatter(logging.Formatter("[%(asctime)s] %(message)s"))
+        logging.getLogger().addHandler(log)
+        held.callback(log.close)
+        held.callback(logging.getLogger().removeHandler, log)
+        _tell_hydra(directory)
+        yield directory
+
+
+def _tell_hydra(directory: Path) -> None:
+    from hydra.core.hydra_config import HydraConfig
+
+    if HydraConfig.initialized():
+        runtime: Any = HydraConfig.get().runtime
+        with read_write(runtime), open_dict(runtime):
+            runtime.output_dir = str(directory.resolve())
+
+
+@contextlib.contextmanager
+def _may_be_written(directory: Path) -> Iterator[None]:
     try:
-        return (directory / LOCK).read_text() not in ("", _process_name())
+        yield
+    except OSError as error:
+        raise UserError(f"hydra.run.dir={directory}: cannot be written ({error.strerror}); legal: "
+                        "a directory that you may write to") from None
+
+
+def locked_here(directory: Path) -> bool:
+    """Whether this process was the last to lock a directory."""
+    try:
+        return (directory / LOCK).read_text() == _process_name()
     except OSError:
         return False
 
@@ -266,7 +267,8 @@ def save_code_diff(directory: Path) -> None:
         lines = file.read_text("utf-8", "replace").splitlines(keepends=True)
         said += "".join(difflib.unified_diff([], lines, os.devnull, f"b/{name}"))
     if said:
-        (directory / DIFF).write_text(said, encoding="utf-8")
+        with replacing(directory / DIFF) as path:
+            path.write_text(said, encoding="utf-8")
 
 
 def code_revision() -> str | None:

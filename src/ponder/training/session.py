@@ -69,9 +69,7 @@ class Session:
         `opened`.
         """
         self.unread: tempfile.TemporaryDirectory[str] | None = None
-        if is_main_process():
-            opened.enter_context(run_directory.lock(directory) or contextlib.nullcontext())
-        else:
+        if not is_main_process():
             self.unread = tempfile.TemporaryDirectory()
             opened.callback(self.unread.cleanup)
         self.stop_requested: Callable[[], bool] = lambda: False
@@ -116,17 +114,17 @@ class Session:
             return None
         return json.loads(path.read_text())
 
-    def _saved(self, note: Callable[[str], None]) -> run_directory.Saved | None:
+    def _saved(self, note: Callable[[str], None]) -> checkpoint.Saved | None:
         """The checkpoint to resume, if `resume` says so and there is one. Raises `UserError` where
         it belongs to another run.
         """
         found = self.config.resume != "never" and is_main_process()
-        saved = broadcast(run_directory.newest(self.directory, note) if found else None)
+        saved = broadcast(checkpoint.newest(self.directory, note) if found else None)
         if saved is not None:
             run_directory.same_run(saved.path, asdict(self.config), self.inputs, note)
         return saved
 
-    def _start_or_resume(self, saved: run_directory.Saved | None,
+    def _start_or_resume(self, saved: checkpoint.Saved | None,
                          note: Callable[[str], None]) -> int:
         """Resume the run of a checkpoint; without one, clear the directory where `resume` says so
         (now that the model is loaded, which may be from there), and try whether a checkpoint can be
@@ -146,7 +144,7 @@ class Session:
                 (self.directory / "summary.json").unlink(missing_ok=True)
         return length
 
-    def _resume(self, saved: run_directory.Saved, note: Callable[[str], None]) -> int:
+    def _resume(self, saved: checkpoint.Saved, note: Callable[[str], None]) -> int:
         """Restore a checkpoint of this run. Returns the length of its log then, in bytes."""
         checkpoint.restore(self.policy, saved.path)
         state = saved.state(self.device)
@@ -262,7 +260,7 @@ class Session:
         found = self.evaluation
         self.log_metrics(progress, {"epoch": progress.epoch, **losses, **found.metrics})
         self.log.table(name, found.rows)
-        self.console.samples([f"{row['question']}{row.get('thought', row.get('rationale', ''))}"
+        self.console.samples([f"{row['question']}{row.get('thought', '')}"
                               f"{row['answer']}" for row in found.rows[:SHOWN_ROLLOUTS]])
         return found.metrics["accuracy"]
 
@@ -279,7 +277,7 @@ class Session:
         checkpoint.save(self.policy, self.directory / f"checkpoint_{epoch}", asdict(self.config),
                         state, {"step": progress.step, "epoch": epoch,
                                 "accuracy": progress.accuracy, "inputs": self.inputs}, weights)
-        run_directory.prune(self.directory, self.config.trainer.keep_checkpoints)
+        checkpoint.prune(self.directory, self.config.trainer.keep_checkpoints)
 
     def keep_skipped(self, progress: Progress, batch: list[Rollouts]) -> None:
         """Keep a batch whose loss or gradient was not finite.
@@ -303,7 +301,7 @@ class Session:
     # --- the end --------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """End the display, close the log and unlock the directory."""
+        """End the display and close the log."""
         self._opened.close()
 
     def finish(self, write_report: Callable[[Path, dict[str, Any], dict[str, Any]], None],

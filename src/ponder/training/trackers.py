@@ -19,6 +19,7 @@ from ponder.config.registry import TRACKERS, tracker
 from ponder.config.resolve import typed_words
 from ponder.config.running import LoggerConfig
 from ponder.config.spine import WANDB_ID
+from ponder.core.metrics import COLUMNS
 
 if TYPE_CHECKING:
     from ponder.core.types import Rollouts
@@ -158,7 +159,8 @@ class Log:
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("w" if new else "a", newline="", encoding="utf-8") as table:
-                writer = csv.DictWriter(table, list(rows[0]))
+                others = [column for column in rows[0] if column not in COLUMNS]  # of a plugin
+                writer = csv.DictWriter(table, [*COLUMNS, *others])
                 if new:
                     writer.writeheader()
                 writer.writerows(rows)

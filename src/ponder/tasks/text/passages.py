@@ -84,7 +84,8 @@ class Packed:
         return self.progress.test_bytes / max(self.progress.test_tokens, 1)
 
 
-def packed(config: TextKeys, pieces: Pieces | None, thoughts: int) -> Packed:
+def packed(config: TextKeys, pieces: Pieces | None, thoughts: int,
+           scratch: Path | None = None) -> Packed:
     """The encoded text of `config`; pieces: the tokenizer, None: the one that `config` names.
 
     One of several processes or runs encodes; the others wait for it. Raises `UserError` if the
@@ -92,7 +93,7 @@ def packed(config: TextKeys, pieces: Pieces | None, thoughts: int) -> Packed:
     """
     if pieces is None and config.tokens == "hf":
         pieces = HfPieces.load(str(config.tokenizer))
-    folder = SCRATCH / _identity(config, pieces)
+    folder = (scratch or SCRATCH) / _identity(config, pieces)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -246,10 +247,11 @@ class Text(Passages):
     offers = frozenset({"answers", "positions"})
 
     def __init__(self, config: TextKeys, thoughts: int = 0, pieces: Pieces | None = None,
-                 words: TextVocabulary | None = None) -> None:
+                 words: TextVocabulary | None = None, scratch: Path | None = None) -> None:
         """Raises `UserError` if the text cannot be read, or is shorter than a passage."""
         self.config = config
-        self.text = packed(config, pieces if words is None else HfPieces(words.tokenizer), thoughts)
+        self.text = packed(config, pieces if words is None else HfPieces(words.tokenizer), thoughts,
+                           scratch)
         self.vocabulary = self.text.vocabulary if words is None else words
         self.sides = self.text.train, self.text.test
         self.question_length, self.width = config.length, config.length + 1
@@ -345,13 +347,13 @@ class Corpus(Passages):
     offers = frozenset({"text"})
 
     def __init__(self, config: CorpusKeys, thoughts: int = 0, start: str | None = None,
-                 words: TextVocabulary | None = None) -> None:
+                 words: TextVocabulary | None = None, scratch: Path | None = None) -> None:
         """Raises `UserError` if the text cannot be read, or is shorter than a prompt."""
         if words is not None:
             pieces: Pieces | None = HfPieces(words.tokenizer)
         else:
             pieces = None if start is None else load_pieces(Path(start))
-        text = None if config.data is None else packed(config, pieces, thoughts)
+        text = None if config.data is None else packed(config, pieces, thoughts, scratch)
         known = pieces if text is None else text.vocabulary.pieces
         assert known is not None, "the configuration check lets no such run begin"
         self.vocabulary = PieceVocabulary(known, thoughts) if words is None else words
