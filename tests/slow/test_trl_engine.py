@@ -70,6 +70,12 @@ def test_dpo_by_trl_compares_one_distribution_with_itself(run: Door) -> None:
         assert peer["loss"] == pytest.approx(math.log(2), abs=1e-4)
 
 
+def test_a_round_without_pairs_is_left_out(run: Door) -> None:
+    code, out, err = run("strategy=dpo", "trainer.engine=trl", "trainer.max_epochs=1",
+                         "thinker.tokens=2")
+    assert (code, err) == (0, "") and "warning: nothing can be learnt from a round" in out
+
+
 @pytest.mark.parametrize("word", ["top_p=0.9", "top_k=5", "epsilon=0.1"])
 def test_grpo_by_trl_refuses_what_it_does_not_score_by(word: str, run: Door) -> None:
     code, _, err = run("strategy=grpo", "trainer.engine=trl", f"rollout.{word}")

@@ -57,6 +57,8 @@ class TrlTrainer(Trainer):
 
     def _learn(self, current: Round, hooks: Hooks) -> None:
         policy, strategy = self.policy, self.learner.strategy
+        if not current.rollouts.learn.any():  # TRL takes no empty data
+            return
         net, vocabulary = policy.thinker, policy.vocabulary
         assert isinstance(net, Model) and isinstance(vocabulary, TextVocabulary)
         words = copy.deepcopy(vocabulary.tokenizer)  # ours has no padding, which others see
