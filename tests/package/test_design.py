@@ -38,7 +38,7 @@ def test_files_that_are_named_are_there(page: str) -> None:
 def test_the_plugin_of_the_page_runs(tmp_path: Path) -> None:
     code, = re.findall(r"```python\n(# my_tasks.py.*?)```", DESIGN, re.S)
     (tmp_path / "my_tasks.py").write_text(code)
-    words = ["plugins=[my_tasks]", "task=parity", "task.bits=4", "think=true",
+    words = ["plugins=[my_tasks]", "task=xor", "task.bits=4", "think=true",
              "trainer.max_steps=1", "model.d_model=8", "task.test_questions=3"]
     done = subprocess.run([sys.executable, "-m", "ponder", *words], cwd=tmp_path, text=True,
                           capture_output=True,

@@ -18,7 +18,7 @@ from support.questions import save_language_model
 
 SMALL = ["trainer.max_steps=2", "trainer.train_batch_size=8", "task.test_questions=20",
          "trainer.device=cpu", "trainer.log_every_n_steps=1", "model.d_model=16"]
-PARITY = ["task=parity", "task.bits=4"]
+PARITY = ["task=xor", "task.bits=4"]
 TEXTS = """
 from ponder import task
 from ponder.tasks.text.passages import Corpus, Text
@@ -115,7 +115,7 @@ def test_workers_resume_evaluation_and_generation_know_plugins(folder: Path) -> 
 def test_help_and_refusals_name_them(folder: Path) -> None:
     """In one process, as help and mistakes begin nothing."""
     lines = {
-        "task=parity model=smollm2": "but it needs a GPT-2 of our own",
+        "task=xor model=smollm2": "but it needs a GPT-2 of our own",
         "task=even model=tiny": "but it needs a Hugging Face model",
         "task=corpus reward=half task.data=a.txt variant=[think]": "reward=half: found task=corpus",
         "strategy=plain strategy.scaled=-1": "strategy.scaled=-1.0: found -1.0; legal: at least 0",
@@ -131,7 +131,7 @@ def test_help_and_refusals_name_them(folder: Path) -> None:
             "    assert main([*first, *words.split()]) == 2, words\n")
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for name in ("parity", "even", "half", "plain", "guess", "together", "lines", "again"):
+    for name in ("xor", "even", "half", "plain", "guess", "together", "lines", "again"):
         assert f"\n      {name} " in done.stdout, name
     said = done.stderr.splitlines()
     assert len(said) == len(lines)

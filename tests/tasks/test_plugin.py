@@ -13,7 +13,7 @@ from support.processes import run
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("docs/own_task.md", "CONTRIBUTING.md")
-SMALL = ("task=parity", "task.bits=4", "model.d_model=16", "model.layers=1", "trainer.max_steps=2",
+SMALL = ("task=xor", "task.bits=4", "model.d_model=16", "model.layers=1", "trainer.max_steps=2",
          "trainer.threads=1")
 pytestmark = pytest.mark.slow
 
@@ -66,12 +66,12 @@ def test_super_evaluate_report_and_generate(folder: Path) -> None:
 
 def test_problems_and_help(folder: Path) -> None:
     """4 bits make 16 questions; the thought of 0 1 1 0 is its parity so far: 0 1 0."""
-    ponder(folder, "task=parity", "task.bits=4", "action=problems", "out=p.csv")
+    ponder(folder, "task=xor", "task.bits=4", "action=problems", "out=p.csv")
     rows = {row["question"]: row for row in csv.DictReader((folder / "p.csv").open())}
     assert len(rows) == 16
     assert (rows["0 1 1 0"]["answer"], rows["0 1 1 0"]["thought"]) == ("0", "0 1 0")
     assert {row["split"] for row in rows.values()} == {"train", "test"}
-    assert "parity" in ponder(folder, "--help")
+    assert "xor" in ponder(folder, "--help")
 
 
 def test_all_rows_of_a_table_of_ones_own_are_questions(folder: Path) -> None:

@@ -99,7 +99,7 @@ class ToyTask(Task):
         self.question_length: int = declared or self.survey.question[1]
         self.answer_length: int = getattr(kind, "answer_length", None) or self.survey.answer
         self.thought_length: int = self.config.thought_length or self.longest_thought(self.config)
-        self._varies = bool(declared) or self.survey.question[0] != self.survey.question[1]
+        self._varies = bool(declared or "easier" in self.offers) or len({*self.survey.question}) > 1
         self._load()
         if not self._sides:
             next(self._drawn(Random("any"), False))  # something is left to learn

@@ -1,0 +1,33 @@
+"""Following pointers: `0 2 2 1 1 0 0 > >` -> `1`, as 0 points to 2 and 2 to 1."""
+
+from __future__ import annotations
+
+from random import Random
+
+from ponder.config.option import option
+from ponder.config.registry import task
+from ponder.core.types import Problem
+from ponder.tasks.toy.steps import StepTask
+
+
+@task("chase")
+class Chase(StepTask):
+    """Each node points to one; which is reached from the start by as many hops as there are `>`?
+
+    A question is the shuffled list of pairs (node, where it points to), the start and the hops. The
+    thought is the node after each hop. All nodes lie on one cycle, so no hop comes back too early,
+    and every end is equally likely.
+    """
+
+    steps: int = option(6, "hops of the longest questions", low=1, high=63)
+    nodes: int = option(12, "nodes; more than steps", low=2, high=64)
+
+    def problem(self, random: Random) -> Problem:
+        """A uniformly drawn cycle; the order of pairs, the start and the number of hops too."""
+        cycle = [*map(str, random.sample(range(self.nodes), self.nodes))]
+        pairs = [*zip(cycle, cycle[1:] + cycle[:1], strict=True)]
+        random.shuffle(pairs)
+        hops = random.randint(self.min_steps, self.steps)
+        given = [symbol for pair in pairs for symbol in pair] + cycle[:1]
+        states = (cycle * (1 + hops // self.nodes) + cycle)[1:hops + 1]
+        return self.asked(given, [">"] * hops, states)

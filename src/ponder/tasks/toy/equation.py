@@ -1,0 +1,65 @@
+"""Linear equations modulo a prime: `1 2 = 4 ; 3 1 = 0` -> `5` modulo 7, the first unknown."""
+
+from __future__ import annotations
+
+from random import Random
+
+from ponder.config.option import option
+from ponder.config.registry import task
+from ponder.core.types import Problem
+from ponder.tasks.toy.base import ToyTask
+
+Rows = list[list[int]]  # coefficients of the unknowns, and what they add up to
+
+
+@task("equation")
+class Equation(ToyTask):
+    """`unknowns` linear equations modulo `modulus`; the answer is the first unknown.
+
+    The thought is Gaussian elimination: the rows that are left when the first unknown is taken out,
+    then the second and so on, and then the values of all unknowns, the last one first.
+    """
+
+    unknowns: int = option(3, "unknowns, and as many equations", low=1, high=6)
+    modulus: int = option(7, "all numbers are below this; a prime", legal=(3, 5, 7, 11, 13))
+
+    def problem(self, random: Random) -> Problem:
+        """Coefficients drawn uniformly until each step of the elimination has a pivot."""
+        while True:
+            rows = [[random.randrange(self.modulus) for _ in range(self.unknowns + 1)]
+                    for _ in range(self.unknowns)]
+            systems = eliminated(rows, self.modulus)
+            if len(systems) == self.unknowns:
+                return self._asked(systems)
+
+    def easier(self, problem: Problem) -> Problem:
+        """The equations that are left without the first unknown: the second one is asked for."""
+        rows = [[*map(int, row.replace("=", "").split())] for row in problem.question.split(";")]
+        systems = eliminated(rows, self.modulus)
+        return self._asked(systems[1:]) if len(systems) > 1 else problem
+
+    def _asked(self, systems: list[Rows]) -> Problem:
+        """The problem of the first of these systems, each with one unknown less."""
+        values: list[int] = []
+        for rows in reversed(systems):
+            first, *others, total = rows[0]
+            known = sum(a * x for a, x in zip(others, reversed(values), strict=True))
+            values.append((total - known) * pow(first, -1, self.modulus) % self.modulus)
+        left = [number for rows in systems[1:] for row in rows for number in row]
+        question = " ; ".join(" ".join([*map(str, row[:-1]), "=", str(row[-1])])
+                              for row in systems[0])
+        return Problem(question, str(values[-1]), " ".join(map(str, left + values)))
+
+
+def eliminated(rows: Rows, modulus: int) -> list[Rows]:
+    """The system and what is left of it when the first unknown is taken out, then the second, ...
+    down to one row. Shorter where the first coefficient of the first row is 0.
+    """
+    systems = []
+    while rows and rows[0][0] % modulus:
+        systems.append(rows)
+        pivot, *others = rows
+        inverse = pow(pivot[0], -1, modulus)
+        rows = [[(b - row[0] * inverse * a) % modulus for a, b in zip(pivot, row, strict=True)][1:]
+                for row in others]
+    return systems

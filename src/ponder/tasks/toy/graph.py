@@ -1,0 +1,57 @@
+"""Which of two nodes can be reached? `0 1 2 3 1 4 3 5 0 4 5` -> `4`: from 0 by 1, and 5 not."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from random import Random
+
+from ponder.config.option import option
+from ponder.config.registry import task
+from ponder.core.types import Problem
+from ponder.tasks.toy.base import ToyTask
+
+
+@task("graph")
+class Graph(ToyTask):
+    """Two trees of equal shape: which of two nodes, equally deep, is below the root that is asked?
+
+    A question is the shuffled list of all edges (from, to), the root and the two nodes, as in
+    ProsQA (Hao et al., 2024, "Training large language models to reason in a continuous latent
+    space"). The thought is the path, the reached node last. Both trees are drawn in the same way,
+    so nothing but following edges tells the nodes apart.
+    """
+
+    hops: int = option(4, "edges between the root and the nodes that are asked about", low=1,
+                       high=16)
+    branches: int = option(2, "further nodes of each tree, which lead nowhere", low=0, high=24)
+
+    def problem(self, random: Random) -> Problem:
+        """Names of nodes, places of branches, the orders of edges and of both nodes are drawn."""
+        size = self.hops + 1 + self.branches
+        names = [*map(str, random.sample(range(2 * size), 2 * size))]
+        trees = names[:size], names[size:]
+        edges = []
+        for tree in trees:
+            edges += pairwise(tree[:self.hops + 1])
+            edges += [(random.choice(tree[:k]), tree[k]) for k in range(self.hops + 1, size)]
+        random.shuffle(edges)
+        path = trees[0][1:self.hops + 1]
+        asked = [path[-1], trees[1][self.hops]]
+        random.shuffle(asked)
+        return _problem(edges, trees[0][0], asked, path)
+
+    def easier(self, problem: Problem) -> Problem:
+        """The parents of both nodes are asked about; a question of one hop is left as it is."""
+        path = (problem.thought or "").split()
+        if len(path) < 2:
+            return problem
+        *listed, root, one, other = problem.question.split()
+        edges = [*zip(listed[::2], listed[1::2], strict=True)]
+        parent = {to: start for start, to in edges}
+        return _problem(edges, root, [parent[one], parent[other]], path[:-1])
+
+
+def _problem(edges: list[tuple[str, str]], root: str, asked: list[str],
+             path: list[str]) -> Problem:
+    symbols = [symbol for edge in edges for symbol in edge] + [root, *asked]
+    return Problem(" ".join(symbols), path[-1], " ".join(path))

@@ -1,0 +1,58 @@
+"""`StepTask`: questions that are answered by as many steps as they have moves, one after another.
+
+A question is what is given and then n moves; the gold thought is the state after each move, and the
+answer is the last state. Without its last move a question is an easier one, so a curriculum can
+begin with one move and grow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ponder.config.option import option
+from ponder.core.lazy_imports import torch
+from ponder.core.types import Problem, Problems
+from ponder.tasks.toy.base import ToyTask
+
+
+class StepTask(ToyTask):
+    """Problems of `min_steps` to `steps` moves, all numbers of moves equally often.
+
+    A subclass draws them: `problem(random)` returns `self.asked(given, moves, states)`.
+    """
+
+    steps: int = option(16, "moves of the longest questions", low=1, high=256)
+    min_steps: int = option("${.steps}", "moves of the shortest questions", low=1)
+
+    def asked(self, given: Sequence[str], moves: Sequence[str], states: Sequence[str]) -> Problem:
+        """The problem of these symbols; `states` are those after each move."""
+        return Problem(" ".join([*given, *moves]), states[-1], " ".join(states))
+
+    def easier(self, problem: Problem) -> Problem:
+        """The same question without its last move; a question of one move is left as it is."""
+        states = (problem.thought or "").split()[:-1]
+        if not states:
+            return problem
+        return Problem(problem.question.rpartition(" ")[0], states[-1], " ".join(states))
+
+    def _drawn_test(self) -> Problems:
+        """The held-out problems; each number of moves is a group, if there are several."""
+        found = self._distinct(True)
+        moves = torch.tensor([len((one.thought or "").split()) for one in found])
+        groups = {f"{n}_steps": moves == n for n in moves.unique().tolist()}
+        return replace(self.encode_problems(found), groups=groups if len(groups) > 1 else {})
+
+    @classmethod
+    def longest_thought(cls, keys: Any) -> int:
+        """The state after each move."""
+        return keys.steps
+
+    def contradictions(self, config: Any) -> Iterator[str]:
+        """A line for each combination of legal values that makes no sense."""
+        if self.min_steps > self.steps:
+            yield (f"task.min_steps={self.min_steps}: found more than task.steps; legal: at most "
+                   f"{self.steps}")
+        else:
+            yield from ToyTask.contradictions(self, config)

@@ -1,0 +1,193 @@
+"""The answers and gold thoughts of the toy tasks, found again by other means."""
+
+from __future__ import annotations
+
+import json
+from itertools import combinations, product
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ponder.config.registry import TASKS, discover
+from ponder.core.types import Problem
+from support.small import Door
+
+discover(())
+
+
+def drawn(name: str, count: int = 100, **keys: Any) -> tuple[Any, list[Problem]]:
+    """A task and problems of it, half of them one step easier."""
+    kind = TASKS[name].target
+    if hasattr(kind.Keys, "min_steps"):
+        keys = {"min_steps": 1, "steps": 6, **keys}
+    task = kind(kind.Keys(name=name, seed=0, thought_length=None, **keys), 64)
+    random = Random(1)
+    problems = [task.problem(random) for _ in range(count)]
+    return task, problems + [task.easier(one) for one in problems]
+
+
+def test_parity_is_the_number_of_ones() -> None:
+    for one in drawn("parity")[1]:
+        bits = one.question.split()
+        assert one.thought == " ".join(str(bits[:i + 1].count("1") % 2) for i in range(len(bits)))
+        assert one.answer == str(bits.count("1") % 2)
+
+
+def test_cups_are_permutation_matrices() -> None:
+    for one in drawn("cups", cups=4)[1]:
+        ball, states = np.eye(4, dtype=int)[0], []
+        for swap in one.question.split():
+            order = [*range(4)]
+            a, b = map(int, swap)
+            order[a], order[b] = b, a
+            ball = np.eye(4, dtype=int)[order] @ ball
+            states.append(str(ball.argmax()))
+        assert one.thought == " ".join(states) and one.answer == states[-1]
+
+
+def test_chain_is_python() -> None:
+    for one in drawn("chain", modulus=11)[1]:
+        first, *moves = one.question.split()
+        text, states = first, []
+        for move in moves:
+            text = f"({text}){move}"
+            states.append(str(eval(text) % 11))
+        assert one.thought == " ".join(states) and one.answer == states[-1]
+
+
+def test_chase_goes_where_the_list_says() -> None:
+    for one in drawn("chase", nodes=7)[1]:
+        symbols = one.question.split()
+        target = dict(zip(symbols[:14:2], symbols[1:14:2], strict=True))
+        node, states = symbols[14], []
+        assert set(symbols[15:]) == {">"} and {*target} == {*target.values()}
+        for _ in symbols[15:]:
+            node = target[node]
+            states.append(node)
+        assert one.thought == " ".join(states) and one.answer == states[-1]
+
+
+def test_graph_reaches_one_node_alone() -> None:
+    for one in drawn("graph", hops=3, branches=3)[1]:
+        *edges, root, left, right = one.question.split()
+        reached = {root: [root]}
+        for _ in edges:
+            for start, to in zip(edges[::2], edges[1::2], strict=True):
+                if start in reached:
+                    reached.setdefault(to, [*reached[start], to])
+        assert {left, right} & {*reached} == {one.answer}
+        assert one.thought == " ".join(reached[one.answer][1:])
+
+
+def test_equations_hold() -> None:
+    for one in drawn("equation", modulus=5)[1]:
+        rows = [[int(x) for x in row.split() if x != "="] for row in one.question.split(";")]
+        found = [x for x in product(range(5), repeat=len(rows)) if all(
+            (np.dot(row[:-1], x) - row[-1]) % 5 == 0 for row in rows)]
+        assert len(found) == 1 and str(found[0][0]) == one.answer
+        said = [*map(int, (one.thought or "").split())]
+        values = said[len(said) - len(rows):]
+        assert values[::-1] == [*found[0]]
+        left = said[:len(said) - len(rows)]  # rows of one unknown less each time
+        for unknowns in range(len(rows) - 1, 0, -1):
+            for _ in range(unknowns):
+                row, left = left[:unknowns + 1], left[unknowns + 1:]
+                assert (np.dot(row[:-1], found[0][-unknowns:]) - row[-1]) % 5 == 0
+        assert not left
+
+
+def test_products_are_sums_of_sums() -> None:
+    for one in drawn("multiply", digits=3)[1]:
+        a, b = (int(text[::-1]) for text in one.question[:-1].split("*"))
+        assert int(one.answer[::-1]) == a * b and len(one.answer) == 6
+        said = one.thought or ""
+        sums = [int(said[:4][::-1]), int(said[4:9][::-1]), int(said[9:][::-1])]
+        assert sums == [a * (b % 10), a * (b % 100), a * b]
+
+
+def test_sorting_merges() -> None:
+    for one in drawn("sort", numbers=6, max=8)[1]:
+        listed = np.array(one.question.split(), dtype=int)
+        assert [*map(int, one.answer.split())] == np.sort(listed).tolist()
+        passes = np.array((one.thought or "").split(), dtype=int).reshape(-1, len(listed))
+        for number, row in enumerate(passes):
+            for start in range(0, len(listed), 2**(number + 1)):
+                part = slice(start, start + 2**(number + 1))
+                assert (np.sort(listed[part]) == row[part]).all()
+        assert (passes[-1] == np.sort(listed)).all()
+
+
+def test_formulas_are_true_or_cannot_be() -> None:
+    problems = drawn("sat", 200, variables=4, clauses=20)[1]
+    for one in problems:
+        clauses = [[*map(int, clause.split())] for clause in one.question.split(" , ")]
+        true = [values for values in product((False, True), repeat=4) if all(
+            any(values[abs(x) - 1] == (x > 0) for x in clause) for clause in clauses)]
+        assert one.answer == ("yes" if true else "no")
+        assert one.thought == (" ".join(str(i + 1 if value else -i - 1) for i, value
+                                        in enumerate(true[0])) if true else "x x x x")
+    assert 70 <= sum(one.answer == "yes" for one in problems[:200]) <= 130
+
+
+def test_many_sums() -> None:
+    for one in drawn("many", sums=3)[1]:
+        said = [str(eval(pair) % 10) for pair in one.question[:-1].split(",")]
+        assert one.answer == one.thought == " ".join(said)
+
+
+def test_threesum() -> None:
+    problems = drawn("threesum", 200)[1]
+    for one in problems:
+        rows = np.array([row.split() for row in one.question[:-1].split(",")], dtype=int)
+        zero = any(((rows[i] + rows[j] + rows[k]) % 10 == 0).all()
+                   for i, j, k in combinations(range(len(rows)), 3))
+        assert one.answer == ("yes" if zero else "no")
+        sums = [(rows[i] + rows[j]) % 10 for i, j in combinations(range(len(rows)), 2)]
+        assert one.thought == " ".join(map(str, np.concatenate(sums)))
+    assert 70 <= sum(one.answer == "yes" for one in problems[:200]) <= 130
+
+
+@pytest.mark.parametrize("name", ["parity", "cups", "chain", "chase"])
+def test_an_easier_question_is_one_step_shorter(name: str) -> None:
+    """So that a curriculum can grow a step at a time; all lengths are drawn, and are groups."""
+    task, problems = drawn(name)
+    for one, easier in zip(problems[:100], problems[100:], strict=True):
+        if " " in (one.thought or ""):
+            assert (one.thought or "").rpartition(" ")[0] == easier.thought
+            assert one.question.rpartition(" ")[0] == easier.question
+            assert easier.answer == (easier.thought or "").split()[-1]
+        else:
+            assert easier == one
+    test = task.test()
+    assert {"5_steps", "6_steps"} <= {*test.groups} <= {f"{n}_steps" for n in range(1, 7)}
+    assert sum(int(rows.sum()) for rows in test.groups.values()) == len(test)
+
+
+@pytest.mark.parametrize("name, answers", [
+    ("parity", 2), ("cups", 5), ("chain", 7), ("chase", 12), ("graph", 14), ("equation", 7),
+    ("sat", 2), ("threesum", 2)])
+def test_answers_are_numbered(name: str, answers: int) -> None:
+    """Balanced search needs that, and so does the accuracy of chance."""
+    kind = TASKS[name].target
+    steps = {"min_steps": 6, "steps": 6} if hasattr(kind.Keys, "min_steps") else {}
+    assert kind(kind.Keys(name=name, seed=0, thought_length=None, **steps), 64).labels == answers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [
+    "task=cups task.steps=4 task.min_steps=1 variant=[think,blind]", "task=equation",
+    "task=graph variant=[think,super,clean]", "task=many task.sums=2", "task=sat",
+    "task=multiply task.digits=2", "task=sort task.numbers=4 task.max=8", "task=threesum",
+    "task=chain variant=[]", "task=chase trainer.rehearse=2 strategy=sft",
+    "task=parity task.steps=24"])
+def test_they_train(words: str, door: Door, tmp_path: Path) -> None:
+    """With every key of the task as it is, but for those that are typed."""
+    small = ["trainer.max_steps=2", "trainer.train_batch_size=4", "task.test_questions=20",
+             "model.d_model=16", "model.layers=1", "trainer.val_every_n_steps=2",
+             "thinker.vocabulary=20", *(() if "variant" in words else ("variant=[think,super]",))]
+    code, _, err = door(*words.split(), *small, "hydra.run.dir=run")
+    assert code == 0 and not err, err
+    assert 0 <= json.loads((tmp_path / "run" / "summary.json").read_text())["accuracy"] <= 1
