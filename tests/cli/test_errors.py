@@ -231,7 +231,8 @@ CONTRADICTIONS = [
     ("trainer.rationalise=true", "trainer.rationalise=true: found task=add, but it needs hints; "
      f"legal: with task={', '.join(one.name for one in TASKS if 'hints' in one.offers)}"),
     ("trainer.rehearse=9", "trainer.rehearse=9: found task=add, but it needs worked "
-     "examples; legal: with task=addition"),
+     "examples; legal: with task="
+     + ", ".join(one.name for one in TASKS if "worked_examples" in one.offers)),
     ("action=problems", "out=null: found no table to write; legal: out=<file> that ends "
      "in .csv, .jsonl, .parquet"),
     ("action=problems out=x.txt", "out=x.txt: found no table to write; legal: out=<file> "

@@ -30,6 +30,7 @@ TASKS = {
     "add": ["task.max=10", "task.test_questions=8"],
     "addition": ["task.digits=2", "task.epoch_size=8", "task.test_questions=8",
                  "thinker.vocabulary=20"],
+    "cups": ["task.steps=2", "task.test_questions=8"],
     "qa": ["task.data=questions.csv", "task.thought_length=4", "task.test_questions=4"],
     "mmlu": ["task.data=questions.csv", "task.thought_length=4", "task.test_questions=4"],
     "text": ["task.data=text.txt", "task.length=12", "task.place_count=2", "task.thought_length=2",
