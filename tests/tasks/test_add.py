@@ -332,6 +332,20 @@ def test_the_file_has_the_last_word_about_answers(tmp_path: Path) -> None:
     assert task.test().answer.tolist() == [[13 + 7]]
 
 
+def test_answers_of_the_file_are_compared_with_the_sums(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("question,answer,split\n31+84=,15,train\n1+2=,4,train\n3+4=,07,test\n9+9=,1,test\n")
+    found = (f"task.data={path}: found 2 of 4 rows with another answer than task=add has (first "
+             "1+2= 4, which is 3)")
+    assert make_task(0, data=str(path)).doubts == (f"{found}; they are taken as they are",)
+    assert make_task(0, data=str(path), check="off").doubts == ()
+    with pytest.raises(UserError) as error:
+        make_task(0, data=str(path), check="refuse")
+    assert str(error.value) == f"{found}; legal: right answers, or task.check=warn, off"
+    path.write_text("question,answer,split\n31+84=,115,train\n1+2=,3,test\n")
+    assert make_task(0, data=str(path), modular=False).doubts == ()
+
+
 def test_whole_numbers_in_a_parquet_file_are_read(tmp_path: Path) -> None:
     path = tmp_path / "problems.parquet"
     pd.DataFrame({"question": ["1+1=", "1+2="], "answer": [2, 3],

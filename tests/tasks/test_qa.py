@@ -83,6 +83,22 @@ def test_an_answer_is_a_letter_a_text_or_a_number(answer: str, number: int) -> N
     assert questions_of("x", [("x, line 1", row)])[0].answer == number
 
 
+def test_a_letter_beyond_the_options_is_a_text(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("question,A,B,C,D,answer\nPotassium?,Na,K,Ca,Fe,K\nCarbon?,N,O,C,H,C\n"
+                    "Last?,x,y,z,w,z\n")
+    assert [one.letter for one in read_questions(path)] == ["B", "C", "C"]
+
+
+def test_lines_may_end_as_they_do_anywhere_and_more_columns_are_ignored(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    for content in ("question,A,B,answer\rQ,a,b,B\r",
+                    "\ufeff\r\nquestion,A,B,answer\r\nQ,a,b,B\r\n",
+                    "question,A,B,answer,,,K\nQ,a,b,B,,,note\n"):
+        path.write_bytes(content.encode())
+        assert [(one.choices, one.letter) for one in read_questions(path)] == [(("a", "b"), "B")]
+
+
 HEAD = "id,split,question,A,B,C,answer\n"
 
 
@@ -108,8 +124,15 @@ HEAD = "id,split,question,A,B,C,answer\n"
     ("", ": found no rows; legal: at least one problem"),
     ("question,A,answer\nQ,a,A\n", ": found columns question, A, answer, but not B; legal: "
      "question, A, B, ... (or choices), answer"),
-    ("Question;A;B;Answer\nQ;a;b;A\n", ": found columns Question;A;B;Answer, but not question, A, "
-     "B, answer; legal: question, A, B, ... (or choices), answer"),
+    ("Question;A;B;Answer\nQ;a;b;A\n", ", line 1: found cells between semicolons; legal: commas, "
+     "as of a spreadsheet that saves CSV with commas, or a .jsonl file"),
+    ('"question"\t"A"\t"B"\t"answer"\n', ", line 1: found cells between tabs; legal: commas, as of "
+     "a spreadsheet that saves CSV with commas, or a .jsonl file"),
+    ("question,A,B,answer,answer\nQ,a,b,A,B\n", ": found 2 columns answer; legal: one"),
+    ("question,A,B,C,D,E,F,G,H,I,J,K,answer\nQ,1,2,3,4,5,6,7,8,9,10,11,A\n", ", line 2: found 11 "
+     "options; legal: 2 to 10"),
+    ("question,A,B,choices,answer\nQ,a,b,[],A\n", ": found columns choices and A; legal: one of "
+     "them"),
     ("question,A,a,B,answer\nQ,a,b,c,A\n", ": found columns A and a; legal: one of them"),
     ('question,choices,answer\nQ,"[""2"", ""0""]",0\n', ", line 2: found answer '0', which may be "
      "A or B; legal: A to B, 0 to 1, or the text of an option"),
@@ -125,7 +148,11 @@ def test_a_wrong_file_gets_one_line(content: str, line: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name, content, line", [
     ("x.csv", HEAD.encode() + b"1,,\xff,a,b,c,A\n", ", line 2: found bytes that are no text in "
-     "UTF-8; legal: a file in UTF-8"),
+     "UTF-8; legal: a file in UTF-8, as of iconv -f WINDOWS-1252 -t UTF-8"),
+    ("x.csv", HEAD.encode("utf-16"), ": found bytes that are 0, or the mark of UTF-16; legal: a "
+     "file in UTF-8, as of iconv -f UTF-16 -t UTF-8, or a spreadsheet's \"CSV UTF-8\""),
+    ("x.jsonl", b'{"question": "Q", "A": "a", "B": "b", "answer": "A", "answer": "B"}\n', ", line "
+     "1: found 2 columns answer; legal: one"),
     ("x.jsonl", b'{"question": "Q", "choices": ["a", "b"], "answer": 2}\n', ", line 1: found "
      "answer 2; legal: A to B, 0 to 1, or the text of an option"),
     ("x.jsonl", b'{"question": "Q", "choices": ["a", "b"], "answer": -1}\n', ", line 1: found "

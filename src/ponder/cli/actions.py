@@ -81,6 +81,8 @@ def evaluate_checkpoint(config: Config, directory: Path) -> float:
     device = builders.build_device(config)
     task = builders.build_task(config)
     console = build_console()
+    for line in task.doubts:
+        console.note(f"warning: {line}")
     reporter = ProgressReporter(console)
     policy = builders.build_policy(config, task, reporter.scoring).to(device)
     builders.use_threads(config, policy)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import hashlib
 import io
 import json
 import os
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +40,8 @@ class Task:
     vocabulary: Any
     unit = "questions"  # what its problems are called in messages
     labels: int | None = None
-    remarks: tuple[str, ...] = ()  # warnings about its problems
+    remarks: tuple[str, ...] = ()  # warnings about its problems, where they are trained on
+    doubts: tuple[str, ...] = ()  # the same, whatever is done with them
     epoch_size: Any = None  # a whole number, where a round is a data set
     question_length: Any
     answer_length: Any
@@ -99,6 +101,23 @@ class Task:
                         "model of a toy task, or of text")
 
 
+def disagreeing(task: Any, problems: Sequence[Problem]) -> tuple[str, ...]:
+    """What is to be said about problems of a file whose answers are not the task's own, by
+    `task.check`. Raises `UserError` where that is refuse.
+    """
+    own = [] if task.check == "off" else [(one, task.solution(one)) for one in problems]
+    wrong = [(one, answer) for one, answer in own if answer not in (None, one.answer)]
+    if not wrong:
+        return ()
+    one, answer = wrong[0]
+    found = (f"task.data={task.data}: found {len(wrong)} of {len(problems)} rows with another "
+             f"answer than task={task.config.name} has (first {one.question} {one.answer}, which "
+             f"is {answer})")
+    if task.check == "refuse":
+        raise UserError(f"{found}; legal: right answers, or task.check=warn, off")
+    return (f"{found}; they are taken as they are",)
+
+
 def leaked(sides: Sequence[tuple[str, Any]], *files: str | None) -> tuple[str, ...]:
     """A warning where questions, each with its side, are on both sides."""
     trained = {one for side, one in sides if side == "train"}
@@ -136,9 +155,10 @@ def read_table(path: Path, kinds: tuple[str, ...] = TABLES) -> list[Row]:
         if path.suffix == ".parquet":
             rows = list(_parquet(path))
         else:
-            text = io.StringIO(_text(path), newline="")
+            text = _text(path)
             with long_cells():
-                rows = list(_csv(path, text) if path.suffix == ".csv" else json_rows(path, text))
+                rows = list(_csv(path, text) if path.suffix == ".csv" else json_rows(
+                    path, io.StringIO(text, newline="")))
     except (ValueError, OSError) as error:
         raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())[:120]}); legal: "
                         f"an intact {legal} file") from None
@@ -178,18 +198,27 @@ def require(path: Path, rows: list[Row], columns: tuple[str, ...]) -> None:
 
 def _text(path: Path) -> str:
     content = path.read_bytes()
+    if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) or b"\0" in content:
+        raise UserError(f"{path}: found bytes that are 0, or the mark of UTF-16; legal: a file in "
+                        "UTF-8, as of iconv -f UTF-16 -t UTF-8, or a spreadsheet's \"CSV UTF-8\"")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
+        line = max(content.count(end, 0, error.start) for end in (b"\n", b"\r")) + 1
         raise UserError(f"{path}, line {line}: found bytes that are no text in UTF-8; legal: a "
-                        "file in UTF-8") from None
+                        "file in UTF-8, as of iconv -f WINDOWS-1252 -t UTF-8") from None
 
 
-def _csv(path: Path, lines: Iterable[str]) -> Iterator[Row]:
-    reader = csv.reader(lines, strict=True)
+def _csv(path: Path, text: str) -> Iterator[Row]:
+    first = next(iter(text.strip().splitlines()), "")
+    for sign, name in {"\t": "tabs", ";": "semicolons", "|": "bars"}.items():
+        if sign in first and "," not in first:
+            raise UserError(f"{path}, line 1: found cells between {name}; legal: commas, as of a "
+                            "spreadsheet that saves CSV with commas, or a .jsonl file")
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
-        header = next(reader, [])
+        header = next(filter(None, reader), [])
+        _each_once(path, header)
         for cells in reader:
             if len(cells) != len(header) and cells:
                 raise UserError(f"{path}, line {reader.line_num}: found {len(cells)} cells; "
@@ -201,13 +230,24 @@ def _csv(path: Path, lines: Iterable[str]) -> Iterator[Row]:
                         "between commas, with quotes around those that hold commas") from None
 
 
+def _each_once(where: object, names: list[str]) -> None:
+    """Raise `UserError` for a column that is there twice, of which one would be read."""
+    twice = next((name for name in names if name and names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"{where}: found {names.count(twice)} columns {twice}; legal: one")
+
+
 def json_rows(path: Path, lines: Iterable[str]) -> Iterator[Row]:
     """The JSON objects in the lines of a file. Raises `UserError` for a line that is none."""
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
+        def once(pairs: list[tuple[str, Any]], where: str = f"{path}, line {number}") -> Any:
+            _each_once(where, [name for name, _ in pairs])
+            return dict(pairs)
+
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=once)
         except ValueError as error:
             raise UserError(f"{path}, line {number}: cannot be read ({error}); legal: one JSON "
                             "object a line") from None
@@ -220,7 +260,9 @@ def json_rows(path: Path, lines: Iterable[str]) -> Iterator[Row]:
 def _parquet(path: Path) -> Iterator[Row]:
     from pyarrow import parquet
 
-    for number, row in enumerate(parquet.read_table(path).to_pylist(), start=1):
+    table = parquet.read_table(path)
+    _each_once(path, table.column_names)
+    for number, row in enumerate(table.to_pylist(), start=1):
         yield f"{path}, row {number}", row
 
 
@@ -305,3 +347,11 @@ def typed_numbers(text: str, terms: int, limit: int) -> Tensor:
         if int(word) >= limit:
             raise UserError(f"prompt={text}: found {word}; legal: numbers below {limit}")
     return torch.tensor([[int(word) for word in words]])
+
+
+def in_order(texts: Iterable[Iterable[str]]) -> tuple[str, ...]:
+    """Symbols, each once: numbers by size, then words by their letters."""
+    symbols = {symbol for text in texts for symbol in text}
+    rank: Callable[[str], Any] = lambda word: (  # noqa: E731
+        not word.isdecimal(), len(word) if word.isdecimal() else 0, word)
+    return tuple(sorted(symbols, key=rank))

@@ -100,7 +100,7 @@ class Session:
         self.warnings = self._warnings()
         self.end = self.trainer.end
         self._describe(notes)
-        for line in self.task.remarks if config.action == "train" else ():
+        for line in (*self.task.doubts, *(self.task.remarks * (config.action == "train"))):
             self.warnings.say(line, line)
 
     # --- start ----------------------------------------------------------------------------------

@@ -23,7 +23,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 from ponder.config.errors import UserError
@@ -124,6 +126,10 @@ def _columns(source: str, rows: list[Row]) -> dict[str, str]:
             raise UserError(f"{source}: found columns {names[name]} and {column}; legal: one of "
                             "them")
         names[name] = column
+    for one, other in (("choices", "a"), ("rationale", "thought")):
+        if one in names and other in names:
+            raise UserError(f"{source}: found columns {names[one]} and {names[other]}; legal: one "
+                            "of them")
     needed = ["question", *([] if "choices" in names else ["a", "b"]), "answer"]
     missing = [name.upper() if len(name) == 1 else name for name in needed if name not in names]
     if missing:
@@ -154,10 +160,12 @@ def _choices(where: str, cells: dict[str, Any]) -> tuple[str, ...]:
             raise UserError(f"{where}: found choices {_short(cell)}; legal: a list")
         choices = [_text(choice) for choice in cell]
     else:
-        choices = [_text(cells.get(letter.lower())) for letter in LETTERS]
+        more = takewhile(cells.__contains__, ascii_lowercase[len(LETTERS):])
+        letters = [*LETTERS.lower(), *(more if "j" in cells else ())]
+        choices = [_text(cells.get(letter)) for letter in letters]
     while choices and not choices[-1]:
         choices.pop()
-    if "" in choices:
+    if "" in choices[:len(LETTERS)]:
         letter = LETTERS[choices.index("")]
         raise UserError(f"{where}: found no option {letter}, but options after it; legal: "
                         "options one after the other")
@@ -172,8 +180,8 @@ def _answer(where: str, cells: dict[str, Any], choices: tuple[str, ...]) -> int:
     listed, text = "choices" in cells, _text(cell)
     if listed and isinstance(cell, int) and not isinstance(cell, bool):
         found = {cell} & set(range(count))
-    elif len(text) == 1 and text.isascii() and text.isalpha():
-        found = {LETTERS.find(text.upper())} & set(range(count))
+    elif len(text) == 1 and text.upper() in LETTERS[:count]:
+        found = {LETTERS.index(text.upper())}
     else:
         found = {i for i, choice in enumerate(choices) if choice == text and text}
         if listed and text.isascii() and text.isdecimal() and int(text) < count:

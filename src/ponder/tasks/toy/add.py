@@ -219,6 +219,11 @@ class Add(ToyTask):
 
     # --- checks ---------------------------------------------------------------------------------
 
+    def solution(self, problem: Problem) -> str:
+        """The sum, modulo `max` where the task is."""
+        total = sum(_terms(problem.question))
+        return str(total % self.max if self.modular else total)
+
     def _row(self, where: str, row: dict[str, Any]) -> Problem:
         """The problem of a row of `task.data`. Raises `UserError` that names the line."""
         question, answer = str(row["question"]).strip(), str(row["answer"]).strip()
@@ -230,7 +235,7 @@ class Add(ToyTask):
         if any(int(term) >= limit for term in terms) or int(answer) > self.largest:
             raise UserError(f"{where}: found question {question!r} and answer {answer!r}; legal: "
                             f"numbers below task.max={limit}, answers up to {self.largest}")
-        return Problem(question, answer, str(row.get("thought") or "") or None)
+        return Problem(question, str(int(answer)), str(row.get("thought") or "") or None)
 
     def contradictions(self, config: Any) -> Iterator[str]:
         """A line for each combination of legal values that makes no sense."""

@@ -12,7 +12,7 @@ import re
 import traceback
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -25,7 +25,8 @@ from ponder.config.option import option
 from ponder.config.registry import TASKS
 from ponder.core.lazy_imports import Tensor, torch
 from ponder.core.types import Problem, Problems
-from ponder.tasks.base import Task, hashed_share, leaked, missing, padded, problem_rows
+from ponder.tasks import base
+from ponder.tasks.base import Task, hashed_share, missing, padded
 from ponder.tokenizers.vocabulary import Vocabulary
 
 SAMPLE = 500  # problems that show which symbols and lengths there are
@@ -76,6 +77,8 @@ class ToyTask(Task):
     test_questions: int = option(2000, "held-out questions used by an evaluation", low=1)
     data: str | None = option(None, "read the problems from this .csv, .jsonl or .parquet file "
                               "instead")
+    check: str = option("warn", "rows of `data` with another answer than the task's own: tell how "
+                        "many, refuse, or off", legal=("warn", "refuse", "off"))
     seed: int = option("${seed}", "which questions are held out")
     thought_length: int = option("${ponder.thought_length:}", "tokens of the longest gold thought, "
                                  "computed; the `think` variant allows as many")
@@ -114,6 +117,9 @@ class ToyTask(Task):
     def easier(self, problem: Problem) -> Problem:
         """An easier problem in place of this one, for worked examples (`trainer.rehearse`)."""
         return problem
+
+    def solution(self, problem: Problem) -> str | None:
+        """The task's own answer to a question of `task.data`; None where it has none."""
 
     def key(self, problem: Problem) -> str:
         """A text that questions have in common which must be on the same side of the split."""
@@ -242,8 +248,8 @@ class ToyTask(Task):
         few = len(counts) <= LABELLED and min(counts.values()) >= SEEN
         lengths = [len(row) for row in asked]
         return Survey(
-            tuple(self.symbols) or _ordered(asked + said),
-            tuple(self.thought_symbols) or _ordered(gold),
+            tuple(self.symbols) or base.in_order(asked + said),
+            tuple(self.thought_symbols) or base.in_order(gold),
             (min(lengths), max(lengths)), max(map(len, said)),
             max(map(len, gold)) if len(gold) == SAMPLE else None,
             tuple(self.answers) or (tuple(sorted(counts)) if few else ()))
@@ -327,11 +333,12 @@ class ToyTask(Task):
         self._rows = self._read(Path(self.data)) if self.data else []
         self._sides = {side: self.encode_problems([one for own, one in self._rows if own == side])
                        for side in ("train", "test") if self._rows}
-        self.remarks = leaked([(own, one.question) for own, one in self._rows], self.data)
+        self.remarks = base.leaked([(own, one.question) for own, one in self._rows], self.data)
+        self.doubts = base.disagreeing(self, [one for _, one in self._rows])
 
     def _read(self, path: Path) -> list[tuple[str, Problem]]:
         """(split, problem) of every row. Raises `UserError` that names the line."""
-        rows = problem_rows(path)
+        rows = base.problem_rows(path)
         found = []
         for where, row in rows:
             problem, hashed = self._row(where, row), "split" not in row
@@ -390,11 +397,3 @@ def _gold_fits(kind: Any, keys: Any, config: Any) -> Iterator[str]:
         yield (f"task.data={keys.data}: found rows without a thought, which variant=super, "
                "variant=clean and trainer.rehearse need; legal: a column thought that is nowhere "
                "empty")
-
-
-def _ordered(texts: Iterable[Iterable[str]]) -> tuple[str, ...]:
-    """Symbols, each once: numbers by size, then words by their letters."""
-    symbols = {symbol for text in texts for symbol in text}
-    rank: Callable[[str], Any] = lambda word: (  # noqa: E731
-        not word.isdecimal(), len(word) if word.isdecimal() else 0, word)
-    return tuple(sorted(symbols, key=rank))
