@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import combinations, product
 from pathlib import Path
 from random import Random
@@ -13,6 +14,7 @@ import pytest
 
 from ponder.config.registry import TASKS, discover
 from ponder.core.types import Problem
+from ponder.tasks.base import disagreeing
 from support.small import Door
 
 discover(())
@@ -191,3 +193,14 @@ def test_they_train(words: str, door: Door, tmp_path: Path) -> None:
     code, _, err = door(*words.split(), *small, "hydra.run.dir=run")
     assert code == 0 and not err, err
     assert 0 <= json.loads((tmp_path / "run" / "summary.json").read_text())["accuracy"] <= 1
+
+
+@pytest.mark.parametrize("name", [
+    "parity", "chain", "chase", "cups", "graph", "equation", "many", "sat", "threesum", "multiply",
+    "sort"])
+def test_answers_of_a_table_can_be_checked(name: str) -> None:
+    task, problems = drawn(name, 20)
+    assert [task.solution(one) for one in problems] == [one.answer for one in problems]
+    wrong = replace(problems[0], answer="none")
+    assert f"found 1 of {len(problems)} rows" in disagreeing(task, [wrong, *problems[1:]])[0]
+    assert disagreeing(task, [Problem("no question", "0")]) == ()

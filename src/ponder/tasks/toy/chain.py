@@ -36,3 +36,12 @@ class Chain(StepTask):
             moves.append(move)
             states.append(str(number))
         return self.asked([str(first)], moves, states)
+
+    def solution(self, problem: Problem) -> str:
+        """The number after all steps."""
+        first, *moves = problem.question.split()
+        number = int(first)
+        for sign, *other in moves:
+            value = int("".join(other))
+            number = (number + value if sign == "+" else number * value) % self.modulus
+        return str(number)

@@ -31,3 +31,11 @@ class Chase(StepTask):
         given = [symbol for pair in pairs for symbol in pair] + cycle[:1]
         states = (cycle * (1 + hops // self.nodes) + cycle)[1:hops + 1]
         return self.asked(given, [">"] * hops, states)
+
+    def solution(self, problem: Problem) -> str:
+        """Where the hops lead."""
+        *pairs, place = problem.question.replace(">", "").split()
+        leads = dict(zip(pairs[::2], pairs[1::2], strict=True))
+        for _ in range(problem.question.count(">")):
+            place = leads[place]
+        return place

@@ -31,3 +31,10 @@ class Cups(StepTask):
             place = {one: other, other: one}.get(place, place)
             places.append(str(place))
         return self.asked([], [f"{one}{other}" for one, other in swaps], places)
+
+    def solution(self, problem: Problem) -> str:
+        """Where the ball is."""
+        place = "0"
+        for one, other in problem.question.split():
+            place = {one: other, other: one}.get(place, place)
+        return place

@@ -32,6 +32,12 @@ class Equation(ToyTask):
             if len(systems) == self.unknowns:
                 return self._asked(systems)
 
+    def solution(self, problem: Problem) -> str | None:
+        """The first unknown; None where a step of the elimination has no pivot."""
+        rows = [[*map(int, row.replace("=", "").split())] for row in problem.question.split(";")]
+        systems = eliminated(rows, self.modulus)
+        return self._asked(systems).answer if len(systems) == len(rows) else None
+
     def easier(self, problem: Problem) -> Problem:
         """The equations that are left without the first unknown: the second one is asked for."""
         rows = [[*map(int, row.replace("=", "").split())] for row in problem.question.split(";")]

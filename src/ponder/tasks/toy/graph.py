@@ -40,6 +40,18 @@ class Graph(ToyTask):
         random.shuffle(asked)
         return _problem(edges, trees[0][0], asked, path)
 
+    def solution(self, problem: Problem) -> str | None:
+        """The node that is below the root."""
+        *listed, root, one, other = problem.question.split()
+        parent = dict(zip(listed[1::2], listed[::2], strict=True))
+        found = []
+        for node in (one, other):
+            place = node
+            for _ in parent:  # at most so many edges lead up
+                place = place if place == root else parent.get(place, place)
+            found += [node] * (place == root)
+        return found[0] if len(found) == 1 else None
+
     def easier(self, problem: Problem) -> Problem:
         """The parents of both nodes are asked about; a question of one hop is left as it is."""
         path = (problem.thought or "").split()

@@ -26,6 +26,10 @@ class Multiply(ToyTask):
         """Both numbers drawn uniformly, zero among them."""
         return self._asked(*(random.randrange(10**self.digits) for _ in range(2)))
 
+    def solution(self, problem: Problem) -> str:
+        """The product."""
+        return self._asked(*_numbers(problem)).answer
+
     def easier(self, problem: Problem) -> Problem:
         """Without the first digit of the second number that is not 0."""
         one, other = _numbers(problem)

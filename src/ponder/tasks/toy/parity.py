@@ -24,3 +24,7 @@ class Parity(StepTask):
         count = random.randint(self.min_steps, self.steps)
         bits = [random.randrange(2) for _ in range(count)]
         return self.asked([], [*map(str, bits)], [*map(str, accumulate(bits, xor))])
+
+    def solution(self, problem: Problem) -> str:
+        """The parity of the bits."""
+        return str(problem.question.split().count("1") % 2)

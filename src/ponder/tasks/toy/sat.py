@@ -37,6 +37,11 @@ class Sat(ToyTask):
             if (found is not None) == wanted:
                 return self._asked(clauses, found)
 
+    def solution(self, problem: Problem) -> str:
+        """Whether there is an assignment."""
+        clauses = [tuple(map(int, clause.split())) for clause in problem.question.split(",")]
+        return "no" if first_assignment(clauses, self.variables) is None else "yes"
+
     def easier(self, problem: Problem) -> Problem:
         """The formula without its last clause; a single clause is left as it is."""
         clauses = [tuple(map(int, clause.split())) for clause in problem.question.split(",")][:-1]

@@ -25,6 +25,10 @@ class Sort(ToyTask):
         """Numbers drawn uniformly."""
         return _asked([random.randrange(self.max) for _ in range(self.numbers)])
 
+    def solution(self, problem: Problem) -> str:
+        """The sorted list."""
+        return " ".join(map(str, sorted(map(int, problem.question.split()))))
+
     def easier(self, problem: Problem) -> Problem:
         """The list without its last number; a list of two is left as it is."""
         listed = [*map(int, problem.question.split())]

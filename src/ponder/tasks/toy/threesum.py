@@ -37,6 +37,11 @@ class ThreeSum(ToyTask):
             if has_zero_sum(vectors) == wanted:
                 return _asked(vectors)
 
+    def solution(self, problem: Problem) -> str:
+        """Whether three vectors add up to zero."""
+        return "yes" if has_zero_sum([tuple(map(int, vector.split())) for vector in
+                                      problem.question.removesuffix("=").split(",")]) else "no"
+
     def easier(self, problem: Problem) -> Problem:
         """The question without its last vector; three are left as they are."""
         vectors = [tuple(map(int, vector.split()))
