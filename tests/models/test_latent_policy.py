@@ -289,6 +289,9 @@ def test_dimensions_counts_directions() -> None:
     assert dimensions(corners[:, None]) == pytest.approx(2)
     assert dimensions(torch.stack([corners, line], 1)) == pytest.approx(1.5)
     assert dimensions(torch.ones(4, 1, 3)) == 0
+    residue = torch.tensor([[1.1, 3.3], [1.1, 3.3000002], [1.1000001, 3.3]])  # of equal ones
+    assert dimensions(residue[:, None]) == 0
+    assert dimensions((residue + torch.arange(3.0)[:, None])[:, None]) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("sees", [BLIND, SEEING])

@@ -365,6 +365,9 @@ def test_correlation_by_hand() -> None:
     a, b = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 3.0, 2.0])
     assert float(correlation(a, b)) == pytest.approx(0.5)
     assert float(correlation(a, torch.ones(3))) == 0
+    nearly = torch.tensor([1e6, 1e6, 1e6 + 0.0625])  # one step of float32 apart
+    assert float(correlation(a, nearly)) == 0
+    assert float(correlation(a, a * 1e-5)) == pytest.approx(1)
 
 
 def test_tokens_further_ahead_are_learnt_and_nothing_else_changes() -> None:

@@ -193,6 +193,8 @@ def test_assignment_follows_the_table_and_the_bonus_keeps_labels() -> None:
     assert torch.equal(assign(table, nobody, torch.zeros_like(truth), 0.0), truth)
     present = torch.randperm(40) % 10
     assert torch.equal(assign(torch.randn(40, 10) * 0.01, nobody, present, 50.0), present)
+    equal = torch.full((40, 10), -2.3) + torch.randn(40, 10).sign() * 2e-7  # up to rounding
+    assert torch.equal(assign(equal, nobody, present, 0.01), present)
 
 
 def test_codebook_table_is_a_mean_by_answer() -> None:

@@ -143,3 +143,15 @@ def test_a_task_without_its_kind_of_model_is_refused(
     assert main(words) == 2
     line = capsys.readouterr().err
     assert line.startswith(f"error: {words[0]}: found model=") and "; legal: with model=" in line
+
+
+def test_what_a_checkpoint_of_a_toy_task_cannot_do(
+        place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["task=add", *TASKS["add"], *MODELS["tiny"], *SMALL, "hydra.run.dir=own"]) == 0
+    for words in (["task=qa", "variant=[think]", "rollout=sample", "task.data=questions.csv"],
+                  ["experiment=normal_smollm2", "task.data=text.txt"]):
+        GlobalHydra.instance().clear()
+        capsys.readouterr()
+        assert main([*words, "model=hf", "model.name=own/checkpoint_2"]) == 2
+        assert "own/checkpoint_2: found a checkpoint of task=add, which knows no words; " in (
+            capsys.readouterr().err)

@@ -74,7 +74,7 @@ def load_plugins(arguments: list[str]) -> list[str]:
 def _resumed(arguments: list[str]) -> list[str]:
     """`resume=<run directory>`: the words that run was begun with, then those typed now.
 
-    Raises `UserError` where no run was begun in that directory.
+    Raises `UserError` where no run was begun in that directory, or its words are not whole.
     """
     named = [word for word in arguments if word.partition("=")[0] == "resume"
              and word.partition("=")[2] not in ("auto", "never")]
@@ -83,9 +83,14 @@ def _resumed(arguments: list[str]) -> list[str]:
     directory = os.path.expanduser(named[-1].partition("=")[2])
     try:
         begun = json.loads((Path(directory) / WORDS).read_text())
-    except (OSError, ValueError):
+    except OSError:
         raise UserError(f"resume={directory}: found no run there; legal: auto, never, or the "
                         "directory of a run") from None
+    except ValueError:
+        begun = None
+    if not isinstance(begun, list) or not all(isinstance(word, str) for word in begun):
+        raise UserError(f"resume={directory}: found no list of words in {WORDS} there; legal: that "
+                        f"file as the run wrote it, or hydra.run.dir={directory} and these words")
     if not os.access(directory, os.W_OK):
         raise UserError(f"resume={directory}: found a directory that cannot be written to; legal: "
                         "one that can, such as a copy of it")

@@ -271,9 +271,9 @@ def model_files(name: str) -> dict[str, Path]:
         return {}
     found = {str(file.relative_to(folder)): file for place in PLACES for file in folder.glob(place)
              if file.suffix in READ and file.name not in UNREAD and file.is_file()}
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
         base = base_of(folder)
-        found |= {f"base/{one}": file for one, file in model_files(base or "").items()}
+        found |= {f"base/{one}": file for one, file in (model_files(base) if base else {}).items()}
     return found
 
 
@@ -320,6 +320,19 @@ def check_models(config: Any) -> None:
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 raise UserError(f"model.{key}={name}: cannot be read ({file}: {brief(error)}); "
                                 "legal: a directory whose files are intact") from None
+        if config.model.kind == "hf" and (about := _toy(name)):
+            raise UserError(f"model.{key}={name}: found a checkpoint of task={about}, which knows "
+                            f"no words; legal: without model=hf and with task={about}, or a "
+                            "language model")
+
+
+def _toy(name: str) -> str | None:
+    """The task of a checkpoint that reads nothing but the questions of a toy task."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        about = json.loads((Path(name) / "ponder.json").read_text())["config"]
+        if about["model"]["kind"] == "transformer" and not (Path(name) / "tokens.json").is_file():
+            return about["task"]["name"]
+    return None
 
 
 def _check_file(path: Path) -> None:

@@ -33,18 +33,18 @@ def group_advantages(reward: Tensor, samples: int, baseline: str, scale: str,
     elif scale == "batch":
         advantage = advantage / (reward.std() + 1e-6)
     if baseline in ("group_mean", "leave_one_out") or scale == "group":
-        advantage = advantage.masked_fill(_flat(grouped), 0.0)
+        advantage = advantage.masked_fill(flat(grouped), 0.0)
     if scale == "batch":
-        advantage = advantage.masked_fill(_flat(reward[None]), 0.0)
+        advantage = advantage.masked_fill(flat(reward[None]), 0.0)
     return advantage.flatten()
 
 
 def flat_groups(reward: Tensor, samples: int) -> Tensor:
     """(P,): True where all rewards (B,) of a group are equal: nothing is learnt from it."""
-    return _flat(reward.view(-1, samples))[:, 0]
+    return flat(reward.view(-1, samples))[:, 0]
 
 
-def _flat(values: Tensor, real: Tensor | None = None, size: Tensor | float = 0.0) -> Tensor:
+def flat(values: Tensor, real: Tensor | None = None, size: Tensor | float = 0.0) -> Tensor:
     """(N, 1): True where the values (N, M) of a row are equal up to the rounding of numbers of
     their size, or of `size` where they come from larger ones; real (N, M): which of them count.
     """
@@ -122,7 +122,7 @@ def whiten(advantage: Tensor, mask: Tensor, samples: int, over: str,
     centred = (parts - mean) * real
     variance = centred.square().sum(1, keepdim=True) / (count - 1).clamp_min(1)
     scaled = centred / (variance.sqrt() + 1e-8)
-    return scaled.masked_fill(_flat(parts, counts, size), 0.0).view_as(advantage)
+    return scaled.masked_fill(flat(parts, counts, size), 0.0).view_as(advantage)
 
 
 def shares(mask: Tensor, normalise: str) -> tuple[Tensor, Tensor]:

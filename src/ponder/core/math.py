@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ponder.core.credit import flat
 from ponder.core.lazy_imports import Tensor, torch
 
 
@@ -166,9 +167,12 @@ def mutual_information(a: Tensor, b: Tensor) -> float:
 
 
 def correlation(a: Tensor, b: Tensor) -> Tensor:
-    """Pearson's correlation (0-dim) of two samples (N,); 0 where one of them is constant."""
+    """Pearson's correlation (0-dim) of two samples (N,); 0 where one of them is constant up to the
+    rounding of its numbers.
+    """
+    constant = (flat(a[None]) | flat(b[None]))[0, 0]
     a, b = a.double() - a.double().mean(), b.double() - b.double().mean()
-    return (a * b).sum() / (a.norm() * b.norm()).clamp_min(1e-12)
+    return ((a * b).sum() / (a.norm() * b.norm()).clamp_min(1e-12)).masked_fill(constant, 0.0)
 
 
 def count_entropy(values: Tensor) -> float:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ponder.core.credit import flat
 from ponder.core.math import count_entropy, mutual_information, row_codes
 from ponder.core.types import Problems, Rollouts
 from ponder.models.policies.base import Policy
@@ -165,9 +166,11 @@ def latent_replacements(own: Tensor, generator: torch.Generator) -> dict[str, Te
 def dimensions(vectors: Tensor) -> float:
     r"""The number of directions in which vectors (P, K, D) vary, mean over positions: the
     participation ratio
-    :math:`(\sum_i \lambda_i)^2 / \sum_i \lambda_i^2` of their covariance's eigenvalues.
+    :math:`(\sum_i \lambda_i)^2 / \sum_i \lambda_i^2` of their covariance's eigenvalues; 0 of equal
+    vectors.
     """
-    centred = (vectors - vectors.mean(0)).double()
+    same = flat(vectors.flatten(1).T).view(vectors.shape[1:])  # up to rounding
+    centred = (vectors - vectors.mean(0)).masked_fill(same, 0.0).double()
     covariance = torch.einsum("pki,pkj->kij", centred, centred) / len(vectors)
     trace = covariance.diagonal(dim1=1, dim2=2).sum(1)
     return float((trace.square() / covariance.square().sum((1, 2)).clamp_min(1e-30)).mean())

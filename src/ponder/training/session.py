@@ -140,8 +140,8 @@ class Session:
         if is_main_process():
             with disk_errors(self.directory):
                 run_directory.save_command(self.directory)
-            if self.done is None:  # a longer run continues: its old summary is no end
-                (self.directory / "summary.json").unlink(missing_ok=True)
+                if self.done is None:  # a longer run continues: its old summary is no end
+                    (self.directory / "summary.json").unlink(missing_ok=True)
         return length
 
     def _resume(self, saved: checkpoint.Saved, note: Callable[[str], None]) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from ponder.models.huggingface.model import REFERENCE, Model, context_limit
 from ponder.tokenizers.vocabulary import TextVocabulary, token_ids
 
 ADAPTER = "adapter_config.json"
+PROBED = 8  # tokens of the text by which a model is compared with itself in `transformers`
 SLACK = 3.0  # a distance of at most so many times that of rounding alone counts as rounding
 
 
@@ -44,7 +46,10 @@ def load_vocabulary(config: HfConfig, key: str = "model.name",
         _add_tokens(tokenizer, thoughts, f"{key}={name}")
         ends = {end for place in {path, resolve(str(config.name))}
                 for end in _ends(place, config.base)}
-        return TextVocabulary(tokenizer, config.chat, closes, sorted(ends), date=config.date)
+        words = TextVocabulary(tokenizer, config.chat, closes, sorted(ends), date=config.date)
+        if words.chat:  # the template is one
+            words.prompt([("user", "?")])
+        return words
 
 
 def _add_tokens(tokenizer: Any, words: list[str], typed: str) -> None:
@@ -79,8 +84,11 @@ def reads_at_most(config: HfConfig, key: str = "model.name") -> int | None:
     name = config.name if key == "model.name" else config.ref_name
     with _named(key, name):
         path = resolve(str(name))
-        base = _base_of(path, config.base) if (Path(path) / ADAPTER).is_file() else path
-        return context_limit(library().AutoConfig.from_pretrained(base))
+        if not (Path(path) / ADAPTER).is_file():
+            return context_limit(library().AutoConfig.from_pretrained(path))
+        base = _base_of(path, config.base)
+        with _base_named(base, key, name):
+            return context_limit(library().AutoConfig.from_pretrained(base))
 
 
 def _base_of(path: str, base: str | None) -> str:
@@ -137,6 +145,9 @@ def _must_agree(net: Model, typed: str) -> None:
     nothing else would show it.
     """
     kind = type(net.network).__name__
+    if net.positions is not None and net.positions < PROBED:
+        raise UserError(f"{typed}: found a {kind} that reads texts of at most {net.positions} "
+                        f"tokens; legal: one that reads {PROBED} or more")
     try:
         apart, most = distance(net), limit(net)
     except Exception as error:  # each architecture fails in its own way
@@ -171,8 +182,9 @@ def _adapt(net: Model, config: HfConfig) -> None:
 def _plain(path: str, config: HfConfig, words: int) -> Any:
     """A whole model, its embeddings extended by rows for the tokenizer's thought tokens."""
     transformers = library()
-    model = transformers.AutoModelForCausalLM.from_pretrained(path,
-                                                              dtype=getattr(torch, config.dtype))
+    model, about = transformers.AutoModelForCausalLM.from_pretrained(
+        path, dtype=getattr(torch, config.dtype), output_loading_info=True)
+    _must_be_whole(about)
     if words > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(words, mean_resizing=False)
     if config.thought_tokens:
@@ -183,6 +195,18 @@ def _plain(path: str, config: HfConfig, words: int) -> Any:
             for layer in {model.get_input_embeddings(), model.get_output_embeddings()}:
                 _begin_rows(layer.weight, words - config.thought_tokens, words, config, like)
     return model
+
+
+def _must_be_whole(about: dict[str, Any]) -> None:
+    """Raise `ValueError` where files lack weights, which transformers would draw at random, or have
+    layers that config.json does not, by what it says of loading them.
+    """
+    missing, unused = sorted(about["missing_keys"]), sorted(about["unexpected_keys"])
+    layers = [name for name in unused if re.search(r"\.(layers|h|blocks)\.\d+\.", name)]
+    if missing:
+        raise ValueError(f"{len(missing)} weights are missing, the first of them {missing[0]}")
+    if layers:
+        raise ValueError(f"config.json has no layer for weights such as {layers[0]}")
 
 
 @torch.no_grad()
@@ -210,9 +234,11 @@ def _adapted(path: str, config: HfConfig, words: int, key: str, name: str | None
     it has biases, of which peft holds one set. Raises `UserError` where the base cannot be read.
     """
     base = _base_of(path, config.base)
-    with _named("model.base", base, f", of which {key}={name} is an adapter"):
+    with _base_named(base, key, name):
         whole = _plain(base, config, words)
-    model = library("peft").PeftModel.from_pretrained(whole, path, is_trainable=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Found missing adapter keys")
+        model = library("peft").PeftModel.from_pretrained(whole, path, is_trainable=True)
     if model.peft_config["default"].bias == "none":
         model.load_adapter(path, REFERENCE, is_trainable=False)
         model.set_adapter("default")
@@ -245,8 +271,13 @@ def restore_text_model(net: Model, directory: Path) -> None:
     # Files may have other names and shapes than modules, such as a matrix for each expert.
     saved, about = type(net.network).from_pretrained(directory, dtype=net.dtype,
                                                      output_loading_info=True)
-    assert not about["missing_keys"], about
+    _must_be_whole(about)
     net.network.load_state_dict(shard_state_dict(net.network, saved.state_dict()))
+
+
+def _base_named(base: str, key: str, name: str | None) -> contextlib.AbstractContextManager[None]:
+    """`_named` of the model that the adapter which `key` names belongs to."""
+    return _named("model.base", base, f", of which {key}={name} is an adapter")
 
 
 def quiet() -> None:
@@ -255,7 +286,8 @@ def quiet() -> None:
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)  # peft asks
-    warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys")  # of its own
+    # What peft has chosen itself, of experts and of GPT-2.
+    warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys|fan_in_fan_out is")
 
 
 @contextlib.contextmanager
@@ -349,9 +381,9 @@ def limit(net: Model) -> float:
 
 
 def _tokens(net: Model) -> Tensor:
-    """(1, 8): tokens from the whole vocabulary, as the first ones are often special."""
+    """(1, PROBED): tokens from the whole vocabulary, as the first ones are often special."""
     words = net.words or len(net.head)
-    return (torch.arange(1, 9, device=net.device) * (words // 9))[None]
+    return (torch.arange(1, PROBED + 1, device=net.device) * (words // (PROBED + 1)))[None]
 
 
 def _theirs(net: Model, tokens: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ponder.config.option import option
 from ponder.config.registry import search
+from ponder.core.credit import flat
 from ponder.core.lazy_imports import F, Tensor, no_grad, torch
 from ponder.core.math import sinkhorn
 from ponder.core.types import Problems, Rollouts, Scores
@@ -259,11 +260,12 @@ def assign(table: Tensor, group: Tensor, labels: Tensor, stay: float) -> Tensor:
 
     table (N, V) is the mean log-probability of each token for each answer, group (N,) the id of
     the earlier tokens of its code, labels (N,) the tokens answers have now, and stay the bonus for
-    keeping them, in standard deviations of the table.
+    keeping them, in standard deviations of the table. An answer with equal tokens prefers none.
     """
     index, mask = padded_groups(group)
     score = table - table.mean(1, keepdim=True)
     score = score / (score.std() + 1e-8)
+    score = score.masked_fill(flat(table), 0.0)  # rounding is no preference
     stays = torch.full_like(labels, stay, dtype=score.dtype)[:, None]
     score = score.scatter_add(1, labels[:, None], stays)
     plan = sinkhorn(score[index], rounds=30, temperature=SHARPNESS, mask=mask)
