@@ -193,7 +193,6 @@ RUNS: dict[str, tuple[Break, str]] = {
     "no words": (text("run/words.json", '{"task": "add"}'), "words.json"),
     "a folder as log": (folder_at("run/metrics.jsonl"), "run/metrics.jsonl"),
     "a folder as summary": (folder_at("run/summary.json"), "run"),
-    "a folder as configuration": (folder_at("run/.hydra/config.yaml"), "config.yaml"),
 }
 COMPARED: dict[str, Break] = {
     "no configuration": gone("run/.hydra/config.yaml"),

@@ -312,6 +312,8 @@ def check_models(config: Any) -> None:
     """Raise `UserError` for a model or adapter on this machine of which a file is cut off or no
     JSON, before anything heavy is loaded.
     """
+    from ponder.config.checker import toy_task
+
     for key in ("name", "ref_name", "chat_name"):
         name = getattr(config.model, key, None) or ""
         for file, path in model_files(name).items():
@@ -320,19 +322,10 @@ def check_models(config: Any) -> None:
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 raise UserError(f"model.{key}={name}: cannot be read ({file}: {brief(error)}); "
                                 "legal: a directory whose files are intact") from None
-        if config.model.kind == "hf" and (about := _toy(name)):
+        if config.model.kind == "hf" and (about := toy_task(name)):
             raise UserError(f"model.{key}={name}: found a checkpoint of task={about}, which knows "
                             f"no words; legal: without model=hf and with task={about}, or a "
                             "language model")
-
-
-def _toy(name: str) -> str | None:
-    """The task of a checkpoint that reads nothing but the questions of a toy task."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        about = json.loads((Path(name) / "ponder.json").read_text())["config"]
-        if about["model"]["kind"] == "transformer" and not (Path(name) / "tokens.json").is_file():
-            return about["task"]["name"]
-    return None
 
 
 def _check_file(path: Path) -> None:
