@@ -270,7 +270,7 @@ def test_checkpoints_that_cannot_think_as_they_are_asked_to(door: Door) -> None:
     assert generated(door, thinker, *asked, "thinker.tokens=18").startswith("to<t")
     mixer.write_bytes(b"damaged")
     code, _, err = door("action=generate", thinker, *asked)
-    assert code == 2 and err.startswith(f"error: {mixer}: cannot be read (")
+    assert code == 2 and "cannot be read (mixer.safetensors: it has no header" in err
     mixer.unlink()
     code, _, err = door("action=generate", thinker, *asked)
     assert code == 2 and "found no mixer.safetensors, which mixes what is predicted" in err
