@@ -17,7 +17,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from ponder.cli.errors import explain, refuse_words
 from ponder.cli.shorthand import rewrite
-from ponder.config.errors import UserError, brief, closest, shown
+from ponder.config.checker import remarks
+from ponder.config.errors import UserError, brief, closest, replacing, shown
 from ponder.config.registry import REWARDS, TASKS
 from ponder.config.resolve import read
 from ponder.config.spine import CONF, choices, register
@@ -57,6 +58,7 @@ REFUSED = [
     ("reward.length=null", "found null; legal: a number"),
     # ranges
     ("trainer.train_batch_size=0", "found 0; legal: at least 1"),
+    ("seed=-1", "found -1; legal: at least 0"),
     ("thinker.tokens=-1", "found -1; legal: at least 0"),
     ("task.held_out=1.5", "found 1.5; legal: at most 1"),
     ("task.max=1000000000000000000000", "found 1000000000000000000000; legal: at most "
@@ -246,6 +248,70 @@ CONTRADICTIONS = [
      "trainer.compile=false"),
 ]
 
+# Sixty more, each of which must be one line that says what is legal.
+SIXTY = [
+    "reward=[length,lenght]",
+    "hydra.run.dir=",
+    "trainer.threads=100000",
+    "thinker.tokens=100000",
+    "thinker.tokens=1e3",
+    "model.layers=1000000",
+    "model.d_model=1000000",
+    "model.heads=0",
+    "model.heads=7",
+    "trainer.train_batch_size=1000000000",
+    "trainer.gen_batch_size=1000000000",
+    "rollout.samples=100000000",
+    "rollout.samples=0",
+    "rollout.top_p=0",
+    "rollout.top_p=1.01",
+    "rollout.top_k=-1",
+    "rollout.method=greedy",
+    "rollout.noise=cosine(1,2)",
+    "seed=-5",
+    "seed=0.5",
+    "seed=one",
+    "step=-1",
+    "task.max=1",
+    "task.max=ten",
+    "task.terms=0",
+    "task.held_out=2",
+    "task.test_questions=0",
+    "task.order=up",
+    "task.answer=word",
+    "task=adds",
+    "task=[add,qa]",
+    "task=add task.digits=3",
+    "model=giant",
+    "model=tiny model.lora_r=4",
+    "model.positions=rope",
+    "model=hf",
+    "model=hf model.name=no/such/model/at/all",
+    "strategy=ppo strategy.clip=-1",
+    "strategy=grpo strategy.scale=wild",
+    "strategy=",
+    "reward=[]",
+    "reward=lenght",
+    "reward.length=much",
+    "variant=[think,deep]",
+    "think=2",
+    "blind=true",
+    "clean=true",
+    "experiment=nothing_here",
+    "experiment=add_blind_blind",
+    "trainer.optimizer=sgd",
+    "trainer.lr=-1",
+    "trainer.beta2=1",
+    "trainer.device=tpu",
+    "trainer.dtype=float64",
+    "trainer.max_steps=-3",
+    "trainer.lr_end=5",
+    "trainer.lr_decay=steps",
+    "logger=clearml",
+    "action=run",
+    "action=evaluate model.name=nowhere",
+]
+
 # Words that name a key that does not exist, and the beginning of the line they get.
 UNKNOWN = [
     ("trainer.train_batch_sise=3", "trainer.train_batch_sise: no such key (did you mean "
@@ -335,8 +401,16 @@ def test_a_wrong_key_gets_one_line(word: str, start: str, refusal: Refusal) -> N
     assert line is not None and line.startswith(start) and "\n" not in line
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("words", SIXTY)
+def test_sixty_bad_lines_get_one_line(words: str, refusal: Refusal) -> None:
+    line = refusal(*words.split())
+    assert line is not None and "\n" not in line and "; legal" in line
+    assert "legal: nothing" not in line and len(SIXTY) == 60
+
+
 @pytest.mark.parametrize("words", [
-    "", "rollout.epsilon=linear(0.5,0,100)", "rollout.temperature=0.5", "seed=-1",
+    "", "rollout.epsilon=linear(0.5,0,100)", "rollout.temperature=0.5",
     "trainer.gen_batch_size=null", "reward.length=-0.1", "trainer={lr:0.5}",
     "think=true strategy=grpo", "think=true super=true thinker.tokens=5",
     "task.max=10000000 task.answer=digits", "think=true task.gold=scratchpad task.terms=10",
@@ -387,6 +461,25 @@ def test_a_wrong_experiment_file_is_named(text: str, line: str | None, conf: Pat
 def test_bugs_are_not_explained_away() -> None:
     for bug in (ValueError("x"), KeyError("x"), TypeError("x"), OSError("x"), RuntimeError("x")):
         assert explain(bug) is None
+
+
+def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "sub" / "x"
+    with replacing(path) as temporary:
+        temporary.write_text("first")
+    with pytest.raises(OSError), replacing(path) as temporary:
+        temporary.write_text("hal")
+        raise OSError
+    assert path.read_text() == "first" and [*path.parent.iterdir()] == [path]
+
+
+def test_what_cannot_teach_is_said(refusal: Refusal) -> None:
+    config = read(compose("config", overrides=["variant=[think]", "reward=length"]))
+    assert [*remarks(config)] == [
+        "reward=[length]: says nothing of question or answer, so thoughts cannot learn to help; "
+        "with another one besides, as in reward=[log_likelihood,length]"]
+    both = ["variant=[think]", "reward=[length,log_likelihood]"]
+    assert not [*remarks(read(compose("config", overrides=both)))]
 
 
 def test_shown_as_typed() -> None:

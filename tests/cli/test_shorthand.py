@@ -60,9 +60,18 @@ def test_lists_in_any_order_and_shape(word: str, expected: str) -> None:
 
 
 def test_false_flags_alone_remove_from_the_default() -> None:
-    assert DEFAULT_VARIANTS == ["think", "fixed", "blind", "search"]
+    assert DEFAULT_VARIANTS == ("think", "fixed", "blind", "search")
     assert typed("search=false") == ["variant=[think,fixed,blind]"]
     assert typed("search=false", "blind=off") == ["variant=[think,fixed]"]
+
+
+def test_a_task_says_which_variants_it_has_where_none_is_typed(tmp_path: Path) -> None:
+    assert rewrite(["task=qa"], CONF) == ["variant=[think]", "task=qa"]
+    assert rewrite(["task=qa", "think=false"], CONF) == ["variant=[]", "task=qa"]
+    assert rewrite(["task=add"], CONF) == ["task=add"]
+    (tmp_path / "ponder.json").write_text("{}")  # a checkpoint brings its own
+    words = ["task=qa", "action=evaluate", f"model.name={tmp_path}"]
+    assert rewrite(words, CONF) == words
 
 
 def test_a_true_flag_starts_from_nothing() -> None:

@@ -47,6 +47,19 @@ def run(door: Door) -> Door:
         else ["strategy=star", "strategy.keep=correct"]), *words)
 
 
+@pytest.mark.parametrize("mode", ["letter", "cloze"])
+def test_a_baseline_without_thoughts_learns_to_answer(run: Door, mode: str) -> None:
+    code, out, err = run("variant=[]", "thinker.tokens=0", f"task.answer={mode}",
+                         "trainer.max_epochs=4", "trainer.lr=3e-3")
+    assert (code, err) == (0, "")
+    assert out.startswith("variants: none; no thought, the answerer sees the question alone\n")
+    losses = [line["loss"] for line in lines() if "loss" in line]
+    assert losses[-1] < losses[0] and not any("text/" in name for name in lines()[-1])
+    assert all(row["thought"] == "" for row in table(f"val_{summary()['steps']}/generated.csv"))
+    code, out, err = run("variant=[]", "thinker.tokens=0", "task.answer=generated", "resume=never")
+    assert code == 2 and err.startswith("error: task.answer=generated: found no thoughts")
+
+
 def lines(path: str = "run") -> list[dict]:
     return [json.loads(line) for line in (Path(path) / "metrics.jsonl").read_text().splitlines()]
 

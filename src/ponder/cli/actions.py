@@ -12,7 +12,7 @@ import torch
 
 from ponder.config.errors import ERROR, UserError, brief, writing
 from ponder.config.resolve import PROMPTS, changed
-from ponder.config.spine import Config
+from ponder.config.spine import Config, described
 from ponder.core import distributed
 from ponder.reports.run_page import write_report
 from ponder.rollouts.recorded import texts_of
@@ -86,6 +86,7 @@ def evaluate_checkpoint(config: Config, directory: Path) -> float:
     reporter = ProgressReporter(console)
     policy = builders.build_policy(config, task, reporter.scoring).to(device)
     builders.use_threads(config, policy)
+    console.note(described(config))
     test = task.test().to(device)
     evaluate = builders.build_evaluation(config, policy, task, test, reporter)
     try:

@@ -16,6 +16,7 @@ from ponder.config.errors import UserError, closest, shown
 from ponder.config.option import FORMS, legal_words
 from ponder.config.spine import CONF, choices
 
+PLACES = ("hydra.run.dir", "hydra.sweep.dir", "sweep.dir", "scratch")
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
@@ -37,6 +38,8 @@ def refuse_words(arguments: list[str], *folders: Path) -> None:
             raise UserError(f"{typed}: found a deletion; legal: key=value")
         if not key:
             raise UserError(f"{typed}: found no key; legal: key=value")
+        if key in PLACES and not override.is_sweep_override() and not override.value():
+            raise UserError(f"{typed}: found no directory; legal: {key}=<directory>")
         legal = choices(key, *folders)
         if legal and not override.is_sweep_override():
             _refuse_choice(key, str(typed), override.value(), legal)
@@ -157,7 +160,7 @@ def _unknown_choice(text: str) -> str | None:
         return None
     group, name = found.groups()
     options = re.search(r"Available options in '[^']+':\n((?:\t\S+\n)+)", text)
-    legal = options.group(1).split() if options else []
+    legal = options.group(1).split() if options else [*choices(group)]
     return (f"{group}={name}: found {name!r}{closest(name, legal)}; "
             f"legal: {', '.join(legal) or 'nothing'}")
 

@@ -23,10 +23,9 @@ from typing import Any
 from ponder.cli.errors import refuse_words, sweeps
 from ponder.cli.legacy import modern
 from ponder.config.errors import UserError, brief, closest
-from ponder.config.registry import discover, plugins_of
+from ponder.config.registry import DEFAULT_VARIANTS, TASKS, discover, plugins_of
 from ponder.config.spine import CONF, OF_A_PROMPT, WORDS, choices, variant_names
 
-DEFAULT_VARIANTS = ["think", "fixed", "blind", "search"]
 LAUNCHER, SWEEPER, PARTITION = "hydra/launcher", "hydra/sweeper", "hydra.launcher.partition"
 OURS = {"submitit_slurm": "slurm", "submitit_local": "local", "basic": "here"}  # instead of Hydra's
 SUBMITS = ("slurm", "local")
@@ -150,9 +149,10 @@ def rewrite(arguments: list[str], *folders: Path) -> list[str]:
         arguments = [*(word for word in words if not (typed and parsed)), *arguments]
     if listed is not None:
         starts = _lists(listed, known, sweeping)
-    if flags or parsed or listed is not None:
+    default = _default_variants(arguments) if experiment is None else [*DEFAULT_VARIANTS]
+    if flags or parsed or listed is not None or default != [*DEFAULT_VARIANTS]:
         if starts is None:
-            starts = [[] if any(map(all, flags.values())) else DEFAULT_VARIANTS]
+            starts = [[] if any(map(all, flags.values())) else default]
         combinations = [dict(zip(flags, values, strict=True))
                         for values in itertools.product(*flags.values())]
         lists = [_combine(start, chosen, known) for start in starts for chosen in combinations]
@@ -319,7 +319,17 @@ def _file_variants(folders: Sequence[Path], name: str) -> list[str]:
         for key, value in entry.items() if isinstance(entry, dict) else []:
             if re.fullmatch(r"override\s+/?variant", key):
                 return [value] if isinstance(value, str) else list(value or [])
-    return DEFAULT_VARIANTS
+    return [*DEFAULT_VARIANTS]
+
+
+def _default_variants(arguments: list[str]) -> list[str]:
+    """Those of the task that is typed. A checkpoint brings its own, so nothing is said there."""
+    keys = {key.lstrip("+"): value.strip("\"'") for key, _, value in (
+        word.partition("=") for word in arguments)}
+    entry = TASKS.get(keys.get("task", ""))
+    if entry is None or (Path(keys.get("model.name", "")) / "ponder.json").is_file():
+        return [*DEFAULT_VARIANTS]
+    return [*getattr(entry.target, "variants", DEFAULT_VARIANTS)]
 
 
 def _lists(value: str, known: list[str], sweeping: bool) -> list[list[str]]:

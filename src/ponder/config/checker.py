@@ -197,6 +197,9 @@ def _variants_need_thought(config: Config) -> Iterator[str]:
     if config.thinker.tokens == 0 and flags:
         yield (f"variant=[{flags}]: found thinker.tokens=0; legal: together with think, as in "
                f"variant=[think,{flags}]")
+    if config.thinker.tokens == 0 and getattr(config.task, "answer", "") == "generated":
+        yield ("task.answer=generated: found no thoughts, so no text that says the answer; legal: "
+               "letter or cloze, or with think, as in think=true")
     if config.thinker.tokens and "thought" not in config.answerer.sees:
         yield (f"answerer.sees={shown(config.answerer.sees)}: found a thought that nobody sees; "
                "legal: [question,thought] or [thought]")
@@ -267,6 +270,17 @@ def _files_must_fit(config: Config) -> Iterator[str]:
     if not re.fullmatch(r"\w[\w.-]*", config.run_type):
         yield (f"run_type={config.run_type}: found {config.run_type!r}; legal: letters, digits, "
                "_ . and -, as it names a directory")
+
+
+def remarks(config: Config) -> Iterator[str]:
+    """A line for each choice that is legal but cannot teach what the task asks."""
+    told = [name for name in config.reward if REWARDS[name].requires]
+    asks = "questions" in TASKS[config.task.name].offers
+    learns = config.thinker.tokens and not config.thinker.flows and config.rollout.kind == "sample"
+    if asks and learns and not told:
+        yield (f"reward=[{','.join(config.reward)}]: says nothing of question or answer, so "
+               "thoughts cannot learn to help; with another one besides, as in "
+               f"reward=[log_likelihood,{','.join(config.reward)}]")
 
 
 # --- memory ---------------------------------------------------------------------------------------

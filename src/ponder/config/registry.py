@@ -29,6 +29,7 @@ SOURCE = Path(__file__).resolve().parents[1]
 ROOMS = ("tasks", "strategies", "rewards", "rollouts", "training")
 REGISTERS = re.compile(r"^@(task|(text_)?reward|strategy|search|engine|tracker)\b", re.MULTILINE)
 PLUGINS = "PONDER_PLUGINS"  # names of plugin modules for the processes that this one starts
+DEFAULT_VARIANTS = ("think", "fixed", "blind", "search")  # of the default run
 ENTRY_POINTS = "ponder.plugins"
 # What a task offers and others require, in the words that a refusal uses.
 ABILITIES = {

@@ -63,7 +63,7 @@ class Config:
     action: str = option("train", "what to do", legal=("train", "evaluate", "problems",
                                                          "export", "compare", "sweep",
                                                          *OF_A_PROMPT))
-    seed: int = option(0, "of weights, questions and samples")
+    seed: int = option(0, "of weights, questions and samples", low=0)
     run_type: str = option("train", "first part of the name of the run directory")
     resume: str = option("auto", "go on with the run that is in the run directory, or begin anew; "
                          "on the command line also a run directory, which is then gone on with "
@@ -116,6 +116,18 @@ def variants(config: Config) -> list[str]:
         "search": config.rollout.kind == "search",
     }
     return [flag for flag in VARIANTS if on[flag]]
+
+
+def described(config: Config) -> str:
+    """A line about the variants that are in force, and what the answerer sees."""
+    line = f"variants: {', '.join(variants(config)) or 'none'}"
+    if "questions" not in TASKS[config.task.name].offers:
+        return line
+    if config.thinker.tokens == 0:
+        return f"{line}; no thought, the answerer sees the question alone"
+    sees = " and ".join(f"the {role}" for role in config.answerer.sees)
+    alone = len(config.answerer.sees) == 1
+    return f"{line}; the answerer sees {sees}{' alone, and not the question' if alone else ''}"
 
 
 def writes(config: Config) -> str:

@@ -46,6 +46,8 @@ def evaluate_text(policy: ChoicePolicy, task: Qa, problems: Problems, source: Wr
 def _necessity(policy: ChoicePolicy, rollouts: Rollouts, own: float, seed: int) -> dict[str, float]:
     """Accuracy with own thoughts, those of other questions, and none; NaN for the others."""
     problems, thought, samples = rollouts.problems, rollouts.thought, rollouts.samples
+    if not policy.rules.tokens:
+        return {}
     end = torch.full_like(thought[:, :1], policy.vocabulary.end)  # the answerer does not see it
     others = {"dropped": end.expand_as(thought)}
     if policy.answer_mode != "generated":
@@ -94,6 +96,8 @@ def degenerate(tokens: list[int]) -> bool:
 
 def _of_texts(policy: ChoicePolicy, rollouts: Rollouts, chosen: Tensor) -> dict[str, float]:
     """Shares of texts without a readable answer, without an end, and with a degenerate end."""
+    if not policy.rules.tokens:
+        return {}
     lengths = rollouts.lengths
     room = rollouts.thought.shape[1] - 1
     truncated = [policy.vocabulary.truncated(row, room) for row in rollouts.thought.tolist()]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ponder.config.errors import UserError, shown, writing
+from ponder.config.errors import UserError, replacing, shown, writing
 from ponder.config.spine import Config
 from ponder.reports import figures
 from ponder.reports.figures import Curve, note
@@ -152,7 +152,8 @@ def write(path: Path, comparison: Comparison) -> list[Path]:
     if path.suffix in (".html", ".md"):
         page = comparison_page(comparison, path.parent) if path.suffix == ".html" else (
             markdown(comparison))
-        path.write_text(page, encoding="utf-8")
+        with replacing(path) as temporary:
+            temporary.write_text(page, encoding="utf-8")
         return [path]
     beside = path.with_name(f"{path.stem}_runs{path.suffix}")
     keys = comparison.keys
@@ -162,7 +163,8 @@ def write(path: Path, comparison: Comparison) -> list[Path]:
         rows = _one_type_per_column(rows, keys)
         if path.suffix == ".jsonl":  # pandas would round a learning rate to ten decimals
             lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-            place.write_text("".join(lines), encoding="utf-8")
+            with replacing(place) as temporary:
+                temporary.write_text("".join(lines), encoding="utf-8")
         else:
             write_table(place, rows)
     return [path, beside]

@@ -17,6 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from ponder.config.errors import replacing
 from ponder.config.spine import program
 from ponder.core.metrics import wilson_interval
 from ponder.reports import figures
@@ -85,7 +86,8 @@ def write_report(directory: Path, summary: dict[str, Any], config: dict[str, Any
     body = "\n".join(_section(name, run) for name in SECTIONS
                      if run.thinks or name not in ("necessity", "language", "meaning"))
     title = title_of(run) or str(summary.get("run_name") or directory.name)
-    (directory / "report.html").write_text(figures.page(title, body), encoding="utf-8")
+    with replacing(directory / "report.html") as path:
+        path.write_text(figures.page(title, body), encoding="utf-8")
 
 
 def _section(name: str, run: RunRecord) -> str:

@@ -51,7 +51,7 @@ class SamplingProgress:
     def share(self) -> float:
         """How much of the work is done, at least."""
         todo = self.total - self.cached
-        return max(self.rows / todo, self.tokens / (todo * self.room)) if todo else 1.0
+        return max(self.rows / todo, self.tokens / (todo * max(self.room, 1))) if todo else 1.0
 
 
 class Listener:
@@ -152,6 +152,11 @@ class Written(Sampler):
             self.listener.sampling(progress)
 
         room, samples = policy.rules.tokens, self.config.samples
+        if not room:  # without thoughts nothing is written
+            rows = len(problems) * samples
+            heard(0, rows)
+            return {"thought": problems.question.new_full((rows, 1), policy.vocabulary.end),
+                    "logprobs": torch.zeros(rows, 0, device=problems.question.device)}
         writer = Writer(*_text_model(policy), samples, room, sampling, self.at_once, heard)
         noise = torch.rand(len(problems) * samples, room,
                            generator=torch.Generator().manual_seed(seed))

@@ -29,7 +29,7 @@ from hydra.plugins.sweeper import Sweeper
 from omegaconf import OmegaConf
 
 from ponder.config.checker import check_leaf, leaves
-from ponder.config.errors import UserError, brief
+from ponder.config.errors import UserError, brief, replacing
 from ponder.config.resolve import changed
 from ponder.config.running import SAMPLERS, StudyConfig, StudySampler
 from ponder.sweeps.follow import compare_hint
@@ -312,7 +312,8 @@ class StudySweeper(Sweeper):
                    "failed": study.failed, "best_trial": best.number, "best_value": best.value,
                    "best_params": {key: best.params[key] for key in study.space.distributions},
                    "best_words": words, "best_directory": str(run)}
-        OmegaConf.save(OmegaConf.create(results), directory / RESULTS)
+        with replacing(directory / RESULTS) as path:
+            OmegaConf.save(OmegaConf.create(results), path)
         print(*filter(None, [
             compare_hint(directory),
             f"best of {study.done} trials ({study.failed} failed): #{best.number}, accuracy "

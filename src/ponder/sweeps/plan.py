@@ -22,7 +22,7 @@ from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ponder.config.checker import check
-from ponder.config.errors import ERROR, UserError, brief, shown
+from ponder.config.errors import ERROR, UserError, brief, replacing, shown
 from ponder.config.resolve import changed, inputs
 from ponder.config.running import SweepConfig
 from ponder.config.spine import config_hash, restored
@@ -238,7 +238,8 @@ def store_configs(sweep: Path, planned: Iterable[PlannedJob]) -> None:
     for one in planned:
         path = sweep / one.job.directory / STORED_CONFIG
         path.parent.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(without_hydra(one.config), path)
+        with replacing(path) as temporary:
+            OmegaConf.save(without_hydra(one.config), temporary)
         (sweep / one.job.directory / ERROR).unlink(missing_ok=True)
 
 

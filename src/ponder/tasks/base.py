@@ -7,7 +7,6 @@ import csv
 import hashlib
 import io
 import json
-import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,7 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ponder.config.errors import UserError, must_be_text
+from ponder.config.errors import UserError, must_be_text, replacing
+from ponder.config.registry import DEFAULT_VARIANTS
 from ponder.core.lazy_imports import Tensor, torch
 from ponder.core.types import Problem, Problems
 
@@ -36,6 +36,7 @@ class Task:
     gold_vocabulary: ClassVar[int] = 10  # thought tokens that spell any gold thought
     policy_kind: ClassVar[str] = "question"
     experiment: ClassVar[str | None] = None  # file of conf/experiment/ to begin with
+    variants: ClassVar[Sequence[str]] = DEFAULT_VARIANTS  # where no word is said about them
     config: Any
     vocabulary: Any
     unit = "questions"  # what its problems are called in messages
@@ -286,18 +287,13 @@ def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
     import pandas as pd
 
     table = pd.DataFrame(rows)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
+    with replacing(path) as temporary:
         if path.suffix == ".parquet":
             table.to_parquet(temporary, index=False)
         elif path.suffix == ".jsonl":
             table.to_json(temporary, orient="records", lines=True, force_ascii=False)
         else:
             table.to_csv(temporary, index=False)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 # --- numbers and tokens -------------------------------------------------------------------------

@@ -106,6 +106,8 @@ def text_writer(config: Config, sampler: SamplerConfig, listener: Listener | Non
     """What writes texts with a model of a wide vocabulary: `trainer.gen_batch_size` questions at a
     time, or `rows` rows.
     """
+    if not config.thinker.tokens:  # then all samples are equal
+        sampler = replace(sampler, samples=1)
     batch = (config.trainer.gen_batch_size or 32) if rows is None else max(
         rows // sampler.samples, 1)
     store = Store(Path(config.scratch) / "generated")

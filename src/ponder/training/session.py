@@ -13,9 +13,11 @@ from typing import Any, cast
 
 import torch
 
+from ponder.config.checker import remarks
 from ponder.config.errors import UserError
 from ponder.config.registry import STRATEGIES
 from ponder.config.spine import Config, program
+from ponder.config.spine import described as variants_in_words
 from ponder.core.distributed import (
     all_gather,
     any_process,
@@ -100,7 +102,8 @@ class Session:
         self.warnings = self._warnings()
         self.end = self.trainer.end
         self._describe(notes)
-        for line in (*self.task.doubts, *(self.task.remarks * (config.action == "train"))):
+        of_training = (*self.task.remarks, *remarks(config))
+        for line in (*self.task.doubts, *(of_training * (config.action == "train"))):
             self.warnings.say(line, line)
 
     # --- start ----------------------------------------------------------------------------------
@@ -198,6 +201,7 @@ class Session:
         config, device = self.config, self.device
         parameters = sum(p.numel() for p in self.policy.parameters() if p.requires_grad)
         half = uses_bfloat16(config.trainer.dtype, device)
+        self.console.note(variants_in_words(config))
         self.console.note(f"{self.directory}: {parameters:,} parameters, {len(self.test)} held-out "
                           f"{self.task.unit}, on {device}{', in bfloat16' if half else ''}")
         if config.rollout.kind == "search" and config.action == "train":

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ponder.config.errors import UserError, writing
+from ponder.config.errors import UserError, replacing, writing
 from ponder.config.registry import TRACKERS, tracker
 from ponder.config.resolve import typed_words
 from ponder.config.running import LoggerConfig
@@ -158,7 +158,9 @@ class Log:
         path = self.directory / name / f"{file}.csv"
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("w" if new else "a", newline="", encoding="utf-8") as table:
+            place = replacing(path) if new else contextlib.nullcontext(path)
+            with place as there, there.open("w" if new else "a", newline="",
+                                            encoding="utf-8") as table:
                 others = [column for column in rows[0] if column not in COLUMNS]  # of a plugin
                 writer = csv.DictWriter(table, [*COLUMNS, *others])
                 if new:

@@ -166,7 +166,7 @@ class ChoicePolicy(Policy):
         text = self._gold_text(rollouts)
         states, before_text = self._states(rollouts, text)
         logprobs, spread = self._chosen(self.thinker, rollouts, states, sampling)
-        answer = torch.zeros_like(logprobs[:, 0])
+        answer = logprobs.new_zeros(len(logprobs))
         if text is not None and before_text is not None:
             answer = self._of_text(self.thinker, before_text, text, rollouts.problems.pad).sum(1)
         return Scores(logprobs, spread, logprobs[..., None], answer,

@@ -114,7 +114,7 @@ class Qa(Task):
     """
 
     policy_kind = "choice"
-    experiment = "star_smollm2"
+    experiment, variants = "star_smollm2", ("think",)
     requires = frozenset({"hf_model"})
     offers = frozenset({"questions", "answers", "options", "hints"})
 
