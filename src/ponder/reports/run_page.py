@@ -280,7 +280,7 @@ def _not_tried(run: RunRecord, tried: Iterable[str]) -> str:
     why = {"generated": ", as the text holds the answer itself; without a text it is the likeliest "
            "letter", "letter": ", as they make no text", "cloze": ", as they make no text"}
     reason = why.get(str(run.task.get("answer")), "")
-    return f" Not tried: {', '.join(map(REPLACED.get, left))}{reason}." if left else ""
+    return f" Not tried: {', '.join(REPLACED[name] for name in left)}{reason}." if left else ""
 
 
 def language(run: RunRecord) -> str:
