@@ -169,12 +169,12 @@ def test_judging_says_how_far_it_is(tmp_path: Path, capsys: pytest.CaptureFixtur
     policy.on_progress = lambda *how_far: heard.append(how_far)
     monkeypatch.setattr("ponder.models.backbone.tokens_at_once", lambda device: 1)
     policy.answer(problems, found.thought, 2)
-    assert heard == [("judging", rows, 8) for rows in (0, 2, 4, 6, 8)]
+    assert heard == [("judging texts", rows, 8) for rows in (0, 2, 4, 6, 8)]
     console.last -= 11  # seconds since a line was printed
     reporter = ProgressReporter(console)
     for how_far in heard[:3]:
         reporter.scoring(*how_far)
-    assert capsys.readouterr().out == "judging 2/8 texts  0 s left\n"
+    assert capsys.readouterr().out == "judging texts 2/8  0 s left\n"
 
 
 # --- scores -------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from ponder.rollouts.search.balanced import (
 )
 from ponder.rollouts.search.exhaustive import Beam, Exhaustive, every_thought
 from ponder.rollouts.search.tree import Forest, Tree, TreeConfig
+from ponder.training.collector import StopRequested
 from support.small import generator, make_policy, make_task
 
 SEARCH = search_schema()
@@ -63,6 +64,26 @@ def test_exhaustive_search_is_brute_force(stops: bool, sees: tuple[str, ...], an
     policy, problems = players(stops, sees, answer)
     thought = Exhaustive(QUIET).collect(policy, problems, 0, generator()).thought
     assert found(thought, policy, 3) == brute_force(policy, problems, 3)
+
+
+def test_a_search_can_be_interrupted_between_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """13 thoughts for each of 4 questions, two questions at once."""
+    policy, problems = players(True, ("question", "thought"))
+    search = Exhaustive(QUIET)
+    whole = search.collect(policy, problems, 0, generator()).thought
+    monkeypatch.setattr("ponder.rollouts.search.ROWS_AT_ONCE", 26)
+    heard: list[tuple] = []
+    policy.on_progress = lambda *said: heard.append(said)
+    assert torch.equal(search.collect(policy, problems, 0, generator()).thought, whole)
+    assert heard == [("trying thoughts", rows, 52) for rows in (0, 26, 52)]
+
+    def stop(doing: str, rows: int, total: int) -> None:
+        if rows == 26:
+            raise StopRequested
+
+    policy.on_progress = stop
+    with pytest.raises(StopRequested):
+        search.collect(policy, problems, 0, generator())
 
 
 @pytest.mark.parametrize("stops", [True, False])

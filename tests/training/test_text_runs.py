@@ -432,7 +432,7 @@ def test_an_evaluation_shows_how_far_it_is(run: Door, monkeypatch: pytest.Monkey
     code, out, err = run("action=evaluate")
     assert (code, err) == (0, "") and out.count("\n") == 2 and "nan" not in out
     assert any(line.startswith("writing 4/4 texts") and over for line, over in shown)
-    assert any(line.startswith("judging 8/8 texts") and over for line, over in shown)
+    assert any(line.startswith("judging texts 8/8") and over for line, over in shown)
 
 
 def test_a_hint_is_forgotten(run: Door) -> None:

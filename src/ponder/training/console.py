@@ -167,7 +167,7 @@ def build_console(bar: bool = False) -> Plain:
 
 
 class ProgressReporter(Listener):
-    """Shows how far sampling and scoring of texts is.
+    """Shows how far sampling, scoring and searching is.
 
     pause is called at every token step, and may raise. on_batch is called with every sampled batch.
     """
@@ -192,10 +192,10 @@ class ProgressReporter(Listener):
         self.console.note(line)
 
     def scoring(self, doing: str, rows: int, total: int) -> None:
-        """`rows` of `total` texts have been scored; doing: what it is for, as people read it."""
+        """`rows` of `total` are done; doing: what is done to what, as people read it."""
         seconds = self._seconds(doing, begins=rows == 0)
         if rows:
-            self.console.busy(f"{doing} {rows}/{total} texts  {_left(seconds, rows / total)}",
+            self.console.busy(f"{doing} {rows}/{total}  {_left(seconds, rows / total)}",
                               rows == total)
         if rows < total:
             self.pause()

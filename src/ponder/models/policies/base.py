@@ -273,7 +273,7 @@ class Policy(nn.Module):
             return rollouts
         if self.critic is not None:
             rollouts = replace(rollouts, value=self._in_turn(
-                "valuing", self._parts(rollouts), len(rollouts),
+                "valuing texts", self._parts(rollouts), len(rollouts),
                 lambda part: cast(Tensor, self.values(part))))
         if self.has_reference:
             with self.as_reference() as net:
@@ -286,7 +286,7 @@ class Policy(nn.Module):
         """(B, K): log-probabilities of thoughts under the sampling distribution, by the thinker or
         `net`, a part of the rows at a time.
         """
-        return self._in_turn("comparing", self._parts(rollouts), len(rollouts),
+        return self._in_turn("comparing texts", self._parts(rollouts), len(rollouts),
                              lambda part: self.think(part, sampling, net)[0])
 
     @property

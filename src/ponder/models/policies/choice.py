@@ -79,7 +79,7 @@ class ChoicePolicy(Policy):
         order = (problems.question != problems.pad).sum(1).argsort()  # similar lengths together
         width = problems.question.shape[1] + samples * (thought.shape[1] + count * length)
         parts = [order[part] for part in rows_at_once(len(problems), width, thought.device)]
-        found = self._in_turn("judging", parts, len(thought), lambda part: self._options(
+        found = self._in_turn("judging texts", parts, len(thought), lambda part: self._options(
             problems[part], _rows(thought, part, samples), samples))
         total = _rows(found, order.argsort(), samples)
         total = total.masked_fill(~problems.option_mask.repeat_interleave(samples, 0), -torch.inf)

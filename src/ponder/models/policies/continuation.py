@@ -106,7 +106,7 @@ class ContinuationPolicy(Policy):
         Thought tokens are removed before anything is read. This model's id of padding may differ
         from that of the rollouts.
         """
-        return self._in_turn("judging", self._parts(rollouts, True), len(rollouts),
+        return self._in_turn("judging texts", self._parts(rollouts, True), len(rollouts),
                              self._plausible)
 
     def _plausible(self, rollouts: Rollouts) -> Tensor:

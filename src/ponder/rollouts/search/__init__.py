@@ -63,15 +63,21 @@ def close(prefixes: Tensor, end: int, pad: int) -> Tensor:
 
 @no_grad
 def leaf_values(policy: Policy, problems: Problems, prefixes: Tensor) -> Tensor:
-    """(P, n): log p(answer) if the thought ended after each of n prefixes (P, n, K) a problem."""
+    """(P, n): log p(answer) if the thought ended after each of n prefixes (P, n, K) a problem.
+
+    Where that takes several parts, `policy.on_progress` is called between them and may interrupt.
+    """
     count = prefixes.shape[1]
     at_once = max(1, ROWS_AT_ONCE // count)
     values = []
+    report = policy.on_progress if len(problems) > at_once else lambda *one_part: None
     for start in range(0, len(problems), at_once):
+        report("trying thoughts", start * count, len(problems) * count)
         part = slice(start, start + at_once)
         thought = close(prefixes[part].flatten(0, 1), policy.vocabulary.end, problems.pad)
         logprob, _ = policy.answer(problems[part], thought, count, policy.judge, ragged=True)
         values.append(logprob.view(-1, count))
+    report("trying thoughts", len(problems) * count, len(problems) * count)
     return torch.cat(values)
 
 
