@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ponder.config.spine import Config
     from ponder.models.policies.base import Policy
 
-ROWS_AT_ONCE = 65_536
+ROWS_AT_ONCE = 8192  # seconds of a large search: a stop is heeded between them
 
 
 def choose(config: Config, labels: int | None) -> str:
