@@ -258,8 +258,9 @@ def training(run: RunRecord) -> str:
 
 def necessity(run: RunRecord) -> str:
     """Accuracy with the thoughts as they are, and replaced."""
-    values = {name: float(value) for name, value in (run.summary.get("necessity") or {}).items()
-              if finite(value)}
+    values: dict[str, float] = {
+        name: float(value) for name, value in (run.summary.get("necessity") or {}).items()
+        if finite(value)}
     if not values:
         return ""
     if run.rows and not has_thoughts(run):
