@@ -15,12 +15,12 @@ class Chase(StepTask):
     """Each node points to one; which is reached from the start by as many hops as there are `>`?
 
     A question is the shuffled list of pairs (node, where it points to), the start and the hops. The
-    thought is the node after each hop. All nodes lie on one cycle, so no hop comes back too early,
-    and every end is equally likely.
+    thought is the node after each hop. All nodes lie on one cycle, so a walk comes back only after
+    all of them, and every end is equally likely.
     """
 
     steps: int = option(6, "hops of the longest questions", low=1, high=63)
-    nodes: int = option(12, "nodes; more than steps", low=2, high=64)
+    nodes: int = option(12, "nodes of the cycle", low=2, high=64)
 
     def problem(self, random: Random) -> Problem:
         """A uniformly drawn cycle; the order of pairs, the start and the number of hops too."""
