@@ -82,8 +82,9 @@ def elsewhere(directory: Path, monkeypatch: pytest.MonkeyPatch, does: Callable) 
     monkeypatch.setattr(job.resolve, "read", lambda node: SimpleNamespace(action="train"))
     monkeypatch.setattr(job, "_directory", lambda: directory)
     monkeypatch.setattr(job, "_in_a_sweep", lambda: True)
+    monkeypatch.setattr(job, "_is_new", lambda: False)
     monkeypatch.setattr(ponder.cli.actions, "run", lambda config, directory: does())
-    return job.job(None, [], home="elsewhere:1")
+    return job.job(SimpleNamespace(action="train"), [], home="elsewhere:1")
 
 
 class Odd(Exception):
