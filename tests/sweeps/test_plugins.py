@@ -15,7 +15,7 @@ PARITY = '''
 from ponder import Problem, ToyTask, option, task
 
 
-@task("parity")
+@task("xor")
 class Parity(ToyTask):
     """Is the number of ones odd?"""
     bits: int = option(4, "bits of a question", low=2)
@@ -25,7 +25,7 @@ class Parity(ToyTask):
         running = [str(sum(map(int, x[:i + 1])) % 2) for i in range(self.bits)]
         return Problem(question=" ".join(x), answer=running[-1], thought=" ".join(running[:-1]))
 '''
-SMALL = ["plugins=[mine]", "task=parity", "think=true", "model.d_model=8", "model.layers=1",
+SMALL = ["plugins=[mine]", "task=xor", "think=true", "model.d_model=8", "model.layers=1",
          "task.test_questions=4", "trainer.train_batch_size=4", "trainer.threads=1",
          "trainer.max_steps=2", "trainer.device=cpu"]
 
