@@ -166,6 +166,7 @@ def test_every_file_that_is_read_is_an_input(tmp_path: Path,
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(resolve, "LARGE", 8)
     monkeypatch.setattr(resolve, "SETTLED", 0)
+    monkeypatch.setattr(resolve, "plugin_files", list)  # other tests load some
     file_of(Path("questions.csv"), 4)
     for name in ("base/config.json", "base/pytorch_model.bin", "base/generation_config.json",
                  "base/chat_template.jinja", "lora/adapter_model.safetensors",
@@ -430,7 +431,7 @@ def test_an_evaluation_shows_how_far_it_is(run: Door, monkeypatch: pytest.Monkey
     shown: list[tuple[str, bool]] = []
     monkeypatch.setattr(Plain, "busy", lambda console, line, over: shown.append((line, over)))
     code, out, err = run("action=evaluate")
-    assert (code, err) == (0, "") and out.count("\n") == 2 and "nan" not in out
+    assert (code, err) == (0, "") and out.count("\n") == 3 and "nan" not in out
     assert any(line.startswith("writing 4/4 texts") and over for line, over in shown)
     assert any(line.startswith("judging texts 8/8") and over for line, over in shown)
 
