@@ -155,6 +155,7 @@ def test_a_sweep_goes_on_after_a_mistake_and_still_says_2(door: Door, ran: list,
     assert all(re.fullmatch(r"\d\d-\d\d-\d\d_\d", name) for name in folders)
 
 
+@pytest.mark.slow
 def test_runs_begun_in_one_second_keep_their_own_configurations(tmp_path: Path) -> None:
     rates = ["0.001", "0.002", "0.003"]
     runs = [Forked(*SMALL, "task.max=10", f"trainer.lr={rate}", "hydra.run.dir=runs/${now:%Y}",

@@ -429,6 +429,7 @@ def test_a_schedule_may_be_a_whole_number(refusal: Refusal) -> None:
 # --- experiment files ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text, line", [
     ("trainer:\n  lr: abc\n", "conf/experiment/x.yaml: trainer.lr=abc: found 'abc'; legal: a "
      "number"),

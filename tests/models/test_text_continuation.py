@@ -225,6 +225,7 @@ def test_the_judge_sees_only_ordinary_tokens(kind: str, samples: int) -> None:
         [0, 0, *by_hand(model, [WORDS.end]), 0, 0, 0], abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [0, 4])
 @pytest.mark.parametrize("stops", [True, False])
 def test_distances_are_those_of_whole_distributions(lora: int, stops: bool,

@@ -172,6 +172,7 @@ OBJECTIVES: dict[str, Strategy] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_objectives_have_the_derivatives_they_should(name: str) -> None:
     """gradcheck in double precision, away from the corners of clips."""

@@ -167,6 +167,7 @@ def test_train_and_test_together_are_all_questions() -> None:
     assert len(train | test) == 20 * 21 // 2  # unordered pairs with repetition
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.9])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_share_held_out_is_near_what_was_asked(share: float, seed: int) -> None:

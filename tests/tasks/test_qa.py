@@ -469,6 +469,7 @@ def test_mmlu_from_a_file(tmp_path: Path) -> None:
 # --- real files ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (DATA / "mmlu" / "mmlu_en_test.csv").is_file(),
                     reason="the files of shared/data are not here")
 def test_real_files() -> None:
@@ -547,6 +548,7 @@ def test_the_size_of_an_option_is_that_of_its_own_text(unit: str, sizes: list[in
         assert found is not None and found[0].tolist() == sizes
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (DATA / "mmlu" / "mmlu_ig_test.csv").is_file(),
                     reason="the files of shared/data are not here")
 def test_every_igbo_option_has_its_own_bytes() -> None:

@@ -56,6 +56,7 @@ def test_the_display_begins_with_the_first_thing_to_show() -> None:
     assert not console.live.is_started
 
 
+@pytest.mark.slow
 def test_further_processes_leave_no_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ponder.training.session.is_main_process", lambda: False)
     session = Session(config_of("variant=[think,fixed]"), tmp_path)

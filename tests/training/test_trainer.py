@@ -32,6 +32,7 @@ def test_micro_batches_do_not_change_the_gradient(name: str, gold: bool) -> None
             assert torch.allclose(value, other[key], atol=1e-9), key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_padding_does_not_change_the_gradient(name: str) -> None:
     """Padding of questions on the left, of thoughts on the right."""
