@@ -81,13 +81,15 @@ def main() -> None:
     chosen = parser.parse_args()
     from transformers import AutoModelForCausalLM
 
-    from ponder.models.huggingface.pretrained import resolve
+    from ponder.config.inputs import SCRATCH
+    from ponder.models.huggingface.embedded import directory_of
 
     config = HfConfig(name=chosen.model, dtype=chosen.dtype)
     words = load_vocabulary(config)
     net = load_text_model(config, len(words)).eval().to(chosen.device)
     plain = AutoModelForCausalLM.from_pretrained(
-        resolve(chosen.model), dtype=getattr(torch, chosen.dtype)).eval().to(chosen.device)
+        directory_of(chosen.model, SCRATCH),
+        dtype=getattr(torch, chosen.dtype)).eval().to(chosen.device)
     if chosen.device == "cpu":
         keep_freed_memory()  # for both
     rates: dict[str, list[float]] = {}

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 import ponder.rollouts.written
 import ponder.training.learner
 import ponder.training.session
-from ponder.config import resolve
+from ponder.config import inputs
 from ponder.config.players import HfConfig
 from ponder.config.spine import restored
 from ponder.core.metrics import known
@@ -164,9 +164,9 @@ def rewritten(path: Path, old: str, new: str) -> None:
 def test_every_file_that_is_read_is_an_input(tmp_path: Path,
                                              monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(resolve, "LARGE", 8)
-    monkeypatch.setattr(resolve, "SETTLED", 0)
-    monkeypatch.setattr(resolve, "plugin_files", list)  # other tests load some
+    monkeypatch.setattr(inputs, "LARGE", 8)
+    monkeypatch.setattr(inputs, "SETTLED", 0)
+    monkeypatch.setattr(inputs, "plugin_files", list)  # other tests load some
     file_of(Path("questions.csv"), 4)
     for name in ("base/config.json", "base/pytorch_model.bin", "base/generation_config.json",
                  "base/chat_template.jinja", "lora/adapter_model.safetensors",
@@ -180,22 +180,24 @@ def test_every_file_that_is_read_is_an_input(tmp_path: Path,
         "kind": "sample"}, "model": {"kind": "hf", "name": "lora"}, "strategy": {"name": "dpo"}})
     config.trainer.preload_data_for_training = str(file_of(Path("old.csv"), 2))
     config.task.preamble = "Think. " * 99  # can be no name of a file
+    config.scratch = "cache"
     config = OmegaConf.to_object(config)
-    before = resolve.inputs(config)
+    before = inputs.inputs(config)
     assert sorted(before) == sorted([
         "model.name/adapter_config.json", "model.name/adapter_model.safetensors",
         "model.name/tokenizer.json", "model.name/base/config.json", "task.data",
         "model.name/base/pytorch_model.bin", "model.name/base/generation_config.json",
         "model.name/base/chat_template.jinja", "trainer.preload_data_for_training"])
-    assert resolve.inputs(config) == before and list(resolve.HASHES.iterdir())
-    for name, file in resolve.input_files(config).items():
+    assert inputs.inputs(config) == before and list(Path("cache/hashes").iterdir())
+    assert not Path("scratch").exists()
+    for name, file in inputs.input_files(config).items():
         first = next(sign for sign in file.read_text() if sign.isdecimal())
         rewritten(file, first, "7")
-        assert resolve.changed(before, resolve.inputs(config)) == [name]
+        assert inputs.changed(before, inputs.inputs(config)) == [name]
         rewritten(file, "7", first)
-    assert resolve.changed({}, before) == [] == resolve.changed(before, resolve.inputs(config))
+    assert inputs.changed({}, before) == [] == inputs.changed(before, inputs.inputs(config))
     Path("base/added_tokens.json").write_text("{}")
-    assert resolve.changed(before, resolve.inputs(config)) == ["model.name/base/added_tokens.json"]
+    assert inputs.changed(before, inputs.inputs(config)) == ["model.name/base/added_tokens.json"]
 
 
 def test_texts_of_an_edited_model_are_written_anew(run: Door) -> None:
@@ -239,7 +241,7 @@ def test_a_run_does_not_go_on_with_other_questions(run: Door) -> None:
     assert code == 0 and "task.data has" not in out
     manifest, = Path("run").glob("checkpoint_1/manifest.json")
     said = json.loads(manifest.read_text())
-    said["inputs"] |= {"prompts": "others", "model.name/config.json": resolve.content_hash(
+    said["inputs"] |= {"prompts": "others", "model.name/config.json": inputs.content_hash(
         Path("model/config.json"))}
     manifest.write_text(json.dumps(said))
     code, _, err = run("trainer.max_epochs=2")

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from ponder.config.errors import ERROR, UserError, brief, writing
-from ponder.config.resolve import PROMPTS, changed
+from ponder.config.inputs import PROMPTS, changed
 from ponder.config.spine import Config, described
 from ponder.core import distributed
 from ponder.reports.run_page import write_report

@@ -7,7 +7,6 @@ states where it is written; and what parts require of each other (`requires` and
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import re
@@ -322,12 +321,3 @@ def memory_bytes() -> float:
     with contextlib.suppress(OSError, ValueError):  # where no other bound is told
         room = min(room, float(Path("/sys/fs/cgroup/memory.max").read_text()))
     return room
-
-
-def toy_task(name: str) -> str | None:
-    """The task of a checkpoint that reads nothing but the questions of a toy task."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        about = json.loads((Path(name) / "ponder.json").read_text())["config"]
-        if about["model"]["kind"] == "transformer" and not (Path(name) / "tokens.json").is_file():
-            return about["task"]["name"]
-    return None

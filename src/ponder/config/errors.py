@@ -54,7 +54,7 @@ def replacing(path: Path) -> Iterator[Path]:
     it or nothing, and a full disk leaves what was there before and nothing half-written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # jobs share some
     try:
         yield temporary
         os.replace(temporary, path)

@@ -243,7 +243,7 @@ def _thought_length(*_: Any, _parent_: Any) -> int:
 
 
 def config_hash(config: Config) -> str:
-    """Hash of every key that can change a result; `resolve.inputs` has the files that keys name."""
+    """Hash of every key that can change a result; `config.inputs` has the files that keys name."""
     content = {name: value for name, value in asdict(config).items()
                if name not in OF_THE_CALL and (value or name != "plugins")}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -179,7 +179,7 @@ class _ChoosingOptions(_Continuing):
         CheckpointModel.__init__(self, config)
         self.generator = _hugging_face_generator(config, builders.build_device(config))
         net: Any = self.generator.context.net
-        self.vocabulary = words_of_text(config.model)
+        self.vocabulary = words_of_text(config.model, config.scratch)
         self.policy = ChoicePolicy(net, self.vocabulary, build_rules(config), config.task.answer)
         self.policy.requires_grad_(False).eval()
 
@@ -251,9 +251,10 @@ def _hugging_face_generator(config: Config, device: torch.device) -> TextGenerat
         words: Any = policy.vocabulary
         ends = words.text_ends
         return ThinkingTextGenerator(ThinkingContext(policy, slice(0, words.plain), ends), words)
-    vocabulary = load_vocabulary(config.model, closes=writes(config) == "both")
+    vocabulary = load_vocabulary(config.model, closes=writes(config) == "both",
+                                 scratch=config.scratch)
     written = vocabulary.plain if of_text else None  # a thinker without its thoughts
-    net = load_text_model(config.model, len(vocabulary), written=written)
+    net = load_text_model(config.model, len(vocabulary), written=written, scratch=config.scratch)
     net = _ready(config, net, device)
     return TextGenerator(DecodingContext(net, None, vocabulary.ends), vocabulary)
 

@@ -22,8 +22,8 @@ from typing import Any, TypeGuard, cast
 import yaml
 
 from ponder.config.errors import UserError, shown
+from ponder.config.inputs import PROMPTS
 from ponder.config.registry import TASKS, discover
-from ponder.config.resolve import PROMPTS
 from ponder.config.spine import GROUPS, WORDS, Config, schemas, variants
 from ponder.reports.figures import Curve, natural_order
 

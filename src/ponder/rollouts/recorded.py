@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ponder.config.errors import UserError
+from ponder.config.inputs import check_models
 from ponder.config.registry import TASKS
-from ponder.config.resolve import check_models
 from ponder.config.spine import OF_A_PROMPT
 from ponder.core.lazy_imports import Tensor, torch
 from ponder.core.math import Sampling

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ponder.config.errors import replacing
 from ponder.config.players import SamplerConfig
 from ponder.core.distributed import is_distributed, is_local, merge_parts
 from ponder.core.math import GREEDY, Sampling, precise
@@ -226,10 +227,9 @@ class Store:
 
     def save(self, key: str, tensors: dict[str, Tensor]) -> None:
         path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, temporary)
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            save_file({name: value.contiguous().cpu() for name, value in tensors.items()},
+                      temporary)
 
     def _path(self, key: str) -> Path:
         return self.directory / key[:2] / f"{key}.safetensors"

@@ -30,7 +30,7 @@ from omegaconf import OmegaConf
 
 from ponder.config.checker import check_leaf, leaves
 from ponder.config.errors import UserError, brief, replacing
-from ponder.config.resolve import changed
+from ponder.config.inputs import changed
 from ponder.config.running import SAMPLERS, StudyConfig, StudySampler
 from ponder.sweeps.follow import compare_hint
 from ponder.sweeps.jobs import read_jobs
@@ -290,7 +290,8 @@ class StudySweeper(Sweeper):
         """
         import optuna
 
-        from ponder.config.resolve import inputs, read
+        from ponder.config.inputs import inputs
+        from ponder.config.resolve import read
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         sampler = optuna.samplers.RandomSampler(seed=0)

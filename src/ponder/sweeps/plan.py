@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ponder.config.checker import check
 from ponder.config.errors import ERROR, UserError, brief, replacing, shown
-from ponder.config.resolve import changed, inputs
+from ponder.config.inputs import changed, inputs
 from ponder.config.running import SweepConfig
 from ponder.config.spine import config_hash, restored
 from ponder.rollouts.recorded import check_files

