@@ -28,7 +28,6 @@ def works(census: Census) -> bool:
     return census.reached > 0.98 and (census.value is None or census.explained > 0.7)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", [
     pytest.param(name, marks=[] if name == "ppo, shared" else pytest.mark.slow)
     for name in STRATEGIES])
@@ -42,7 +41,6 @@ def test_the_optimum_is_found(name: str, tmp_path: Path) -> None:
     assert after.reached < 1 + 1e-6  # nothing is better than the best
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ppo, shared", "grpo"])
 def test_the_optimum_is_found_where_texts_end_by_themselves(name: str, tmp_path: Path) -> None:
     assert fit(trainer_of(STRATEGIES[name](), corpus(tmp_path), stops=True)).reached > 0.98
@@ -124,7 +122,6 @@ MISTAKES: dict[str, Callable[[Trainer], Trainer]] = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_noticed(mistake: str, tmp_path: Path) -> None:
     trainer = trainer_of(STRATEGIES["ppo, shared"](), corpus(tmp_path))
@@ -135,7 +132,6 @@ def test_a_mistake_is_noticed(mistake: str, tmp_path: Path) -> None:
 
 # --- the ground it stands on ---------------------------------------------------------------------
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stops", [False, True])
 def test_all_texts_have_probability_one(stops: bool, tmp_path: Path) -> None:
     trainer = trainer_of(STRATEGIES["grpo"](), corpus(tmp_path), stops=stops)
