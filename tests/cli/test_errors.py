@@ -192,6 +192,25 @@ CONTRADICTIONS = [
      "most 1499"),
     ("think=true thinker.kind=continuous thinker.stage_steps=9 thinker.tokens=3", "thinker.tokens="
      "3: found other room than the gold thought of thinker.stage_steps takes; legal: 2"),
+    ("thinker.filler=true", "variant=blind: found thinker.filler=true, which say nothing of the "
+     "question; legal: without blind, as in variant=[think]"),
+    ("think=false thinker.filler=true", "thinker.filler=true: found thinker.tokens=0; legal: "
+     "together with think, as in think=true"),
+    ("think=true thinker.filler=true search=true", "rollout=search: found thinker.filler=true, "
+     "which is not searched but learnt through the answer; legal: rollout=sample, as in think=true"
+     ),
+    ("think=true thinker.filler=true clean=true", "reward=[gold_thought]: found thinker.filler="
+     "true, which learns through the answer and not from rewards; legal: log_likelihood, with "
+     "weight 1"),
+    ("think=true thinker.filler=true super=true", "variant=super: found thinker.filler=true, "
+     "which learns through the answer; legal: without super"),
+    ("think=true thinker.filler=true strategy=ppo", "strategy=ppo: found thinker.filler=true, "
+     "which learns through the answer and not from rewards; legal: reinforce, of which nothing but "
+     "the entropy bonus is left"),
+    ("think=true thinker.filler=true thinker.kind=gumbel", "thinker.kind=gumbel: found "
+     "thinker.filler=true, whose tokens are given; legal: tokens"),
+    ("think=true thinker.filler=true answerer.model=frozen", "answerer.model=frozen: found "
+     "thinker.filler=true, which a frozen copy does not score; legal: shared, separate"),
     ("think=true reward=reference", "reward=reference: found model.ref_name=null; legal: with "
      "model.ref_name=<checkpoint directory>"),
     ("~reward.log_likelihood", "reward={}: found none; legal: one or more of "

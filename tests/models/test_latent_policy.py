@@ -321,6 +321,7 @@ SMALL = ["think=true", "blind=true", "task.max=10", "model.d_model=8", "model.la
 
 @pytest.mark.parametrize("words", [
     "thinker.kind=continuous", "thinker.kind=gumbel rollout.samples=2 rollout.epsilon=0.1",
+    "thinker.filler=true thinker.tokens=4 blind=false",
     *(pytest.param(words, marks=pytest.mark.slow) for words in (
         "thinker.kind=continuous blind=false answerer.model=shared task.answer=digits",
         "thinker.kind=gumbel blind=false fixed=true answerer.model=shared rollout.top_k=3",

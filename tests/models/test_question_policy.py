@@ -10,11 +10,14 @@ import torch
 from ponder.config.players import SamplerConfig
 from ponder.core.math import Sampling, left_justify
 from ponder.core.types import Rollouts
+from ponder.evaluation.question import evaluate
 from ponder.models.gpt2 import layers
+from ponder.models.policies.base import Rules
+from ponder.models.policies.question import FillerPolicy
 from ponder.rollouts import given
 from ponder.rollouts import sampler as rollout_module
 from ponder.rollouts.recorded import pairs_of
-from ponder.rollouts.sampler import greedy, sample
+from ponder.rollouts.sampler import Filler, greedy, sample
 from ponder.rollouts.search.exhaustive import EveryThought
 from ponder.strategies.dpo import DPO
 from support.players import padded_left
@@ -34,6 +37,31 @@ def test_sampled_logprobs_equal_recomputed_ones(sampling: Sampling, stops: bool)
     again, _, _ = policy.think(rollouts, sampling)
     assert torch.allclose(again, rollouts.logprobs, atol=1e-5)
     assert rollouts.logprobs.abs().sum() > 1
+
+
+def test_fillers_are_learnt_from_the_answer_alone() -> None:
+    """Thoughts are <t0> <t0> <t0>; the answer after them has a gradient to all that reads them."""
+    task = make_task(max=10, test_questions=20)
+    net = make_policy(task, shared=True).thinker
+    policy = FillerPolicy(net, None, task.vocabulary, Rules(3, False, filler=True))
+    problems = task.sample(6, generator())
+    rollouts = Filler().collect(policy, problems, 0)
+    first, end = task.vocabulary.first_thought, task.vocabulary.end
+    assert rollouts.thought.tolist() == [[first, first, first, end]] * 6
+    assert not (rollouts.learn | rollouts.chosen).any()
+    scores = policy.score(rollouts, Sampling())
+    assert scores.logprobs.tolist() == scores.entropy.tolist() == [[0.0] * 3] * 6
+    hidden, _ = net.read(torch.cat([problems.question, rollouts.thought], 1), last=1)
+    logits = net.logits(hidden[:, 0], task.vocabulary.predicted)
+    by_hand = logits.log_softmax(-1).gather(1, problems.answer)[:, 0]
+    assert torch.allclose(scores.answer, by_hand, atol=1e-5)
+    scores.answer.sum().backward()
+    taught = net.embeddings.grad
+    assert taught is not None and taught[first].any() and taught[problems.question].any()
+    found = evaluate(policy, task.test())
+    table = found.necessity
+    assert table["own"] == table["shuffled"] == table["constant"]
+    assert {row["thought"] for row in found.rows} == {"<t0><t0><t0></think>"}
 
 
 @pytest.mark.parametrize("sees", [("question", "thought"), ("thought",)])

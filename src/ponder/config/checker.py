@@ -170,7 +170,7 @@ def required_abilities(config: Config) -> Iterator[Required]:
     thinker, trainer, strategy = config.thinker, config.trainer, config.strategy
     yield f"task={config.task.name}", TASKS[config.task.name].requires
     if thinker.flows:
-        yield f"thinker.kind={thinker.kind}", {"predicted_answers"}
+        yield thinker.flowing, {"predicted_answers"}
     elif thinker.tokens:
         yield f"strategy={strategy.name}", STRATEGIES[strategy.name].requires
     for name in config.reward:
@@ -293,7 +293,7 @@ def _must_fit_memory(config: Config) -> Iterator[str]:
     """
     model, trainer, thinker = config.model, config.trainer, config.thinker
     width, blocks = getattr(model, "d_model", 1), getattr(model, "layers", 1)
-    networks = 2 if thinker.tokens and config.answerer.model == "separate" else 1
+    networks = 2 if thinker.apart and config.answerer.model == "separate" else 1
     weights = networks * 16 * 12 * blocks * width**2 if model.kind == "transformer" else 0
     rows = max(trainer.train_batch_size, trainer.gen_batch_size or 0) * config.rollout.samples
     rows *= thinker.tokens + 1

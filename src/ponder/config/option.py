@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 
 def option(default: Any, doc: str, *, legal: Any = (), low: float | None = None,
-           high: float | None = None) -> Any:
+           high: float | None = None, later: bool = False) -> Any:
     """A dataclass field with a sentence of help and legal values: words, or bounds.
 
-    legal may be a function that returns the words, where they are registered elsewhere.
+    legal may be a function that returns the words, where they are registered elsewhere. later: runs
+    are older than the key, so its default is left out of their hash (`spine.config_hash`).
     """
-    metadata = {"doc": doc, "legal": legal, "low": low, "high": high}
+    metadata = {"doc": doc, "legal": legal, "low": low, "high": high, "later": later}
     if isinstance(default, list | dict):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)

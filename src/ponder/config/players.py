@@ -122,11 +122,21 @@ class ThinkerConfig:
     stage_steps: int = option(0, "continuous, gumbel: thoughts begin as the task's gold tokens, "
                               "and every so many steps one more of these, from the front, is "
                               "the thinker's own instead; 0: all are from the start", low=0)
+    filler: bool = option(False, "every thought is `tokens` times the same meaningless token, "
+                          "which nobody chooses; the one network that reads question and fillers "
+                          "learns from the answer alone (Pfau et al. 2024)", later=True)
 
     @property
     def flows(self) -> bool:
-        """Whether gradients flow through the thought, instead of rewards to its tokens."""
-        return self.tokens > 0 and self.kind != "tokens"
+        """Whether the answer's likelihood alone teaches what comes before it: gradients flow
+        through the thought, or it consists of fillers. Else rewards teach its tokens.
+        """
+        return self.tokens > 0 and (self.kind != "tokens" or self.filler)
+
+    @property
+    def apart(self) -> bool:
+        """Whether a thinker writes what an answerer reads, so that they may be two networks."""
+        return self.tokens > 0 and not self.filler
 
     def contradictions(self, config: Config) -> Iterator[str]:
         """Each combination of legal values that means nothing, as the line that says why."""
@@ -136,18 +146,39 @@ class ThinkerConfig:
         if self.kind != "tokens" and self.tokens == 0:
             yield (f"thinker.kind={self.kind}: found thinker.tokens=0; legal: together with think, "
                    "as in think=true")
+        if self.filler:
+            yield from _fillers_need(config)
         if self.flows:
-            kind = f"found thinker.kind={self.kind}"
+            kind = f"found {self.flowing}"
             yield from _learns_from_the_answer(config, kind)
             yield from _differentiable_networks(config, kind)
             yield from _stages_must_end(config)
+
+    @property
+    def flowing(self) -> str:
+        """The key because of which nothing but the answer teaches, as typed."""
+        return "thinker.filler=true" if self.filler else f"thinker.kind={self.kind}"
+
+
+def _fillers_need(config: Config) -> Iterator[str]:
+    """Fillers, and an answerer that sees the question as well: they say nothing about it."""
+    thinker, typed = config.thinker, "found thinker.filler=true"
+    if thinker.tokens == 0:
+        yield ("thinker.filler=true: found thinker.tokens=0; legal: together with think, as in "
+               "think=true")
+    if thinker.kind != "tokens":
+        yield (f"thinker.kind={thinker.kind}: {typed}, whose tokens are given; legal: tokens")
+    if "question" not in config.answerer.sees:
+        yield (f"variant=blind: {typed}, which say nothing of the question; legal: without blind, "
+               "as in variant=[think]")
 
 
 def _learns_from_the_answer(config: Config, kind: str) -> Iterator[str]:
     """Nothing but log p(answer) has a gradient through the thought."""
     if config.rollout.kind == "search":
+        words = "think=true" if config.thinker.filler else "think=true blind=true"
         yield (f"rollout=search: {kind}, which is not searched but learnt through the answer; "
-               "legal: rollout=sample, as in think=true blind=true")
+               f"legal: rollout=sample, as in {words}")
     able = [entry.name for entry in STRATEGIES if "flowing" in entry.offers]
     if config.strategy.name not in able:
         yield (f"strategy={config.strategy.name}: {kind}, which learns through the answer and not "
@@ -157,15 +188,16 @@ def _learns_from_the_answer(config: Config, kind: str) -> Iterator[str]:
         yield (f"reward=[{','.join(config.reward)}]: {kind}, which learns through the answer and "
                "not from rewards; legal: log_likelihood, with weight 1")
     if config.answerer.learns_from == "gold":
-        yield (f"variant=super: {kind}, which learns through the answer; legal: without super; "
-               "with thinker.stage_steps=<steps> thoughts begin as gold ones")
+        stages = "; with thinker.stage_steps=<steps> thoughts begin as gold ones"
+        yield (f"variant=super: {kind}, which learns through the answer; legal: without super"
+               f"{stages * (not config.thinker.filler)}")
 
 
 def _differentiable_networks(config: Config, kind: str) -> Iterator[str]:
     if config.answerer.model == "frozen":
         yield (f"answerer.model=frozen: {kind}, which a frozen copy does not score; legal: shared, "
                "separate")
-    if config.trainer.data_parallel == "shard":
+    if config.trainer.data_parallel == "shard" and not config.thinker.filler:
         yield (f"trainer.data_parallel=shard: {kind}, for which a network is computed several "
                "times a step; legal: replicate")
 

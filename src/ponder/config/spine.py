@@ -10,7 +10,7 @@ import functools
 import hashlib
 import json
 import sys
-from dataclasses import asdict, dataclass, field, make_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +125,8 @@ def described(config: Config) -> str:
         return line
     if config.thinker.tokens == 0:
         return f"{line}; no thought, the answerer sees the question alone"
+    if config.thinker.filler:
+        line += f"; a thought is {config.thinker.tokens} filler tokens, which nobody chooses"
     sees = " and ".join(f"the {role}" for role in config.answerer.sees)
     alone = len(config.answerer.sees) == 1
     return f"{line}; the answerer sees {sees}{' alone, and not the question' if alone else ''}"
@@ -243,10 +245,20 @@ def _thought_length(*_: Any, _parent_: Any) -> int:
 
 
 def config_hash(config: Config) -> str:
-    """Hash of every key that can change a result; `config.inputs` has the files that keys name."""
-    content = {name: value for name, value in asdict(config).items()
+    """Hash of every key that can change a result; `config.inputs` has the files that keys name.
+    Defaults of keys that came later are left out, so that a run keeps its hash.
+    """
+    content = {name: value for name, value in _hashed(config).items()
                if name not in OF_THE_CALL and (value or name != "plugins")}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _hashed(node: Any) -> dict[str, Any]:
+    """The values of a dataclass of keys by name, without defaults of keys that came later."""
+    values = {item.name: getattr(node, item.name) for item in fields(node)
+              if not item.metadata.get("later") or getattr(node, item.name) != item.default}
+    return {name: _hashed(value) if is_dataclass(value) else value
+            for name, value in values.items()}
 
 
 def restored(told: dict[str, Any]) -> Any:

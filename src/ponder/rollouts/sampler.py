@@ -36,6 +36,8 @@ def sample(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
     rules = policy.rules
     if not rules.tokens:
         fill = _sample_nothing
+    elif rules.filler:
+        fill = _write_fillers
     elif not rules.stops:
         fill = _sample_fixed
     else:
@@ -102,6 +104,12 @@ def _sample_nothing(policy: Policy, problems: Problems, samples: int, sampling: 
                     noise: Tensor, thought: Tensor, logprobs: Tensor) -> None:
     """Empty thoughts."""
     thought[:, 0] = policy.end
+
+
+def _write_fillers(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
+                   noise: Tensor, thought: Tensor, logprobs: Tensor) -> None:
+    """K times the only token there is."""
+    thought[:, :-1], thought[:, -1] = policy.allowed.start, policy.end
 
 
 def _sample_fixed(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
@@ -180,6 +188,15 @@ class Gold(Source):
         assert thought is not None, "the configuration check lets no such run begin"
         room = policy.rules.tokens + 1 - thought.shape[1]
         return given(problems, torch.nn.functional.pad(thought, (0, room), value=problems.pad))
+
+
+class Filler(Source):
+    """The same meaningless tokens for each question; the thinker learns nothing from them."""
+
+    def collect(self, policy: Policy, problems: Problems, step: int,
+                generator: torch.Generator | None = None) -> Rollouts:
+        thought = greedy(policy, problems).thought
+        return given(problems, thought, learn=torch.zeros_like(thought[:, :-1], dtype=torch.bool))
 
 
 # --- thoughts as vectors --------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from ponder.models.policies.base import Policy
 from ponder.rewards.answers import Reward
 from ponder.rollouts import Source
 from ponder.rollouts.recorded import Preloaded, read_generated
-from ponder.rollouts.sampler import Gold, LatentSource, PositionSampler, Sampler
+from ponder.rollouts.sampler import Filler, Gold, LatentSource, PositionSampler, Sampler
 from ponder.rollouts.search import choose
 from ponder.rollouts.search.balanced import Balanced
 from ponder.rollouts.search.exhaustive import EveryThought
@@ -81,6 +81,8 @@ def build_source(config: Config, task: Task, policy: Policy, device: torch.devic
         rows = None if kind == "choice" else config.model.rows_at_once
         return _preloaded(config, policy, task, text_writer(
             config, config.rollout, listener, rows), listener or Listener())
+    if policy.rules.filler:
+        return Filler()
     if policy.draws_vectors:
         return LatentSource(config.rollout, config.thinker)
     wanted = STRATEGIES[config.strategy.name].target.thoughts
@@ -246,7 +248,7 @@ def build_trainer(config: Config, task: Task, policy: Policy, device: torch.devi
 
 
 def _strategy(config: Config) -> Strategy:
-    """The one that is asked for; without thoughts, or where thoughts have no log-probability, there
+    """The one that is asked for; without thoughts, or where the answer alone teaches them, there
     is nothing to learn by one.
     """
     strategy = config.strategy

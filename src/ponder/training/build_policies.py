@@ -26,7 +26,7 @@ from ponder.models.policies.base import OnProgress, Policy, Rules, ValueHead
 from ponder.models.policies.choice import ChoicePolicy
 from ponder.models.policies.continuation import ContinuationPolicy
 from ponder.models.policies.next_token import NextTokenPolicy, PositionPolicy
-from ponder.models.policies.question import ContinuousPolicy, GumbelPolicy, QuestionPolicy
+from ponder.models.policies.question import THOUGHTS, QuestionPolicy
 from ponder.tasks.base import Task
 from ponder.tasks.text.passages import Corpus, Text
 from ponder.tokenizers.pieces import HfPieces, PieceVocabulary, identity, load_pieces
@@ -34,7 +34,6 @@ from ponder.tokenizers.vocabulary import TextVocabulary, ThinkingVocabulary, Voc
 from ponder.training.checkpoint import load_attached, load_model
 
 REFERENCE = "model.ref_name"
-THOUGHTS = {"tokens": QuestionPolicy, "continuous": ContinuousPolicy, "gumbel": GumbelPolicy}
 
 
 # --- tasks ----------------------------------------------------------------------------------------
@@ -295,18 +294,18 @@ def build_rules(config: Config) -> Rules:
     """How thoughts end, and what the answerer sees; of any policy."""
     sees, thinker = config.answerer.sees, config.thinker
     return Rules(thinker.tokens, thinker.stops and not thinker.flows, "question" in sees,
-                 "thought" in sees, writes(config))
+                 "thought" in sees, writes(config), thinker.filler)
 
 
 def _question(config: Config, task: Task, net: Backbone) -> Policy:
     answerer = None
-    if config.answerer.model == "separate" and config.thinker.tokens:
+    if config.answerer.model == "separate" and config.thinker.apart:
         path = None if config.model.name is None else str(Path(config.model.name) / "answerer")
         if path is not None and not Path(path).is_dir():
             raise UserError(f"model.name={config.model.name}: has no answerer/ of its own; legal: "
                             "answerer.model=shared, or a checkpoint with one")
         answerer = own_network(config, task, path)
-    kind = THOUGHTS[config.thinker.kind]
+    kind = THOUGHTS["filler" if config.thinker.filler else config.thinker.kind]
     return kind(net, answerer, task.vocabulary, build_rules(config),
                 config.answerer.model == "frozen", build_value_head(config, task, net),
                 *build_reference(config, task, net))

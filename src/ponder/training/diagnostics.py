@@ -25,9 +25,9 @@ PATIENCE = 300  # optimizer steps after which an accuracy at chance is worth a w
 class RunWarnings:
     """Checks the metrics for signs of a failing run; calls `note` once for each kind.
 
-    vocabulary: number of thought tokens, 0 without thoughts. explores: thoughts are sampled and
-    learnt from (not found by a search, nor given). chance: accuracy of guessing, where it is known.
-    advice: what may help where answers do not depend on the thoughts.
+    vocabulary: number of thought tokens, 0 without thoughts or with fillers. explores: thoughts are
+    sampled and learnt from (not found by a search, nor given). chance: accuracy of guessing, where
+    it is known. advice: what may help where answers do not depend on the thoughts.
     """
 
     vocabulary: int
@@ -88,10 +88,10 @@ class RunWarnings:
     def _necessity(self, metrics: dict[str, float], step: int) -> Iterator[tuple[str, str]]:
         """Answers that do not depend on the thoughts, and thoughts that repeat themselves."""
         own = metrics.get("necessity/own")
-        if own is None:
+        if own is None or not self.vocabulary:
             return
         others = max(metrics[f"necessity/{name}"] for name in ("shuffled", "random", "dropped"))
-        if self.vocabulary and own > 0.2 and others > own - 0.02:
+        if own > 0.2 and others > own - 0.02:
             yield "needless", (f"answers do not need the thoughts: accuracy {own:.2f} with "
                                f"own ones, {others:.2f} with others{self.advice}")
         if metrics.get("thought/repetition", 0.0) > 0.9 and metrics["thought/length"] > 3:

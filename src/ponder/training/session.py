@@ -188,7 +188,7 @@ class Session:
 
     def _warnings(self) -> RunWarnings:
         config = self.config
-        thoughts = config.thinker.vocabulary if config.thinker.tokens else 0
+        thoughts = config.thinker.vocabulary if config.thinker.apart else 0
         explores = bool(config.rollout.kind == "sample" and not config.thinker.flows and thoughts
                         and STRATEGIES[config.strategy.name].target.thoughts == "sampled")
         answers = self.task.unit == "questions"

@@ -32,7 +32,8 @@ OnProgress = Callable[[str, int, int], None]
 @dataclass(frozen=True)
 class Rules:
     """What holds for every thought: at most so many tokens; whether it may end earlier; what the
-    answerer sees; whether it consists of thought tokens, of text or of both (`writes`).
+    answerer sees; whether it consists of thought tokens, of text or of both (`writes`); whether it
+    is always the same token, as often as there may be any (`filler`).
     """
 
     tokens: int
@@ -40,6 +41,7 @@ class Rules:
     sees_question: bool = True
     sees_thought: bool = True
     writes: str = "thoughts"
+    filler: bool = False
 
 
 class ValueHead(nn.Module):

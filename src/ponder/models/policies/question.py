@@ -77,6 +77,24 @@ class QuestionPolicy(Policy):
         return filled.answer
 
 
+class FillerPolicy(QuestionPolicy):
+    """Every thought is the same token over and over, which the thinker does not choose and never
+    learns (Pfau et al. 2024, "Let's Think Dot by Dot"). What a network computes at these places is
+    learnt from the answer.
+    """
+
+    @property
+    def allowed(self) -> slice:
+        first = super().allowed.start
+        return slice(first, first + 1)
+
+    def think(self, rollouts: Rollouts, sampling: Sampling, net: Backbone | None = None,
+              ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The only thought there is has log-probability and entropy 0."""
+        nothing = torch.zeros_like(rollouts.logprobs)
+        return nothing, nothing, None
+
+
 class DifferentiablePolicy(QuestionPolicy):
     r"""Gradients flow from the answer, through the thought, to the question.
 
@@ -208,3 +226,7 @@ class GumbelPolicy(DifferentiablePolicy):
 
     def words(self, said: Tensor) -> Tensor:
         return said.argmax(-1) + self.allowed.start
+
+
+THOUGHTS = {"tokens": QuestionPolicy, "filler": FillerPolicy, "continuous": ContinuousPolicy,
+            "gumbel": GumbelPolicy}  # by what a thought is made of
