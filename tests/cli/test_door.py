@@ -466,6 +466,45 @@ def test_quick_answers_load_no_torch(words: list[str], tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "") and len(done.stdout) > 500
 
 
+ROWS = """
+import sys
+from pathlib import Path
+from ponder.cli.main import main
+for table, *words in {cases!r}:
+    Path("x.csv").write_text(table)
+    assert main(["task.data=x.csv", *words]) == 2
+print({{"torch", "transformers", "pandas"}} & {{*sys.modules}}, "ponder.cli.main" in sys.modules)
+"""
+SUPER = "variant=[think,super]"
+WRONG_ROWS = [  # (table, words, the line)
+    ("question,answer\n1+1=,2\n1+x=,2\n", ["task=add"], "x.csv, line 3: found question '1+x=' and"),
+    ("question,answer\n1+100=,2\n", ["task=add"], "x.csv, line 2: found question '1+100=' and"),
+    ("question,answer\n1+1=,3\n2+2=,4\n", ["task=add", "task.check=refuse", "task.held_out=0.5"],
+     "task.data=x.csv: found 1 of 2 rows with another answer"),
+    ("question,answer\n0 1 1 0,0\n0 1 2 0,0\n", ["task=parity", "task.steps=4"],
+     "x.csv, line 3: task=parity: question '0 1 2 0': found question symbol '2'"),
+    ("question,answer\n0 1 1 0 1,0\n", ["task=parity", "task.steps=4"],
+     "x.csv, line 2: task=parity: question '0 1 1 0 1': found a question of 5 symbols"),
+    ("question,answer\n0 1,\n", ["task=parity", "task.steps=4"],
+     "x.csv, line 2: task=parity: question '0 1': found no symbol in its answer"),
+    ("question,answer,thought\n0 1 1 0,0,0 1 0 x\n", ["task=parity", "task.steps=4", SUPER],
+     "x.csv, line 2: task=parity: question '0 1 1 0': found thought symbol 'x'"),
+    ("question,answer\n0 1 1 0,0\n0 1 1 1,1\n", ["task=parity", "task.steps=4", SUPER,
+     "task.held_out=0.5"], "task.data=x.csv: found rows without a thought"),
+]
+
+
+@pytest.mark.slow
+def test_a_wrong_row_of_a_toy_table_is_told_before_torch_is_loaded(tmp_path: Path) -> None:
+    cases = [(table, *words) for table, words, _ in WRONG_ROWS]
+    done = subprocess.run([sys.executable, "-c", ROWS.format(cases=cases)], cwd=tmp_path,
+                          capture_output=True, text=True)
+    lines = done.stderr.splitlines()
+    assert [line[:len(said) + 7] for line, (*_, said) in zip(lines, WRONG_ROWS, strict=True)] == [
+        f"error: {said}" for *_, said in WRONG_ROWS]
+    assert done.stdout == "set() True\n" and os.listdir(tmp_path) == ["x.csv"]
+
+
 def test_a_precision_that_is_slow_here_is_told(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 

@@ -16,6 +16,7 @@ from ponder.config.registry import keys_of
 from ponder.core.types import Problem
 from ponder.tasks.base import write_problems
 from ponder.tasks.toy.base import ToyTask
+from ponder.tasks.toy.survey import survey
 from support.small import generator
 
 
@@ -211,5 +212,5 @@ def test_what_a_problem_cannot_be_is_one_line(made, found: str) -> None:
             return made()
 
     with pytest.raises(UserError) as error:
-        Odd.__new__(Odd)._survey()
+        survey(Odd.__new__(Odd))
     assert str(error.value).startswith("task=Odd: ") and found in str(error.value)

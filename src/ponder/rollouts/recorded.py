@@ -61,7 +61,8 @@ def check_files(config: Config) -> None:
     """
     check_models(config)
     if config.action not in OF_A_PROMPT:
-        TASKS[config.task.name].target.check_files(config.task)
+        thoughts = config.thinker.vocabulary if config.thinker.tokens else 0
+        TASKS[config.task.name].target.check_files(config.task, thoughts)
     if config.action in ("train", "export"):
         _check_preloaded(config)
 

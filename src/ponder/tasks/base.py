@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from ponder.config.errors import UserError, must_be_text, replacing
 from ponder.config.registry import DEFAULT_VARIANTS
 from ponder.core.lazy_imports import Tensor, torch
 from ponder.core.types import Problem, Problems
 
+Number = TypeVar("Number", int, Tensor)
 
 class Task:
     """Questions with their answers and gold thoughts, as tokens and as text.
@@ -55,14 +56,24 @@ class Task:
         """
         if keys is None:
             keys = type(self).Keys(**{"seed": 0, "thought_length": 0, **values})
-        self.config = keys
-        vars(self).update(vars(keys))
+        self._take_keys(keys)
         self._prepare(thoughts)
 
+    def _take_keys(self, keys: Any) -> None:
+        self.config = keys
+        vars(self).update(vars(keys))
+
     @classmethod
-    def check_files(cls, keys: Any) -> None:
-        """Read the files that keys of the task name, before anything heavy is loaded. Raises
-        `UserError` where one cannot be used.
+    def _bare(cls, keys: Any) -> Any:
+        """A task that has its keys and nothing else."""
+        task = cls.__new__(cls)
+        task._take_keys(keys)
+        return task
+
+    @classmethod
+    def check_files(cls, keys: Any, thoughts: int = 0) -> None:
+        """Read the files that keys of the task name, before anything heavy is loaded. thoughts: how
+        many thought tokens its vocabulary will have. Raises `UserError` where one cannot be used.
         """
         if getattr(keys, "data", None) is not None:
             problem_rows(Path(keys.data))
@@ -322,12 +333,24 @@ def digits_of(values: Tensor, width: int) -> Tensor:
 def in_share(keys: Tensor, share: float, seed: int) -> Tensor:
     """True (N,) for about this share of the keys (N, C): where a hash of key and seed is small."""
     state = torch.full((len(keys),), seed + 1, dtype=torch.long)
-    for column in keys.unbind(1):
+    return (_scrambled(keys.unbind(1), state) & (2**52 - 1)).double() / 2**52 < share
+
+
+def is_in_share(key: Sequence[int], share: float, seed: int) -> bool:
+    """`in_share` of one key (C,), without tensors."""
+    return (_scrambled(key, seed + 1) & (2**52 - 1)) / 2**52 < share
+
+
+def _scrambled(columns: Iterable[Number], state: Number) -> Number:
+    """A hash of columns, whose lowest 64 bits count: the others of a number of Python never get
+    among them.
+    """
+    for column in columns:
         state = _mix(state * 0x9E3779B9 + column + 0x7F4A7C15)
-    return (state & (2**52 - 1)).double() / 2**52 < share
+    return state
 
 
-def _mix(state: Tensor) -> Tensor:
+def _mix(state: Number) -> Number:
     """Scramble 64-bit integers (the finaliser of SplitMix64, Steele et al. 2014)."""
     state = (state ^ (state >> 30 & 0x3FFFFFFFF)) * -0x40A7B892E31B1A47
     state = (state ^ (state >> 27 & 0x1FFFFFFFFF)) * -0x6B2FB644ECCEEE15

@@ -271,7 +271,7 @@ class Qa(Task):
     # --- which questions ------------------------------------------------------------------------
 
     @classmethod
-    def check_files(cls, keys: Any) -> None:
+    def check_files(cls, keys: Any, thoughts: int = 0) -> None:
         if keys.data is not None:  # else from the hub
             cls.listed(keys)
 

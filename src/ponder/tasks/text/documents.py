@@ -17,7 +17,7 @@ from ponder.config.errors import HALVES, UserError, brief, shown
 from ponder.config.option import option
 from ponder.config.registry import TASKS
 from ponder.core.lazy_imports import numpy as np
-from ponder.tasks.base import in_share, json_rows
+from ponder.tasks.base import is_in_share, json_rows
 from ponder.tokenizers.pieces import Pieces
 
 if TYPE_CHECKING:
@@ -239,9 +239,7 @@ def split(config: TextKeys, skip: int = 0) -> Iterator[tuple[int, bool, str]]:
 
 
 def _held_out(number: int, config: TextKeys) -> bool:
-    import torch
-
-    return bool(in_share(torch.tensor([[number]]), config.held_out, config.seed))
+    return is_in_share([number], config.held_out, config.seed)
 
 
 def _ends(config: TextKeys, texts: list[str], skip: int) -> Iterator[tuple[int, bool, str]]:

@@ -197,7 +197,7 @@ class Passages(Task):
     width: int
 
     @classmethod
-    def check_files(cls, keys: Any) -> None:
+    def check_files(cls, keys: Any, thoughts: int = 0) -> None:
         """Read the beginning of a text of files."""
         if keys.data is not None and not keys.streamed:
             room = keys.learn_from

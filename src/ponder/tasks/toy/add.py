@@ -11,7 +11,7 @@ from ponder.config.option import option
 from ponder.config.registry import task
 from ponder.core.lazy_imports import Tensor, torch
 from ponder.core.types import Problem, Problems
-from ponder.tasks.base import digits_of, in_share, typed_numbers
+from ponder.tasks.base import digits_of, in_share, is_in_share, typed_numbers
 from ponder.tasks.toy.base import ToyTask
 from ponder.tokenizers.vocabulary import Vocabulary, place
 
@@ -44,7 +44,7 @@ class Add(ToyTask):
     split: str = option("random", "held out: a random share, or whole combinations of unit digits",
                         legal=("random", "systematic"))
 
-    def _prepare(self, thoughts: int) -> None:
+    def _describe(self, thoughts: int) -> None:
         self.largest = self.max - 1 if self.modular else self.terms * (self.max - 1)
         numbers = [f"#{n}" for n in range(self.largest + 1)] if self.answer == "number" else []
         self.vocabulary = Vocabulary((*"0123456789", "+", "=", *numbers), thoughts)
@@ -53,9 +53,9 @@ class Add(ToyTask):
         self.labels = self.largest + 1 if self.largest < LABELLED else None
         self.question_length = self.terms * (self.width + 1)
         self.answer_length = 1 if self.answer == "number" else self.answer_width
-        self._load()
-        if not self._sides:
-            self._draw(1, held_out=False, generator=self._seeded())  # something is left to learn
+
+    def _must_have_questions(self) -> None:
+        self._draw(1, held_out=False, generator=self._seeded())
 
     @classmethod
     def longest_thought(cls, keys: Any) -> int:
@@ -109,8 +109,10 @@ class Add(ToyTask):
         return in_share(keys, self.held_out, self.seed)
 
     def is_held_out(self, problem: Problem) -> bool:
-        """Whether a question is never trained on."""
-        return bool(self.are_held_out(torch.tensor([_terms(problem.question)])))
+        """Whether a question is never trained on: `are_held_out` of one, without tensors."""
+        terms = [term % 10 if self.split == "systematic" else term
+                 for term in _terms(problem.question)]
+        return is_in_share(sorted(terms), self.held_out, self.seed)
 
     def _seeded(self) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed)

@@ -9,47 +9,25 @@ answers are those of `SAMPLE` problems, always the same ones, unless the class d
 from __future__ import annotations
 
 import re
-import traceback
 from abc import abstractmethod
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any, ClassVar
 
-from ponder.config.errors import UserError, brief, shown
+from ponder.config.errors import UserError, shown
 from ponder.config.option import option
 from ponder.config.registry import TASKS
 from ponder.core.lazy_imports import Tensor, torch
 from ponder.core.types import Problem, Problems
 from ponder.tasks import base
 from ponder.tasks.base import Task, hashed_share, missing, padded
+from ponder.tasks.toy.survey import SAMPLE, Survey, survey
 from ponder.tokenizers.vocabulary import Vocabulary
 
-SAMPLE = 500  # problems that show which symbols and lengths there are
 PATIENCE = 2000  # draws in a row that bring nothing new before a side of the split is complete
-LABELLED = 50  # more distinct answers than this are numbered only if they are declared
-SEEN = 5  # ... and only if each of them occurs at least so often in the sample
-
-
-@dataclass(frozen=True)
-class Survey:
-    """What a sample of problems shows.
-
-    symbols, thought_symbols: in the order of their tokens. question: lengths of the shortest and
-    the longest. answer, thought: lengths of the longest; thought is None where some problem has no
-    gold thought. answers: all of them, numbered in this order; () where they are too many.
-    """
-
-    symbols: tuple[str, ...]
-    thought_symbols: tuple[str, ...]
-    question: tuple[int, int]
-    answer: int
-    thought: int | None
-    answers: tuple[str, ...]
 
 
 class ToyTask(Task):
@@ -88,8 +66,38 @@ class ToyTask(Task):
         if cls.easier is not ToyTask.easier:
             cls.offers = cls.offers | {"easier", "worked_examples"}
 
+    @classmethod
+    def check_files(cls, keys: Any, thoughts: int = 0) -> None:
+        """Read `task.data` and cut every row into tokens. Raises `UserError` for the first that
+        cannot be.
+        """
+        cls._checked_rows(keys, thoughts)
+
+    @classmethod
+    def _checked_rows(cls, keys: Any, thoughts: int = 0) -> list[tuple[str, Problem]]:
+        """The rows of `task.data`, each with its split, checked without loading torch; none where
+        there is no table. Raises `UserError` as `check_files` does.
+        """
+        if not keys.data:
+            return []
+        task = cls._bare(keys)
+        task._describe(thoughts)
+        task._load()
+        return task._rows
+
     def _prepare(self, thoughts: int) -> None:
         """Take symbols and lengths from the survey, and the rows from `task.data`."""
+        self._describe(thoughts)
+        self._load()
+        self._sides = {side: self.encode_problems([one for own, one in self._rows if own == side])
+                       for side in ("train", "test") if self._rows}
+        if not self._sides:
+            self._must_have_questions()
+
+    def _describe(self, thoughts: int) -> None:
+        """Set what the tokens of a problem follow from. Needs no torch, as tables are checked
+        before it is loaded.
+        """
         self.survey, kind = self.surveyed(self.config), type(self)
         single = max(map(len, self.survey.symbols)) == 1  # then a text is read without spaces
         self.vocabulary = Vocabulary(self.survey.symbols, thoughts, "" if single else " ")
@@ -103,9 +111,10 @@ class ToyTask(Task):
         self.answer_length: int = getattr(kind, "answer_length", None) or self.survey.answer
         self.thought_length: int = self.config.thought_length or self.longest_thought(self.config)
         self._varies = bool(declared or "easier" in self.offers) or len({*self.survey.question}) > 1
-        self._load()
-        if not self._sides:
-            next(self._drawn(Random("any"), False))  # something is left to learn
+
+    def _must_have_questions(self) -> None:
+        """Raise `UserError` where nothing is left to learn."""
+        next(self._drawn(Random("any"), False))
 
     # --- what a subclass writes -----------------------------------------------------------------
 
@@ -209,24 +218,6 @@ class ToyTask(Task):
         """The symbols of a text."""
         return list(text) if self.characters else text.split()
 
-    def _sample(self) -> list[Problem]:
-        """Problems that symbols and lengths are taken from. Raises `UserError` if `problem` fails
-        or gives something else than texts.
-        """
-        random, name = Random("sample"), f"task={getattr(self, 'name', type(self).__name__)}"
-        try:
-            drawn = [self.problem(random) for _ in range(SAMPLE)]
-        except Exception as error:
-            at = traceback.extract_tb(error.__traceback__)[-1]
-            raise UserError(f"{name}: problem() failed ({type(error).__name__}: {brief(error)}, "
-                            f"{at.filename}:{at.lineno}); legal: a Problem of texts") from error
-        for one in drawn:
-            texts = [one.question, one.answer] if isinstance(one, Problem) else [one]
-            if not all(isinstance(text, str) and text for text in texts):
-                raise UserError(f"{name}: found {one!r} from problem(); legal: a Problem whose "
-                                "question and answer are texts that are not empty")
-        return drawn
-
     @classmethod
     def surveyed(cls, keys: Any) -> Survey:
         """The survey of a task with these keys: made once, and kept beside the values of the keys,
@@ -234,25 +225,8 @@ class ToyTask(Task):
         """
         kept = vars(keys)
         if "_known_survey" not in kept:
-            task = cls.__new__(cls)
-            vars(task).update(kept)
-            kept["_known_survey"] = task._survey()
+            kept["_known_survey"] = survey(cls._bare(keys))
         return kept["_known_survey"]
-
-    def _survey(self) -> Survey:
-        drawn = self._sample()
-        asked, said = ([self.cut(text) for text in texts] for texts in (
-            [one.question for one in drawn], [one.answer for one in drawn]))
-        gold = [self.cut(one.thought) for one in drawn if one.thought is not None]
-        counts = Counter(one.answer for one in drawn)
-        few = len(counts) <= LABELLED and min(counts.values()) >= SEEN
-        lengths = [len(row) for row in asked]
-        return Survey(
-            tuple(self.symbols) or base.in_order(asked + said),
-            tuple(self.thought_symbols) or base.in_order(gold),
-            (min(lengths), max(lengths)), max(map(len, said)),
-            max(map(len, gold)) if len(gold) == SAMPLE else None,
-            tuple(self.answers) or (tuple(sorted(counts)) if few else ()))
 
     @classmethod
     def longest_thought(cls, keys: Any) -> int:
@@ -264,21 +238,30 @@ class ToyTask(Task):
 
     def encode_problems(self, problems: Sequence[Problem]) -> Problems:
         """Problems as tokens. Raises `UserError` for lengths and symbols that the sample lacks."""
-        pad, end = self.vocabulary.pad, self.vocabulary.end
-        question = [self._tokens(one, "question", self._number, self.question_length)
-                    for one in problems]
-        answer = [self._tokens(one, "answer", self._number, self.answer_length)
-                  for one in problems]
-        thought = None
-        if self.survey.thought is not None and self.vocabulary.thoughts >= len(self._thought) and \
-                all(one.thought is not None for one in problems):
-            rows = [[*self._tokens(one, "thought", self._thought, self.thought_length), end]
-                    for one in problems]
-            thought = padded(rows, pad, self.thought_length + 1)
-        label = torch.tensor([self._number_of(one) for one in problems]) if self._label else None
+        pad, rows = self.vocabulary.pad, [self._encoded(one) for one in problems]
+        question, answer = [row[0] for row in rows], [row[1] for row in rows]
+        gold = [row[2] for row in rows if row[2] is not None]
+        thought = padded(gold, pad, self.thought_length + 1) if self._spells and len(gold) == len(
+            rows) else None
+        label = torch.tensor([row[3] for row in rows]) if self._label else None
         return Problems(padded(question, pad, self.question_length, left=True),
                         padded(answer, pad, self.answer_length), thought, pad, label=label,
                         padded=self._varies)
+
+    @property
+    def _spells(self) -> bool:
+        """Whether there are gold thoughts, and tokens for them."""
+        return self.survey.thought is not None and self.vocabulary.thoughts >= len(self._thought)
+
+    def _encoded(self, problem: Problem) -> tuple[list[int], list[int], list[int] | None, int]:
+        """(question, answer, thought with its end, label) of a problem, as tokens without padding.
+        """
+        thought = None if problem.thought is None or not self._spells else [
+            *self._tokens(problem, "thought", self._thought, self.thought_length),
+            self.vocabulary.end]
+        return (self._tokens(problem, "question", self._number, self.question_length),
+                self._tokens(problem, "answer", self._number, self.answer_length), thought,
+                self._number_of(problem) if self._label else 0)
 
     def _tokens(self, problem: Problem, part: str, known: dict[str, int], most: int) -> list[int]:
         """Tokens of the question, answer or thought of a problem, as `part` says."""
@@ -329,10 +312,8 @@ class ToyTask(Task):
     # --- files ----------------------------------------------------------------------------------
 
     def _load(self) -> None:
-        """Read `task.data`, if there is one: `_rows` as text, and both `_sides` as tokens."""
+        """Read `task.data`, if there is one, as text."""
         self._rows = self._read(Path(self.data)) if self.data else []
-        self._sides = {side: self.encode_problems([one for own, one in self._rows if own == side])
-                       for side in ("train", "test") if self._rows}
         self.remarks = base.leaked([(own, one.question) for own, one in self._rows], self.data)
         self.doubts = base.disagreeing(self, [one for _, one in self._rows])
 
@@ -357,7 +338,7 @@ class ToyTask(Task):
         problem = Problem(str(row["question"]).strip(), str(row["answer"]).strip(),
                           str(row.get("thought") or "") or None)
         try:
-            self.encode_problems([problem])
+            self._encoded(problem)
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
         return problem
@@ -376,7 +357,7 @@ class ToyTask(Task):
         if self.thought_length != length:
             yield (f"task.thought_length={self.thought_length}: found another length than the "
                    f"gold thought has; legal: {length} (set thinker.tokens for more)")
-        if kind._prepare is ToyTask._prepare:
+        if kind._describe is ToyTask._describe:
             yield from _gold_fits(kind, self, config)
 
 
@@ -393,7 +374,8 @@ def _gold_fits(kind: Any, keys: Any, config: Any) -> Iterator[str]:
     elif config.thinker.vocabulary < len(survey.thought_symbols):
         yield (f"thinker.vocabulary={config.thinker.vocabulary}: found "
                f"{len(survey.thought_symbols)} symbols in gold thoughts; legal: at least as many")
-    elif keys.data and any(one.thought is None for _, one in kind(keys, 0).problems()):
+    elif keys.data and any(one.thought is None for _, one in kind._checked_rows(
+            keys, config.thinker.vocabulary)):
         yield (f"task.data={keys.data}: found rows without a thought, which variant=super, "
                "variant=clean and trainer.rehearse need; legal: a column thought that is nowhere "
                "empty")
