@@ -211,6 +211,17 @@ CONTRADICTIONS = [
      "thinker.filler=true, whose tokens are given; legal: tokens"),
     ("think=true thinker.filler=true answerer.model=frozen", "answerer.model=frozen: found "
      "thinker.filler=true, which a frozen copy does not score; legal: shared, separate"),
+    ("think=true rollout.gold_share=0.1 strategy=dpo", "rollout.gold_share=0.1: found strategy="
+     "dpo, which does not learn from single sampled thoughts; legal: 0, or strategy=grpo, ppo, "
+     "reinforce, star"),
+    ("think=true rollout.gold_share=0.1 search=true", "rollout.gold_share=0.1: found rollout=search"
+     ", which samples no thoughts beside the gold ones; legal: 0"),
+    ("think=true rollout.gold_share=0.1 task.gold=none", "task.gold=none: found no gold thoughts"
+     ", which rollout.gold_share needs; legal: digits, scratchpad"),
+    ("think=false rollout.gold_share=0.1", "rollout.gold_share=0.1: found no thoughts; legal: 0, "
+     "or with think, as in think=true"),
+    ("think=true rollout.gold_steps=9", "rollout.gold_steps=9: found rollout.gold_share=0; legal: "
+     "null, or a share above 0"),
     ("think=true reward=reference", "reward=reference: found model.ref_name=null; legal: with "
      "model.ref_name=<checkpoint directory>"),
     ("~reward.log_likelihood", "reward={}: found none; legal: one or more of "

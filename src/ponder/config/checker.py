@@ -177,6 +177,8 @@ def required_abilities(config: Config) -> Iterator[Required]:
         yield f"reward={name}", REWARDS[name].requires
     flags = {"blind": {"questions"}, "super": {"gold_thoughts"},
              "search": {"questions", "own_network"}}
+    if config.rollout.gold_share:
+        yield f"rollout.gold_share={config.rollout.gold_share:g}", {"gold_thoughts"}
     for flag in variants(config):
         yield f"variant={flag}", flags.get(flag, set())
     if writes(config) != "thoughts":
@@ -196,6 +198,9 @@ def _variants_need_thought(config: Config) -> Iterator[str]:
     if config.thinker.tokens == 0 and flags:
         yield (f"variant=[{flags}]: found thinker.tokens=0; legal: together with think, as in "
                f"variant=[think,{flags}]")
+    if config.thinker.tokens == 0 and config.rollout.gold_share:
+        yield (f"rollout.gold_share={config.rollout.gold_share:g}: found no thoughts; legal: 0, or "
+               "with think, as in think=true")
     if config.thinker.tokens == 0 and getattr(config.task, "answer", "") == "generated":
         yield ("task.answer=generated: found no thoughts, so no text that says the answer; legal: "
                "letter or cloze, or with think, as in think=true")
@@ -213,6 +218,7 @@ def _gold_must_fit(config: Config) -> Iterator[str]:
              f"strategy={config.strategy.name}": given and config.rollout.kind != "search"
              and config.model.kind != "hf",  # which learns what it wrote, right or wrong
              "trainer.rehearse": config.trainer.rehearse > 0,
+             "rollout.gold_share": config.rollout.gold_share > 0,
              "thinker.stage_steps": thinker.stage_steps > 0}
     ends = thinker.stops and not thinker.flows
     wanted = {**whole, "reward=gold_tokens": "gold_tokens" in config.reward}

@@ -247,6 +247,34 @@ class SamplerConfig:
     top_p: float = option(1.0, "keep the smallest set with this probability", low=1e-6, high=1.0)
     epsilon: int | float | str = schedule(0.0, "share of uniform exploration mixed in", low=0.0,
                                           high=1.0)
+    gold_share: float = option(0.0, "share of the questions, always the same ones, whose gold "
+                               "thoughts are learnt by likelihood beside what rewards teach of "
+                               "the others", low=0, high=1, later=True)
+    gold_steps: int | None = option(None, "gold thoughts are given in so many steps first, and "
+                                    "then rewards alone teach; null: in all steps", low=1,
+                                    later=True)
+
+    def contradictions(self, config: Config) -> Iterator[str]:
+        """Each combination of legal values that means nothing, as the line that says why."""
+        if not self.gold_share:
+            if self.gold_steps is not None:
+                yield (f"rollout.gold_steps={self.gold_steps}: found rollout.gold_share=0; legal: "
+                       "null, or a share above 0")
+            return
+        typed, name = f"rollout.gold_share={self.gold_share:g}", config.strategy.name
+        if config.thinker.flows or config.rollout.kind == "search":
+            found = config.thinker.flowing if config.thinker.flows else "rollout=search"
+            yield (f"{typed}: found {found}, which samples no thoughts beside the gold ones; "
+                   "legal: 0")
+        kinds = {entry.name: entry.target for entry in STRATEGIES}
+        able = [one for one, kind in kinds.items()
+                if kind.thoughts == "sampled" and not kind.weighs_whole_thoughts]
+        if name not in able:
+            yield (f"{typed}: found strategy={name}, which does not learn from single sampled "
+                   f"thoughts; legal: 0, or strategy={', '.join(able)}")
+        if config.trainer.rationalise:
+            yield (f"{typed}: found trainer.rationalise=true, which thinks again where a gold "
+                   "thought is given; legal: 0, or trainer.rationalise=false")
 
 
 @dataclass
@@ -269,6 +297,7 @@ class SearchConfig(SamplerConfig):
 
     def contradictions(self, config: Config) -> Iterator[str]:
         """Each combination of legal values that means nothing, as the line that says why."""
+        yield from SamplerConfig.contradictions(self, config)
         if self.method == "balanced" and (
                 config.answerer.learns_from == "gold" or "gold_thought" in config.reward):
             yield ("rollout.method=balanced: found super or clean, but it invents a language of "

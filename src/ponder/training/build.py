@@ -32,6 +32,7 @@ from ponder.evaluation.question import Evaluation, evaluate, evaluate_latent
 from ponder.models.policies.base import Policy
 from ponder.rewards.answers import Reward
 from ponder.rollouts import Source
+from ponder.rollouts.demonstrations import Demonstrations
 from ponder.rollouts.recorded import Preloaded, read_generated
 from ponder.rollouts.sampler import Filler, Gold, LatentSource, PositionSampler, Sampler
 from ponder.rollouts.search import choose
@@ -39,6 +40,7 @@ from ponder.rollouts.search.balanced import Balanced
 from ponder.rollouts.search.exhaustive import EveryThought
 from ponder.rollouts.written import Listener, Store, Written, key_of
 from ponder.strategies.base import RatioStrategy, Strategy
+from ponder.strategies.demonstrated import Demonstrated
 from ponder.strategies.exact import Pathwise
 from ponder.strategies.star import SFT
 from ponder.tasks.base import Task
@@ -90,7 +92,11 @@ def build_source(config: Config, task: Task, policy: Policy, device: torch.devic
         return Gold()
     if kind == "next_token":
         return PositionSampler(config.rollout, config.task.places, config.task.place_count)
-    return (EveryThought if wanted == "all" else Sampler)(config.rollout)
+    source, rollout = (EveryThought if wanted == "all" else Sampler)(config.rollout), config.rollout
+    if rollout.gold_share and config.action == "train":
+        return Demonstrations(source, rollout.samples, rollout.gold_share, rollout.gold_steps,
+                              config.task.seed)
+    return source
 
 
 def _search(config: Config, task: Task, device: torch.device) -> Source:
@@ -258,7 +264,8 @@ def _strategy(config: Config) -> Strategy:
         return Pathwise()
     if getattr(strategy, "unsolved", True) is None:
         strategy = replace(strategy, unsolved=config.model.kind != "hf")
-    return STRATEGIES[strategy.name].target.of(strategy)
+    found: Strategy = STRATEGIES[strategy.name].target.of(strategy)
+    return Demonstrated(inner=found) if config.rollout.gold_share else found
 
 
 def use_threads(config: Config, policy: torch.nn.Module) -> None:

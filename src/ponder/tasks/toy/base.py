@@ -364,7 +364,7 @@ class ToyTask(Task):
 def _gold_fits(kind: Any, keys: Any, config: Any) -> Iterator[str]:
     """What of a configuration needs other gold thoughts than the problems have."""
     wanted = {"gold_thought", "gold_tokens"} & {*config.reward} or config.trainer.rehearse \
-        or config.answerer.learns_from == "gold"
+        or config.answerer.learns_from == "gold" or config.rollout.gold_share
     if not config.thinker.tokens or not wanted or config.action != "train":
         return
     survey = kind.surveyed(keys)
