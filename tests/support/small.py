@@ -8,18 +8,19 @@ import torch
 
 from ponder.models.gpt2.layers import Shape
 from ponder.models.gpt2.model import Init, Transformer
-from ponder.models.policies.base import Policy, Rules
+from ponder.models.policies.base import Rules
 from ponder.models.policies.question import QuestionPolicy
 from ponder.tasks.toy.add import Add
+from ponder.tasks.toy.base import ToyTask
 
 
 def make_task(thoughts: int = 10, **changes) -> Add:
     return Add(thoughts=thoughts, **{"thought_length": 2, **changes})
 
 
-def make_policy(task: Add, tokens: int = 3, stops: bool = True, sees: tuple[str, ...] = (
+def make_policy(task: ToyTask, tokens: int = 3, stops: bool = True, sees: tuple[str, ...] = (
         "question", "thought"), shared: bool = False, frozen: bool = False,
-        dtype: torch.dtype = torch.float32) -> Policy:
+        dtype: torch.dtype = torch.float32) -> QuestionPolicy:
     positions = task.question_length + tokens + 1 + task.answer_length + 4  # room to pad
     shape = Shape(len(task.vocabulary), positions, 16, 2, 2)
     rules = Rules(tokens, stops, "question" in sees, "thought" in sees)

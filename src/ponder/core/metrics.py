@@ -22,6 +22,7 @@ COLUMNS = {
     "id": "of the question", "subject": "of the question", "question": "as it is asked",
     "thought": "what the thinker wrote (rationale in earlier versions); of a corpus the text",
     "answer": "that was given", "gold": "the right answer", "correct": "1 or 0",
+    "states": "what is true after each step of the question",
     "reward": "that was earned", "unread": "why no answer could be read from a text: none, several",
     "logprob": "of the thought under the policy that wrote it", "seed": "of sampling",
     "end": "what ended a text; nothing where it was cut", "tokens": "of the thought",
@@ -114,6 +115,10 @@ METRICS: dict[str, list[Metric]] = {
         Metric("necessity/constant", "share", "right with one token repeated, equally often; with "
                "continuous thoughts: their mean"),
         Metric("necessity/dropped", "share", "right with no thought"),
+        Metric("necessity/replaced/t*", "share", "right with one token alone replaced by a random "
+               "other one, of the first 128 questions whose thought has it: which steps matter"),
+        Metric("necessity/truncated/*", "share", "right with so many tokens of the thought alone, "
+               "of the first 128 questions: how early the answer is there"),
         Metric("thought/length", "tokens", "mean length of a thought, without end-of-thought"),
         Metric("thought/token_entropy", "nats", "entropy of how often each thought token is used"),
         Metric("thought/repetition", "share", "thought tokens that repeat the one before"),
@@ -125,8 +130,20 @@ METRICS: dict[str, list[Metric]] = {
                                     "those of their most likely tokens"),
         Metric("thought/dimensions", "directions", "in which continuous thoughts vary: the "
                                                    "participation ratio of their covariance"),
+        Metric("meaning/t*/step", "nats", "mutual information of a token of the thought and what "
+               "is true after as many steps of the question, without what chance adds"),
         Metric("meaning/t*/*", "nats", "mutual information of a token of the thought and a "
                                        "property of the answer, such as its units digit"),
+        Metric("thought/state_agreement", "share", "steps whose state is the one that their token "
+               "means most often: one dictionary for all positions"),
+        Metric("thought/state_agreement_one_to_one", "share", "the same where each state also has "
+               "a token of its own"),
+        Metric("thought/topographic_similarity", "correlation", "of how different two thoughts are "
+               "and how many of the states (else of the properties of the answer) differ: "
+               "Spearman's, 128 thoughts in pairs"),
+        Metric("thought/positional_disentanglement", "share", "of the entropy of a token, how much "
+               "more it says about one state (or property) than about any other; mean over "
+               "positions"),
     ],
     "An evaluation of thoughts in text, besides": [
         Metric("generated/accuracy", "share", "right by the letter that the text gives as its "

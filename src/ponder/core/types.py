@@ -43,6 +43,9 @@ class Problems:
     - features: the value (P,) of each named property of the answer, such as its units digit.
     - groups: for each name, which problems (P,) belong to the group; evaluations report the
       accuracy of each group.
+    - states (P, S): what is true after each step of a question, as numbers of `state_names`; -1
+      where it has fewer steps. Held-out problems alone have them, for evaluations: they need no
+      thought tokens.
     - index (P,): the number of each question in its task.
     - positions (P, N): the tokens of a passage after which there are thoughts; None where there is
       one thought, after the question.
@@ -63,6 +66,8 @@ class Problems:
     index: Tensor | None = None
     groups: dict[str, Tensor] = field(default_factory=dict)
     positions: Tensor | None = None
+    states: Tensor | None = None
+    state_names: tuple[str, ...] = ()
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> Problems:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from ponder.core.credit import flat
 from ponder.core.math import count_entropy, mutual_information, row_codes
 from ponder.core.types import Problems, Rollouts
+from ponder.evaluation.language import describe
 from ponder.models.policies.base import Policy
 from ponder.models.policies.question import ContinuousPolicy, QuestionPolicy
 from ponder.rollouts import given
@@ -24,14 +25,18 @@ from ponder.rollouts.sampler import greedy, numbers, vectors
 
 NECESSITY = ("own", "shuffled", "random", "constant", "dropped")
 ROWS_AT_ONCE = 8192
+QUESTIONS_BY_POSITION, MAX_POSITIONS = 128, 32  # of the rows of the table for single positions
 
 
 @dataclass
 class Evaluation:
-    """The result of an evaluation: numbers by name, and table rows as text."""
+    """The result of an evaluation: numbers by name, table rows as text, and what language the
+    thoughts are (`Language.report`).
+    """
 
     metrics: dict[str, float]
     rows: list[dict[str, Any]]
+    language: dict[str, Any] = field(default_factory=dict)
 
     @property
     def necessity(self) -> dict[str, float]:
@@ -85,8 +90,9 @@ def evaluate(policy: QuestionPolicy, problems: Problems, seed: int = 0) -> Evalu
         thoughts = {"own": thought, **replacements(policy, rollouts, generator)}
         texts = [policy.vocabulary.text(row) for row in thought.tolist()]
         found = necessity_table(policy, problems, thoughts, texts)
-        found.metrics.update(thought_statistics(policy, rollouts))
-    return found
+        found.metrics.update({**thought_statistics(policy, rollouts),
+                              **by_position(policy, problems, thought, edited, generator)})
+    return _with_language(found, policy, problems, thought)
 
 
 def evaluate_latent(policy: ContinuousPolicy, problems: Problems, seed: int = 0) -> Evaluation:
@@ -106,11 +112,23 @@ def evaluate_latent(policy: ContinuousPolicy, problems: Problems, seed: int = 0)
         found = necessity_table(policy, problems, thoughts, texts)
         found.metrics.update({**thought_statistics(policy, given(problems, nearest)),
                               "thought/norm": float(own.norm(dim=-1).mean()),
-                              "thought/dimensions": dimensions(own)})
+                              "thought/dimensions": dimensions(own),
+                              **by_position(policy, problems, own, latent_edited, generator)})
     del found.metrics["thought/repetition"]  # different vectors may have the same nearest token
     for row, thought in zip(found.rows, own, strict=True):
         row["numbers"] = " | ".join(numbers(thought))
-    return found
+    return _with_language(found, policy, problems, nearest)
+
+
+def _with_language(found: Evaluation, policy: Policy, problems: Problems,
+                   thought: Tensor) -> Evaluation:
+    """The same with the language of thoughts (P, K + 1), and with the true states in its rows."""
+    language = describe(thought, problems, policy.vocabulary)
+    found.metrics.update(language.metrics)
+    for row, states in zip(found.rows, [] if problems.states is None else problems.states.tolist(),
+                           strict=False):
+        row["states"] = " ".join(problems.state_names[state] for state in states if state >= 0)
+    return replace(found, language=language.report)
 
 
 def necessity_table(policy: QuestionPolicy, problems: Problems, thoughts: dict[str, Tensor],
@@ -161,6 +179,72 @@ def latent_replacements(own: Tensor, generator: torch.Generator) -> dict[str, Te
     return {"shuffled": own[torch.randperm(len(own), generator=generator).to(own.device)],
             "random": mean + own.std(0, correction=0) * noise, "constant": mean.expand_as(own),
             "dropped": own[:, :0]}
+
+
+Edits = dict[str, tuple[Tensor, Tensor]]  # name -> thoughts (P, ...), which questions count (P,)
+
+
+def by_position(policy: QuestionPolicy, problems: Problems, own: Tensor,
+                edit: Callable[..., Edits], generator: torch.Generator) -> dict[str, float]:
+    """The rows of the necessity table for single positions, of the first questions: accuracy where
+    token k alone is replaced by a random other one (`necessity/replaced/t<k>`, of the thoughts
+    that have it), and where only the first k tokens are kept (`necessity/truncated/<k>`).
+
+    own: thoughts (P, ...); edit: `edited` or `latent_edited`.
+    """
+    if not policy.rules.sees_thought or own.shape[1] < 2 - own.is_floating_point():
+        return {}
+    some = slice(QUESTIONS_BY_POSITION)
+    edits = edit(policy, own[some], generator)
+    sizes = {name: thought.shape for name, (thought, _) in edits.items()}
+    found = {}
+    for size in dict.fromkeys(sizes.values()):
+        names = [name for name in edits if sizes[name] == size]
+        right = _right(policy, problems[some], [edits[name][0] for name in names])
+        found |= {f"necessity/{name}": float(values[edits[name][1]].float().mean())
+                  for name, values in zip(names, right, strict=True)}
+    return {f"necessity/{name}": found[f"necessity/{name}"] for name in edits}
+
+
+def _right(policy: QuestionPolicy, problems: Problems, thoughts: Sequence[Tensor]) -> Tensor:
+    """(M, P): whether questions are answered rightly with M thoughts (P, ...) each."""
+    count = len(thoughts)
+    together, step = torch.stack([*thoughts], 1), max(1, ROWS_AT_ONCE // count)
+    parts = [slice(start, start + step) for start in range(0, len(problems), step)]
+    right = [policy.answer(problems[part], together[part].flatten(0, 1), count, ragged=True)[1]
+             for part in parts]
+    return torch.cat(right).view(-1, count).T
+
+
+def edited(policy: Policy, own: Tensor, generator: torch.Generator) -> Edits:
+    """Thoughts (P, K + 1) with one token replaced, or cut."""
+    vocabulary: Any = policy.vocabulary
+    content = (own != vocabulary.pad) & (own != vocabulary.end)
+    first, words = vocabulary.first_thought, len(vocabulary) - vocabulary.first_thought
+    steps = torch.randint(1, max(words, 2), own.shape, generator=generator).to(own.device)
+    other = (first + (own - first + steps) % max(words, 1)).where(content, own)
+    column = torch.arange(own.shape[1], device=own.device)
+    lengths = content.sum(1)
+    longest, everyone = min(int(lengths.max()), MAX_POSITIONS), torch.ones_like(lengths).bool()
+    found = {f"replaced/t{k + 1}": (other.where(column == k, own), content[:, k])
+             for k in range(longest if words > 1 else 0)}
+    for k in range(longest + 1):
+        cut = own.masked_fill(column > k, vocabulary.pad)
+        cut[:, k] = vocabulary.end
+        found[f"truncated/{k}"] = cut.where((lengths > k)[:, None], own), everyone
+    return found
+
+
+def latent_edited(policy: Policy, own: Tensor, generator: torch.Generator) -> Edits:
+    """Thoughts (P, K, D) with one vector replaced by a normal one of the same mean and standard
+    deviation at its position, or cut.
+    """
+    other = latent_replacements(own, generator)["random"]
+    place = torch.arange(own.shape[1], device=own.device)[:, None]
+    longest, everyone = min(own.shape[1], MAX_POSITIONS), own.new_ones(len(own)).bool()
+    return {**{f"replaced/t{k + 1}": (other.where(place == k, own), everyone)
+               for k in range(longest)},
+            **{f"truncated/{k}": (own[:, :k], everyone) for k in range(longest + 1)}}
 
 
 def dimensions(vectors: Tensor) -> float:

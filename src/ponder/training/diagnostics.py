@@ -104,7 +104,7 @@ def summarise(config: Config, directory: Path, policy: Policy, found: Evaluation
               weights: dict[str, Tensor] | None = None) -> dict[str, Any]:
     """The keys of summary.json that every action writes; their names are stable."""
     return {"accuracy": found.metrics.get("accuracy"), "necessity": found.necessity,
-            "metrics": found.metrics, "seed": config.seed,
+            "metrics": found.metrics, "language": found.language, "seed": config.seed,
             "run_name": "/".join(directory.parts[-2:]), "git_revision": code_revision(),
             "config_hash": config_hash(config),
             "weights_sha256": checkpoint.weights_sha256(policy, weights), "status": "done"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -82,7 +83,17 @@ class Add(ToyTask):
         return self._as_text(numbers, self._sums(numbers))
 
     def _drawn_test(self) -> Problems:
-        return self.encode(self._test_numbers())
+        numbers = self._test_numbers()
+        return self._with_states(numbers, self._sums(numbers))
+
+    def _held_out_problems(self, found: Sequence[Problem]) -> Problems:
+        return self._with_states(*_read(found, self.terms))
+
+    def _with_states(self, numbers: Tensor, answers: Tensor) -> Problems:
+        """Problems with their intermediate states: the digits of gold thoughts."""
+        digits = self._gold_digits(numbers, answers)
+        return replace(self.encode(numbers, answers), states=digits,
+                       state_names=() if digits is None else tuple("0123456789"))
 
     def problem(self, random: Random) -> Problem:
         """One problem; `sample` and `test` draw many at a time."""
@@ -169,8 +180,7 @@ class Add(ToyTask):
 
     def encode_problems(self, problems: Sequence[Problem]) -> Problems:
         """Problems as tokens; their answers are right, whatever the sums are."""
-        return self.encode(torch.tensor([_terms(one.question) for one in problems]).view(
-            -1, self.terms), torch.tensor([int(one.answer) for one in problems]).long())
+        return self.encode(*_read(problems, self.terms))
 
     def encode_question(self, text: str) -> tuple[list[int], int]:
         """Tokens of a typed question (`3+84=`), and how many tokens its answer has.
@@ -193,15 +203,19 @@ class Add(ToyTask):
 
     def _gold(self, numbers: Tensor, answers: Tensor) -> Tensor | None:
         """(N, K + 1): the hand-made thought and end-of-thought."""
-        if self.gold == "none" or self.vocabulary.thoughts < 10:
+        digits = self._gold_digits(numbers, answers)
+        if digits is None or self.vocabulary.thoughts < 10:
             return None
-        digits = self._ordered(answers)
-        if self.gold == "scratchpad":
-            steps = self._scratchpad(numbers)
-            reduced = self.modular and 10**self.width != self.max
-            digits = torch.cat([steps, digits], 1) if reduced else steps
         end = torch.full((len(answers), 1), self.vocabulary.end)
         return torch.cat([self.vocabulary.first_thought + digits, end], 1)
+
+    def _gold_digits(self, numbers: Tensor, answers: Tensor) -> Tensor | None:
+        """(N, K): what the tokens of the hand-made thought say."""
+        if self.gold != "scratchpad":
+            return self._ordered(answers) if self.gold == "digits" else None
+        steps = self._scratchpad(numbers)
+        reduced = self.modular and 10**self.width != self.max
+        return torch.cat([steps, self._ordered(answers)], 1) if reduced else steps
 
     def _scratchpad(self, numbers: Tensor) -> Tensor:
         """(N, 2 * width): digit and carry of every column, units first."""
@@ -252,6 +266,12 @@ class Add(ToyTask):
 
 def _words(question: str) -> list[str]:
     return [word.strip() for word in question.removesuffix("=").split("+")]
+
+
+def _read(problems: Sequence[Problem], terms: int) -> tuple[Tensor, Tensor]:
+    """(numbers (N, terms), answers (N,)) of problems as text."""
+    return (torch.tensor([_terms(one.question) for one in problems]).view(-1, terms),
+            torch.tensor([int(one.answer) for one in problems]).long())
 
 
 def _terms(question: str) -> list[int]:

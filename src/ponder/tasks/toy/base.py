@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -89,8 +90,9 @@ class ToyTask(Task):
         """Take symbols and lengths from the survey, and the rows from `task.data`."""
         self._describe(thoughts)
         self._load()
-        self._sides = {side: self.encode_problems([one for own, one in self._rows if own == side])
-                       for side in ("train", "test") if self._rows}
+        encoded = {"train": self.encode_problems, "test": self._held_out_problems}
+        self._sides = {side: encode([one for own, one in self._rows if own == side])
+                       for side, encode in encoded.items() if self._rows}
         if not self._sides:
             self._must_have_questions()
 
@@ -129,6 +131,12 @@ class ToyTask(Task):
 
     def solution(self, problem: Problem) -> str | None:
         """The task's own answer to a question of `task.data`; None where it has none."""
+
+    def intermediate_states(self, problem: Problem) -> Sequence[str]:
+        """What is true after each step, which evaluations look for in thoughts: the symbols of the
+        gold thought, unless a subclass knows better.
+        """
+        return self.cut(problem.thought or "")
 
     def key(self, problem: Problem) -> str:
         """A text that questions have in common which must be on the same side of the split."""
@@ -176,7 +184,12 @@ class ToyTask(Task):
         return self._drawn_test() if side is None else side[self._some(len(side))]
 
     def _drawn_test(self) -> Problems:
-        return self.encode_problems(self._distinct(True))
+        return self._held_out_problems(self._distinct(True))
+
+    def _held_out_problems(self, found: Sequence[Problem]) -> Problems:
+        """Problems as tokens, with their intermediate states."""
+        states, names = base.numbered([self.intermediate_states(one) for one in found])
+        return replace(self.encode_problems(found), states=states, state_names=names)
 
     @cached_property
     def _pool(self) -> Problems:

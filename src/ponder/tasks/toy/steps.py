@@ -37,12 +37,11 @@ class StepTask(ToyTask):
             return problem
         return Problem(problem.question.rpartition(" ")[0], states[-1], " ".join(states))
 
-    def _drawn_test(self) -> Problems:
-        """The held-out problems; each number of moves is a group, if there are several."""
-        found = self._distinct(True)
+    def _held_out_problems(self, found: Sequence[Problem]) -> Problems:
+        """The same; each number of moves is a group, if there are several."""
         moves = torch.tensor([len((one.thought or "").split()) for one in found])
         groups = {f"{n}_steps": moves == n for n in moves.unique().tolist()}
-        return replace(self.encode_problems(found), groups=groups if len(groups) > 1 else {})
+        return replace(super()._held_out_problems(found), groups=groups if len(groups) > 1 else {})
 
     @classmethod
     def longest_thought(cls, keys: Any) -> int:
