@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 
 import ponder.cli.actions
 from ponder.cli import main as cli
@@ -243,6 +244,21 @@ def test_an_existing_file_survives_a_full_disk(door: Door, tmp_path: Path,
     code, said, err = door("action=problems", "out=p.csv", "task.max=10", "trainer.threads=1")
     assert (code, said) == (2, "") and err.startswith("error: out=p.csv: cannot be written (")
     assert (tmp_path / "p.csv").read_text() == "kept" and not [*tmp_path.glob(".p.csv*")]
+
+
+@pytest.mark.parametrize("folder", [[], ["hydra.run.dir=new/run"]])
+def test_what_a_full_disk_has_no_room_for_is_named_and_nothing_empty_is_left(
+        folder: list[str], door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(node: object, path: Path) -> None:
+        path.write_text("half a")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(OmegaConf, "save", full)
+    code, out, err = door("task.max=10", *folder)
+    assert (code, out) == (2, "") and re.fullmatch(
+        r"error: \S+/\.hydra/config\.yaml: cannot be written \(No space left on device\); legal: a "
+        r"disk with room; what was written before is whole\n", err)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_that_cannot_be_written_to_is_not_resumed(door: Door, tmp_path: Path,

@@ -77,6 +77,13 @@ def folder_at(name: str) -> Break:
     return change
 
 
+def file_at(name: str) -> Break:
+    def change(folder: Path) -> None:
+        shutil.rmtree(folder / name)
+        (folder / name).write_text("")
+    return change
+
+
 def edited(name: str, **changes: Any) -> Break:
     """A JSON file with other values."""
     return lambda folder: (folder / name).write_text(json.dumps({
@@ -191,8 +198,9 @@ CHECKPOINTS: dict[str, tuple[Break, str]] = {
 RUNS: dict[str, tuple[Break, str]] = {
     "half its words": (text("run/words.json", '["task=add"'), "words.json"),
     "no words": (text("run/words.json", '{"task": "add"}'), "words.json"),
-    "a folder as log": (folder_at("run/metrics.jsonl"), "run/metrics.jsonl"),
-    "a folder as summary": (folder_at("run/summary.json"), "run"),
+    **{f"a folder as {name}": (folder_at(f"run/{name}"), f"run/{name}: ") for name in (
+        "metrics.jsonl", "summary.json", "run.log", "error.txt", ".lock", ".hydra/config.yaml")},
+    "a file as .hydra": (file_at("run/.hydra"), "run/.hydra: "),
 }
 COMPARED: dict[str, Break] = {
     "no configuration": gone("run/.hydra/config.yaml"),
@@ -203,6 +211,9 @@ COMPARED: dict[str, Break] = {
     "half a summary": text("run/summary.json", "{"),
     "a list as summary": text("run/summary.json", "[1]"),
     "other kinds in the summary": text("run/summary.json", '{"accuracy": "x", "necessity": 3}'),
+    "a folder as configuration": folder_at("run/.hydra/config.yaml"),
+    "a folder as summary": folder_at("run/summary.json"),
+    "a folder as log": folder_at("run/metrics.jsonl"),
     "no numbers in the log": text("run/metrics.jsonl", '{"step": "x", "accuracy": []}\n[1]\n7\n'),
     "a binary log": raw("run/metrics.jsonl", BINARY),
     "binary texts": raw("run/val_1/generated.csv", BINARY),

@@ -125,13 +125,18 @@ def run_processes(folder: Path, count: int, *words: str) -> tuple[list[dict], di
 
 
 def run_torchrun(folder: Path, count: int, *words: str) -> tuple[list[dict], dict]:
-    """The same, started by torchrun as users do."""
-    folder.parent.mkdir(exist_ok=True)
+    """The same, started by torchrun as users do. Raises `AssertionError` where the run leaves
+    temporary files."""
+    temporary = folder.parent / "temporary"
+    temporary.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone",
          f"--nproc-per-node={count}", str(RUN), *words, f"hydra.run.dir={folder}"],
-        text=True, capture_output=True, timeout=TIMEOUT, check=False, cwd=folder.parent)
+        text=True, capture_output=True, timeout=TIMEOUT, check=False, cwd=folder.parent,
+        env={**os.environ, "TMPDIR": str(temporary)})
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr[:6000]}\n...\n{done.stderr[-1000:]}"
+    left = [path.name for path in temporary.iterdir()]
+    assert all(name.startswith("torch") for name in left), left  # of torchrun and of torch
     return left_by(folder)
 
 

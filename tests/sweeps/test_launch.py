@@ -210,8 +210,8 @@ def test_a_task_that_follows_writes_nothing_into_the_directory(tmp_path: Path) -
     OmegaConf.set_struct(config, True)
     hydra = without_outputs(config).hydra
     configure_log(hydra.job_logging, hydra.verbose)
-    assert hydra.output_subdir is None and hydra.sweep.dir != str(tmp_path)
-    assert config.hydra.sweep.dir == str(tmp_path) and not list(tmp_path.iterdir())
+    assert hydra.output_subdir is None and hydra.sweep.dir == str(tmp_path)
+    assert config.hydra.output_subdir == ".hydra" and not list(tmp_path.iterdir())
 
 
 def test_jobs_meet_in_different_places() -> None:

@@ -12,7 +12,6 @@ import os
 import shutil
 import socket
 import sys
-import tempfile
 import traceback
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,28 @@ import ponder
 from ponder.cli.errors import explain, sweeps
 from ponder.cli.shorthand import config_folders, load_plugins, understood
 from ponder.config import resolve
-from ponder.config.errors import ERROR, FULL, NOT_ALLOWED, JobFailed, UserError
+from ponder.config.errors import (
+    ERROR,
+    FULL,
+    MISPLACED,
+    NOT_ALLOWED,
+    JobFailed,
+    UserError,
+    remove_empty,
+    unwritable,
+)
+from ponder.config.inputs import SCRATCH
 from ponder.config.registry import TASKS
 from ponder.config.spine import CONF, OF_A_PROMPT, WORDS, register
-from ponder.training.run_directory import DIFF, JOB_LOG, LOCK, describe, locked_here, opened
+from ponder.training.run_directory import (
+    DIFF,
+    JOB_LOG,
+    LOCK,
+    describe,
+    locked_here,
+    opened,
+    writes_files,
+)
 from ponder.training.signals import GivenUp, guard
 
 WITHOUT_DIRECTORY = ("sweep", *OF_A_PROMPT)  # actions that write no files of their own
@@ -51,9 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
         arguments, notes = understood(arguments)
         for line in notes:
             print(line, file=sys.stderr)
-        if os.environ.get("RANK", "0") != "0":  # of several processes the first one writes
-            arguments = [*arguments, f"hydra.run.dir={tempfile.mkdtemp()}"]
-        elif _has_no_directory(arguments):
+        if _has_no_directory(arguments) or not writes_files():
             arguments = [*arguments, "hydra.run.dir=."]
         return _compose_and_run(arguments)
     except KeyboardInterrupt:
@@ -93,6 +108,9 @@ def _compose_and_run(arguments: list[str]) -> int:
     register()
     sys.argv = [sys.argv[0], *arguments]
     codes: list[int] = []
+    new = [folder for word in arguments for key, _, name in [word.partition("=")]
+           if key in ("hydra.run.dir", "hydra.sweep.dir") for folder in (Path(name), *Path(
+               name).parents) if not folder.exists()]
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(
             functools.partial(job, codes=codes, home=process()))()
@@ -101,6 +119,8 @@ def _compose_and_run(arguments: list[str]) -> int:
             raise
         raise UserError(f"{error.filename or 'hydra.run.dir'}: cannot be made ({error.strerror}); "
                         "legal: hydra.run.dir=<directory that can be written>") from None
+    finally:
+        remove_empty(new)  # of a job that was refused, or found no room
     return max(codes, default=0)
 
 
@@ -140,31 +160,35 @@ def perform(node: Any, directories: list[Path] | None = None) -> float | None:
     directories: gets the run directory. Raises `UserError` for a mistake in the input, `JobFailed`
     for any other failure, caused by the original error.
     """
-    directory = None if node.action in WITHOUT_DIRECTORY else _directory()
+    wanted = directory = None if node.action in WITHOUT_DIRECTORY else _directory()
     with contextlib.ExitStack() as held:
         try:
             config = _checked(node)
-            if directory is None:
+            if wanted is None:
                 return _act(config, Path())
-            wanted, directory = directory, None  # nothing in it is ours before it is locked
+            directory = None  # nothing in it is ours before it is locked
             directory = held.enter_context(opened(wanted, _is_new()))
             if directories is not None:
                 directories.append(directory)
             return _run(config, directory)
         except (Exception, GivenUp) as error:
-            raise _failure(error, directory) from error
+            if wanted is not None and directory is None:
+                _give_back(wanted)
+            places = [Path(getattr(node, "scratch", SCRATCH)), *filter(None, [wanted])]
+            raise _failure(error, directory if writes_files() else None, places) from error
 
 
 def _run(config: Any, directory: Path) -> float | None:
     """Do an action in its directory. What a directory says of an earlier run stays until this one
     has begun, which `Session` knows, or has ended.
     """
-    (directory / ERROR).unlink(missing_ok=True)
     empty = not (directory / ".hydra" / "config.yaml").is_file()
-    if empty:
-        describe(directory)
+    if writes_files():
+        (directory / ERROR).unlink(missing_ok=True)
+        if empty:
+            describe(directory)
     accuracy = _act(config, directory)
-    if not empty and config.action != "train":
+    if writes_files() and not empty and config.action != "train":
         describe(directory)
     return None if accuracy is None else float(accuracy)
 
@@ -216,14 +240,16 @@ def _act(config: Any, directory: Path) -> float | None:
     return run(config, directory)
 
 
-def _failure(error: BaseException, directory: Path | None) -> UserError | JobFailed:
+def _failure(error: BaseException, directory: Path | None,
+             places: list[Path]) -> UserError | JobFailed:
     """The error that a job ends with. After a mistake in the input its directory is removed (of a
     sweep, it keeps the line about it); after any other failure the traceback is in error.txt. None:
-    the job has no directory.
+    the job has no directory. places: directories in which this program writes.
     """
     if isinstance(error, JobFailed):
         return error
-    line = str(error) if isinstance(error, UserError) else explain(error) or _no_room(error)
+    line = str(error) if isinstance(error, UserError) else explain(error) or _unwritten(
+        error, places)
     if line is not None:
         if directory is not None and not _in_a_sweep():
             _remove(directory)
@@ -242,14 +268,17 @@ def _failure(error: BaseException, directory: Path | None) -> UserError | JobFai
     return JobFailed(f"{said}; the traceback is in {directory / ERROR}")
 
 
-def _no_room(error: BaseException) -> str | None:
-    """The line about a file that could not be written, wherever that was; None for other errors."""
-    if not isinstance(error, OSError) or error.errno not in (*FULL, *NOT_ALLOWED):
+def _unwritten(error: BaseException, places: list[Path]) -> str | None:
+    """The line about a file that could not be written: on a full or forbidden disk wherever it is,
+    and in `places` where it is a directory, or its directory a file. None for other errors.
+    """
+    if not isinstance(error, OSError):
         return None
-    room = error.errno in FULL
-    return (f"{error.filename or 'disk'}: cannot be written ({error.strerror}); legal: "
-            f"{'a disk with room' if room else 'a directory that you may write to'}; what was "
-            "written before is whole")
+    named = Path(error.filename2 or error.filename or "disk")
+    ours = any(named.resolve().is_relative_to(place.resolve()) for place in places)
+    if error.errno in (*FULL, *NOT_ALLOWED) or (ours and error.errno in MISPLACED):
+        return str(unwritable(named, error, "what this program writes there, or nothing"))
+    return None
 
 
 def _in_a_sweep() -> bool:
@@ -277,8 +306,10 @@ def _remove(directory: Path) -> None:
     shutil.rmtree(directory / ".hydra", ignore_errors=True)
     for name in sorted(files & there):
         (directory / name).unlink(missing_ok=True)
-    for folder in (directory, *directory.parents):
-        if folder.parts[:1] != ("star_runs",) or any(folder.glob("*")):
-            return
-        with contextlib.suppress(OSError):  # another run has just begun in it
-            folder.rmdir()
+    _give_back(directory)
+
+
+def _give_back(directory: Path) -> None:
+    """Remove a directory that Hydra has made, and those above it, where nothing is in them."""
+    remove_empty(folder for folder in (directory, *directory.parents)
+                 if folder.parts[:1] == ("star_runs",))

@@ -7,8 +7,8 @@ import errno
 import os
 import re
 import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ HALVES = re.compile("[\ud800-\udfff]")  # of characters, which JSON may hold alo
 ERROR = "error.txt"  # in a run directory: the traceback of its unexpected end
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room on the disk, or none that is allowed
 NOT_ALLOWED = (errno.EROFS, errno.EACCES, errno.EPERM)
+MISPLACED = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST)  # a directory where a file belongs, ...
+REMEDIES = {FULL: "a disk with room; what was written before is whole",
+            NOT_ALLOWED: "a directory that you may write to"}
 
 
 class UserError(Exception):
@@ -29,14 +32,22 @@ class JobFailed(Exception):
     """A job that failed through no fault of the input; the exit code is 1."""
 
 
+def unwritable(what: object, error: OSError, legal: str) -> UserError:
+    """The line about a file that cannot be written. legal: where the error does not say more."""
+    more = next((line for codes, line in REMEDIES.items() if error.errno in codes), legal)
+    return UserError(f"{what}: cannot be written ({error.strerror or error}); legal: {more}")
+
+
 @contextmanager
-def writing(what: object, legal: str = "a file in a directory that can be") -> Iterator[None]:
-    """Turn an `OSError` while a file is written into a `UserError` that names it."""
+def writing(what: object) -> Iterator[None]:
+    """Turn an `OSError` while a file is written into a `UserError` that names it: as `what`, or
+    where that is the path of a directory, the file in it.
+    """
     try:
         yield
     except OSError as error:
-        raise UserError(f"{what}: cannot be written ({error.strerror or error}); legal: {legal}"
-                        ) from None
+        named = error.filename if isinstance(what, Path) and error.filename else what
+        raise unwritable(named, error, "a file in a directory that can be") from None
 
 
 def must_be_text(where: str, text: str) -> None:
@@ -49,17 +60,41 @@ def must_be_text(where: str, text: str) -> None:
 
 
 @contextmanager
+def making(folder: Path) -> Iterator[None]:
+    """Make a directory; where what is done in it fails, remove what was made of it and is empty."""
+    new = [one for one in (folder, *folder.parents) if not one.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        remove_empty(new)
+        raise
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove directories in which there is nothing, in this order."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path to write to, which takes the place of `path` when all is written: readers see all of
-    it or nothing, and a full disk leaves what was there before and nothing half-written.
+    it or nothing, and a full disk leaves what was there before and nothing half-written. An
+    `OSError` names `path`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # jobs share some
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with making(path.parent):
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        except OSError as error:
+            if error.filename is None or str(error.filename) == str(temporary):
+                error.filename, error.filename2 = str(path), None
+            raise
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def closest(word: str, legal: list[str]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ponder.config.errors import replacing
@@ -228,8 +228,8 @@ class Store:
     def save(self, key: str, tensors: dict[str, Tensor]) -> None:
         path = self._path(key)
         with replacing(path) as temporary:
-            save_file({name: value.contiguous().cpu() for name, value in tensors.items()},
-                      temporary)
+            temporary.write_bytes(save({name: value.contiguous().cpu()
+                                        for name, value in tensors.items()}))
 
     def _path(self, key: str) -> Path:
         return self.directory / key[:2] / f"{key}.safetensors"

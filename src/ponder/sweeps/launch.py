@@ -22,7 +22,6 @@ import os
 import shlex
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -297,7 +296,6 @@ def without_outputs(config: DictConfig) -> DictConfig:
     with open_dict(config):
         config.hydra.output_subdir = None
         config.hydra.job_logging = {"version": 1, "root": None, "disable_existing_loggers": False}
-        config.hydra.sweep.dir = tempfile.mkdtemp()
     return config
 
 

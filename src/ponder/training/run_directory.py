@@ -17,6 +17,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -26,7 +27,7 @@ from typing import IO, Any
 
 from omegaconf import OmegaConf, open_dict, read_write
 
-from ponder.config.errors import UserError, replacing
+from ponder.config.errors import UserError, replacing, unwritable
 from ponder.config.inputs import PROMPTS, changed
 from ponder.config.registry import plugin_files
 from ponder.config.resolve import typed_words
@@ -41,6 +42,11 @@ JOB_LOG = "run.log"  # in a run directory: notes and evaluations
 MAY_CHANGE = {*OF_THE_CALL, "trainer.max_steps", "trainer.max_epochs", "trainer.target_accuracy",
               "trainer.save_every_n_steps", "trainer.keep_checkpoints", "trainer.max_bad_steps",
               "trainer.data_parallel"}
+
+
+def writes_files() -> bool:
+    """Whether this process writes files: of several that are one run, the first one does."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def same_run(saved: Path, config: dict[str, Any], inputs: dict[str, str],
@@ -188,10 +194,28 @@ def _first_lock(directory: Path) -> IO[str] | None:
         except FileNotFoundError:  # a refused run has given its directory back meanwhile
             continue
         if os.listdir(directory) == [LOCK]:
-            return _locked(file, directory)
+            try:
+                return _locked(file, directory)
+            except OSError:  # a full disk
+                (directory / LOCK).unlink()
+                raise
         file.close()
         (directory / LOCK).unlink()
         return None
+
+
+class JobLog(logging.FileHandler):
+    """The log file of a job: a full disk ends the job, instead of a traceback for each line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            error.filename = self.baseFilename
+        raise
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # reported when the line was written
+            super().close()
 
 
 @contextlib.contextmanager
@@ -202,7 +226,7 @@ def opened(directory: Path, new: bool) -> Iterator[Path]:
     then a number is put behind it. Only the first of several processes locks. Raises `UserError` as
     `lock` does.
     """
-    if os.environ.get("RANK", "0") != "0":
+    if not writes_files():
         yield directory
         return
     with contextlib.ExitStack() as held:
@@ -211,8 +235,8 @@ def opened(directory: Path, new: bool) -> Iterator[Path]:
         with _may_be_written(directory):
             file = held.enter_context(next(filter(None, map(_first_lock, names))) if new
                                       else lock(directory))
-        directory = Path(file.name).parent
-        log = logging.FileHandler(directory / JOB_LOG, encoding="utf-8")
+            directory = Path(file.name).parent
+            log = JobLog(os.path.join(directory, JOB_LOG), encoding="utf-8")
         log.setFormatter(logging.Formatter("[%(asctime)s] %(message)s"))
         logging.getLogger().addHandler(log)
         held.callback(log.close)
@@ -235,8 +259,9 @@ def _may_be_written(directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"hydra.run.dir={directory}: cannot be written ({error.strerror}); legal: "
-                        "a directory that you may write to") from None
+        within = error.filename and Path(error.filename).parent.resolve() == directory.resolve()
+        raise unwritable(error.filename if within else f"hydra.run.dir={directory}", error,
+                         "another directory") from None
 
 
 def locked_here(directory: Path) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import json
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 
 from ponder.config.checker import remarks
-from ponder.config.errors import UserError
+from ponder.config.errors import UserError, replacing, writing
 from ponder.config.registry import STRATEGIES
 from ponder.config.spine import Config, program
 from ponder.config.spine import described as variants_in_words
@@ -46,11 +46,10 @@ from ponder.training.diagnostics import RunWarnings, summarise, verdict
 from ponder.training.signals import ORDER, Signals
 from ponder.training.trackers import (
     Log,
-    NoTracker,
+    NoLog,
     RolloutLog,
     TrackedRun,
     build_tracker,
-    disk_errors,
 )
 from ponder.training.trainer import Hooks, Metrics, Progress, Trainer
 
@@ -70,10 +69,6 @@ class Session:
         """Make the parts in the order in which they need each other; what must be closed goes onto
         `opened`.
         """
-        self.unread: tempfile.TemporaryDirectory[str] | None = None
-        if not is_main_process():
-            self.unread = tempfile.TemporaryDirectory()
-            opened.callback(self.unread.cleanup)
         self.stop_requested: Callable[[], bool] = lambda: False
         self.device = builders.build_device(config)
         self.console: Plain = build_console(bar=True)
@@ -141,7 +136,7 @@ class Session:
             checkpoint.attempt(self.policy, self.directory, f"model.name={model.name}")
         barrier()
         if is_main_process():
-            with disk_errors(self.directory):
+            with writing(self.directory):
                 run_directory.save_command(self.directory)
                 if self.done is None:  # a longer run continues: its old summary is no end
                     (self.directory / "summary.json").unlink(missing_ok=True)
@@ -160,9 +155,9 @@ class Session:
         return state["log_length"]
 
     def _open_log(self, length: int) -> Log:
-        """The run's log; processes other than the main one write to one that nobody reads."""
-        if self.unread is not None:
-            return Log(Path(self.unread.name), NoTracker())
+        """The run's log; processes other than the main one write nothing."""
+        if not is_main_process():
+            return NoLog()
         config = self.config
         run = TrackedRun(self.directory, asdict(config), self.trainer.progress.step)
         return Log(self.directory, build_tracker(config.logger, run), length)
@@ -291,9 +286,10 @@ class Session:
         path = self.directory / f"bad_{progress.step}" / "rollouts.pt"
         parts = all_gather([asdict(micro) for micro in batch])
         if is_main_process():
-            with disk_errors(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                torch.save([micro for part in parts for micro in part], path)
+            content = io.BytesIO()  # as torch's own errors do not say that the disk is full
+            torch.save([micro for part in parts for micro in part], content)
+            with writing(path), replacing(path) as temporary:
+                temporary.write_bytes(content.getvalue())
         self.console.note(f"step {progress.step} was skipped: its loss or gradient is not finite; "
                           f"its batch is in {path}")
         if progress.skipped_in_a_row >= self.config.trainer.max_bad_steps:
@@ -325,7 +321,7 @@ class Session:
                    "inputs": self.inputs, "warnings": [*self.warnings.given.values()],
                    "steps": progress.step, "seconds": progress.seconds,
                    "rollouts_per_second": progress.rollouts / max(progress.seconds, 1e-9)}
-        with disk_errors(self.directory):
+        with writing(self.directory):
             write_report(self.directory, summary, asdict(self.config))
             checkpoint.write_json(self.directory / "summary.json", summary)
         print(f"{verdict(found)} after {progress.step} steps, {progress.seconds:.0f} s of "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import functools
 import json
 import math
 import os
@@ -114,11 +113,6 @@ def build_tracker(config: LoggerConfig, run: TrackedRun) -> Tracker:
                         f"pip install {error.name}, or logger=none") from None
 
 
-# Turns an `OSError` while a file of a run is written (a full disk) into a `UserError`.
-disk_errors = functools.partial(
-    writing, legal="a disk with room; what was written before is whole")
-
-
 class Log:
     """Writes metrics.jsonl, one line at a time, and the tables of a run; mirrors the metrics.
 
@@ -129,14 +123,14 @@ class Log:
     def __init__(self, directory: Path, tracker: Tracker, length: int = 0) -> None:
         self.directory, self.tracker = directory, tracker
         path = directory / "metrics.jsonl"
-        with disk_errors(path):
+        with writing(path):
             directory.mkdir(parents=True, exist_ok=True)
             self.file = path.open("a")
             self.file.truncate(min(length, os.path.getsize(path)))
 
     def sync(self) -> int:
         """Wait until all lines are on the disk. Returns the length of the file in bytes."""
-        with disk_errors(self.file.name):
+        with writing(self.file.name):
             self.file.flush()
             os.fsync(self.file.fileno())
             return os.path.getsize(self.file.name)
@@ -144,7 +138,7 @@ class Log:
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """One line: `{"step": step, name: value, ...}`; null stands for what is not finite."""
         line = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        with disk_errors(self.file.name):
+        with writing(self.file.name):
             self.file.write(json.dumps({"step": step, **line}) + "\n")
             self.file.flush()
         self.tracker.write(step, metrics)
@@ -156,8 +150,7 @@ class Log:
     def append(self, name: str, file: str, rows: list[dict[str, Any]], new: bool) -> Path:
         """Append rows to `<name>/<file>.csv`. new: replace the file."""
         path = self.directory / name / f"{file}.csv"
-        with disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(path):
             place = replacing(path) if new else contextlib.nullcontext(path)
             with place as there, there.open("w" if new else "a", newline="",
                                             encoding="utf-8") as table:
@@ -172,6 +165,25 @@ class Log:
         with contextlib.suppress(OSError):  # reported when the line was written
             self.file.close()
         self.tracker.close()
+
+
+class NoLog(Log):
+    """The log of processes other than the first one of a run: nothing is written."""
+
+    def __init__(self) -> None:
+        pass
+
+    def sync(self) -> int:
+        return 0
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        pass
+
+    def append(self, name: str, file: str, rows: list[dict[str, Any]], new: bool) -> Path:
+        return Path(os.devnull)
+
+    def close(self) -> None:
+        pass
 
 
 class RolloutLog:
