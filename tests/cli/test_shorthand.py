@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from ponder.cli.shorthand import DEFAULT_VARIANTS, parse_experiment, repeated_flags, rewrite
 from ponder.config.errors import UserError
-from ponder.config.spine import CONF, variant_names
+from ponder.config.spine import CONF, variant_names, with_own_variants
 
 
 def typed(*words: str, conf: Path = CONF) -> list[str]:
@@ -63,6 +63,25 @@ def test_false_flags_alone_remove_from_the_default() -> None:
     assert DEFAULT_VARIANTS == ("think", "fixed", "blind", "search")
     assert typed("search=false") == ["variant=[think,fixed,blind]"]
     assert typed("search=false", "blind=off") == ["variant=[think,fixed]"]
+
+
+def test_each_job_of_a_sweep_over_tasks_has_the_variants_of_its_task() -> None:
+    assert typed("-m", "task=add,chain") == ["-m", "task=add,chain"]
+    assert typed("-m", "task=qa,qa") == ["-m", "variant=[think]", "task=qa,qa"]
+    assert typed("-m", "task=add,qa", "variant=[think]") == ["-m", "variant=[think]", "task=add,qa"]
+    assert typed("-m", "task=add,qa", "think=true") == ["-m", "variant=[think]", "task=add,qa"]
+    for words, given, of_add, of_qa in (
+            ([], "choice([own])", "think,fixed,blind,search", "think"),
+            (["blind=false"], "choice([own,-blind])", "think,fixed,search", "think"),
+            (["think=false"], "choice([own,-think])", "", ""),
+            (["super=true,false"], "[own,+super],[own,-super]", None, None)):
+        found = typed("-m", "task=add,qa", *words)
+        assert found == ["-m", f"variant={given}", "task=add,qa"]
+        for task, expected in (("add", of_add), ("qa", of_qa)):
+            word = given.removeprefix("choice(").removesuffix(")")
+            if expected is not None:
+                assert with_own_variants([f"variant={word}", f"task={task}", "seed=1"]) == [
+                    f"variant=[{expected}]", f"task={task}", "seed=1"]
 
 
 def test_a_task_says_which_variants_it_has_where_none_is_typed(tmp_path: Path) -> None:

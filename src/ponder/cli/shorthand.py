@@ -24,7 +24,16 @@ from ponder.cli.errors import refuse_words, sweeps
 from ponder.cli.legacy import modern
 from ponder.config.errors import UserError, brief, closest
 from ponder.config.registry import DEFAULT_VARIANTS, TASKS, discover, plugins_of
-from ponder.config.spine import CONF, OF_A_PROMPT, WORDS, choices, variant_names
+from ponder.config.spine import (
+    CONF,
+    OF_A_PROMPT,
+    OWN,
+    WORDS,
+    choices,
+    combined,
+    variant_names,
+    variants_of,
+)
 
 LAUNCHER, SWEEPER, PARTITION = "hydra/launcher", "hydra/sweeper", "hydra.launcher.partition"
 OURS = {"submitit_slurm": "slurm", "submitit_local": "local", "basic": "here"}  # instead of Hydra's
@@ -149,14 +158,19 @@ def rewrite(arguments: list[str], *folders: Path) -> list[str]:
         arguments = [*(word for word in words if not (typed and parsed)), *arguments]
     if listed is not None:
         starts = _lists(listed, known, sweeping)
-    default = _default_variants(arguments) if experiment is None else [*DEFAULT_VARIANTS]
+    default = _default_variants(arguments, sweeping) if experiment is None else [
+        *DEFAULT_VARIANTS]
     if flags or parsed or listed is not None or default != [*DEFAULT_VARIANTS]:
         if starts is None:
             starts = [[] if any(map(all, flags.values())) else default]
         combinations = [dict(zip(flags, values, strict=True))
                         for values in itertools.product(*flags.values())]
-        lists = [_combine(start, chosen, known) for start in starts for chosen in combinations]
-        arguments = [f"variant={','.join(dict.fromkeys(lists))}", *arguments]
+        lists = dict.fromkeys(combined(start, chosen, known) for start in starts
+                              for chosen in combinations)
+        value = ",".join(lists)
+        if starts == [[OWN]] and len(lists) == 1:  # said to each job, and not to the sweep
+            value = f"choice({value})"
+        arguments = [f"variant={value}", *arguments]
     return sorted(arguments, key=_is_override)
 
 
@@ -322,14 +336,19 @@ def _file_variants(folders: Sequence[Path], name: str) -> list[str]:
     return [*DEFAULT_VARIANTS]
 
 
-def _default_variants(arguments: list[str]) -> list[str]:
-    """Those of the task that is typed. A checkpoint brings its own, so nothing is said there."""
+def _default_variants(arguments: list[str], sweeping: bool) -> list[str]:
+    """Those of the task that is typed; of several with different ones `OWN`. A checkpoint brings
+    its own, so nothing is said there.
+    """
     keys = {key.lstrip("+"): value.strip("\"'") for key, _, value in (
         word.partition("=") for word in arguments)}
-    entry = TASKS.get(keys.get("task", ""))
-    if entry is None or (Path(keys.get("model.name", "")) / "ponder.json").is_file():
+    typed = keys.get("task", "")
+    entries = [TASKS.get(name) for name in (
+        re.findall(r"\w+", typed) if sweeping else [typed])]
+    lists = {tuple(variants_of(entry)) for entry in filter(None, entries)}
+    if not lists or (Path(keys.get("model.name", "")) / "ponder.json").is_file():
         return [*DEFAULT_VARIANTS]
-    return [*getattr(entry.target, "variants", DEFAULT_VARIANTS)]
+    return [*lists.pop()] if len(lists) == 1 else [OWN]
 
 
 def _lists(value: str, known: list[str], sweeping: bool) -> list[list[str]]:
@@ -347,13 +366,6 @@ def _lists(value: str, known: list[str], sweeping: bool) -> list[list[str]]:
                             f"legal: a list of {', '.join(known)}")
     _one("variant", [f"[{','.join(words)}]" for words in lists], sweeping)
     return lists
-
-
-def _combine(start: list[str], flags: dict[str, bool], known: list[str]) -> str:
-    """Variants after flags; without think nothing is left but what flags say is true."""
-    if flags.get("think") is False:
-        start = []
-    return f"[{','.join(flag for flag in known if flags.get(flag, flag in start))}]"
 
 
 # --- where a sweep runs ---------------------------------------------------------------------------

@@ -9,7 +9,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +26,13 @@ from ponder.config.players import (
     ThinkerConfig,
 )
 from ponder.config.registry import (
+    DEFAULT_VARIANTS,
     REWARDS,
     SEARCHES,
     STRATEGIES,
     TASKS,
     TRACKERS,
+    Entry,
     discover,
     first_line,
 )
@@ -45,6 +49,7 @@ INSTALLED = (PACKAGE / "conf").is_dir()  # a wheel has the files of conf/ inside
 CONF = (PACKAGE if INSTALLED else PACKAGE.parents[1]) / "conf"
 WORDS = "words.json"  # in a run directory: the words that run was begun with
 WANDB_ID = "wandb_id"  # in a run directory: under which wandb knows the run
+OWN = "own"  # in the words of a sweep over tasks: the variants of each job's own task
 VARIANTS = ("think", "fixed", "blind", "super", "clean", "search")  # in the order of help
 
 
@@ -116,6 +121,35 @@ def variants(config: Config) -> list[str]:
         "search": config.rollout.kind == "search",
     }
     return [flag for flag in VARIANTS if on[flag]]
+
+
+def combined(start: Sequence[str], flags: dict[str, bool], known: list[str]) -> str:
+    """A list of variants after flags; without think nothing is left but what flags say is true."""
+    if [*start] == [OWN]:
+        return f"[{','.join([OWN, *('-+'[on] + flag for flag, on in flags.items())])}]"
+    if flags.get("think") is False:
+        start = []
+    return f"[{','.join(flag for flag in known if flags.get(flag, flag in start))}]"
+
+
+def variants_of(task: Entry) -> Sequence[str]:
+    """The variants of a task where no word is said about them."""
+    return getattr(task.target, "variants", DEFAULT_VARIANTS)
+
+
+def with_own_variants(words: list[str]) -> list[str]:
+    """The words of a job of a sweep over tasks, with the variants of its own task in place of
+    `variant=[own,-blind]`.
+    """
+    named = [word.partition("=")[2] for word in words if word.startswith("task=")]
+    entry = TASKS.get(named[-1]) if named else None
+    found = [*words]
+    for number, word in enumerate(words):
+        if entry is not None and word.startswith(f"variant=[{OWN}"):
+            flags = {flag: sign == "+" for sign, flag in re.findall(r"([+-])(\w+)", word)}
+            known = [*dict.fromkeys([*VARIANTS, *flags])]
+            found[number] = f"variant={combined(variants_of(entry), flags, known)}"
+    return found
 
 
 def described(config: Config) -> str:

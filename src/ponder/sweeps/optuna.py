@@ -32,6 +32,7 @@ from ponder.config.checker import check_leaf, leaves
 from ponder.config.errors import UserError, brief, replacing
 from ponder.config.inputs import changed
 from ponder.config.running import SAMPLERS, StudyConfig, StudySampler
+from ponder.config.spine import with_own_variants
 from ponder.sweeps.follow import compare_hint
 from ponder.sweeps.jobs import read_jobs
 from ponder.sweeps.plan import without_hydra
@@ -60,7 +61,8 @@ class SearchSpace:
 
     def overrides(self, values: Mapping[str, Any]) -> list[str]:
         """The arguments of a trial; str() of a float is read back as the same number."""
-        return [*self.fixed, *(f"{key}={values[key]}" for key in self.distributions)]
+        return with_own_variants([
+            *self.fixed, *(f"{key}={values[key]}" for key in self.distributions)])
 
     def study_name(self, direction: str) -> str:
         """Equal sweeps have equal names, whatever the order of their arguments."""

@@ -25,7 +25,7 @@ from ponder.config.checker import check
 from ponder.config.errors import ERROR, UserError, brief, replacing, shown
 from ponder.config.inputs import changed, inputs
 from ponder.config.running import SweepConfig
-from ponder.config.spine import config_hash, restored
+from ponder.config.spine import config_hash, restored, with_own_variants
 from ponder.rollouts.recorded import check_files
 from ponder.sweeps.jobs import (
     ACTIVE,
@@ -121,7 +121,7 @@ def _own_directory(sweep: Path, one: PlannedJob) -> PlannedJob:
 
 def _compose(master: DictConfig, loader: Any, overrides: list[str], number: int) -> DictConfig:
     """A job's configuration with its directory settled: the clock is read once for all jobs."""
-    config = loader.load_sweep_config(master, overrides)
+    config = loader.load_sweep_config(master, with_own_variants(overrides))
     with open_dict(config):
         config.hydra.job.num = number
         config.hydra.sweep.dir = str(config.hydra.sweep.dir)
