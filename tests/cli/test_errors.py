@@ -211,6 +211,8 @@ CONTRADICTIONS = [
      "thinker.filler=true, whose tokens are given; legal: tokens"),
     ("think=true thinker.filler=true answerer.model=frozen", "answerer.model=frozen: found "
      "thinker.filler=true, which a frozen copy does not score; legal: shared, separate"),
+    ("task=chase task.mix=0.5", "task.mix=0.5: found task.min_steps=6, so no question with fewer "
+     "moves than task.steps; legal: null, or task.min_steps below 6"),
     ("think=true rollout.gold_share=0.1 strategy=dpo", "rollout.gold_share=0.1: found strategy="
      "dpo, which does not learn from single sampled thoughts; legal: 0, or strategy=grpo, ppo, "
      "reinforce, star"),

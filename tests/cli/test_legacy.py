@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ponder.cli.legacy import KEYS, MODEL, modern
+from ponder.cli.legacy import KEYS, MODEL, modern, thought_tokens_of
 from ponder.cli.shorthand import rewrite
 from ponder.config.resolve import read
 from ponder.config.spine import CONF
@@ -216,3 +216,20 @@ def test_names_in_wandb(words: list[str], name: str) -> None:
 def test_any_run_can_be_named_by_its_parameters() -> None:
     name = parameter_name(*configured("think=true"))
     assert name.startswith("train_beta=None_samples=8_ts=reinforce_ds=add_lr=0.002_wd=0.5_lora=Non")
+
+
+# --- runs of earlier versions -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("told, words", [
+    ("thinker:\n  tokens: ${task.thought_length}\n  vocabulary: 10\n  stops: true\n",
+     ["thinker.vocabulary=10"]),
+    ("thinker:\n  tokens: 4\n  vocabulary: ${ponder.thought_vocabulary:}\n", []),
+    ("thinker:\n  tokens: 4\ntask:\n  vocabulary: 7\n", []), (None, [])])
+def test_a_run_goes_on_with_as_many_thought_tokens(told: str | None, words: list[str],
+                                                   tmp_path: Path) -> None:
+    """They were 10 whatever the task, before the task decided."""
+    if told is not None:
+        (tmp_path / ".hydra").mkdir()
+        (tmp_path / ".hydra" / "config.yaml").write_text("seed: 0\n" + told)
+    assert thought_tokens_of(tmp_path) == words

@@ -228,6 +228,15 @@ def test_every_key_has_its_sentence_of_help_and_a_default_within_its_limits() ->
                 check_leaf(key, value, about)
 
 
+@pytest.mark.parametrize("words, count", [
+    ("task=add", 10), ("task=addition", 10), ("task=cups task.cups=5", 10), ("task=graph", 14),
+    ("task=sort task.max=30", 30), ("task=sort task.numbers=3 task.max=4", 10),
+    ("task=graph thinker.vocabulary=20", 20), ("task=chase task.min_steps=9", 10)])
+def test_thought_tokens_are_as_many_as_gold_thoughts_need(words: str, count: int,
+                                                          composed: Compose) -> None:
+    assert composed(*words.split()).thinker.vocabulary == count
+
+
 # --- the hash -----------------------------------------------------------------------------------
 
 

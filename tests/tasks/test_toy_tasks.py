@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from itertools import combinations, product
 from pathlib import Path
@@ -166,6 +167,24 @@ def test_an_easier_question_is_one_step_shorter(name: str) -> None:
     test = task.test()
     assert {"5_steps", "6_steps"} <= {*test.groups} <= {f"{n}_steps" for n in range(1, 7)}
     assert sum(int(rows.sum()) for rows in test.groups.values()) == len(test)
+
+
+def test_a_mix_says_how_many_questions_are_short() -> None:
+    """A quarter has 1 to 5 moves, each number equally often; the held-out ones are mixed alike."""
+    task, problems = drawn("chase", 4000, mix=0.25)
+    counts = Counter(len((one.thought or "").split()) for one in problems[:4000])
+    assert 2918 <= counts[6] <= 3082  # 3 standard errors
+    assert all(158 <= counts[moves] <= 242 for moves in range(1, 6))
+    test = task.test()
+    assert 0.71 < float(test.groups["6_steps"].float().mean()) < 0.79
+    assert sum(int(rows.sum()) for rows in test.groups.values()) == len(test) == 2000
+    rare, _ = drawn("cups", 1, mix=1.0, steps=30)
+    assert rare.question_length == rare.thought_length == 30
+
+
+def test_without_a_mix_questions_are_as_they_were() -> None:
+    assert [one.question for one in drawn("cups", 3, cups=4)[1][:3]] == [
+        "12 13", "02", "13 03 03 02"]
 
 
 @pytest.mark.parametrize("name, answers", [

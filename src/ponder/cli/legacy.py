@@ -17,10 +17,13 @@ come from the model itself without `checkpoint_base`. These shims may go when no
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import re
 import shlex
 from collections.abc import Iterable
 from dataclasses import fields
+from pathlib import Path
 
 from ponder.cli.errors import sweeps
 from ponder.config.errors import UserError
@@ -170,6 +173,20 @@ def _unsaid(words: Words) -> Words:
     if words.get("strategy", "star") == "star":
         unsaid["rollout.samples"] = "1"
     return {**unsaid, "trainer.max_epochs": "10", "seed": "2"}
+
+
+# --- runs of earlier versions -------------------------------------------------------------------
+
+
+def thought_tokens_of(run: Path) -> list[str]:
+    """The word for the thought tokens of a run whose configuration has their number: 10 was once
+    the default whatever the task. None where it says that the task decides.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        told = (run / ".hydra" / "config.yaml").read_text("utf-8")
+        found = re.search(r"^thinker:\n(?: .*\n)*? +vocabulary: (\d+)$", told, re.MULTILINE)
+        return [f"thinker.vocabulary={found[1]}"] if found else []
+    return []
 
 
 # --- mistakes -----------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ponder.cli.errors import refuse_words, sweeps
-from ponder.cli.legacy import modern
+from ponder.cli.legacy import modern, thought_tokens_of
 from ponder.config.errors import UserError, brief, closest
 from ponder.config.registry import DEFAULT_VARIANTS, TASKS, discover, plugins_of
 from ponder.config.spine import (
@@ -102,8 +102,8 @@ def _resumed(arguments: list[str]) -> list[str]:
     if not os.access(directory, os.W_OK):
         raise UserError(f"resume={directory}: found a directory that cannot be written to; legal: "
                         "one that can, such as a copy of it")
-    return [*begun, *(word for word in arguments if word not in named),
-            f"hydra.run.dir={directory}"]
+    return [*begun, *thought_tokens_of(Path(directory)),
+            *(word for word in arguments if word not in named), f"hydra.run.dir={directory}"]
 
 
 def _with_task(arguments: list[str]) -> list[str]:

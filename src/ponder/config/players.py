@@ -110,7 +110,9 @@ class ThinkerConfig:
     """Who writes the thoughts, and in what words."""
 
     tokens: int = option(0, "at most so many thought tokens before the answer", low=0)
-    vocabulary: int = option(10, "number of thought tokens that exist", low=1)
+    vocabulary: int = option("${ponder.thought_vocabulary:}", "number of thought tokens that "
+                             "exist; computed: 10, or as many as the task's gold thoughts are "
+                             "made of, if these are more", low=1)
     stops: bool = option(True, "ends a thought by itself; false: always exactly `tokens`, as "
                          "thoughts of other kinds than tokens are anyway")
     writes: str = option("auto", "what a thought is made of: thought tokens, the tokens of a text, "

@@ -6,6 +6,7 @@ loaded. Each default lives here once; the YAML files under `conf/` name choices 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
 from pathlib import Path
 from typing import Any
 
+from ponder.config.errors import UserError
 from ponder.config.option import option
 from ponder.config.players import (
     AnswererConfig,
@@ -47,6 +49,7 @@ from ponder.config.running import (
 PACKAGE = Path(__file__).resolve().parents[1]
 INSTALLED = (PACKAGE / "conf").is_dir()  # a wheel has the files of conf/ inside; else a checkout
 CONF = (PACKAGE if INSTALLED else PACKAGE.parents[1]) / "conf"
+THOUGHT_TOKENS = 10  # that exist, unless gold thoughts need more
 WORDS = "words.json"  # in a run directory: the words that run was begun with
 WANDB_ID = "wandb_id"  # in a run directory: under which wandb knows the run
 OWN = "own"  # in the words of a sweep over tasks: the variants of each job's own task
@@ -250,6 +253,7 @@ def register() -> None:
     _store_once("optuna", StudyConfig, "hydra", "sweeper", "schema")
     for name in ("ponder.thought_length", "ponder.gold_length"):  # the latter in older runs
         OmegaConf.register_new_resolver(name, _thought_length, replace=True)
+    OmegaConf.register_new_resolver("ponder.thought_vocabulary", _thought_vocabulary, replace=True)
 
 
 def _store_once(name: str, node: Any, *group: str) -> None:
@@ -273,9 +277,23 @@ def _thought_length(*_: Any, _parent_: Any) -> int:
     entry = TASKS.get(_parent_.name)
     if entry is None:
         return 0  # the check says what is wrong with the name
-    kind = entry.target
-    values = {key: _parent_[key] for key in _parent_ if key not in ("thought_length", "data")}
-    return kind.longest_thought(kind.Keys(**values))
+    return entry.target.longest_thought(_keys_of(_parent_))
+
+
+def _thought_vocabulary(*_: Any, _root_: Any) -> int:
+    """Thought tokens that the gold thoughts of a configuration's task need, at least 10."""
+    entry = None if _root_.task is None else TASKS.get(_root_.task.name)
+    if entry is None:
+        return THOUGHT_TOKENS
+    with contextlib.suppress(UserError):  # the check says what is wrong with the task
+        return max(THOUGHT_TOKENS, entry.target.thought_vocabulary(_keys_of(_root_.task)))
+    return THOUGHT_TOKENS
+
+
+def _keys_of(task: Any) -> Any:
+    """The keys of a task's node, without those that need its files or are computed."""
+    values = {key: task[key] for key in task if key not in ("thought_length", "data")}
+    return TASKS[task.name].target.Keys(**values)
 
 
 def config_hash(config: Config) -> str:

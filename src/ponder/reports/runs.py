@@ -24,12 +24,12 @@ import yaml
 from ponder.config.errors import UserError, shown
 from ponder.config.inputs import PROMPTS
 from ponder.config.registry import TASKS, discover
-from ponder.config.spine import GROUPS, WORDS, Config, schemas, variants
+from ponder.config.spine import GROUPS, THOUGHT_TOKENS, WORDS, Config, schemas, variants
 from ponder.reports.figures import Curve, natural_order
 
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 REFERENCE = re.compile(r"\$\{(\.?)([A-Za-z_][\w.]*)\}")
-COMPUTED = re.compile(r"\$\{ponder\.(gold|thought)_length:.*\}")  # by the task, from its keys
+COMPUTED = re.compile(r"\$\{ponder\.\w+:.*\}")  # by the task, from its keys
 KNOWN = "configuration"  # a key of ours: how much is known of a run, `whole`, `words` or `nothing`
 CONTENT = " (content)"  # after a key: the settings of ours that say what was in its files
 VARIANTS_KEY = "variants"  # a key of ours: the flags in force, as in think,fixed,blind
@@ -320,18 +320,22 @@ def resolve_setting(settings: Settings, key: str) -> Any:
     value = _followed(settings, key)
     if isinstance(value, str) and COMPUTED.fullmatch(value):
         with contextlib.suppress(Exception):  # a plugin that is not here, keys of another version
-            return _thought_length(settings)
+            return _computed(settings, value)
     return value
 
 
-def _thought_length(settings: Settings) -> int:
-    """Tokens of the longest gold thought of the task with these settings."""
+def _computed(settings: Settings, reference: str) -> int:
+    """What a task with these settings computes: the number of its thought tokens, or the length of
+    its longest gold thought.
+    """
     discover(settings.get("plugins") or ())
     kind = TASKS[settings["task.name"]].target
     names = {item.name for item in fields(kind.Keys)} - {"name", "data", "thought_length"}
-    return kind.longest_thought(kind.Keys(**{
-        name: resolve_setting(settings, f"task.{name}") for name in names
-        if f"task.{name}" in settings}))
+    keys = kind.Keys(**{name: resolve_setting(settings, f"task.{name}") for name in names
+                        if f"task.{name}" in settings})
+    if "vocabulary" in reference:
+        return max(THOUGHT_TOKENS, kind.thought_vocabulary(keys))
+    return kind.longest_thought(keys)
 
 
 def _followed(settings: Settings, key: str) -> Any:

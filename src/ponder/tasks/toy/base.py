@@ -249,6 +249,12 @@ class ToyTask(Task):
         found = cls.surveyed(keys)
         return max(found.thought or found.answer, 1)
 
+    @classmethod
+    def thought_vocabulary(cls, keys: Any) -> int:
+        """Symbols of gold thoughts, unless the class says how many it needs."""
+        declared = cls.gold_vocabulary != ToyTask.gold_vocabulary
+        return cls.gold_vocabulary if declared else len(cls.surveyed(keys).thought_symbols)
+
     def encode_problems(self, problems: Sequence[Problem]) -> Problems:
         """Problems as tokens. Raises `UserError` for lengths and symbols that the sample lacks."""
         pad, rows = self.vocabulary.pad, [self._encoded(one) for one in problems]

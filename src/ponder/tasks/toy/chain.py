@@ -25,7 +25,7 @@ class Chain(StepTask):
         """The first number and all steps drawn uniformly, sums as often as products."""
         first = number = random.randrange(self.modulus)
         moves, states = [], []
-        for _ in range(random.randint(self.min_steps, self.steps)):
+        for _ in range(self.moves(random)):
             if random.random() < 0.5:
                 other = random.randrange(1, self.modulus)
                 number, move = number + other, f"+{other}"

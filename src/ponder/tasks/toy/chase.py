@@ -27,7 +27,7 @@ class Chase(StepTask):
         cycle = [*map(str, random.sample(range(self.nodes), self.nodes))]
         pairs = [*zip(cycle, cycle[1:] + cycle[:1], strict=True)]
         random.shuffle(pairs)
-        hops = random.randint(self.min_steps, self.steps)
+        hops = self.moves(random)
         given = [symbol for pair in pairs for symbol in pair] + cycle[:1]
         states = (cycle * (1 + hops // self.nodes) + cycle)[1:hops + 1]
         return self.asked(given, [">"] * hops, states)

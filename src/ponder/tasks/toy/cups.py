@@ -25,7 +25,7 @@ class Cups(StepTask):
     def problem(self, random: Random) -> Problem:
         """Swaps drawn uniformly; those that do not move the ball are among them."""
         pairs = [*combinations(range(self.cups), 2)]
-        swaps = random.choices(pairs, k=random.randint(self.min_steps, self.steps))
+        swaps = random.choices(pairs, k=self.moves(random))
         place, places = 0, []
         for one, other in swaps:
             place = {one: other, other: one}.get(place, place)

@@ -21,8 +21,7 @@ class Parity(StepTask):
 
     def problem(self, random: Random) -> Problem:
         """Bits drawn uniformly."""
-        count = random.randint(self.min_steps, self.steps)
-        bits = [random.randrange(2) for _ in range(count)]
+        bits = [random.randrange(2) for _ in range(self.moves(random))]
         return self.asked([], [*map(str, bits)], [*map(str, accumulate(bits, xor))])
 
     def solution(self, problem: Problem) -> str:

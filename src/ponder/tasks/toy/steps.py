@@ -9,22 +9,36 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 from ponder.config.option import option
 from ponder.core.lazy_imports import torch
 from ponder.core.types import Problem, Problems
 from ponder.tasks.toy.base import ToyTask
+from ponder.tasks.toy.survey import Survey
 
 
 class StepTask(ToyTask):
-    """Problems of `min_steps` to `steps` moves, all numbers of moves equally often.
+    """Problems of `min_steps` to `steps` moves.
 
-    A subclass draws them: `problem(random)` returns `self.asked(given, moves, states)`.
+    A subclass draws them: `problem(random)` returns `self.asked(given, moves, states)` with
+    `self.moves(random)` moves.
     """
 
     steps: int = option(16, "moves of the longest questions", low=1, high=256)
     min_steps: int = option("${.steps}", "moves of the shortest questions", low=1)
+    mix: float | None = option(None, "share of the questions, trained on and held out, that have "
+                               "fewer moves than `steps`: min_steps to steps - 1 equally often; "
+                               "null: all numbers of moves equally often", low=0, high=1,
+                               later=True)
+
+    def moves(self, random: Random) -> int:
+        """How many moves a question has."""
+        if self.mix is None:
+            return random.randint(self.min_steps, self.steps)
+        shorter = random.random() < self.mix
+        return random.randint(self.min_steps, self.steps - 1) if shorter else self.steps
 
     def asked(self, given: Sequence[str], moves: Sequence[str], states: Sequence[str]) -> Problem:
         """The problem of these symbols; `states` are those after each move."""
@@ -44,6 +58,14 @@ class StepTask(ToyTask):
         return replace(super()._held_out_problems(found), groups=groups if len(groups) > 1 else {})
 
     @classmethod
+    def surveyed(cls, keys: Any) -> Survey:
+        """The survey, with room for `steps` moves, one symbol each, however rare these are."""
+        found = super().surveyed(keys)
+        shortest, longest = found.question
+        unseen = keys.steps - (found.thought or keys.steps)
+        return replace(found, question=(shortest, longest + unseen), thought=keys.steps)
+
+    @classmethod
     def longest_thought(cls, keys: Any) -> int:
         """The state after each move."""
         return keys.steps
@@ -52,6 +74,10 @@ class StepTask(ToyTask):
         """A line for each combination of legal values that makes no sense."""
         if self.min_steps > self.steps:
             yield (f"task.min_steps={self.min_steps}: found more than task.steps; legal: at most "
+                   f"{self.steps}")
+        elif self.mix and self.min_steps == self.steps:
+            yield (f"task.mix={self.mix:g}: found task.min_steps={self.min_steps}, so no question "
+                   f"with fewer moves than task.steps; legal: null, or task.min_steps below "
                    f"{self.steps}")
         else:
             yield from ToyTask.contradictions(self, config)
