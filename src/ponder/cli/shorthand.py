@@ -23,7 +23,7 @@ from typing import Any
 from ponder.cli.errors import refuse_words, sweeps
 from ponder.cli.legacy import modern, thought_tokens_of
 from ponder.config.errors import UserError, brief, closest
-from ponder.config.registry import DEFAULT_VARIANTS, TASKS, discover, plugins_of
+from ponder.config.registry import DEFAULT_VARIANTS, discover, plugins_of
 from ponder.config.spine import (
     CONF,
     OF_A_PROMPT,
@@ -158,8 +158,9 @@ def rewrite(arguments: list[str], *folders: Path) -> list[str]:
         arguments = [*(word for word in words if not (typed and parsed)), *arguments]
     if listed is not None:
         starts = _lists(listed, known, sweeping)
-    default = _default_variants(arguments, sweeping) if experiment is None else [
-        *DEFAULT_VARIANTS]
+    default = [*DEFAULT_VARIANTS]
+    if experiment is None:
+        default = _default_variants(arguments, sweeping)
     if flags or parsed or listed is not None or default != [*DEFAULT_VARIANTS]:
         if starts is None:
             starts = [[] if any(map(all, flags.values())) else default]
@@ -167,10 +168,8 @@ def rewrite(arguments: list[str], *folders: Path) -> list[str]:
                         for values in itertools.product(*flags.values())]
         lists = dict.fromkeys(combined(start, chosen, known) for start in starts
                               for chosen in combinations)
-        value = ",".join(lists)
-        if starts == [[OWN]] and len(lists) == 1:  # said to each job, and not to the sweep
-            value = f"choice({value})"
-        arguments = [f"variant={value}", *arguments]
+        one = starts == [[OWN]] and len(lists) == 1  # which is for the jobs, not for the sweep
+        arguments = [f"variant={'choice(' * one}{','.join(lists)}{')' * one}", *arguments]
     return sorted(arguments, key=_is_override)
 
 
@@ -342,13 +341,10 @@ def _default_variants(arguments: list[str], sweeping: bool) -> list[str]:
     """
     keys = {key.lstrip("+"): value.strip("\"'") for key, _, value in (
         word.partition("=") for word in arguments)}
-    typed = keys.get("task", "")
-    entries = [TASKS.get(name) for name in (
-        re.findall(r"\w+", typed) if sweeping else [typed])]
-    lists = {tuple(variants_of(entry)) for entry in filter(None, entries)}
-    if not lists or (Path(keys.get("model.name", "")) / "ponder.json").is_file():
+    names = re.findall(r"\w+", keys.get("task", "")) if sweeping else [keys.get("task", "")]
+    if (Path(keys.get("model.name", "")) / "ponder.json").is_file():
         return [*DEFAULT_VARIANTS]
-    return [*lists.pop()] if len(lists) == 1 else [OWN]
+    return variants_of(names)
 
 
 def _lists(value: str, known: list[str], sweeping: bool) -> list[list[str]]:

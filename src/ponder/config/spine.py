@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,6 @@ from ponder.config.registry import (
     STRATEGIES,
     TASKS,
     TRACKERS,
-    Entry,
     discover,
     first_line,
 )
@@ -135,9 +134,11 @@ def combined(start: Sequence[str], flags: dict[str, bool], known: list[str]) -> 
     return f"[{','.join(flag for flag in known if flags.get(flag, flag in start))}]"
 
 
-def variants_of(task: Entry) -> Sequence[str]:
-    """The variants of a task where no word is said about them."""
-    return getattr(task.target, "variants", DEFAULT_VARIANTS)
+def variants_of(tasks: Iterable[str]) -> list[str]:
+    """The variants of tasks where no word is said about them; `OWN` where they differ."""
+    lists = {tuple(getattr(entry.target, "variants", DEFAULT_VARIANTS))
+             for entry in map(TASKS.get, tasks) if entry is not None}
+    return [OWN] if len(lists) > 1 else [*(lists or {DEFAULT_VARIANTS}).pop()]
 
 
 def with_own_variants(words: list[str]) -> list[str]:
@@ -145,13 +146,12 @@ def with_own_variants(words: list[str]) -> list[str]:
     `variant=[own,-blind]`.
     """
     named = [word.partition("=")[2] for word in words if word.startswith("task=")]
-    entry = TASKS.get(named[-1]) if named else None
     found = [*words]
     for number, word in enumerate(words):
-        if entry is not None and word.startswith(f"variant=[{OWN}"):
+        if word.startswith(f"variant=[{OWN}"):
             flags = {flag: sign == "+" for sign, flag in re.findall(r"([+-])(\w+)", word)}
             known = [*dict.fromkeys([*VARIANTS, *flags])]
-            found[number] = f"variant={combined(variants_of(entry), flags, known)}"
+            found[number] = f"variant={combined(variants_of(named[-1:]), flags, known)}"
     return found
 
 
