@@ -169,6 +169,22 @@ def test_halves_of_characters_are_no_text(tmp_path: Path) -> None:
     assert "".join(text for _, _, text in split(TextKeys(data=str(path), seed=0))) == "a\ufffd b"
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_torn_characters_are_counted_also_where_the_text_is_there_again(
+        workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cutting, "BATCH", 100)
+    path = tmp_path / "x.jsonl"
+    torn = '{"text": "a\\ud83d b \ufffd \\ud83d\\ude00"}\n'
+    path.write_text(torn * 30 + '{"text": "a b"}\n' * 30)
+    config = TextKeys(data=str(path), seed=0, workers=workers, length=4)
+    for _ in range(2):
+        assert Text(config).doubts == (
+            f"task.data={path}: found 60 characters that are U+FFFD or half of one; they are "
+            "learnt as U+FFFD",)
+    path.write_text('{"text": "\\ud83d\\ude00 is whole"}\n' * 30)
+    assert Text(config).doubts == ()
+
+
 def test_another_tokenizer_of_the_same_name_is_noticed(tmp_path: Path) -> None:
     """What it cut before is cut again, and a checkpoint that it no longer fits is refused."""
     data, name = jsonl(tmp_path / "x.jsonl", 30), tmp_path / "words"

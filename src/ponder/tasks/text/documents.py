@@ -19,6 +19,7 @@ from ponder.config.registry import TASKS
 from ponder.core.lazy_imports import numpy as np
 from ponder.tasks.base import is_in_share, json_rows
 from ponder.tokenizers.pieces import Pieces
+from ponder.tokenizers.vocabulary import TORN
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -222,7 +223,7 @@ def _cell(where: str, row: dict[str, Any], column: str) -> str:
         held = f", but {shown(value)[:40]}" if column in row else ""
         raise UserError(f"{where}: found no text in task.column={column}{held}; legal: a column "
                         f"that holds text, of {', '.join(map(str, row))}")
-    return HALVES.sub("\ufffd", value)
+    return HALVES.sub(TORN, value)
 
 
 def split(config: TextKeys, skip: int = 0) -> Iterator[tuple[int, bool, str]]:
@@ -264,7 +265,8 @@ class Batch:
     done: int | None = None
 
 
-Cut = tuple[int | None, list[tuple[Ids, int]]]  # done; ids and bytes of text of either side
+# done; ids and bytes of text of either side; how many characters are torn
+Cut = tuple[int | None, list[tuple[Ids, int]], int]
 
 
 def _batches(config: TextKeys, skip: int) -> Iterator[Batch]:
@@ -322,5 +324,6 @@ def _encode(pieces: Pieces, batch: Batch) -> Cut:
                 parts += [np.array(pieces.encode(text), np.int64) + 2, np.ones(int(ends), np.int64)]
                 size += len(text.encode("utf-8", "surrogatepass")) + ends
         sides.append((parts, size))
-    return batch.done, [(np.concatenate([*parts, np.empty(0, np.int64)]), size)
-                          for parts, size in sides]
+    return (batch.done, [(np.concatenate([*parts, np.empty(0, np.int64)]), size)
+                         for parts, size in sides],
+            sum(text.count(TORN) for _, text, _ in batch.texts))

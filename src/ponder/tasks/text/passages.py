@@ -58,13 +58,14 @@ SIDES = ("train", "test")
 
 @dataclass
 class Progress:
-    """Documents encoded so far, and tokens and bytes of text on either side of the split."""
+    """Documents encoded so far, tokens and bytes of either side of the split, torn characters."""
 
     documents: int = 0
     train_tokens: int = 0
     test_tokens: int = 0
     train_bytes: int = 0
     test_bytes: int = 0
+    torn: int = 0
     done: bool = False
 
 
@@ -81,6 +82,11 @@ class Packed:
     def bytes_per_token(self) -> float:
         """Bytes of held-out text per token."""
         return self.progress.test_bytes / max(self.progress.test_tokens, 1)
+
+    def doubts(self, data: str | None) -> tuple[str, ...]:
+        """What is to be said about the text."""
+        return (f"task.data={data}: found {self.progress.torn} characters that are U+FFFD or half "
+                "of one; they are learnt as U+FFFD",) * bool(self.progress.torn)
 
 
 def packed(config: TextKeys, pieces: Pieces | None, thoughts: int,
@@ -170,7 +176,8 @@ def _cut(config: TextKeys, folder: Path, pieces: Pieces | None) -> None:
     with (folder / "train.bin").open("ab") as train, (folder / "test.bin").open("ab") as test, bar:
         train.truncate(progress.train_tokens * width)
         test.truncate(progress.test_tokens * width)
-        for done, sides in in_processes(config, progress.documents, known):
+        for done, sides, torn in in_processes(config, progress.documents, known):
+            progress.torn += torn
             for side, file, (ids, size) in zip(SIDES, (train, test), sides, strict=True):
                 file.write(ids.astype(kind).tobytes())
                 file.flush()
@@ -188,10 +195,7 @@ def _cut(config: TextKeys, folder: Path, pieces: Pieces | None) -> None:
 
 
 class Passages(Task):
-    """Problems that are cut out of a text, `width` tokens each.
-
-    sides: token ids (N,) of the training text and of the held-out one.
-    """
+    """Problems of `width` tokens, cut out of the token ids (N,) of either side of a text."""
 
     sides: tuple[Ids, Ids]
     width: int
@@ -253,7 +257,7 @@ class Text(Passages):
         self.text = packed(config, pieces if words is None else HfPieces(words.tokenizer), thoughts,
                            scratch)
         self.vocabulary = self.text.vocabulary if words is None else words
-        self.sides = self.text.train, self.text.test
+        self.sides, self.doubts = (self.text.train, self.text.test), self.text.doubts(config.data)
         self.question_length, self.width = config.length, config.length + 1
         self.answer_length = 0  # the next tokens lie in the passage itself
         for side, ids in zip(("train", "test"), self.sides, strict=True):
@@ -371,6 +375,7 @@ class Corpus(Passages):
             self.sides, self.width = (ids, ids), len(ids)
         else:
             self.sides, self.width = (text.train, text.test), config.length
+            self.doubts = text.doubts(config.data)
         self.question_length = self.width
         for side, ids in zip(("train", "test"), self.sides, strict=True):
             if len(ids) < self.question_length:
