@@ -228,6 +228,23 @@ CONTRADICTIONS = [
      "model.ref_name=<checkpoint directory>"),
     ("~reward.log_likelihood", "reward={}: found none; legal: one or more of "
      + ", ".join(REWARDS.names())),
+    ("experiment=invent_steps trainer.curriculum=none", "rollout.method=grow: found "
+     "trainer.curriculum=none; legal: accuracy or linear, which say how long the next thoughts "
+     "are"),
+    ("experiment=invent_steps task=add", "rollout.method=grow: found task=add, but it needs easier "
+     "questions; legal: with task=chain, chase, cups, equation, graph, many, multiply, parity, "
+     "sat, sort, threesum"),
+    ("experiment=invent_steps rollout.samples=2", "rollout.samples=2: found rollout.method=grow, "
+     "which makes one thought for each question; legal: 1"),
+    ("experiment=invent_steps thinker.stops=false", "rollout.method=grow: found "
+     "thinker.stops=false, but thoughts have as many steps as their questions; legal: true, as in "
+     "variant=[think,search]"),
+    ("task=add trainer.curriculum=linear", "trainer.curriculum=linear: found task=add, but it "
+     "needs easier questions; legal: with task=chain, chase, cups, equation, graph, many, "
+     "multiply, parity, sat, sort, threesum"),
+    ("task=cups thinker.kind=gumbel think=true search=false answerer.positions=from_end",
+     "answerer.positions=from_end: found thinker.kind=gumbel; legal: from_start, or "
+     "thinker.kind=tokens"),
     ("super=true think=true search=true rollout.method=balanced", "rollout.method=balanced: found "
      "super or clean, but it invents a language of its own; legal: auto, exhaustive, beam, tree"),
     ("model.heads=3", "model.heads=3: found no divisor of model.d_model=64; legal: a divisor"),

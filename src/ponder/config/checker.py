@@ -17,7 +17,15 @@ from typing import Any
 
 from ponder.config.errors import UserError, closest, must_be_text, shown
 from ponder.config.option import FORMS, legal_words, parse_schedule
-from ponder.config.registry import ABILITIES, ENGINES, REWARDS, STRATEGIES, TASKS, lines_of
+from ponder.config.registry import (
+    ABILITIES,
+    ENGINES,
+    REWARDS,
+    SEARCHES,
+    STRATEGIES,
+    TASKS,
+    lines_of,
+)
 from ponder.config.resolve import no_model
 from ponder.config.spine import GROUPS, OF_A_PROMPT, VARIANTS, Config, schemas, variants, writes
 
@@ -119,6 +127,7 @@ def _of_a_run(config: Config) -> Iterator[str]:
     yield from _of(config.model, config)
     yield from missing_abilities(config, required_abilities(config))
     yield from _of(config.thinker, config)
+    yield from _of(config.answerer, config)
     yield from _gold_must_fit(config)
     if config.thinker.tokens:
         for whole in (config.strategy, config.rollout):
@@ -181,10 +190,15 @@ def required_abilities(config: Config) -> Iterator[Required]:
         yield f"rollout.gold_share={config.rollout.gold_share:g}", {"gold_thoughts"}
     for flag in variants(config):
         yield f"variant={flag}", flags.get(flag, set())
+    if "search" in variants(config) and config.rollout.method != "auto":
+        method = config.rollout.method
+        yield f"rollout.method={method}", SEARCHES[method].requires
     if writes(config) != "thoughts":
         yield f"thinker.writes={thinker.writes}", {"text"}
     if trainer.rationalise:
         yield "trainer.rationalise=true", {"hints"}
+    if trainer.curriculum != "none":
+        yield f"trainer.curriculum={trainer.curriculum}", {"easier", "predicted_answers"}
     if trainer.rehearse:
         yield f"trainer.rehearse={trainer.rehearse}", {"worked_examples"}
     yield f"trainer.engine={trainer.engine}", ENGINES[trainer.engine].requires

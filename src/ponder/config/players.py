@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from ponder.config.option import option, schedule
-from ponder.config.registry import SEARCHES, STRATEGIES
+from ponder.config.registry import SEARCHES, STRATEGIES, TASKS
 
 if TYPE_CHECKING:
     from ponder.config.spine import Config
@@ -234,6 +234,21 @@ class AnswererConfig:
     learns_from: str = option("own", "thoughts it is trained on: the thinker's own or the task's "
                               "gold ones", legal=("own", "gold"))
     refresh_every: int = option(100, "steps between refreshes of the frozen copy", low=1)
+    positions: str = option("from_start", "where its positions in a thought count from; from_end: "
+                            "what is equally far from the end has the same position in thoughts "
+                            "of all lengths", legal=("from_start", "from_end"))
+
+    def contradictions(self, config: Config) -> Iterator[str]:
+        """Each combination of legal values that means nothing, as the line that says why."""
+        kinds = {"model": config.model.kind == "hf", "thinker": config.thinker.flows}
+        if self.positions == "from_end":
+            for group in (group for group, on in kinds.items() if on):
+                yield (f"answerer.positions=from_end: found {group}.kind="
+                       f"{getattr(config, group).kind}; legal: from_start, or "
+                       f"{group}.kind={'tokens' if group == 'thinker' else 'transformer'}")
+            if "answers" not in TASKS[config.task.name].offers:
+                yield (f"answerer.positions=from_end: found task={config.task.name}, which has no "
+                       "answers; legal: from_start")
 
 
 @dataclass
@@ -300,7 +315,6 @@ class SearchConfig(SamplerConfig):
     def contradictions(self, config: Config) -> Iterator[str]:
         """Each combination of legal values that means nothing, as the line that says why."""
         yield from SamplerConfig.contradictions(self, config)
-        if self.method == "balanced" and (
-                config.answerer.learns_from == "gold" or "gold_thought" in config.reward):
-            yield ("rollout.method=balanced: found super or clean, but it invents a language of "
-                   "its own; legal: auto, exhaustive, beam, tree")
+        found = SEARCHES.get(self.method)  # None for auto
+        if hasattr(getattr(found, "target", None), "refuses"):
+            yield from SEARCHES[self.method].target.refuses(config)

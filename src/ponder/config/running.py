@@ -22,6 +22,17 @@ class TrainerConfig:
     gen_batch_size: int | None = option(None, "questions collected per round; null: what one "
                                         "optimizer step uses. A data set is a round as a whole, "
                                         "generated so many questions at a time", low=1)
+    curriculum: str = option("none", "easier questions first. accuracy: a harder level begins "
+                             "where the one before is known, and training goes back where one is "
+                             "forgotten; linear: it begins so many steps after it",
+                             legal=("none", "accuracy", "linear"))
+    curriculum_every: int = option(25, "accuracy: steps between looks; linear: steps of a level",
+                                   low=1)
+    curriculum_share: float = option(0.6, "of the rounds ask for the hardest level that has begun, "
+                                     "the others for any so far", low=0, high=1)
+    curriculum_known: float = option(0.97, "accuracy at which the next level begins", low=0, high=1)
+    curriculum_forgotten: float = option(0.9, "training goes back to the first level below this "
+                                         "accuracy", low=0, high=1)
     reset_model_every_epoch: bool = option(False, "each round learns from the first weights (STaR)")
     rationalise: bool = option(False, "questions that were answered wrong are thought about again, "
                                "with the answer as a hint (STaR)")
@@ -91,6 +102,12 @@ class TrainerConfig:
     def contradictions(self, config: Config) -> Iterator[str]:
         """Each combination of legal values that means nothing, as the line that says why."""
         yield from _rounds_need(config)
+        for key, plain in (("data", None), ("single_batch", False)):
+            group = "task" if key == "data" else "trainer"
+            value = getattr(getattr(config, group), key, plain)
+            if self.curriculum != "none" and value != plain:
+                yield (f"trainer.curriculum={self.curriculum}: found {group}.{key}={value}, but "
+                       f"its questions are drawn level by level; legal: none, or no {group}.{key}")
         if self.compile and config.model.kind == "hf" and (
                 "positions" not in TASKS[config.task.name].offers):
             yield (f"trainer.compile=true: found model=hf with task={config.task.name}, whose "

@@ -208,6 +208,12 @@ def left_justify(tokens: Tensor, pad: int) -> Tensor:
     return tokens.gather(1, order)
 
 
+def right_justify(tokens: Tensor, pad: int) -> Tensor:
+    """Rows (B, T) with their padding moved to the left, order kept."""
+    order = (tokens != pad).to(torch.int8).argsort(dim=1, stable=True)
+    return tokens.gather(1, order)
+
+
 def sinkhorn(scores: Tensor, rounds: int, temperature: float = 1.0,
              mask: Tensor | None = None) -> Tensor:
     """Log of a plan (..., N, M) near exp(scores / temperature) with equal rows and equal columns.

@@ -102,6 +102,14 @@ METRICS: dict[str, list[Metric]] = {
         Metric("language/known", "share", "labels of the last position that the thinker predicts"),
         Metric("language/codes", "codes", "distinct codes among the answers"),
     ],
+    "A curriculum (trainer.curriculum) and growing thoughts (rollout.method=grow)": [
+        Metric("curriculum/level", "level", "the hardest level of difficulty that has begun"),
+        Metric("curriculum/falls", "times", "returns to a level that was no longer right"),
+        Metric("curriculum/accuracy", "share", "right greedy answers to new training questions of "
+                                               "the hardest level, when last looked at"),
+        Metric("grow/steps_used", "share", "of the possible steps, those that the last round chose "
+                                           "at the end of its thoughts"),
+    ],
     "An evaluation: held-out questions, answered greedily": [
         Metric("accuracy", "share", "right answers; of continued texts, those whose reward reaches "
                                     "task.enough"),

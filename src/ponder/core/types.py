@@ -47,6 +47,8 @@ class Problems:
       where it has fewer steps. Held-out problems alone have them, for evaluations: they need no
       thought tokens.
     - index (P,): the number of each question in its task.
+    - level (P,): which level of difficulty a question is of, from 1, where a curriculum asks.
+    - easier (P, Q): the question one level easier, padded as `question` is; the same at level 1.
     - positions (P, N): the tokens of a passage after which there are thoughts; None where there is
       one thought, after the question.
 
@@ -68,6 +70,8 @@ class Problems:
     positions: Tensor | None = None
     states: Tensor | None = None
     state_names: tuple[str, ...] = ()
+    level: Tensor | None = None
+    easier: Tensor | None = None
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> Problems:

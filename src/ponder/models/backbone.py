@@ -197,7 +197,8 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     def read(self, tokens: Tensor, mask: Tensor | None = None, prefix: Sequence[Segment] = (),
-             keep: bool = True, last: int | None = None) -> tuple[Tensor, Segment]:
+             keep: bool = True, last: int | None = None, position: int | None = None,
+             ) -> tuple[Tensor, Segment]:
         """(hidden states (N, last, D) of the last columns of tokens (N, T), or of input embeddings
         (N, T, D); the segment of these rows). By default the states of all columns.
 
@@ -206,6 +207,7 @@ class Backbone(nn.Module):
         - mask (N, T): False on padding, wherever it is; positions count real tokens only. None: no
           padding.
         - keep: whether later rows will attend to the segment; if not, it has no keys and values.
+        - position: that of the first column, where padding counts too. Only a GPT-2 of our own.
 
         Gradients flow through states and segments.
         """
@@ -213,7 +215,7 @@ class Backbone(nn.Module):
 
     def after(self, problems: Problems, rows: Tensor, samples: int, last: int,
               look: Callable[[Tensor], Tensor] = lambda hidden: hidden,
-              mask: Tensor | None = None) -> Tensor:
+              mask: Tensor | None = None, position: int | None = None) -> Tensor:
         """`look` applied to the last hidden states (B, last, D) of rows (B, T) that follow their
         questions, `samples` rows a question. The rows may be input embeddings (B, T, D).
 
@@ -221,10 +223,11 @@ class Backbone(nn.Module):
         - look: maps each state (..., D) to (..., X) by itself.
         - mask (B, T): False on padding of the rows. None: rows are padded on the right only, and
           nobody uses the states of padding.
+        - position: that of the first column of the rows, as of `read`.
         """
         hidden, segment = self.read(problems.question, problems.mask, last=1)
         tail = min(last, rows.shape[1])
-        rest = look(self.read(rows, mask, [segment], keep=False, last=tail)[0])
+        rest = look(self.read(rows, mask, [segment], False, tail, position)[0])
         if last <= rows.shape[1]:
             return rest
         return torch.cat([look(hidden).repeat_interleave(samples, 0), rest], 1)

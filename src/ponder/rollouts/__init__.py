@@ -12,6 +12,7 @@ from ponder.core.types import Problems, Rollouts, Scores
 if TYPE_CHECKING:
     from ponder.config.players import SamplerConfig
     from ponder.models.policies.base import Policy
+    from ponder.tasks.base import Task
 
 
 class Source:
@@ -23,6 +24,9 @@ class Source:
     def collect(self, policy: Policy, problems: Problems, step: int,
                 generator: torch.Generator | None = None) -> Rollouts:
         raise NotImplementedError
+
+    def must_fit(self, task: Task, tokens: int) -> None:
+        """Raise `UserError` where it makes no thoughts of at most so many tokens for the task."""
 
     def withdraw(self) -> None:
         """Undo the last `collect`: the round was interrupted before anything was learnt from it,

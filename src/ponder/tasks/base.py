@@ -101,6 +101,15 @@ class Task:
         """(split, problem) for `action=problems`, as text."""
         raise NotImplementedError
 
+    @property
+    def levels(self) -> int:
+        """How many levels of difficulty the training problems have (`trainer.curriculum`)."""
+        return 1
+
+    def at_level(self, level: int, count: int, generator: torch.Generator) -> Problems:
+        """`count` training problems of a level of difficulty, from 1 to `levels`."""
+        return self.sample(count, generator)
+
     def hinted(self, problems: Problems) -> Problems:
         """The same problems with the answer in their questions (`trainer.rationalise`)."""
         return replace(problems)

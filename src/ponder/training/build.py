@@ -102,7 +102,9 @@ def build_source(config: Config, task: Task, policy: Policy, device: torch.devic
 def _search(config: Config, task: Task, device: torch.device) -> Source:
     method = choose(config, task.labels)
     if method != "balanced":
-        return SEARCHES[method].target(config.rollout)
+        source = SEARCHES[method].target(config.rollout)
+        source.must_fit(task, config.thinker.tokens)
+        return source
     if is_distributed():
         raise UserError("rollout.method=balanced: found several processes; legal: one, or another "
                         "method")

@@ -294,7 +294,8 @@ def build_rules(config: Config) -> Rules:
     """How thoughts end, and what the answerer sees; of any policy."""
     sees, thinker = config.answerer.sees, config.thinker
     return Rules(thinker.tokens, thinker.stops and not thinker.flows, "question" in sees,
-                 "thought" in sees, writes(config), thinker.filler)
+                 "thought" in sees, writes(config), thinker.filler,
+                 config.answerer.positions == "from_end")
 
 
 def _question(config: Config, task: Task, net: Backbone) -> Policy:

@@ -25,6 +25,7 @@ from ponder.rollouts.sampler import Gold
 from ponder.strategies.base import Strategy
 from ponder.strategies.star import SFT
 from ponder.tasks.base import Task
+from ponder.training.curriculum import Curriculum
 
 
 class StopRequested(Exception):
@@ -37,7 +38,8 @@ class Collector:
 
     metrics: numbers of the last round for the log, each 0-dim. single: the one batch of questions
     of `trainer.single_batch`. under: the distribution that rollouts of a step are scored under, by
-    default the one that they are sampled from.
+    default the one that they are sampled from. curriculum: which questions are asked, where
+    `trainer.curriculum` says so.
     """
 
     config: TrainerConfig
@@ -49,6 +51,7 @@ class Collector:
     tokens_per_rollout: int
     generator: torch.Generator
     under: Callable[[int], Sampling] | None = None
+    curriculum: Curriculum = field(default_factory=Curriculum)
     metrics: dict[str, Tensor] = field(default_factory=dict)
     single: Problems | None = None
 
@@ -59,19 +62,21 @@ class Collector:
         collected later.
         """
         random, single = self.generator.get_state(), self.single
+        learnt = self.curriculum.state()
         try:
             with full_parameters(self.policy):
                 return self._collect(step)
         except StopRequested:
             self.generator.set_state(random)
             self.single = single
+            self.curriculum.load(learnt)
             self.source.withdraw()
             raise
 
     def _collect(self, step: int) -> tuple[Rollouts, int]:
         config, policy = self.config, self.policy
         with matmul_dtype(self.config.dtype, self._device):
-            rollouts = self.rewarded(self.source.collect(policy, self._questions(), step,
+            rollouts = self.rewarded(self.source.collect(policy, self._questions(step), step,
                                                          self.generator))
             count = len(rollouts)
             if config.rationalise:
@@ -106,8 +111,9 @@ class Collector:
     def _device(self) -> torch.device:
         return next(self.policy.parameters()).device
 
-    def _questions(self) -> Problems:
-        """The questions of a round: a whole data set, else `gen_batch_size` or those of one step.
+    def _questions(self, step: int) -> Problems:
+        """The questions of a round: a whole data set, else `gen_batch_size` or those of one step;
+        with a curriculum those of a level.
         """
         if self.single is not None:
             return self.single
@@ -115,7 +121,13 @@ class Collector:
         count = config.gen_batch_size or config.per_step
         if self.task.epoch_size is not None and not config.single_batch:
             count = self.task.epoch_size
-        problems = self.task.sample(count, self.generator).to(self._device)
+        if config.curriculum == "none":
+            problems = self.task.sample(count, self.generator)
+        else:
+            self.curriculum.look(config, self.policy, self.task, step, self.generator)
+            problems = self.curriculum.questions(self.task, count, self.generator,
+                                                 config.curriculum_share)
+        problems = problems.to(self._device)
         if config.single_batch:
             self.single = problems
         return problems

@@ -234,9 +234,10 @@ class Session:
         """Write and show the numbers of a step; warn where they are a bad sign."""
         self.log.write(progress.step, metrics)
         if self.trainer.end < self.end:
-            self.console.note(f"the search has settled: the learning rate now decays, and the run "
-                              f"ends at step {self.trainer.end} instead of {self.end} "
-                              "(trainer.lr_decay=wsd)")
+            settled = self.trainer.source.settled()
+            self.console.note(f"{'the search has settled' if settled else 'all levels are known'}: "
+                              "the learning rate now decays, and the run ends at step "
+                              f"{self.trainer.end} instead of {self.end} (trainer.lr_decay=wsd)")
             self.end = self.trainer.end
         self.console.update(progress.step, self.trainer.expected_end, metrics)
         self.warnings.update(metrics, progress.step)

@@ -235,8 +235,12 @@ class Trainer:
     def step(self, batch: list[Rollouts]) -> Losses:
         """One optimizer step at the scheduled learning rate."""
         config, progress = self.config, self.progress
-        if config.lr_decay == "wsd" and self.source.settled():
-            self.end = min(self.end, progress.step + config.cooldown)
+        if config.lr_decay == "wsd":
+            known, levels = self.collector.curriculum.known, config.curriculum != "none"
+            if self.source.settled() or known:
+                self.end = min(self.end, progress.step + config.cooldown)
+            elif levels:  # training may have gone back to an easier level
+                self.end = config.max_steps
         rate = config.lr * learning_rate_share(config, *self._schedule_position())
         losses = self.learner.step(batch, progress.step, rate, self.source.sampling(progress.step),
                                    self.source.observe)
@@ -294,7 +298,8 @@ class Trainer:
                 "lr": self.learner.optimizer.param_groups[0]["lr"], "epoch": progress.epoch,
                 "last_step": self.expected_end or self.end, "seconds": progress.seconds,
                 "steps_per_second": progress.step / seconds,
-                "rollouts_per_second": progress.rollouts / seconds, **self.source.metrics()}
+                "rollouts_per_second": progress.rollouts / seconds, **self.source.metrics(),
+                **(self.collector.curriculum.metrics() if self.config.curriculum != "none" else {})}
 
     # --- resuming -------------------------------------------------------------------------------
 
@@ -304,7 +309,7 @@ class Trainer:
         return {"progress": asdict(self.progress), "learner": self.learner.state(),
                 "source": self.source.state(), "generator": self.generator.get_state(),
                 "end": self.end if self.end < self.config.max_steps else None,
-                "noted": self.collector.metrics,
+                "noted": self.collector.metrics, "curriculum": self.collector.curriculum.state(),
                 "single": None if single is None else asdict(single),
                 "round": None if self.round is None else asdict(self.round)}
 
@@ -316,6 +321,7 @@ class Trainer:
         self.generator.set_state(state["generator"].cpu())
         self.end = min(state["end"] or self.config.max_steps, self.config.max_steps)
         self.collector.metrics = state["noted"]
+        self.collector.curriculum.load(state.get("curriculum", {}))
         single = state["single"]
         self.collector.single = None if single is None else Problems.from_dict(single)
         if state["round"] is not None:

@@ -201,8 +201,12 @@ def sinusoids(positions: int, width: int) -> Tensor:
 
 
 def positions_of(mask: Tensor | None, before: int, columns: int, trunk: int, branches: int,
-               device: torch.device) -> Tensor:
-    """(T,) or (B, T): the position of each column, which counts real tokens of its own branch."""
+                 device: torch.device, first: int | None = None) -> Tensor:
+    """(T,) or (B, T): the position of each column, which counts real tokens of its own branch; or
+    columns, padding too, where the position of the `first` one is given and there is no trunk.
+    """
+    if first is not None:
+        return first + torch.arange(columns, device=device) // branches
     if branches == 1 and mask is not None:
         return (mask.long().cumsum(1) - 1).clamp_min(0)[:, before:]
     column = torch.arange(columns, device=device)

@@ -177,8 +177,8 @@ class Transformer(Backbone):
         return tokens if tokens.is_floating_point() else self.wte(tokens)
 
     def forward(self, tokens: Tensor, past: Past | None = None, mask: Tensor | None = None,
-                last: int | None = None, trunk: int = 0,
-                branches: int = 1) -> tuple[Tensor, Past]:
+                last: int | None = None, trunk: int = 0, branches: int = 1,
+                position: int | None = None) -> tuple[Tensor, Past]:
         """(hidden states (B, last, D) of the last columns of tokens (B, T), or of input embeddings
         (B, T, D); keys and values of all S + T tokens). By default the states of all columns.
 
@@ -187,11 +187,13 @@ class Transformer(Backbone):
           padding on either side changes nothing. None: no padding.
         - branches: column trunk + t * branches + g of tokens is token t of the g-th continuation of
           the first `trunk` columns (and of the past), which sees no other continuation.
+        - position: that of the first column; padding counts then. Only without a trunk.
 
         The last block computes no earlier columns than the last ones.
         """
         columns, before = tokens.shape[1], past[0].shape[1] if past else 0
-        positions = positions_of(mask, before, columns, trunk, branches, tokens.device)
+        positions = positions_of(mask, before, columns, trunk, branches, tokens.device,
+                                 position)
         x = self.embed(tokens) + self.wpe(positions)
         last = columns if last is None else last
         plain = mask is None and before == 0 and branches == 1
@@ -251,19 +253,39 @@ class Transformer(Backbone):
     # --- a backbone -----------------------------------------------------------------------------
 
     def read(self, tokens: Tensor, mask: Tensor | None = None, prefix: Sequence[Segment] = (),
-             keep: bool = True, last: int | None = None) -> tuple[Tensor, Segment]:
+             keep: bool = True, last: int | None = None, position: int | None = None,
+             ) -> tuple[Tensor, Segment]:
         rows, columns = tokens.shape[:2]
+        samples = rows // len(prefix[-1].mask) if prefix else 1
+        if position is not None and samples > 1 and not keep and mask is None and side_by_side(
+                samples, columns):
+            return self._read_side_by_side(tokens, prefix, samples, last or columns, position)
         before = [segment.repeat(rows // len(segment.mask)) for segment in prefix]
         own = mask
         if own is None:
             own = torch.ones(rows, columns, dtype=torch.bool, device=tokens.device)
         if mask is not None or any(segment.padded for segment in before):
             mask = torch.cat([*(segment.mask for segment in before), own], 1)
-        hidden, present = self(tokens, self._past(before), mask, last)
+        hidden, present = self(tokens, self._past(before), mask, last, position=position)
         start = sum(segment.mask.shape[1] for segment in before)
         length = own.sum(1) + (before[-1].length if before else 0)
         kv = {layer: (kv[:, start:],) for layer, kv in enumerate(present)} if keep else {}
         return hidden, Segment(own, length, kv, mask is not None)
+
+    def _read_side_by_side(self, tokens: Tensor, prefix: Sequence[Segment], samples: int,
+                           last: int, position: int) -> tuple[Tensor, Segment]:
+        """`read` where each row of the last segment has `samples` rows after it, side by side."""
+        rows = len(prefix[-1].mask)
+        before = [segment.repeat(rows // len(segment.mask)) for segment in prefix]
+        woven = weave(tokens, samples)
+        mask = None
+        if any(segment.padded for segment in before):
+            own = torch.ones(woven.shape[:2], dtype=torch.bool, device=tokens.device)
+            mask = torch.cat([*(segment.mask for segment in before), own], 1)
+        hidden = self(woven, self._past(before), mask, last * samples, branches=samples,
+                      position=position)[0]
+        own = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        return unweave(hidden, samples, 0), Segment(own, own.sum(1), {}, False)
 
     def _past(self, segments: Sequence[Segment]) -> Past | None:
         """Keys and values of segments of equally many rows, concatenated."""
@@ -283,14 +305,15 @@ class Transformer(Backbone):
 
     def after(self, problems: Problems, rows: Tensor, samples: int, last: int,
               look: Callable[[Tensor], Tensor] = lambda hidden: hidden,
-              mask: Tensor | None = None) -> Tensor:
+              mask: Tensor | None = None, position: int | None = None) -> Tensor:
         """Short samples follow their question side by side in one sequence. Long ones would spend
         most of their attention on scores that are masked, so each gets a copy of the question's
         keys and values.
         """
         question, seen, columns = problems.question, problems.mask, rows.shape[1]
-        if mask is not None or not side_by_side(samples, columns):
-            return super().after(problems, rows, samples, last, look, mask)
+        plain = mask is None and position is None
+        if not (plain and side_by_side(samples, columns)):
+            return super().after(problems, rows, samples, last, look, mask, position)
         if rows.is_floating_point():
             question = self.embed(question)
         tokens = torch.cat([question, weave(rows, samples)], 1)

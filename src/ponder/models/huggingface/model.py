@@ -192,7 +192,8 @@ class Model(Backbone):
     # --- hidden states --------------------------------------------------------------------------
 
     def read(self, tokens: Tensor, mask: Tensor | None = None, prefix: Sequence[Segment] = (),
-             keep: bool = True, last: int | None = None) -> tuple[Tensor, Segment]:
+             keep: bool = True, last: int | None = None, position: int | None = None,
+             ) -> tuple[Tensor, Segment]:
         """Padding is not computed where there is much of it; states on padding are 0."""
         width = tokens.shape[1] if mask is None else max(int(mask.sum(1).max()), 1)
         if mask is None or width == tokens.shape[1]:
@@ -227,7 +228,7 @@ class Model(Backbone):
 
     def after(self, problems: Problems, rows: Tensor, samples: int, last: int,
               look: Callable[[Tensor], Tensor] = lambda hidden: hidden,
-              mask: Tensor | None = None) -> Tensor:
+              mask: Tensor | None = None, position: int | None = None) -> Tensor:
         """Question and single sample are read as one sequence; several samples share a segment."""
         question, vectors = problems.question, rows.is_floating_point()
         if mask is None:

@@ -8,7 +8,7 @@ import contextlib
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,8 @@ OnProgress = Callable[[str, int, int], None]
 class Rules:
     """What holds for every thought: at most so many tokens; whether it may end earlier; what the
     answerer sees; whether it consists of thought tokens, of text or of both (`writes`); whether it
-    is always the same token, as often as there may be any (`filler`).
+    is always the same token, as often as there may be any (`filler`); whether the answerer's
+    positions count from its end (`from_end`).
     """
 
     tokens: int
@@ -42,6 +43,7 @@ class Rules:
     sees_thought: bool = True
     writes: str = "thoughts"
     filler: bool = False
+    from_end: bool = False
 
 
 class ValueHead(nn.Module):
@@ -131,6 +133,16 @@ class Policy(nn.Module):
         """Make the frozen judge equal to the answerer."""
         if self.frozen is not None:
             self.frozen.load_state_dict(self.answerer.state_dict())
+
+    @contextlib.contextmanager
+    def ruled(self, **changes: Any) -> Iterator[None]:
+        """With other rules for a while."""
+        rules = self.rules
+        self.rules = replace(rules, **changes)
+        try:
+            yield
+        finally:
+            self.rules = rules
 
     @property
     def end(self) -> int:

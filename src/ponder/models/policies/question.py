@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ponder.core.math import (
@@ -15,6 +16,7 @@ from ponder.core.math import (
     columns,
     distribution,
     left_justify,
+    right_justify,
     straight_through,
 )
 from ponder.core.types import Problems, Rollouts, Scores
@@ -30,8 +32,10 @@ class QuestionPolicy(Policy):
         """Logits (B, A, ordinary vocabulary) of the gold answer's tokens, given thoughts (B, T).
 
         The answerer sees what `rules` allows, and always end-of-thought, which says "answer now".
-        Without the question its positions start at 0. ragged: whether thoughts differ in length
-        (default: where the thinker stops by itself).
+        Without the question its positions start at 0; `rules.from_end` gives end-of-thought the
+        position that it has after the longest thought, so that tokens that are equally far from it
+        have equal ones. ragged: whether thoughts differ in length (default: where the thinker stops
+        by itself).
         """
         net = net or self.answerer
         answer = problems.answer[:, :-1].repeat_interleave(samples, 0)
@@ -39,8 +43,10 @@ class QuestionPolicy(Policy):
             thought = thought.new_full((len(thought), 1), self.vocabulary.end)
         row = torch.cat([thought, answer], 1)
         ragged = (self.rules.stops if ragged is None else ragged) and thought.shape[1] > 1
-        row = left_justify(row, problems.pad) if ragged else row
         width = problems.answer.shape[1]
+        if self.rules.from_end:
+            return self._from_end(net, problems, thought, answer, samples, ragged)
+        row = left_justify(row, problems.pad) if ragged else row
         if not ragged:
             hidden = self._context(net, problems, row, samples, width)
         else:
@@ -48,6 +54,19 @@ class QuestionPolicy(Policy):
             at = start + torch.arange(width, device=row.device)
             hidden = self._context(net, problems, row, samples, row.shape[1])
             hidden = columns(hidden, at)
+        return at_least_float32(net.logits(hidden, self.vocabulary.predicted))
+
+    def _from_end(self, net: Backbone, problems: Problems, thought: Tensor, answer: Tensor,
+                  samples: int, ragged: bool) -> Tensor:
+        """`answer_logits` where positions count from the end of thoughts (B, T)."""
+        first = self.rules.tokens + 1 - thought.shape[1]
+        row = torch.cat([right_justify(thought, problems.pad) if ragged else thought, answer], 1)
+        mask, width = (row != problems.pad) if ragged else None, problems.answer.shape[1]
+        if self.rules.sees_question:
+            first += problems.question.shape[1]
+            hidden = net.after(problems, row, samples, width, mask=mask, position=first)
+        else:
+            hidden = net.read(row, mask, keep=False, last=width, position=first)[0]
         return at_least_float32(net.logits(hidden, self.vocabulary.predicted))
 
     def _context(self, net: Backbone, problems: Problems, row: Tensor, samples: int,
@@ -67,6 +86,28 @@ class QuestionPolicy(Policy):
         logprobs = logits.log_softmax(-1).gather(-1, gold[..., None])[..., 0]
         right = ((logits.argmax(-1) == gold) | ~real).all(1)
         return (logprobs * real).sum(1), right
+
+    def answers_after(self, problems: Problems, begun: Tensor, steps: Tensor) -> Tensor:
+        """(P, N): log p(answer) in nats, by the judge, after thoughts that begin with begun (P, L)
+        and end with one of N steps (N, k). What they have in common is read once.
+        """
+        net, rules, count = self.judge, self.rules, len(steps)
+        segments, position = [], None
+        if rules.sees_question:
+            segments.append(net.read(problems.question, problems.mask, last=1)[1])
+        if rules.from_end:
+            position = rules.tokens - begun.shape[1] - steps.shape[1]
+            position += problems.question.shape[1] if rules.sees_question else 0
+        if begun.shape[1]:
+            segments.append(net.read(begun, None, segments, last=1, position=position)[1])
+            position = None if position is None else position + begun.shape[1]
+        gold = problems.answer.repeat_interleave(count, 0)
+        ended = F.pad(steps, (0, 1), value=self.vocabulary.end).repeat(len(begun), 1)
+        row = torch.cat([ended, gold[:, :-1]], 1)
+        hidden = net.read(row, None, segments, False, gold.shape[1], position)[0]
+        logits = at_least_float32(net.logits(hidden, self.vocabulary.predicted))
+        logprobs = logits.log_softmax(-1).gather(-1, gold[..., None])[..., 0]
+        return (logprobs * (gold != problems.pad)).sum(1).view(-1, count)
 
     def reply(self, problems: Problems, thought: Tensor) -> Tensor:
         """Greedy answers (P, A) to P questions with one thought each."""

@@ -10,6 +10,7 @@ one after another; a code that follows what the thinker finds easy is learnt at 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from ponder.core.types import Problems, Rollouts, Scores
 from ponder.rollouts import Source, given
 
 if TYPE_CHECKING:
+    from ponder.config.spine import Config
     from ponder.models.policies.base import Policy
     from ponder.tasks.base import Task
 
@@ -70,6 +72,13 @@ class Balanced(Source):
         self.active = self.frozen = self.calm = self.still = 0
         self.last = self.begun = self.restarts = 0
         self.settled_at: int | None = None
+
+    @staticmethod
+    def refuses(config: Config) -> Iterator[str]:
+        """What of a configuration makes no sense with it, as lines."""
+        if config.answerer.learns_from == "gold" or "gold_thought" in config.reward:
+            yield ("rollout.method=balanced: found super or clean, but it invents a language of "
+                   "its own; legal: auto, exhaustive, beam, tree")
 
     @no_grad
     def collect(self, policy: Policy, problems: Problems, step: int,

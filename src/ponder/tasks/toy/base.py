@@ -24,20 +24,22 @@ from ponder.config.registry import TASKS
 from ponder.core.lazy_imports import Tensor, torch
 from ponder.core.types import Problem, Problems
 from ponder.tasks import base
-from ponder.tasks.base import Task, hashed_share, missing, padded
+from ponder.tasks.base import hashed_share, missing, padded
+from ponder.tasks.toy.levels import LeveledTask
 from ponder.tasks.toy.survey import SAMPLE, Survey, survey
 from ponder.tokenizers.vocabulary import Vocabulary
 
 PATIENCE = 2000  # draws in a row that bring nothing new before a side of the split is complete
 
 
-class ToyTask(Task):
+class ToyTask(LeveledTask):
     """Problems made by `problem(random)`, with a disjoint split into training and held-out ones.
 
     A hash of its `key` and `task.seed` decides whether a question is held out. Class attributes
     that a subclass may declare: characters, symbols, thought_symbols, answers, question_length and
-    answer_length (in symbols), and pool: so many training problems are drawn once and repeated; 0:
-    each is drawn anew.
+    answer_length (in symbols), pool: so many training problems are drawn once and repeated; 0: each
+    is drawn anew; and from_left: shorter questions are filled up on the right with tokens that the
+    network sees, so that each symbol is equally far from the thought in questions of all lengths.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"own_network"})
@@ -49,6 +51,7 @@ class ToyTask(Task):
     thought_symbols: ClassVar[Sequence[str]] = ()
     answers: ClassVar[Sequence[str]] = ()
     pool: ClassVar[int] = 0
+    from_left: ClassVar[bool] = False
 
     held_out: float = option(0.2, "share of the questions that is never trained on; 1, which "
                              "action=evaluate takes for a table of its own: all of them", low=0.0,
@@ -64,7 +67,7 @@ class ToyTask(Task):
 
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
-        if cls.easier is not ToyTask.easier:
+        if cls.easier is not LeveledTask.easier:
             cls.offers = cls.offers | {"easier", "worked_examples"}
 
     @classmethod
@@ -124,10 +127,6 @@ class ToyTask(Task):
     def problem(self, random: Random) -> Problem:
         """One problem, drawn with the random numbers of `random` alone."""
         raise NotImplementedError
-
-    def easier(self, problem: Problem) -> Problem:
-        """An easier problem in place of this one, for worked examples (`trainer.rehearse`)."""
-        return problem
 
     def solution(self, problem: Problem) -> str | None:
         """The task's own answer to a question of `task.data`; None where it has none."""
@@ -263,9 +262,9 @@ class ToyTask(Task):
         thought = padded(gold, pad, self.thought_length + 1) if self._spells and len(gold) == len(
             rows) else None
         label = torch.tensor([row[3] for row in rows]) if self._label else None
-        return Problems(padded(question, pad, self.question_length, left=True),
+        return Problems(padded(question, pad, self.question_length, left=not self.from_left),
                         padded(answer, pad, self.answer_length), thought, pad, label=label,
-                        padded=self._varies)
+                        padded=self._varies and not self.from_left)
 
     @property
     def _spells(self) -> bool:
@@ -326,7 +325,8 @@ class ToyTask(Task):
         if not least <= len(found) <= self.question_length:
             raise UserError(f"prompt={text}: found {len(found)} tokens; legal: a question of "
                             f"{'1 to ' * self._varies}{self.question_length}")
-        return found, self.answer_length
+        gap = (self.question_length - len(found)) * self.from_left
+        return [*found, *[self.vocabulary.pad] * gap], self.answer_length
 
     # --- files ----------------------------------------------------------------------------------
 

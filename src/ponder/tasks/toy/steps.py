@@ -18,13 +18,18 @@ from ponder.core.types import Problem, Problems
 from ponder.tasks.toy.base import ToyTask
 from ponder.tasks.toy.survey import Survey
 
+ALL_TRAINED = 2  # moves of questions that are never held out
+
 
 class StepTask(ToyTask):
     """Problems of `min_steps` to `steps` moves.
 
     A subclass draws them: `problem(random)` returns `self.asked(given, moves, states)` with
-    `self.moves(random)` moves.
+    `self.moves(random)` moves. There are too few questions of one or two moves to hold some out
+    (ten swaps of five cups), so all of them are trained on, unless the longest ones are as short.
     """
+
+    from_left = True
 
     steps: int = option(16, "moves of the longest questions", low=1, high=256)
     min_steps: int = option("${.steps}", "moves of the shortest questions", low=1)
@@ -50,6 +55,27 @@ class StepTask(ToyTask):
         if not states:
             return problem
         return Problem(problem.question.rpartition(" ")[0], states[-1], " ".join(states))
+
+    def of_level(self, problem: Problem, level: int) -> tuple[Problem, Problem] | None:
+        """(the question with one move less, that with so many); None where it has fewer."""
+        states, symbols = (problem.thought or "").split(), problem.question.split()
+        given = len(symbols) - len(states)
+        if level > len(states):
+            return None
+        fewer, asked = (self.asked(symbols[:given], symbols[given:given + n], states[:n])
+                        for n in (max(level - 1, 1), level))
+        return fewer, asked
+
+    @property
+    def levels(self) -> int:
+        """One for each number of moves."""
+        return self.steps
+
+    def is_held_out(self, problem: Problem) -> bool:
+        """Whether a question is never trained on."""
+        moves = len((problem.thought or "").split())
+        few = 0 < moves <= min(ALL_TRAINED, self.steps - 1)
+        return not few and ToyTask.is_held_out(self, problem)
 
     def _held_out_problems(self, found: Sequence[Problem]) -> Problems:
         """The same; each number of moves is a group, if there are several."""

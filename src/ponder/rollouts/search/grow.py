@@ -1,0 +1,191 @@
+r"""Growing thoughts: where an easier question is answered, a harder one needs one step more.
+
+A question of n steps gets a thought of n steps. All but the last of them are the thinker's own
+thought about the question without its last step. The last one is searched:
+
+.. math:: \arg\max_z \log p(a \mid z_{<n}, z) + c_o \log p_\mathrm{thinker}(z \mid q, z_{<n})
+   + c_t T_{a, z} + c_n \epsilon
+
+with the answerer's log-probability, a little of the thinker's preference, and of a table T of which
+step has meant which answer at length 1. There answers are dealt to steps by an assignment (Kuhn,
+1955), so that no two share one. Both networks learn the result by likelihood. Nobody teaches the
+language; a curriculum decides which lengths are asked, and an answerer whose positions count from
+the end (`answerer.positions=from_end`) reads a longer thought as it reads a shorter one.
+
+The border of the method: what a step has to carry must be readable from the answer to an easier
+question.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from ponder.config.errors import UserError
+from ponder.config.option import option
+from ponder.config.registry import STRATEGIES, search
+from ponder.core.lazy_imports import F, Tensor, no_grad, torch
+from ponder.core.types import Problems, Rollouts
+from ponder.rollouts import Source, given
+
+if TYPE_CHECKING:
+    from ponder.config.spine import Config
+    from ponder.models.policies.question import QuestionPolicy
+    from ponder.tasks.base import Task
+
+UNLIKELY = -5.0  # nats; a step that the thinker finds less likely is not disliked more
+KEPT = 0.9  # share of the table that is kept in each round
+
+
+@dataclass
+class GrowConfig:
+    """Growing thoughts: one step more than the thinker's own about an easier question."""
+
+    tokens: int = option(1, "thought tokens of a step", low=1)
+    own: float = option(0.1, "weight of the thinker's preference", low=0)
+    table: float = option(0.3, "weight of what steps have meant in thoughts of one step", low=0)
+    noise: float = option(0.05, "standard deviation of the noise on the scores, in nats", low=0)
+
+
+@search("grow", keys=GrowConfig)
+class Grow(Source):
+    """The thinker's own thought about an easier question, and one searched step."""
+
+    requires = frozenset({"easier", "predicted_answers"})
+
+    def __init__(self, config: Any) -> None:
+        self.config = config.grow
+        self.table: Tensor | None = None  # (answers, steps), once there is a round of one step
+        self.found: dict[str, float] = {}
+
+    @staticmethod
+    def refuses(config: Config) -> Iterator[str]:
+        """What of a configuration makes no sense with it, as lines."""
+        thinker, own = config.thinker, config.rollout.grow
+        typed = "rollout.method=grow"
+        if config.trainer.curriculum == "none":
+            yield (f"{typed}: found trainer.curriculum=none; legal: accuracy or linear, which say "
+                   "how long the next thoughts are")
+        if not thinker.stops:
+            yield (f"{typed}: found thinker.stops=false, but thoughts have as many steps as their "
+                   "questions; legal: true, as in variant=[think,search]")
+        if config.rollout.samples > 1:
+            yield (f"rollout.samples={config.rollout.samples}: found {typed}, which makes one "
+                   "thought for each question; legal: 1")
+        compares = STRATEGIES[config.strategy.name].target.of(config.strategy).compares
+        if compares:
+            yield (f"{typed}: found {compares}, but there is one thought for each question; legal: "
+                   "strategy=star or sft")
+        if config.answerer.learns_from == "gold" or "gold_thought" in config.reward:
+            yield (f"{typed}: found super or clean, but it invents a language of its own; legal: "
+                   "without them")
+        if thinker.vocabulary ** own.tokens > config.rollout.limit:
+            yield (f"rollout.grow.tokens={own.tokens}: found {thinker.vocabulary ** own.tokens} "
+                   f"steps to choose from, more than rollout.limit={config.rollout.limit}; legal: "
+                   "fewer tokens, or a higher limit")
+
+    def must_fit(self, task: Task, tokens: int) -> None:
+        wanted = task.levels * self.config.tokens
+        if tokens < wanted:
+            raise UserError(f"thinker.tokens={tokens}: found rollout.method=grow, whose longest "
+                            f"thoughts have {task.levels} steps of {self.config.tokens} tokens; "
+                            f"legal: {wanted} or more")
+
+    @no_grad
+    def collect(self, policy: Any, problems: Problems, step: int,
+                generator: torch.Generator | None = None) -> Rollouts:
+        assert problems.level is not None, "the configuration check lets no such run begin"
+        level, tokens = int(problems.level[0]), self.config.tokens
+        begun = self._begun(policy, problems, (level - 1) * tokens)
+        steps = every_step(policy, tokens, begun.device)
+        scores = self._scores(policy, problems, begun, steps, generator)
+        last = self._dealt(problems, scores) if level == 1 else scores.argmax(1)
+        thought = torch.cat([begun, steps[last]], 1)
+        self.found = {"grow/steps_used": len(last.unique()) / len(steps)}
+        room = policy.rules.tokens - thought.shape[1]
+        thought = F.pad(thought, (0, 1), value=policy.vocabulary.end)  # to stop is learnt as well
+        return given(problems, F.pad(thought, (0, min(room, 1)), value=problems.pad))
+
+    @staticmethod
+    def _begun(policy: QuestionPolicy, problems: Problems, length: int) -> Tensor:
+        """(P, length): the thinker's greedy thought about the easier questions."""
+        from ponder.rollouts.sampler import greedy
+
+        if length == 0:
+            return problems.question[:, :0]
+        assert problems.easier is not None
+        with policy.ruled(tokens=length, stops=False):
+            return greedy(policy, replace(problems, question=problems.easier)).thought[:, :-1]
+
+    def _scores(self, policy: QuestionPolicy, problems: Problems, begun: Tensor, steps: Tensor,
+                generator: torch.Generator | None) -> Tensor:
+        """(P, N): how good each of N steps (N, k) is after what was begun (P, L)."""
+        config = self.config
+        scores = policy.answers_after(problems, begun, steps).float()
+        if config.noise:
+            drawn = torch.randn(scores.shape, generator=generator)
+            scores = scores + config.noise * drawn.to(scores.device)
+        if config.own:
+            own = preference(policy, problems, begun, steps)
+            scores = scores + config.own * own.clamp_min(UNLIKELY)
+        label, table = problems.label, self.table
+        if label is not None and table is not None and int(label.max()) < len(table):
+            scores = scores + config.table * table[label]
+        return scores
+
+    def _dealt(self, problems: Problems, scores: Tensor) -> Tensor:
+        """(P,): steps by an assignment of answers to steps, where there are enough of them; else
+        the best ones. scores (P, N), of which the table keeps a slowly forgotten mean.
+        """
+        label = problems.label
+        if label is None:
+            return scores.argmax(1)
+        known = scores[:0] if self.table is None else self.table
+        table = F.pad(known, (0, 0, 0, max(int(label.max()) + 1 - len(known), 0)))
+        answers = F.one_hot(label, len(table)).to(scores.dtype)
+        count = answers.sum(0)[:, None]
+        mean = answers.T @ scores / count.clamp_min(1)
+        self.table = torch.where(count > 0, KEPT * table + (1 - KEPT) * mean, table)
+        return assigned(self.table)[label] if len(table) <= len(scores[0]) else scores.argmax(1)
+
+    def metrics(self) -> dict[str, float]:
+        return self.found
+
+    def state(self) -> dict[str, Any]:
+        return {"table": self.table}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.table = state["table"]
+
+
+def every_step(policy: QuestionPolicy, tokens: int, device: torch.device) -> Tensor:
+    """(N, tokens): all that the thinker may write in one step."""
+    words = range(policy.vocabulary.first_thought, len(policy.vocabulary))
+    return torch.tensor([*itertools.product(words, repeat=tokens)], device=device)
+
+
+def preference(policy: QuestionPolicy, problems: Problems, begun: Tensor, steps: Tensor) -> Tensor:
+    """(P, N): log p of each of N steps (N, k) after what was begun (P, L), by the thinker, in nats.
+
+    Those of its thoughts alone: that it could also stop is left out. Steps that differ in their
+    last token only are read once.
+    """
+    first, words = policy.vocabulary.first_thought, policy.vocabulary.thoughts
+    length, size = begun.shape[1], steps.shape[1]
+    starts = steps[::words, :-1]
+    rows = torch.cat([begun[:, None].expand(-1, len(starts), -1),
+                      starts.expand(len(begun), -1, -1)], 2).flatten(0, 1)
+    logits = policy.decisions(problems, F.pad(rows, (0, 2), value=problems.pad), len(starts))
+    logprobs = logits[:, length:length + size, -words:].float().log_softmax(-1)
+    logprobs = logprobs.view(len(begun), len(starts), size, words)
+    earlier = logprobs[:, :, :-1].gather(-1, (starts - first).expand(len(begun), -1, -1)[..., None])
+    return (earlier[..., 0].sum(2, keepdim=True) + logprobs[:, :, -1]).flatten(1)
+
+
+def assigned(table: Tensor) -> Tensor:
+    """(answers,): a step for each answer, no two the same, with the largest sum of the table."""
+    from scipy.optimize import linear_sum_assignment
+
+    return torch.from_numpy(linear_sum_assignment(table.cpu(), maximize=True)[1]).to(table.device)
