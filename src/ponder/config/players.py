@@ -236,7 +236,7 @@ class AnswererConfig:
     refresh_every: int = option(100, "steps between refreshes of the frozen copy", low=1)
     positions: str = option("from_start", "where its positions in a thought count from; from_end: "
                             "what is equally far from the end has the same position in thoughts "
-                            "of all lengths", legal=("from_start", "from_end"))
+                            "of all lengths", legal=("from_start", "from_end"), later=True)
 
     def contradictions(self, config: Config) -> Iterator[str]:
         """Each combination of legal values that means nothing, as the line that says why."""

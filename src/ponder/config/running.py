@@ -25,14 +25,15 @@ class TrainerConfig:
     curriculum: str = option("none", "easier questions first. accuracy: a harder level begins "
                              "where the one before is known, and training goes back where one is "
                              "forgotten; linear: it begins so many steps after it",
-                             legal=("none", "accuracy", "linear"))
+                             legal=("none", "accuracy", "linear"), later=True)
     curriculum_every: int = option(25, "accuracy: steps between looks; linear: steps of a level",
-                                   low=1)
+                                   low=1, later=True)
     curriculum_share: float = option(0.6, "of the rounds ask for the hardest level that has begun, "
-                                     "the others for any so far", low=0, high=1)
-    curriculum_known: float = option(0.97, "accuracy at which the next level begins", low=0, high=1)
+                                     "the others for any so far", low=0, high=1, later=True)
+    curriculum_known: float = option(0.97, "accuracy at which the next level begins", low=0,
+                                     high=1, later=True)
     curriculum_forgotten: float = option(0.9, "training goes back to the first level below this "
-                                         "accuracy", low=0, high=1)
+                                         "accuracy", low=0, high=1, later=True)
     reset_model_every_epoch: bool = option(False, "each round learns from the first weights (STaR)")
     rationalise: bool = option(False, "questions that were answered wrong are thought about again, "
                                "with the answer as a hint (STaR)")

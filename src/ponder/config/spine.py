@@ -306,11 +306,14 @@ def config_hash(config: Config) -> str:
 
 
 def _hashed(node: Any) -> dict[str, Any]:
-    """The values of a dataclass of keys by name, without defaults of keys that came later."""
+    """The values of a dataclass of keys by name, without defaults of keys that came later, and
+    without nodes of which nothing is left.
+    """
     values = {item.name: getattr(node, item.name) for item in fields(node)
               if not item.metadata.get("later") or getattr(node, item.name) != item.default}
-    return {name: _hashed(value) if is_dataclass(value) else value
-            for name, value in values.items()}
+    found = {name: (is_dataclass(value), _hashed(value) if is_dataclass(value) else value)
+             for name, value in values.items()}
+    return {name: value for name, (node, value) in found.items() if value or not node}
 
 
 def restored(told: dict[str, Any]) -> Any:

@@ -43,10 +43,12 @@ KEPT = 0.9  # share of the table that is kept in each round
 class GrowConfig:
     """Growing thoughts: one step more than the thinker's own about an easier question."""
 
-    tokens: int = option(1, "thought tokens of a step", low=1)
-    own: float = option(0.1, "weight of the thinker's preference", low=0)
-    table: float = option(0.3, "weight of what steps have meant in thoughts of one step", low=0)
-    noise: float = option(0.05, "standard deviation of the noise on the scores, in nats", low=0)
+    tokens: int = option(1, "thought tokens of a step", low=1, later=True)
+    own: float = option(0.1, "weight of the thinker's preference", low=0, later=True)
+    table: float = option(0.3, "weight of what steps have meant in thoughts of one step", low=0,
+                          later=True)
+    noise: float = option(0.05, "standard deviation of the noise on the scores, in nats", low=0,
+                          later=True)
 
 
 @search("grow", keys=GrowConfig)
