@@ -283,10 +283,9 @@ def _thought_length(*_: Any, _parent_: Any) -> int:
 def _thought_vocabulary(*_: Any, _root_: Any) -> int:
     """Thought tokens that the gold thoughts of a configuration's task need, at least 10."""
     entry = None if _root_.task is None else TASKS.get(_root_.task.name)
-    if entry is None:
-        return THOUGHT_TOKENS
+    needed = getattr(entry and entry.target, "thought_vocabulary", None)
     with contextlib.suppress(UserError):  # the check says what is wrong with the task
-        return max(THOUGHT_TOKENS, entry.target.thought_vocabulary(_keys_of(_root_.task)))
+        return max(THOUGHT_TOKENS, needed(_keys_of(_root_.task)) if needed else 0)
     return THOUGHT_TOKENS
 
 

@@ -78,11 +78,6 @@ class Task:
         if getattr(keys, "data", None) is not None:
             problem_rows(Path(keys.data))
 
-    @classmethod
-    def thought_vocabulary(cls, keys: Any) -> int:
-        """How many thought tokens gold thoughts are made of, where that decides the default."""
-        return 0
-
     def _prepare(self, thoughts: int) -> None:
         """Build the vocabulary and what else follows from the keys."""
 

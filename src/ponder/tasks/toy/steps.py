@@ -33,7 +33,7 @@ class StepTask(ToyTask):
 
     steps: int = option(16, "moves of the longest questions", low=1, high=256)
     min_steps: int = option("${.steps}", "moves of the shortest questions", low=1)
-    mix: float | None = option(None, "share of the questions, trained on and held out, that have "
+    mix: float | None = option(None, "share of all questions, before some are held out, that have "
                                "fewer moves than `steps`: min_steps to steps - 1 equally often; "
                                "null: all numbers of moves equally often", low=0, high=1,
                                later=True)
