@@ -14,20 +14,20 @@ if TYPE_CHECKING:
     from ponder.cli.api import Run, compare, compose, evaluate, generate, load, runs, train
     from ponder.config.errors import JobFailed, UserError
     from ponder.config.option import option
-    from ponder.config.registry import engine, reward, search, strategy, task, tracker
+    from ponder.config.registry import engine, reward, search, strategy, task, tracker, verifier
     from ponder.core.types import Problem
     from ponder.tasks.toy.base import ToyTask
 
 __all__ = ["JobFailed", "Problem", "Run", "ToyTask", "UserError", "compare", "compose", "engine",
            "evaluate", "generate", "load", "option", "reward", "runs", "search", "strategy", "task",
-           "tracker", "train"]
+           "tracker", "train", "verifier"]
 _HOME = {
     **dict.fromkeys(__all__, "ponder.cli.api"),
     **dict.fromkeys(("JobFailed", "UserError"), "ponder.config.errors"),
     "option": "ponder.config.option",
     "Problem": "ponder.core.types",
     "ToyTask": "ponder.tasks.toy.base",
-    **dict.fromkeys(("engine", "reward", "search", "strategy", "task", "tracker"),
+    **dict.fromkeys(("engine", "reward", "search", "strategy", "task", "tracker", "verifier"),
                     "ponder.config.registry"),
 }
 

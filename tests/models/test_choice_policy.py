@@ -281,7 +281,7 @@ def test_generated_answers_are_read_out_of_the_text(tmp_path: Path) -> None:
     texts = ["So the answer is (A).", "Blue, thus the answer is B.", "I do not know."]
     rows = [[*WORDS.encode(text), WORDS.end] for text in texts]
     thought = torch.tensor([row + [WORDS.pad] * (41 - len(row)) for row in rows])
-    assert policy.read_letters(problems, thought, 1).tolist() == [0, 1, -1]
+    assert policy.read_answers(problems, thought, 1)[:, 1].tolist() == [0, 1, -1]
     assert problems.label is not None
     expected = [problems.label[0] == 0, problems.label[1] == 1, False]
     assert policy.answer(problems, thought)[1].tolist() == expected
@@ -294,7 +294,7 @@ def test_of_a_truncated_text_only_complete_statements_count(tmp_path: Path) -> N
     policy, problems = policy_of(qa, len(tokens)), problems_of(qa, 1)
     for end, option in ((WORDS.end, 1), (WORDS.encode("l")[0], -1)):
         thought = torch.tensor([[*tokens, end, WORDS.end][:len(tokens) + 2]])
-        assert policy.read_letters(problems, thought, 1).tolist() == [option]
+        assert policy.read_answers(problems, thought, 1)[:, 1].tolist() == [option]
 
 
 # --- adapters and checkpoints -------------------------------------------------------------------

@@ -91,7 +91,7 @@ def test_what_is_behind_an_end_is_neither_judged_nor_learnt(tmp_path: Path) -> N
                           "generated")
     row = [*WORDS.encode(said), *[WORDS.pad] * 4]
     problems = qa.sample(1, generator())
-    assert policy.read_letters(problems, torch.tensor([row]), 1).tolist() == [0]
+    assert policy.read_answers(problems, torch.tensor([row]), 1)[:, 1].tolist() == [0]
     assert policy.is_end(torch.tensor(row)).nonzero().flatten().tolist() == [len(said) - 1]
 
 

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 PAGE = Path(__file__).parents[2] / "CONTRIBUTING.md"
-PLUGINS = "plugins=[my_tasks,my_questions,my_rewards,my_strategies,my_searches,my_trackers]"
+PLUGINS = ("plugins=[my_tasks,my_questions,my_rewards,my_strategies,my_searches,my_trackers,"
+           "my_verifiers]")
 
 
 def examples() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 
 from ponder.models.huggingface.pretrained import quiet
+from ponder.tasks.choice.free import Free, FreeKeys
 from ponder.tasks.choice.qa import Qa, QaKeys
 from ponder.tokenizers.vocabulary import TextVocabulary
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -71,6 +73,42 @@ def file_of(path: Path, count: int = 10, split: str = "", subjects: int = 1) -> 
         f"s{i % subjects}/{i},s{i % subjects},{split},Question {i}?,one,three,{'AB'[i % 2]}\n"
         for i in range(count)))
     return path
+
+
+NAMES = ("Ama", "Bayo", "Chen", "Dina", "Emeka")
+STORIES = (  # question, rationale and answer, of the numbers a, b and c
+    ("{name} has {a} boxes with {b} pens each and gives {c} away. How many pens are left?",
+     "There are {a} * {b} = <<{a}*{b}={p}>>{p} pens.\n{p} - {c} = {r} are left.",
+     "{a} * {b} - {c}"),
+    ("A ticket costs ${b}. {name} buys {a} tickets and a map for ${c}. What does {name} pay in "
+     "dollars?", "The tickets cost {a} * {b} = {p} dollars.\nWith the map: {p} + {c} = {r}.",
+     "{a} * {b} + {c}"),
+    ("{name} walks {b} steps a minute. After {a} minutes {c} steps remain. How long is the way in "
+     "steps?", "{name} has walked {a} * {b} = {p} steps.\nThe way has {p} + {c} = {r} steps.",
+     "{a} * {b} + {c}"),
+    ("It is {c} degrees, and gets {a} degrees colder an hour for {b} hours. How many degrees is it "
+     "then?", "It gets {a} * {b} = {p} degrees colder.\nThat is {c} - {p} = {r} degrees.",
+     "{c} - {a} * {b}"))
+
+
+def stories_file(path: Path, count: int = 100) -> Path:
+    """`count` different questions in the format of GSM8K, a JSON object a line: question, and an
+    answer that ends with "#### 1,080".
+    """
+    rows = []
+    for i in range(count):
+        asked, why, formula = STORIES[i % len(STORIES)]
+        a, b, c = 3 + i % 23, 7 + i * 5 % 61, 2 + i % 17
+        values = {"name": NAMES[i % len(NAMES)], "a": a, "b": b, "c": c, "p": a * b}
+        right = eval(formula.format(**values))
+        rows.append({"question": asked.format(**values), "answer": why.format(
+            **values, r=right) + f"\n#### {right:,}"})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def free(path: Path, words: TextVocabulary = WORDS, **changes) -> Free:
+    return Free(replace(FreeKeys(data=str(path), seed=0), **changes), words)
 
 
 def task(path: Path, words: TextVocabulary = WORDS, **changes) -> Qa:

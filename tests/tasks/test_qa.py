@@ -16,7 +16,8 @@ from ponder.config.errors import UserError
 from ponder.config.registry import TASKS
 from ponder.tasks.base import write_problems
 from ponder.tasks.choice import questions as prompts
-from ponder.tasks.choice.qa import Mmlu, MmluKeys, Qa, QaKeys
+from ponder.tasks.choice.mmlu import Mmlu, MmluKeys
+from ponder.tasks.choice.qa import Qa, QaKeys
 from ponder.tasks.choice.questions import (
     LANGUAGES,
     Question,
@@ -365,12 +366,17 @@ def test_examples_of_a_file_of_their_own(tmp_path: Path) -> None:
 
 def test_judge(tmp_path: Path) -> None:
     qa = task(file_of(tmp_path / "x.csv"))
-    problems = qa.encode([0, 1, 2])
-    assert qa.judge(problems, ["(A)", "The answer is B.", "A cell"]).tolist() == [0, 1, -1]
-    assert qa.judge(problems, ["(A)", "A or B", "C", "b", "Answer: a", ""]).tolist() == [
-        0, -2, -1, 1, 0, -1]
     qa.list[1] = replace(qa.list[1], choices=("one", "two", "three"))
-    assert qa.judge(problems, ["(C)"] * 6).tolist() == [-1, -1, 2, 2, -1, -1]
+    problems = qa.encode([0, 1, 2])  # right are A, B, A
+
+    def judged(texts: list[str], cut: bool = False) -> list[list[float]]:
+        return qa.judge(problems, texts, [cut] * len(texts)).tolist()
+
+    assert judged(["(A)", "The answer is B.", "A cell"]) == [[1, 0], [1, 1], [0, -1]]
+    assert judged(["(A)", "A or B", "C", "b", "Answer: a", ""]) == [
+        [1, 0], [0, -2], [0, 2], [1, 1], [1, 0], [0, -1]]
+    assert judged(["(C)"] * 3) == [[0, -1], [0, 2], [0, -1]]
+    assert judged(["(A)", "The answer is B", "A. "], cut=True) == [[0, -1]] * 3
 
 
 def test_hints(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from ponder.tokenizers.vocabulary import TextVocabulary
 from ponder.training import build as build_run
 from ponder.training.console import Plain, ProgressReporter
 from ponder.training.signals import Signals
-from support.questions import file_of, save_language_model, vocabulary
+from support.questions import file_of, save_language_model, stories_file, vocabulary
 from support.small import Door
 
 TINY = ["task=qa", "variant=[think]", "rollout=sample", "reward=exact_match", "trainer=text",
@@ -80,9 +80,14 @@ STRATEGIES = ["star", "dpo", "grpo", "reinforce", "ppo", "ppo strategy.value=sha
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("answer", ["letter", "cloze", "generated"])
+@pytest.mark.parametrize("answer", ["letter", "cloze", "generated", "free"])
 def test_every_strategy_learns_from_texts(strategy: str, answer: str, run: Door) -> None:
-    code, _, err = run(f"task.answer={answer}", *f"strategy={strategy}".split())
+    words = [f"task.answer={answer}"]
+    if answer == "free":
+        stories_file(Path("mine.jsonl"), 24)
+        words = ["task=free", "task.data=mine.jsonl", "task.answer=generated",
+                 "task.verify=number", "reward=[exact_match,score]"]
+    code, _, err = run(*words, *f"strategy={strategy}".split())
     assert (code, err) == (0, "")
     assert summary()["status"] == "done"
 
@@ -217,7 +222,7 @@ def test_a_parser_that_was_mended_judges_anew(run: Door, monkeypatch: pytest.Mon
     words = ["trainer.max_epochs=0", "trainer.val_samples=3", "task.answer=generated"]
     assert run(*words)[0] == 0
     assert {row["answer"] for row in table("val_0/generated.csv")} == {""}
-    monkeypatch.setattr("ponder.models.policies.choice.parse",
+    monkeypatch.setattr("ponder.tasks.choice.answers.parse",
                         lambda *given: Answer("B", FOUND))
     monkeypatch.setattr(build_run, "source_hash", lambda *rooms: "another")
     assert run(*words, "hydra.run.dir=now")[0] == 0

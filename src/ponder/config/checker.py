@@ -216,8 +216,9 @@ def _variants_need_thought(config: Config) -> Iterator[str]:
         yield (f"rollout.gold_share={config.rollout.gold_share:g}: found no thoughts; legal: 0, or "
                "with think, as in think=true")
     if config.thinker.tokens == 0 and getattr(config.task, "answer", "") == "generated":
+        others = "letter or cloze, or " if "options" in TASKS[config.task.name].offers else ""
         yield ("task.answer=generated: found no thoughts, so no text that says the answer; legal: "
-               "letter or cloze, or with think, as in think=true")
+               f"{others}with think, as in think=true")
     if config.thinker.tokens and "thought" not in config.answerer.sees:
         yield (f"answerer.sees={shown(config.answerer.sees)}: found a thought that nobody sees; "
                "legal: [question,thought] or [thought]")

@@ -27,7 +27,8 @@ from ponder.config.option import option
 
 SOURCE = Path(__file__).resolve().parents[1]
 ROOMS = ("tasks", "strategies", "rewards", "rollouts", "training")
-REGISTERS = re.compile(r"^@(task|(text_)?reward|strategy|search|engine|tracker)\b", re.MULTILINE)
+REGISTERS = re.compile(
+    r"^@(task|(text_)?reward|strategy|search|engine|tracker|verifier)\b", re.MULTILINE)
 PLUGINS = "PONDER_PLUGINS"  # names of plugin modules for the processes that this one starts
 DEFAULT_VARIANTS = ("think", "fixed", "blind", "search")  # of the default run
 ENTRY_POINTS = "ponder.plugins"
@@ -63,9 +64,10 @@ class Entry:
 
     keys: the dataclass of its keys, None where it has none. about: the first line of the docstring
     of its keys, where these are a dataclass of their own, else of its own.
-    requires, offers: words of `ABILITIES`. Of rewards and engines: refuses, a function from a
-    configuration to lines that say what is wrong; of rewards: weight, where one is chosen by name,
-    and needs, keys that must be set.
+    requires, offers: words of `ABILITIES`. Of rewards, engines and verifiers: refuses, a function
+    from a configuration to lines that say what is wrong; of rewards: weight, where one is chosen by
+    name, and needs, keys that must be set; of verifiers: accepts, a function from the answer of a
+    file to what it would have to be, None where it is.
     """
 
     group: str
@@ -79,6 +81,7 @@ class Entry:
     weight: float = 1.0
     needs: tuple[str, ...] = ()
     refuses: Refuses | None = None
+    accepts: Callable[[str], str | None] | None = None
 
     @property
     def sentence(self) -> str:
@@ -128,7 +131,8 @@ class Registry:
 
 TASKS, REWARDS, STRATEGIES = Registry("task"), Registry("reward"), Registry("strategy")
 SEARCHES, ENGINES, TRACKERS = Registry("search"), Registry("engine"), Registry("tracker")
-REGISTRIES = (TASKS, REWARDS, STRATEGIES, SEARCHES, ENGINES, TRACKERS)
+VERIFIERS = Registry("verifier")
+REGISTRIES = (TASKS, REWARDS, STRATEGIES, SEARCHES, ENGINES, TRACKERS, VERIFIERS)
 
 
 # --- the decorators -------------------------------------------------------------------------------
@@ -170,6 +174,17 @@ def reward(function: Any = None, *, weight: float = 1.0, requires: Iterable[str]
     def put(target: Any) -> Any:
         return _add(REWARDS, target.__name__, target, requires=requires, weight=weight,
                     needs=tuple(needs), refuses=refuses)
+
+    return put if function is None else put(function)
+
+
+def verifier(function: Any = None, *, accepts: Callable[[str], str | None] | None = None,
+             refuses: Refuses | None = None) -> Any:
+    """Register a verifier of free answers under the name of its function: (what was said, the right
+    answer) -> whether it is right, or how right (0 to 1). For the options see `Entry`.
+    """
+    def put(target: Any) -> Any:
+        return _add(VERIFIERS, target.__name__, target, accepts=accepts, refuses=refuses)
 
     return put if function is None else put(function)
 

@@ -155,12 +155,13 @@ METRICS: dict[str, list[Metric]] = {
     ],
     "An evaluation of thoughts in text, besides": [
         Metric("generated/accuracy", "share", "right by the letter that the text gives as its "
-                                              "answer (task.answer=generated)"),
+                                              "answer (task.answer=generated, of options)"),
         Metric("letter/accuracy", "share", "right by the most likely letter after the text "
                                            "(task.answer=letter or generated)"),
         Metric("cloze/accuracy", "share", "right by the most likely option after the text, by "
                                           "task.score_per (task.answer=cloze)"),
-        Metric("chance", "share", "accuracy of guessing among the options"),
+        Metric("chance", "share", "accuracy of guessing among the options; 0 where there are "
+                                  "none"),
         Metric("pass@*", "share", "questions with a right answer in so many samples"),
         Metric("majority@*", "share", "right by the most frequent answer of so many samples; ties "
                                          "are split"),

@@ -117,8 +117,8 @@ class Rollouts:
     - weight (B,): how much the answerer learns from the row.
     - value (B, K): the value head's estimate before each token; returns (B, K): its target.
     - reference (B, K): log-probabilities under the reference policy.
-    - answered (B, 3): log p(answer), whether the answer is right, and which option it is, where
-      that was found during collection.
+    - answered (B, 3): log p(answer), how right the answer is (1: right), and which option it is,
+      where that was found during collection.
     - noise (B, K, V): the uniform numbers by which tokens are drawn while they are scored.
     - same_thoughts: all groups hold the same thoughts, so that shared prefixes are computed once.
     - placeholder: a micro-batch with zero loss, so that all processes run equally many.

@@ -1,4 +1,4 @@
-"""Evaluation of thoughts in text on multiple-choice questions: accuracy, necessity, failures."""
+"""Evaluation of thoughts in text on questions: accuracy, necessity, failures."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ponder.core.types import Problems, Rollouts
 from ponder.evaluation.question import NECESSITY, Evaluation, evaluation_mode, standard_error
 from ponder.models.policies.choice import ChoicePolicy
 from ponder.rollouts.written import Written
-from ponder.tasks.choice.qa import UNPARSED, Qa
-from ponder.tasks.choice.questions import LETTERS
+from ponder.tasks.choice.answers import UNPARSED
+from ponder.tasks.choice.qa import Qa
 
 SHORT = 16  # tokens of a passage that three copies make a loop of; of a longer one, two
 
@@ -31,22 +31,23 @@ def evaluate_text(policy: ChoicePolicy, task: Qa, problems: Problems, source: Wr
     with evaluation_mode(policy):
         rollouts = source.collect(policy, problems, 0, torch.Generator().manual_seed(seed))
         assert rollouts.answered is not None
-        right = rollouts.answered[:, 1].view(-1, rollouts.samples)
+        right = (rollouts.answered[:, 1] >= 1).to(rollouts.answered).view(-1, rollouts.samples)
         chosen = rollouts.answered[:, 2].long()
         metrics = {"accuracy": float(right.mean()),
                    "accuracy_stderr": standard_error(right.mean(1)),
-                   "chance": float((1 / problems.option_mask.sum(1)).mean()),
-                   **_necessity(policy, rollouts, float(right.mean()), seed),
+                   "chance": task.chance(problems),
+                   **_necessity(policy, task, rollouts, float(right.mean()), seed),
                    **_of_groups(right, chosen, problems), **_of_texts(policy, rollouts, chosen),
                    **_of_parts(task, problems, right.mean(1)),
-                   **_by_name(policy, rollouts, float(right.mean()))}
+                   **_by_name(policy, task, rollouts, float(right.mean()))}
         return Evaluation(metrics, rows_of(policy, task, rollouts, seed))
 
 
-def _necessity(policy: ChoicePolicy, rollouts: Rollouts, own: float, seed: int) -> dict[str, float]:
+def _necessity(policy: ChoicePolicy, task: Qa, rollouts: Rollouts, own: float, seed: int,
+               ) -> dict[str, float]:
     """Accuracy with own thoughts, those of other questions, and none; NaN for the others."""
     problems, thought, samples = rollouts.problems, rollouts.thought, rollouts.samples
-    if not policy.rules.tokens:
+    if not (policy.rules.tokens and "options" in task.offers):
         return {}
     end = torch.full_like(thought[:, :1], policy.vocabulary.end)  # the answerer does not see it
     others = {"dropped": end.expand_as(thought)}
@@ -122,11 +123,11 @@ def _of_parts(task: Qa, problems: Problems, right: Tensor) -> dict[str, float]:
     return found
 
 
-def _by_name(policy: ChoicePolicy, rollouts: Rollouts, own: float) -> dict[str, float]:
+def _by_name(policy: ChoicePolicy, task: Qa, rollouts: Rollouts, own: float) -> dict[str, float]:
     """The accuracy named by its answer mode. With `generated`, also that of the most likely
-    letter after the text.
+    letter after the text, where there are options.
     """
-    if policy.answer_mode != "generated":
+    if policy.answer_mode != "generated" or "options" not in task.offers:
         return {f"{policy.answer_mode}/accuracy": own}
     judged = policy.judge_thoughts(rollouts.problems, rollouts.thought, rollouts.samples, "letter")
     return {"generated/accuracy": own, "letter/accuracy": float(judged[:, 1].float().mean())}
@@ -135,16 +136,18 @@ def _by_name(policy: ChoicePolicy, rollouts: Rollouts, own: float) -> dict[str, 
 def rows_of(policy: ChoicePolicy, task: Qa, rollouts: Rollouts, seed: int) -> list[dict[str, Any]]:
     """A row of generated.csv for every thought: its text, answer and tokens."""
     assert rollouts.answered is not None
-    text, room = policy.vocabulary.text, rollouts.thought.shape[1] - 1
+    words, room = policy.vocabulary, rollouts.thought.shape[1] - 1
     unread = {code: why for why, code in UNPARSED.items()}
     questions = [question for question in task.questions(rollouts.problems)
                  for _ in range(rollouts.samples)]
-    columns = zip(questions, rollouts.thought.tolist(), rollouts.answered.tolist(),
+    texts = [words.text(thought) for thought in rollouts.thought.tolist()]
+    columns = zip(questions, texts, rollouts.thought.tolist(), rollouts.answered.tolist(),
                   rollouts.logprobs.sum(1).tolist(), strict=True)
     return [{"id": question.id, "subject": question.subject, "question": question.question,
-             "thought": text(thought), "answer": LETTERS[int(answer)] if answer >= 0 else "",
-             "gold": LETTERS[question.answer], "correct": int(right), "reward": right,
+             "thought": text, "answer": task.said(question, int(answer), text,
+                                                  words.truncated(thought, room)),
+             "gold": task.gold(question), "correct": int(right >= 1), "reward": right,
              "unread": unread.get(int(answer), ""), "logprob": logprob, "seed": seed,
-             "end": policy.vocabulary.ended_by(thought, room),
+             "end": words.ended_by(thought, room),
              "tokens": " ".join(str(token) for token in thought if token != rollouts.problems.pad)}
-            for question, thought, (_, right, answer), logprob in columns]
+            for question, text, thought, (_, right, answer), logprob in columns]

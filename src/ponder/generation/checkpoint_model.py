@@ -32,7 +32,6 @@ from ponder.models.policies.choice import ChoicePolicy
 from ponder.models.policies.question import ContinuousPolicy
 from ponder.rollouts.sampler import greedy, vectors
 from ponder.rollouts.written import Store, Written
-from ponder.tasks.choice.questions import LETTERS, typed_question
 from ponder.tokenizers.pieces import FILE, PieceVocabulary, load_pieces
 from ponder.training import build as builders
 from ponder.training.build_policies import build_rules, position_policy, words_of_text
@@ -171,51 +170,53 @@ class _Answering(CheckpointModel):
 
 
 class _ChoosingOptions(_Continuing):
-    """A language model that answers multiple-choice questions after a written rationale; it also
-    continues texts.
+    """A language model that answers questions, multiple-choice or free ones, after a written
+    rationale; it also continues texts.
     """
 
     def __init__(self, config: Config) -> None:
         CheckpointModel.__init__(self, config)
         self.generator = _hugging_face_generator(config, builders.build_device(config))
-        net: Any = self.generator.context.net
+        self.net: Any = self.generator.context.net
         self.vocabulary = words_of_text(config.model, config.scratch)
-        self.policy = ChoicePolicy(net, self.vocabulary, build_rules(config), config.task.answer)
-        self.policy.requires_grad_(False).eval()
 
     @torch.inference_mode()
     def think(self, questions: list[str]) -> list[Reply]:
-        """The greedy rationale and the option for each question, whose options stand on lines of
-        their own below its text (`A. blue`). The answer is the letter of an option, or "" where the
-        rationale names none; a letter that is read from the rationale has log-probability 0.
+        """The greedy rationale and the answer for each question. Options stand on lines of their
+        own below its text (`A. blue`), and the answer is the letter of one. It is "" where the
+        rationale gives none, and has log-probability 0 where it is read from the rationale.
         """
-        asked = [typed_question(text) for text in questions]
+        kind = TASKS[self.config.task.name].target
+        asked = [kind.typed(text) for text in questions]
         if not asked:
             return []
-        task = TASKS[self.config.task.name].target(
-            self.config.task, self.vocabulary, questions=asked,
-            thinks=self.config.thinker.tokens > 0)
-        limit, model = self.policy.thinker.positions, self.config.model.name
+        task = kind(self.config.task, self.vocabulary, questions=asked,
+                    thinks=self.config.thinker.tokens > 0)
+        policy = ChoicePolicy(self.net, self.vocabulary, build_rules(self.config),
+                              self.config.task.answer, reads=task.judge)
+        policy.requires_grad_(False).eval()
+        limit, model = policy.thinker.positions, self.config.model.name
         if limit is not None:
             task.must_fit(limit, self.config.thinker.tokens,
                           f"{model}, which reads {limit} tokens at most")
-        problems = task.test().to(self.policy.thinker.device)
+        problems = task.test().to(policy.thinker.device)
         with tempfile.TemporaryDirectory() as directory:
             writer = Written(SamplerConfig(samples=1), 32, self.config.model.rows_at_once,
                              Store(Path(directory)), self.config.model.name, greedy=True)
-            rollouts = writer.collect(self.policy, problems, 0)
+            rollouts = writer.collect(policy, problems, 0)
         assert rollouts.answered is not None
         logprob, choice = rollouts.answered[:, 0], rollouts.answered[:, 2].long()
         if self.config.task.answer != "generated":
-            total, score = self.policy.options(problems, rollouts.thought)
+            total, score = policy.options(problems, rollouts.thought)
             choice = score.argmax(1)
             logprob = total.gather(1, choice[:, None])[:, 0]
-        columns = zip(questions, rollouts.thought.tolist(), choice.tolist(),
+        words, room = self.vocabulary, rollouts.thought.shape[1] - 1
+        columns = zip(questions, asked, rollouts.thought.tolist(), choice.tolist(),
                       rollouts.logprobs.sum(1).tolist(), logprob.tolist(), strict=True)
-        letters = {-1: "", **dict(enumerate(LETTERS))}
-        return [Reply(question, self.vocabulary.text(thought), letters[option], thought_logprob,
-                      answer_logprob)
-                for question, thought, option, thought_logprob, answer_logprob in columns]
+        return [Reply(typed, text := words.text(thought), task.said(
+                    question, number, text, words.truncated(thought, room)),
+                      thought_logprob, answer_logprob)
+                for typed, question, thought, number, thought_logprob, answer_logprob in columns]
 
 
 # --- generators ---------------------------------------------------------------------------------

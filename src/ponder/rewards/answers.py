@@ -38,7 +38,7 @@ class Judged:
     def _own(self) -> tuple[Tensor, Tensor]:
         r = self.rollouts
         if r.answered is not None:
-            return r.answered[:, 0], r.answered[:, 1] > 0
+            return r.answered[:, 0], r.answered[:, 1] >= 1
         if not is_distributed():
             return self.policy.answer(r.problems, r.thought, r.samples, self.policy.judge)
         return self._shared()
@@ -64,6 +64,16 @@ class Judged:
     def right(self) -> Tensor:
         """(B,): whether the greedy answer is right."""
         return self._own[1]
+
+    @cached_property
+    def score(self) -> Tensor:
+        """(B,): how right the answer is, from 0 to 1: 1 where it is right, and between where the
+        task's verifier says so of an answer that was written.
+        """
+        r = self.rollouts
+        if r.answered is None and self.policy.answers_in_text:
+            return self.policy.judge_thoughts(r.problems, r.thought, r.samples)[:, 1]
+        return self.right.float() if r.answered is None else r.answered[:, 1]
 
     @property
     def grouped(self) -> Tensor:
@@ -96,6 +106,12 @@ def probability(judged: Judged) -> Tensor:
 def exact_match(judged: Judged) -> Tensor:
     """1 where the greedy answer is right."""
     return judged.right.float()
+
+
+@reward(requires=ANSWERS)
+def score(judged: Judged) -> Tensor:
+    """How right the answer is by the task's verifier, from 0 to 1."""
+    return judged.score
 
 
 @reward(requires={"gold_thoughts"})

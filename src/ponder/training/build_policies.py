@@ -312,9 +312,10 @@ def _question(config: Config, task: Task, net: Backbone) -> Policy:
                 *build_reference(config, task, net))
 
 
-def _choice(config: Config, task: Task, net: Backbone) -> Policy:
+def _choice(config: Config, task: Any, net: Backbone) -> Policy:
     return ChoicePolicy(net, task.vocabulary, build_rules(config), config.task.answer,
-                        build_value_head(config, task, net), *build_reference(config, task, net))
+                        build_value_head(config, task, net), *build_reference(config, task, net),
+                        reads=task.judge)
 
 
 def _continuation(config: Config, task: Task, net: Backbone) -> Policy:

@@ -369,7 +369,7 @@ class Policy(nn.Module):
         raise NotImplementedError
 
     def judge_thoughts(self, problems: Problems, thought: Tensor, samples: int) -> Tensor:
-        """(B, 3): log p(answer), whether it is right, and which option is answered (-1: none)."""
+        """(B, 3): log p(answer), how right it is (1: right), and which one it is (-1: none)."""
         logprob, right = self.answer(problems, thought, samples)
         return torch.stack([logprob, right.to(logprob), torch.full_like(logprob, -1)], 1)
 

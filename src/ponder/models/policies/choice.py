@@ -1,6 +1,8 @@
-"""A policy that writes its thought as text and then chooses an option of the question."""
+"""A policy that writes its thought as text, and there its answer or then chooses an option."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -9,17 +11,20 @@ from ponder.core.math import Sampling
 from ponder.core.types import Problems, Rollouts, Scores
 from ponder.models.backbone import Backbone, Segment, rows_at_once
 from ponder.models.policies.base import Policy, Rules, ValueHead
-from ponder.tasks.choice.answers import parse
-from ponder.tasks.choice.questions import LETTERS
+from ponder.tasks.choice.answers import letters_of
 from ponder.tokenizers.vocabulary import TextVocabulary
+
+Judge = Callable[[Problems, list[str], list[bool]], Tensor]
 
 
 class ChoicePolicy(Policy):
-    """Thinker and answerer are one language model, which chooses among the options of a question.
+    """Thinker and answerer are one language model, which chooses among the options of a question,
+    or writes its answer.
 
-    answer_mode: generated (the letter that the text names), letter (the option whose letter is
+    answer_mode: generated (the answer that the text gives), letter (the option whose letter is
     likeliest after the thought), or cloze (the option whose text is likeliest, its log p divided
-    by `Problems.option_sizes`).
+    by `Problems.option_sizes`). reads: what finds and judges the answers in texts, as
+    `tasks.choice.qa.Qa.judge` does.
     """
 
     answers_in_text = True
@@ -27,10 +32,10 @@ class ChoicePolicy(Policy):
 
     def __init__(self, net: Backbone, vocabulary: TextVocabulary, rules: Rules, answer: str,
                  critic: ValueHead | None = None, reference: Backbone | None = None,
-                 compares: bool = False) -> None:
+                 compares: bool = False, reads: Judge = letters_of) -> None:
         super().__init__(net, None, vocabulary, rules, critic=critic, reference=reference,
                          compares=compares)
-        self.answer_mode = answer
+        self.answer_mode, self.reads = answer, reads
 
     def answer(self, problems: Problems, thought: Tensor, samples: int = 1,
                net: Backbone | None = None, ragged: bool | None = None) -> tuple[Tensor, Tensor]:
@@ -39,33 +44,29 @@ class ChoicePolicy(Policy):
         A generated answer is part of the thought: its log p is 0.
         """
         logprob, right, _ = self.judge_thoughts(problems, thought, samples).unbind(1)
-        return logprob, right > 0
+        return logprob, right >= 1
 
     def judge_thoughts(self, problems: Problems, thought: Tensor, samples: int,
                        mode: str | None = None) -> Tensor:
-        """(B, 3): log p(answer), whether it is right, and which option is answered (-1: none).
-        mode: instead of `answer_mode`.
+        """(B, 3): log p(answer), how right the answer is (1: right), and which one it is, as of
+        `reads` (-1: none). mode: instead of `answer_mode`.
         """
         assert problems.label is not None
-        label, mode = problems.label.repeat_interleave(samples), mode or self.answer_mode
-        if mode == "generated":
-            choice = self.read_letters(problems, thought, samples)
-            logprob = torch.zeros(len(thought), device=thought.device)
-        else:
-            total, score = self.options(problems, thought, samples, mode)
-            choice, logprob = score.argmax(1), total.gather(1, label[:, None])[:, 0]
+        if (mode or self.answer_mode) == "generated":
+            found = self.read_answers(problems, thought, samples).to(thought.device)
+            return torch.cat([torch.zeros_like(found[:, :1]), found], 1)
+        label = problems.label.repeat_interleave(samples)
+        total, score = self.options(problems, thought, samples, mode)
+        choice, logprob = score.argmax(1), total.gather(1, label[:, None])[:, 0]
         return torch.stack([logprob, (choice == label).to(logprob), choice.to(logprob)], 1)
 
-    def read_letters(self, problems: Problems, thought: Tensor, samples: int) -> Tensor:
-        """(B,): the option whose letter a text names as its answer; -1 where it names none. A text
-        that nothing has ended was cut at its length limit.
+    def read_answers(self, problems: Problems, thought: Tensor, samples: int) -> Tensor:
+        """(B, 2): what `reads` says of the texts. One that nothing has ended was cut at its length
+        limit.
         """
-        counts = problems.option_mask.sum(1).repeat_interleave(samples)
-        words, room = self.vocabulary, thought.shape[1] - 1
-        letters = [parse(words.text(tokens), LETTERS[:count], words.truncated(tokens, room)).letter
-                   for tokens, count in zip(thought.tolist(), counts.tolist(), strict=True)]
-        return torch.tensor([-1 if letter is None else LETTERS.index(letter)
-                             for letter in letters], device=thought.device)
+        words, room, rows = self.vocabulary, thought.shape[1] - 1, thought.tolist()
+        return self.reads(problems, [words.text(row) for row in rows],
+                          [words.truncated(row, room) for row in rows])
 
     @torch.no_grad()
     def options(self, problems: Problems, thought: Tensor, samples: int = 1,

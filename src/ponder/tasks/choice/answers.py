@@ -28,7 +28,12 @@ import re
 import unicodedata
 from typing import NamedTuple
 
+from ponder.core.lazy_imports import Tensor, torch
+from ponder.core.types import Problems
+
 FOUND, NONE, SEVERAL = "found", "none", "several"
+UNPARSED = {NONE: -1, SEVERAL: -2}  # in place of the number of an answer
+LETTERS = "ABCDEFGHIJ"
 FRONT = 12  # a letter among so many first characters of a line may begin an option
 
 # Words for "answer" and what stands between them and the letter, as `plain` writes them: in the
@@ -51,7 +56,7 @@ NOUNS = "cells?|lymphocytes?|vitamins?|virus|strains?|levels?"
 VERBS = "is|was|and|or|nor|but|because|since|isn't|cannot|can't"
 
 
-def _word(*words: str) -> str:
+def one_of(*words: str) -> str:
     """One of the words, not as part of a longer Latin one."""
     return rf"(?<![A-Za-z])(?:{'|'.join(words)})(?![A-Za-z])"
 
@@ -61,8 +66,8 @@ _LETTER = re.compile(rf"(?<![{_LATIN}])[A-Za-z](?![{_LATIN}])")
 _MARKED = re.compile(rf"(?<![{_LATIN}])(?:\*\*\(?|\*|`|\"|“|「|『|【|\[|\(\s*)([A-Za-z])(?:(\.|:)?"
                      r"(?:\)?\*\*|\*|`|\"|”|」|』|】|\]|\s*\)))")
 _STATED = re.compile(
-    rf"(?P<no>(?:not the|wrong|incorrect|possible) )?{_word(*ANSWERS)}(?P<gap>[^.!?。\n]{{0,48}}?"
-    rf"(?:{_word(*LINKS)}|[:=→>\u2014\u2013]| -)|)[\s\"'$:>.-]*(?:{_word(*FILLERS)} ?)*[($]*\Z",
+    rf"(?P<no>(?:not the|wrong|incorrect|possible) )?{one_of(*ANSWERS)}(?P<gap>[^.!?。\n]{{0,48}}?"
+    rf"(?:{one_of(*LINKS)}|[:=→>\u2014\u2013]| -)|)[\s\"'$:>.-]*(?:{one_of(*FILLERS)} ?)*[($]*\Z",
     re.IGNORECASE)
 _UNSAID = re.compile(r"\b(?:not|cannot|never|wrong|incorrect|choices|options|no|nicht|pas|nao|kii|"
                      rf"bughi)\b|n't|不|아니|नहीं|ليس|(?-i:(?<![{_LATIN}])[A-Z](?![{_LATIN}]))",
@@ -81,7 +86,7 @@ _REFUSED = ("rul(?:e|es|ed|ing) out|exclud(?:e|es|ed|ing)|eliminat(?:e|es|ed|ing
             "nicht|sio|kii se")
 _DENIED = re.compile(rf"(?:\b(?:not|cannot|neither|nor|never|except|wrong|{_REFUSED})|n't|排除|"
                      "不选|不是)"
-                     rf"(?: {_word('be', 'is', 'options', 'choices', *ANSWERS, *FILLERS)})*"
+                     rf"(?: {one_of('be', 'is', 'options', 'choices', *ANSWERS, *FILLERS)})*"
                      r" ?\(?\Z", re.IGNORECASE)
 _ALONE = re.compile(r"[\s>#({\[\"'$:.-]*(?:(?:option|choice|letter) )?\(?", re.IGNORECASE)
 _REST = re.compile(r"[\s)}\]\"'$:;,.。!]*")
@@ -89,9 +94,9 @@ _HEADS = re.compile(rf"(?<![{_LATIN}])([A-Z])(?:[):]|\.(?=\s)|[.\s]*\Z)")
 _GLUED = re.compile(r"\.[^\W\d_]{2}")  # C.school, but not C.A. or C.5
 _OVER = re.compile(r"\)[.。!]|[)\]}\"'$ ]*(?:[.。!,;:]?\n|[.。!;:]\s*\S)")
 _MORE = re.compile(r"[)\]}\"'$ ]*(?:,? ?(?:[\u0900-\uffdc]|[^\W\d_]\S*[\s.!?])|, ?\w{4})")
-_LINKED = re.compile(rf"(?:{_word(*LINKS)})\Z", re.IGNORECASE)
+_LINKED = re.compile(rf"(?:{one_of(*LINKS)})\Z", re.IGNORECASE)
 _NEXT = re.compile(rf"[^\n]*(?<![{_LATIN}])B[.):]|[^\n]*\n\s*\(?B(?:[.):\s]|\Z)")  # in a list
-_JOINT = re.compile(rf"\)?[.\s]*(?:(?:[,/&和或、]|{_word(*JOINTS)})[\s(\"']*)+", re.IGNORECASE)
+_JOINT = re.compile(rf"\)?[.\s]*(?:(?:[,/&和或、]|{one_of(*JOINTS)})[\s(\"']*)+", re.IGNORECASE)
 # text after a character that is part of something longer, and text before one
 _PART = re.compile(rf"[-\u2013'\u2019]\w|[(^=+°\\]|\.\w| [=+^<>] | (?:{NOUNS})\b")
 _ROOT = re.compile(r"(?:\w['\u2019.\u2013-]|[°^=+\\$_]|[=+<>] |\d ?|\w\(|"
@@ -135,6 +140,22 @@ def parse(text: str, letters: str = "ABCD", truncated: bool = False) -> Answer:
         return Answer(None, SEVERAL)
     found = (named if answers is None else answers) & set(letters)
     return Answer(found.pop(), FOUND) if found else Answer(None, NONE)
+
+
+def letters_of(problems: Problems, texts: list[str], cut: list[bool]) -> Tensor:
+    """(B, 2): 1 where a text names the right option, and which one it names; a code of `UNPARSED`
+    where it names none, or several. B is P times the texts of each problem, side by side; cut:
+    whether a text was cut at its length limit.
+    """
+    assert problems.label is not None
+    samples = len(texts) // max(len(problems), 1)
+    counts = problems.option_mask.sum(1).repeat_interleave(samples).tolist()
+    said = [parse(text, LETTERS[:count], ended) for text, ended, count in
+            zip(texts, cut, counts, strict=True)]
+    found = torch.tensor([UNPARSED[status] if letter is None else LETTERS.index(letter)
+                          for letter, status in said], device=problems.label.device)
+    right = found == problems.label.repeat_interleave(samples)
+    return torch.stack([right, found], 1).float()
 
 
 def plain(text: str) -> str:

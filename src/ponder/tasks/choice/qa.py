@@ -1,4 +1,4 @@
-"""Multiple-choice questions: from a file, or MMLU (Hendrycks et al. 2020) from the hub."""
+"""Questions from a file that a language model answers: multiple-choice ones."""
 
 from __future__ import annotations
 
@@ -9,25 +9,23 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ponder.config.errors import UserError, brief, closest
+from ponder.config.errors import UserError, closest
 from ponder.config.option import option
 from ponder.config.registry import TASKS, task
 from ponder.core.lazy_imports import Tensor, torch
 from ponder.core.types import Problem, Problems
 from ponder.tasks.base import Task, hashed_share, leaked, missing, padded
-from ponder.tasks.choice import answers
 from ponder.tasks.choice import questions as prompts
-from ponder.tasks.choice.questions import HELD_OUT, Question, questions_of, read_questions
+from ponder.tasks.choice.answers import letters_of
+from ponder.tasks.choice.questions import HELD_OUT, Question, read_questions
 from ponder.tokenizers.vocabulary import TextVocabulary
-
-UNPARSED = {answers.NONE: -1, answers.SEVERAL: -2}
 
 
 @dataclass
-class QaKeys:
-    """Multiple-choice questions from a file."""
+class QuestionKeys:
+    """Questions from a file."""
 
-    name: str = option("qa", "name of the task", legal=("qa",))
+    name: str = option("questions", "name of the task")
     data: str | None = option(None, "questions: .csv, .jsonl or .parquet with the columns "
                               "question, A, B, ... (or choices), answer, and perhaps id, subject, "
                               "split")
@@ -39,16 +37,10 @@ class QaKeys:
     held_out: float = option(0.2, "share that is held out where no split says which; 1, which "
                              "action=evaluate takes for a table of its own: all", low=0.0,
                              high=1)
-    answer: str = option("generated", "how a question is answered: by a letter in the written "
-                         "text, by the most likely letter after the thought, or by the most "
-                         "likely text of an option after it",
-                         legal=("generated", "letter", "cloze"))
-    score_per: str = option("byte", "task.answer=cloze: the log-likelihood of an option is divided "
-                            "by the bytes (UTF-8) or the characters of its own text, without the "
-                            "space before it, or by nothing; lm-evaluation-harness has characters "
-                            "in acc_norm and nothing in acc", legal=("byte", "character", "none"))
+    answer: str = option("generated", "how a question is answered: by the written text",
+                         legal=("generated",))
     preamble: str | None = option(None, "instruction in front of the question; null: one that "
-                                  "fits task.answer")
+                                  "fits the way of answering")
     shots: int = option(0, "worked examples in front", low=0)
     shots_data: str | None = option(None, "file of the worked examples, with a column rationale "
                                     "where they think; null: training questions")
@@ -61,18 +53,23 @@ class QaKeys:
                                  "many", low=1)
     seed: int = option("${seed}", "which questions are held out")
 
+    @property
+    def file_keys(self) -> tuple[str, ...]:
+        """The keys that name files."""
+        return ("data", "test_data", "shots_data")
+
     def contradictions(self, config: Any = None) -> Iterator[str]:
         """A line for each combination of legal values that makes no sense."""
         if self.held_out == 1 and config is not None and config.action == "train":
             yield (f"task.held_out={self.held_out:g}: found no question to train on; legal: below "
                    "1, or action=evaluate")
-        from_file = TASKS[self.name].target.data is Qa.data  # and not from where a subclass says
+        from_file = TASKS[self.name].target.from_files  # and not from where a subclass says
         if self.data is None and from_file:
             yield ("task.data=null: found no questions; legal: task.data=<file>.csv, .jsonl, "
                    ".parquet")
         if "" in (self.stop or []):
             yield "task.stop: found an empty string; legal: strings of at least one sign"
-        for key in ("data", "test_data", "shots_data"):
+        for key in self.file_keys:
             yield from missing(key, getattr(self, key))
         if self.held_out == 0 and self.test_data is None and from_file:
             yield (f"task.held_out={self.held_out:g}: found no question to evaluate on; legal: "
@@ -80,18 +77,18 @@ class QaKeys:
 
 
 @dataclass
-class MmluKeys(QaKeys):
-    """MMLU (Hendrycks et al. 2020) in English or translated: from the hub, or from files."""
+class QaKeys(QuestionKeys):
+    """Multiple-choice questions from a file."""
 
-    name: str = option("mmlu", "name of the task", legal=("mmlu",))
-    language: str = option("EN", "EN (cais/mmlu), or a language of openai/MMMLU such as YO-NG")
-
-    def contradictions(self, config: Any = None) -> Iterator[str]:
-        """A line for each combination of legal values that makes no sense."""
-        yield from super().contradictions(config)
-        if self.data is None and self.language not in ("EN", *prompts.LANGUAGES):
-            yield (f"task.language={self.language}: found no such language on the hub; legal: EN, "
-                   f"{', '.join(prompts.LANGUAGES)}, or task.data=<file> with the questions")
+    name: str = option("qa", "name of the task", legal=("qa",))
+    answer: str = option("generated", "how a question is answered: by a letter in the written "
+                         "text, by the most likely letter after the thought, or by the most "
+                         "likely text of an option after it",
+                         legal=("generated", "letter", "cloze"))
+    score_per: str = option("byte", "task.answer=cloze: the log-likelihood of an option is divided "
+                            "by the bytes (UTF-8) or the characters of its own text, without the "
+                            "space before it, or by nothing; lm-evaluation-harness has characters "
+                            "in acc_norm and nothing in acc", legal=("byte", "character", "none"))
 
 
 class Encoded(NamedTuple):
@@ -117,8 +114,13 @@ class Qa(Task):
     experiment, variants = "star_smollm2", ("think",)
     requires = frozenset({"hf_model"})
     offers = frozenset({"questions", "answers", "options", "hints"})
+    from_files = True  # questions need `task.data`
 
-    def __init__(self, config: QaKeys, vocabulary: TextVocabulary,
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        cls.from_files = vars(cls).get("from_files", cls.data is Qa.data)
+
+    def __init__(self, config: Any, vocabulary: TextVocabulary,
                  questions: list[Question] | None = None, thinks: bool = True) -> None:
         """questions: held-out ones in place of those that `config` names, which are then read for
         worked examples alone. thinks: a thought may come between prompt and bridge; else all of
@@ -126,7 +128,7 @@ class Qa(Task):
         """
         self.thinks = thinks
         self.config, self.vocabulary = config, vocabulary.stopped_by(_stops(config, vocabulary))
-        own = prompts.PREAMBLES[config.answer]
+        own = prompts.PREAMBLES[self.way]
         self.preamble = own if config.preamble is None else config.preamble
         trained, held_out = self._split() if questions is None or config.shots else ([], [])
         if questions is not None:
@@ -161,9 +163,12 @@ class Qa(Task):
 
     def problems(self) -> list[tuple[str, Problem]]:
         """All questions of the task, in columns that it reads."""
-        width = max(len(question.choices) for question in self.list)
-        return [("train" if i < self.epoch_size else "test", prompts.as_row(question, width))
-                for i, question in enumerate(self.list)]
+        rows = self._rows(self.list)
+        return [("train" if i < self.epoch_size else "test", row) for i, row in enumerate(rows)]
+
+    def _rows(self, questions: list[Question]) -> list[Problem]:
+        width = max(len(question.choices) for question in questions)
+        return [prompts.as_row(question, width) for question in questions]
 
     def questions(self, problems: Problems) -> list[Question]:
         """The questions (P) of problems."""
@@ -176,17 +181,38 @@ class Qa(Task):
         return replace(problems, question=padded(tokens, problems.pad, left=True).to(
             problems.question.device))
 
-    def judge(self, problems: Problems, texts: list[str]) -> Tensor:
-        """(B,): the option that each text names, -1 where it is none, -2 where several.
+    # --- answers --------------------------------------------------------------------------------
 
-        B is P times the number of texts of each problem, which stand next to each other.
+    @property
+    def way(self) -> str:
+        """How a question is answered, in the words of `questions.PREAMBLES`."""
+        return self.config.answer
+
+    def judge(self, problems: Problems, texts: list[str], cut: list[bool]) -> Tensor:
+        """(B, 2): how right each text's answer is (1: right), and which option it names, -1 where
+        it is none, -2 where several.
+
+        B is P times the number of texts of each problem, which stand next to each other. cut:
+        whether a text was cut at its length limit.
         """
-        questions, found = self.questions(problems), []
-        for i, text in enumerate(texts):
-            letters = questions[i * len(questions) // len(texts)].letters
-            letter, status = answers.parse(text, letters)
-            found.append(UNPARSED[status] if letter is None else letters.index(letter))
-        return torch.tensor(found, dtype=torch.long)
+        return letters_of(problems, texts, cut)
+
+    def said(self, question: Question, number: int, text: str, cut: bool) -> str:
+        """The answer of a text, which `judge` gives this number, as tables show it; "" for none."""
+        return prompts.LETTERS[number] if number >= 0 else ""
+
+    def gold(self, question: Question) -> str:
+        """The right answer, as tables show it."""
+        return question.letter
+
+    def chance(self, problems: Problems) -> float:
+        """The accuracy of guessing."""
+        return float((1 / problems.option_mask.sum(1)).mean())
+
+    @classmethod
+    def typed(cls, text: str) -> Question:
+        """A question that is typed. Raises `UserError` where it is none."""
+        return prompts.typed_question(text)
 
     # --- tokens ---------------------------------------------------------------------------------
 
@@ -215,7 +241,7 @@ class Qa(Task):
         empty = len(self.vocabulary.prompt([(role, "") for role, _ in self._turns(self.list[0])]))
         rows = range(0 if train else self.epoch_size, len(self.list))
         asked = ((self.list[i], self._turns(self.list[i], hint), partial(count, i)) for i in rows)
-        prompt, answer, name = prompts.longest(asked, self.config.answer, limit - tokens - empty)
+        prompt, answer, name = prompts.longest(asked, self.way, limit - tokens - empty)
         if prompt + answer + tokens > limit:
             found = f"found a prompt of {prompt} tokens and {answer} of its answer ({name})"
             room = limit - prompt - answer
@@ -244,10 +270,11 @@ class Qa(Task):
         """Tokens of a question, computed once."""
         encoded = self._encoded[i]
         if encoded is None:
-            question, way = self.list[i], self.config.answer
-            bridge, options = prompts.bridge(question, way), prompts.options(question, way)
-            sizes = [prompts.size_of(choice, self.config.score_per) for choice in question.choices]
-            if self.thinks or way == "generated":
+            question, unit = self.list[i], getattr(self.config, "score_per", "none")
+            bridge = prompts.bridge(question, self.way)
+            options = prompts.options(question, self.way)
+            sizes = [prompts.size_of(choice, unit) for choice in question.choices]
+            if self.thinks or self.config.answer == "generated":
                 prompt = self._prompt(question)
                 pairs = [self._continued(bridge, option) for option in options]
                 context, rest = pairs[0][0], [tokens for _, tokens in pairs]
@@ -263,7 +290,7 @@ class Qa(Task):
     def _turns(self, question: Question, hint: bool = False) -> prompts.Turns:
         others = [one for one in self.shots if not prompts.same(one, question)]
         return prompts.turns(question, self.preamble, others[:self.config.shots],
-                             self.config.answer, hint)
+                             self.way, hint)
 
     def _prompt(self, question: Question, hint: bool = False, reply: str = "") -> array[int]:
         return array("l", self.vocabulary.prompt(self._turns(question, hint), reply))
@@ -272,11 +299,11 @@ class Qa(Task):
 
     @classmethod
     def check_files(cls, keys: Any, thoughts: int = 0) -> None:
-        if keys.data is not None:  # else from the hub
+        if keys.data is not None and "data" in keys.file_keys:  # else from the hub
             cls.listed(keys)
 
     @classmethod
-    def listed(cls, config: QaKeys) -> list[Question]:
+    def listed(cls, config: Any) -> list[Question]:
         """The questions of a task in its order, without their tokens. Raises `UserError` where its
         files cannot be used.
         """
@@ -289,13 +316,17 @@ class Qa(Task):
 
     def data(self) -> list[Question]:
         """The questions of `task.data`."""
-        return read_questions(Path(self.config.data or ""))
+        return self.read(Path(self.config.data or ""))
+
+    def read(self, path: Path) -> list[Question]:
+        """The questions of a file. Raises `UserError` that names the line of the first defect."""
+        return read_questions(path)
 
     def _split(self) -> tuple[list[Question], list[Question]]:
         """Questions to train on, and held-out ones. Raises `UserError` where one side is empty."""
         config = self.config
         data = self.data()
-        test = read_questions(Path(config.test_data)) if config.test_data else []
+        test = self.read(Path(config.test_data)) if config.test_data else []
         subjects = {question.subject for question in [*data, *test]} - {""}
         for subject in config.subjects:
             if subject not in subjects:
@@ -340,7 +371,7 @@ class Qa(Task):
         config = self.config
         if not config.shots:
             return []
-        pool = read_questions(Path(config.shots_data)) if config.shots_data else train
+        pool = self.read(Path(config.shots_data)) if config.shots_data else train
         out, own = prompts.signs(test), prompts.signs(train)
         pool.sort(key=lambda one: self._share(one.id, "shots"))
         chosen = prompts.different(pool, out, config.shots + 1)
@@ -351,50 +382,7 @@ class Qa(Task):
         return chosen
 
 
-def _stops(config: QaKeys, vocabulary: TextVocabulary) -> Sequence[str]:
+def _stops(config: QuestionKeys, vocabulary: TextVocabulary) -> Sequence[str]:
     """The strings before which a written text ends."""
     asks_itself = config.answer == "generated" and not vocabulary.chat
     return [prompts.NEXT] * asks_itself if config.stop is None else config.stop
-
-
-ENGLISH, TRANSLATED = "cais/mmlu", "openai/MMMLU"
-SPLITS = {"auxiliary_train": "train", "test": "test", "validation": "val"}  # there -> here
-
-
-@task("mmlu", keys=MmluKeys)
-class Mmlu(Qa):
-    """MMLU from `task.data`, else from the hub.
-
-    English trains on auxiliary_train. A translation has test questions only, so a share of these
-    is held out by their ids, which are the same in every language.
-    """
-
-    config: MmluKeys
-
-    def data(self) -> list[Question]:
-        """The questions of `task.data`, or of the hub in `task.language`."""
-        if self.config.data is not None:
-            return super().data()
-        for problem in self.config.contradictions():
-            raise UserError(problem)
-        language = self.config.language
-        if language == "EN":
-            parts = {ours: self._load(ENGLISH, "all", part) for part, ours in SPLITS.items()}
-        else:
-            parts = {"test": self._load(TRANSLATED, language.replace("-", "_"), "test")}
-        return [question for split, rows in parts.items() for question in questions_of(
-            rows[0][0], [(where, {**row, "split": split}) for where, row in rows], language)]
-
-    def _load(self, name: str, part: str, split: str) -> list[tuple[str, dict[str, Any]]]:
-        """The rows of a split, each with its place. Raises `UserError` if they cannot be loaded."""
-        try:
-            from datasets import load_dataset
-
-            rows = list(load_dataset(name, part, split=split))
-        except Exception as error:  # the network, the hub, the disk: each has errors of its own
-            raise UserError(
-                f"task.language={self.config.language}: {name} cannot be loaded ({brief(error)}); "
-                "legal: task.data=<file> with the questions, or a network and HF_HUB_OFFLINE not "
-                "set") from None
-        return [(f"{name}/{part}/{split}, row {i}", row)  # type: ignore[misc]
-                for i, row in enumerate(rows, start=1)]

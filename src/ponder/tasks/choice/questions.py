@@ -28,11 +28,11 @@ from pathlib import Path
 from string import ascii_lowercase
 from typing import Any
 
-from ponder.config.errors import UserError
+from ponder.config.errors import UserError, brief
 from ponder.core.types import Problem
 from ponder.tasks.base import Row, read_table
+from ponder.tasks.choice.answers import LETTERS
 
-LETTERS = "ABCDEFGHIJ"
 LANGUAGES = ("AR-XY", "BN-BD", "DE-DE", "ES-LA", "FR-FR", "HI-IN", "ID-ID", "IT-IT", "JA-JP",
              "KO-KR", "PT-BR", "SW-KE", "YO-NG", "ZH-CN")  # of openai/MMMLU
 _OPTION = re.compile(r"\(?([A-J])[.):]\s*(\S.*)")
@@ -41,7 +41,9 @@ TRAINED, HELD_OUT = ("train", "dev", "auxiliary_train"), ("test", "val", "valida
 
 @dataclass(frozen=True)
 class Question:
-    """A question and its options; answer is the number of the right one."""
+    """A question and its options; answer is the number of the right one. A free question has one
+    option, which is not shown: its right answer.
+    """
 
     id: str
     question: str
@@ -80,10 +82,8 @@ def questions_of(source: str, rows: list[Row], language: str = "") -> list[Quest
     questions = []
     for where, row in rows:
         cells = {name: row.get(column) for name, column in names.items()}
-        subject, split = _text(cells.get("subject")), _split(where, cells.get("split"))
-        number = numbers[subject, split]
-        numbers[subject, split] += 1
-        own = "/".join(filter(None, (subject, split, str(number))))
+        subject, split = _text(cells.get("subject")), split_of(where, cells.get("split"))
+        own = own_id(subject, split, numbers)
         choices = _choices(where, cells)
         question = _text(cells["question"])
         if not question:
@@ -93,6 +93,22 @@ def questions_of(source: str, rows: list[Row], language: str = "") -> list[Quest
             subject, _text(cells.get("language")) or language, split,
             _text(cells.get("rationale", cells.get("thought"))) or None))
     return questions
+
+
+def hub_rows(key: str, name: str, part: str | None, split: str) -> list[Row]:
+    """The rows of a split of a data set of the hub, each with its place. Raises `UserError`, which
+    names a key, if they cannot be loaded.
+    """
+    try:
+        from datasets import load_dataset
+
+        rows: Any = list(load_dataset(name, part, split=split))
+    except Exception as error:  # the network, the hub, the disk: each has errors of its own
+        raise UserError(
+            f"{key}: {name} cannot be loaded ({brief(error)}); legal: task.data=<file> with the "
+            "questions, or a network and HF_HUB_OFFLINE not set") from None
+    place = "/".join(filter(None, (name, part, split)))
+    return [(f"{place}, row {i}", row) for i, row in enumerate(rows, start=1)]
 
 
 def typed_question(text: str) -> Question:
@@ -142,7 +158,22 @@ def _text(cell: Any) -> str:
     return "" if cell is None else str(cell).strip()
 
 
-def _split(where: str, cell: Any) -> str:
+def text_of(where: str, name: str, cell: Any) -> str:
+    """A cell as text. Raises `UserError` for a list or a record."""
+    if isinstance(cell, list | dict):
+        raise UserError(f"{where}: found {name} {_short(cell)}; legal: text")
+    return _text(cell)
+
+
+def own_id(subject: str, split: str, numbers: Counter[tuple[str, str]]) -> str:
+    """The id of a row without one; numbers counts the rows of each subject and split before it."""
+    number = numbers[subject, split]
+    numbers[subject, split] += 1
+    return "/".join(filter(None, (subject, split, str(number))))
+
+
+def split_of(where: str, cell: Any) -> str:
+    """A split as it is called here. Raises `UserError` where it is none."""
     split = _text(cell).lower()
     if split and split not in (*TRAINED, *HELD_OUT):
         raise UserError(f"{where}: found split {_short(cell)}; legal: "
@@ -241,7 +272,16 @@ PREAMBLES = {
                  "(X).\", where X is the letter of the right option.",
     "letter": "Think step by step about the following question and its options.",
     "cloze": "Think step by step about the following question.",
+    "stated": "Think step by step about the following question, then end with \"The answer is "
+              "X.\", where X is the answer.",
+    "boxed": "Think step by step about the following question, then end with the answer in "
+             "\\boxed{}.",
+    "last_line": "Think step by step about the following question, then write the answer alone on "
+                 "the last line.",
+    "whole": "Answer the following question with the answer alone.",
 }
+FREE = {"stated": " The answer is {}.", "boxed": " \\boxed{{{}}}", "last_line": "\n{}",
+        "whole": "{}"}  # how a text ends with a free answer
 
 
 ASKS = "Question: "  # before every question
@@ -265,7 +305,7 @@ def turns(question: Question, preamble: str, examples: Sequence[Question], answe
 def shown(question: Question, answer: str) -> str:
     """The question, with a line for each option unless they are to be written out."""
     lines = [f"{ASKS}{question.question}"]
-    if answer != "cloze":
+    if answer not in ("cloze", *FREE):
         lines += [f"{letter}. {choice}" for letter, choice in
                   zip(question.letters, question.choices, strict=True)]
     return "\n".join(lines)
@@ -274,7 +314,7 @@ def shown(question: Question, answer: str) -> str:
 def hinted(question: Question, answer: str) -> str:
     """The line that tells the right answer."""
     right = question.choices[question.answer]
-    return (f"(Hint: the right answer is: {right})" if answer == "cloze"
+    return (f"(Hint: the right answer is: {right})" if answer in ("cloze", *FREE)
             else f"(Hint: the right answer is ({question.letter}) {right})")
 
 
@@ -286,12 +326,14 @@ def worked(question: Question, answer: str) -> str:
 
 def bridge(question: Question, answer: str) -> str:
     """The text between the thought and an option."""
-    return {"generated": "", "letter": "\nAnswer:",
-            "cloze": f"\n{ASKS}{question.question}\nAnswer:"}[answer]
+    return {"letter": "\nAnswer:",
+            "cloze": f"\n{ASKS}{question.question}\nAnswer:"}.get(answer, "")
 
 
 def options(question: Question, answer: str) -> list[str]:
-    """The text of each option, as it follows the bridge."""
+    """The text of each option, as it follows the bridge; of a free question its right answer."""
+    if answer in FREE:
+        return [FREE[answer].format(question.choices[0])]
     if answer == "cloze":
         return [f" {choice}" for choice in question.choices]
     return [f" The answer is ({letter})." if answer == "generated" else f" {letter}"
