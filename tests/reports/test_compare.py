@@ -377,6 +377,21 @@ def test_the_page_is_whole_and_loads_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_accuracy_by_number_of_steps_is_drawn_for_each_group(tmp_path: Path) -> None:
+    """At lengths that all runs of a group have, shortest first; none without such questions."""
+    found = {0: {"accuracy/10_steps": 0.5, "accuracy/2_steps": 1.0, "accuracy/3_digits": 0.1},
+             1: {"accuracy/10_steps": 0.75, "accuracy/2_steps": 1.0, "accuracy/12_steps": 0.25}}
+    for seed, metrics in found.items():
+        path = make_run(tmp_path / str(seed), seed=seed) / "summary.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "metrics": metrics}))
+    page = without_library(comparison_page(compared(tmp_path), tmp_path))
+    part = page.split("<h2>Accuracy by number of steps</h2>")[1]
+    assert '"x":[2.0,10.0],"y":[1.0,0.625]' in part and '"x":[2.0,10.0],"y":[1.0,0.5]' in part
+    make_run(tmp_path / "other" / "0")
+    page = comparison_page(compared(tmp_path / "other"), tmp_path)
+    assert "Accuracy by number of steps" not in page
+
+
 def test_what_is_drawn_has_bounds_that_are_said(tmp_path: Path) -> None:
     for lr in range(1, 13):
         for seed in range(4):

@@ -100,7 +100,7 @@ def test_a_report_tells_the_run(tmp_path: Path) -> None:
     assert "code <code>0123456789ab+</code>" in content
     assert "chance 1/100" in content and "entropy of a digit" in content
     assert "<title>add (max 100) · think, fixed, blind</title>" in content
-    assert {name: figures_in(content, name) for name in SECTIONS} == {
+    assert {name: figures_in(content, name) for name in SECTIONS if name != "states"} == {
         "result": 0, "training": 5, "necessity": 1, "language": 4, "meaning": 2, "rollouts": 0,
         "details": 0}
     rollouts = content.split('<section id="rollouts">')[1].split("</section>")[0]
@@ -119,6 +119,54 @@ def test_a_report_loads_nothing_from_outside(tmp_path: Path) -> None:
     page = (tmp_path / "report.html").read_text()
     assert '"showSendToCloud": false' in page and page.count("Plotly.newPlot(") == 1
     assert len(page) < 2_500_000
+
+
+def with_states(directory: Path, state: str = "up") -> dict[str, Any]:
+    """Two questions of two steps, `a` and `b` for the states; the summary of such a run."""
+    (directory / "val_9").mkdir(exist_ok=True)
+    (directory / "val_9" / "generated.csv").write_text(
+        "question,thought,answer,gold,correct,states\n"
+        f"x y,<t0> <t1> </think>,1,1,1,{state} down\nx z,<t1> <t1> <t0> </think>,1,2,0,down "
+        f"{state}\n")
+    language = {"attributes": ["1", "2"], "information": [[0.6, 0.1], [0.0, 0.5]],
+                "entropy": [0.69, 0.69], "states": [state, "down"],
+                "by_position": {"all": [1.0, 0.5], "own": [1.0, 1.0]},
+                "words": [{"state": state, "token": "<t0>", "of_state": 0.5, "of_token": 1.0,
+                           "steps": 2}, {"state": "down", "token": None, "of_state": 0.0,
+                                         "of_token": 0.0, "steps": 0}],
+                "tokens": [["<t0>", None], ["<t1>", None]],
+                "readings": [{"<t0>": state, "<t1>": "down"}]}
+    metrics = {"thought/state_agreement": 0.875, "necessity/replaced/t1": 0.5,
+               "necessity/replaced/t2": 0.25, "necessity/truncated/0": 0.1,
+               "necessity/truncated/1": 0.2, "necessity/truncated/2": 1.0,
+               "accuracy/2_steps": 1.0, "accuracy/10_steps": 0.5}
+    return {**SUMMARY, "language": language, "metrics": metrics}
+
+
+def test_a_thought_stands_beside_the_true_states(tmp_path: Path) -> None:
+    """Of the second question one token is right, one wrong, and one has no state beside it."""
+    content = written(tmp_path, with_states(tmp_path))
+    assert [figures_in(content, name) for name in ("states", "necessity")] == [2, 2]
+    part = content.split('<section id="states">')[1].split("</section>")[0]
+    assert '"z":[[0.6,0.1],[0.0,0.5]]' in part and "<td>0.875</td>" in part
+    assert '<td><code><span class="cyan">&lt;t0&gt;</span></code></td><td>50.0%</td>' in part
+    first, second = part.split("<details ")[1:]
+    assert " open>" in first[:20] and " open>" not in second[:20]
+    assert (first.count("✓"), first.count("✗"), first.count('class="hit"')) == (3, 0, 8)
+    assert re.findall(r">(\w*)</td>", second)[3:9] == ["down", "down", "up", "down", "up", ""]
+    assert (second.count('class="hit"'), second.count('class="miss"')) == (4, 4)
+    assert 'class="other">t1<' in part and "right is" in second
+
+
+def test_accuracy_by_steps_and_positions_is_drawn_in_order(tmp_path: Path) -> None:
+    content = written(tmp_path, with_states(tmp_path))
+    assert '"x":[2.0,10.0],"y":[1.0,0.5]' in content and "Accuracy by number of steps" in content
+    assert '"x":[1.0,2.0],"y":[0.5,0.25]' in content
+    assert '"x":[0.0,1.0,2.0],"y":[0.1,0.2,1.0]' in content
+
+
+def test_states_are_escaped(tmp_path: Path) -> None:
+    assert "<b>" not in written(tmp_path, with_states(tmp_path, "<b>"))
 
 
 def test_text_is_escaped(tmp_path: Path) -> None:
@@ -295,7 +343,7 @@ def test_plotly_draws_in_a_browser(tmp_path: Path) -> None:
     browser = next(filter(None, map(shutil.which, names)), None)
     if browser is None:
         pytest.skip(f"none of {', '.join(names)} is installed")
-    content = written(make_run(tmp_path))
+    content = written(make_run(tmp_path), with_states(tmp_path))
     done = subprocess.run(
         [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
          "--no-first-run", "--disable-background-networking", "--disable-component-update",
@@ -306,7 +354,7 @@ def test_plotly_draws_in_a_browser(tmp_path: Path) -> None:
     drawn = without_library(done.stdout)
     assert [line for line in done.stderr.splitlines() if ":CONSOLE" in line] == []
     wanted = content.count('class="plotly-graph-div"')
-    assert len(re.findall(r'class="[^"]*js-plotly-plot', drawn)) == wanted == 12
-    assert len(re.findall(r'class="hm"', drawn)) == 6  # two places and all answers, twice
-    assert len(re.findall(r'class="trace scatter', drawn)) == 10  # 6 curves, 2 x 2
+    assert len(re.findall(r'class="[^"]*js-plotly-plot', drawn)) == wanted == 16
+    assert len(re.findall(r'class="hm"', drawn)) == 7  # states; two places and all answers, twice
+    assert len(re.findall(r'class="trace scatter', drawn)) == 15  # 6 curves, 2 x 2, 5 of steps
     assert len(re.findall(r'class="point"', drawn)) >= 5

@@ -60,7 +60,8 @@ def describe(thought: Tensor, problems: Problems,
     if problems.states is not None:
         steps = min(pairs.shape[:2])
         at_step = pairs[range(steps), range(steps)]
-        metrics |= {f"meaning/t{k + 1}/step": float(known[k, k]) for k in range(steps)}
+        if not problems.features:  # which name the digits that these states are
+            metrics |= {f"meaning/t{k + 1}/step": float(known[k, k]) for k in range(steps)}
         found = dictionary(at_step, words, [*problems.state_names])
         metrics |= {"thought/state_agreement": found["agreement"],
                     "thought/state_agreement_one_to_one": found["one_to_one"]}
@@ -109,6 +110,7 @@ def dictionary(pairs: Tensor, tokens: list[str], states: list[str]) -> dict[str,
     - words: for each state the token that means it most often (null: none does), the shares of that
       token among the steps with this state and of the state among those with this token, and the
       number of steps with it.
+    - tokens: for each position the token that means each state most often there (null: none does).
     - readings: [token -> state], one for all positions or one for each where those agree better.
     """
     counts = pairs.double()
@@ -122,6 +124,9 @@ def dictionary(pairs: Tensor, tokens: list[str], states: list[str]) -> dict[str,
     return {"agreement": agreement, "one_to_one": _one_to_one(whole) / float(total),
             "by_position": {"all": _rounded(by_shared / steps), "own": _rounded(by_own / steps)},
             "words": _words(whole, tokens, states),
+            "tokens": [[tokens[v] if most else None for most, v in
+                        zip(*(part.tolist() for part in table.max(0)), strict=True)]
+                       for table in counts],
             "readings": [{tokens[v]: states[int(reading[v])] for v in range(len(tokens))}
                          for reading in readings]}
 

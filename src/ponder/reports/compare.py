@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from ponder.reports.groups import (
     mean_curve,
     value_of,
 )
+from ponder.reports.language import lengths_of
 from ponder.reports.runs import FoundRuns, RunResult, accuracy_curve, find_runs
 from ponder.tasks.base import write_table
 
@@ -214,13 +215,15 @@ def comparison_page(comparison: Comparison, folder: Path) -> str:
     """The whole page, whose links to reports start in `folder`."""
     parts = {"Groups": _groups_table(comparison, folder),
              "Accuracy over the steps": _curves_figure(comparison),
-             "Accuracy at the end": _bars_figure(comparison)}
+             "Accuracy at the end": _bars_figure(comparison),
+             "Accuracy by number of steps": _lengths_figure(comparison)}
     head = f'<p class="result">{escape(comparison.headline)}</p>' + "".join(
         map(note, comparison.notes))
     differing = ", ".join(key.rpartition(".")[2] for key in comparison.distinguishing[:3])
     title = f"Comparison by {differing}" if differing else "Comparison"
     return figures.page(title, head + "".join(
-        f"<section><h2>{name}</h2>{content}</section>" for name, content in parts.items()))
+        f"<section><h2>{name}</h2>{content}</section>" for name, content in parts.items()
+        if content))
 
 
 def _labels(comparison: Comparison, numbers: list[int]) -> list[str]:
@@ -262,15 +265,18 @@ def _report_links(group: Group, folder: Path) -> str:
                     for run, path in there[:MAX_LINKS]) + " …" * (len(there) > MAX_LINKS)
 
 
-def group_curves(groups: list[Group]) -> Iterator[GroupCurves]:
-    """The curves of the best groups, until colours or MAX_CURVES are used up."""
+def group_curves(groups: list[Group], curve: Callable[[RunResult], Curve] | None = None,
+                 ) -> Iterator[GroupCurves]:
+    """The curves of the best groups, until colours or MAX_CURVES are used up. curve: of a run,
+    its accuracy over the steps by default.
+    """
+    curve = curve or (lambda run: accuracy_curve(run.directory))
     left = MAX_CURVES
     for number, group in enumerate(groups[:len(COLOURS)]):
         wanted = len(group.runs) + (len(group.runs) > 1)  # a mean is a curve too
         if wanted > left and left < MAX_CURVES:
             return
-        curves = [accuracy_curve(run.directory) for run in group.runs[:left - 1 or 1]]
-        curves = [points for points in curves if points[0]]
+        curves = [points for points in map(curve, group.runs[:left - 1 or 1]) if points[0]]
         if curves:
             mean = mean_curve(curves) if len(curves) > 1 else None
             left -= len(curves) + (mean is not None)
@@ -283,27 +289,39 @@ def _curves_figure(comparison: Comparison) -> str:
     found = list(group_curves(comparison.groups))
     if not found:
         return note("No metrics.jsonl holds an accuracy.")
+    count = sum(len(curves) for _, curves, _ in found)
+    limits = "" if count == comparison.runs else (
+        f" Drawn are {count:,} of {comparison.runs:,} runs, in the most accurate groups: at most "
+        f"{len(COLOURS)} groups and {MAX_CURVES} curves.")
+    return note("Bold: the mean of a group, at the steps that all its runs have; thin: each run."
+                + limits) + _curves(comparison, found, "step")
+
+
+def _lengths_figure(comparison: Comparison) -> str:
+    """Accuracy against the number of steps of a question; "" where no run has such groups."""
+    found = list(group_curves(comparison.groups, lambda run: lengths_of(
+        run.summary.get("metrics"))))
+    return _curves(comparison, found, "steps of the question") if found else ""
+
+
+def _curves(comparison: Comparison, found: list[GroupCurves], across: str) -> str:
+    """The curves of groups with the legend below; across: what is on the horizontal axis."""
     labels = _labels(comparison, [number for number, _, _ in found])
-    traces = []
+    traces, below = [], 20 * len(found)
     for label, (number, curves, mean) in zip(labels, found, strict=True):
         if mean is not None:
             traces += [_curve_trace(points, label, number, thin=True) for points in curves]
         traces.append(_curve_trace(mean or curves[0], label, number, thin=False))
-    count, below = sum(len(curves) for _, curves, _ in found), 20 * len(found)
-    limits = "" if count == comparison.runs else (
-        f" Drawn are {count:,} of {comparison.runs:,} runs, in the most accurate groups: at most "
-        f"{len(COLOURS)} groups and {MAX_CURVES} curves.")
     layout = figures.base_layout(400 + below)
     layout |= {"showlegend": True, "legend": {
         "orientation": "v", "x": 0, "xanchor": "left", "y": -0.17, "yanchor": "top",
         "tracegroupgap": 0}}
     layout["margin"]["b"] = 72 + below
-    layout["xaxis"] |= {"title": {"text": "step", "standoff": 6}, "tickformat": ",~r"}
+    layout["xaxis"] |= {"title": {"text": across, "standoff": 6}, "tickformat": ",~r"}
     level = comparison.chance
     highest = max(y for trace in [*traces, {"y": [level[1] if level else 0]}] for y in trace["y"])
     layout["yaxis"] |= {"range": [0, 1.06 * highest or 1], "tickformat": ".2~%"}
-    return note("Bold: the mean of a group, at the steps that all its runs have; thin: each run."
-                + limits) + figures.figure(traces, layout, level=level)
+    return figures.figure(traces, layout, level=level)
 
 
 def _curve_trace(points: Curve, label: str, number: int, thin: bool) -> dict[str, Any]:

@@ -57,6 +57,13 @@ td, th { text-align: left; padding: 3px 14px 3px 0; border-bottom: 1px solid var
 code, pre { font: 13px/1.5 ui-monospace, Menlo, Consolas, monospace; overflow-wrap: anywhere }
 pre { background: var(--box); padding: 12px; border-radius: 6px; white-space: pre-wrap }
 .blue { color: var(--blue) } .cyan { color: var(--cyan) } .magenta { color: var(--magenta) }
+.replay td, .replay th { text-align: center; min-width: 22px; padding: 2px 6px }
+.replay th:first-child { text-align: left; white-space: nowrap }
+.replay td { font: 13px/1.5 ui-monospace, Menlo, Consolas, monospace }
+.hit { background: rgba(43,147,72,0.16) } .miss { background: rgba(224,49,49,0.24) }
+.other { background: rgba(240,173,0,0.22) }
+details[name] { margin: 2px 0 } details[name] .scroll { margin: 6px 0 14px 18px }
+.soft { color: var(--soft) }
 .right { color: var(--right) } .wrong { color: var(--wrong) } summary { cursor: pointer }
 @media print { body { zoom: 0.62; padding: 0 } .modebar { display: none } }
 """
@@ -126,8 +133,8 @@ def escape_tags(text: str) -> str:
 
 
 def line_chart(title: str, curves: dict[str, Curve], level: Level | None = None,
-               from_zero: bool = False, form: str = "") -> str:
-    """Curves over steps. `form` is the d3 format of the values, such as `.0%`."""
+               from_zero: bool = False, form: str = "", across: str = "step") -> str:
+    """Curves over steps, or what `across` says. `form`: the d3 format of values, as `.0%`."""
     traces: list[dict[str, Any]] = []
     for i, (name, (steps, values)) in enumerate(curves.items()):
         traces.append({"type": "scatter", "name": escape_tags(name), "x": steps,
@@ -137,7 +144,7 @@ def line_chart(title: str, curves: dict[str, Curve], level: Level | None = None,
                        "marker": {"size": 4 if i else 6}})
     layout = base_layout(280)
     layout["hovermode"] = "x unified"
-    layout["xaxis"] |= {"title": {"text": "step", "standoff": 6}, "tickformat": ",~r"}
+    layout["xaxis"] |= {"title": {"text": across, "standoff": 6}, "tickformat": ",~r"}
     if form:
         layout["yaxis"]["tickformat"] = form
     if from_zero:
@@ -204,6 +211,23 @@ def heat_maps(title: str, tokens: Sequence[str | None], values: dict[str, list[s
     layout["yaxis"] |= {"type": "category", "showgrid": False, "autorange": "reversed",
                         "anchor": "x", "dtick": 1}
     return figure(traces, layout, title)
+
+
+def matrix(title: str, values: Sequence[Sequence[float]], columns: list[str], rows: list[str],
+           axes: tuple[str, str], highest: float) -> str:
+    """A heat map of values from 0 to `highest`, (rows, columns); axes: what both are."""
+    layout = base_layout(92 + 20 * max(5, len(rows)))
+    layout |= {"coloraxis": {"cmin": 0, "cmax": highest or 1, "colorscale": INTENSITY,
+                             "colorbar": {"thickness": 10, "outlinewidth": 0, "nticks": 4}}}
+    trace = {"type": "heatmap", "x": [escape_tags(name) for name in columns], "y": rows,
+             "z": [round_values(row) for row in values], "coloraxis": "coloraxis", "xgap": 1,
+             "ygap": 1, "hovertemplate": f"{axes[1]} %{{y}}, {axes[0]} %{{x}}: %{{z:.3f}}"
+                                         "<extra></extra>"}
+    for axis, name in zip(("xaxis", "yaxis"), axes, strict=True):
+        layout[axis] |= {"type": "category", "showgrid": False, "nticks": 36,
+                         "title": {"text": name, "standoff": 6}}
+    layout["yaxis"]["autorange"] = "reversed"
+    return figure([trace], layout, title)
 
 
 def figure(traces: list[dict[str, Any]], layout: dict[str, Any], title: str = "",

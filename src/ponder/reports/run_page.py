@@ -20,7 +20,7 @@ from typing import Any
 from ponder.config.errors import replacing
 from ponder.config.spine import program
 from ponder.core.metrics import wilson_interval
-from ponder.reports import figures
+from ponder.reports import figures, language
 from ponder.reports.figures import Curve, Level, note
 from ponder.reports.runs import (
     chance_level,
@@ -54,6 +54,7 @@ REPLACED = {"own": "the thinker's own thoughts", "shuffled": "those of other que
 FAILURES = {"text/unparsable": "name no answer that can be read",
             "text/truncated": "were cut at the limit of tokens",
             "text/degenerate": "end in a loop"}
+OF_THOUGHTS = ("necessity", "states", "language", "meaning")  # sections
 NO_TABLE = "There is no readable val_<step>/generated.csv."
 
 
@@ -84,7 +85,7 @@ def write_report(directory: Path, summary: dict[str, Any], config: dict[str, Any
     run = RunRecord(summary, config, list(read_metrics(directory / "metrics.jsonl")),
                     last_rows(directory), tuple(typed_arguments(directory)))
     body = "\n".join(_section(name, run) for name in SECTIONS
-                     if run.thinks or name not in ("necessity", "language", "meaning"))
+                     if run.thinks or name not in OF_THOUGHTS)
     title = title_of(run) or str(summary.get("run_name") or directory.name)
     with replacing(directory / "report.html") as path:
         path.write_text(figures.page(title, body), encoding="utf-8")
@@ -126,6 +127,11 @@ def chance(run: RunRecord) -> Level | None:
     return chance_level(run.summary, run.task, len(set(right_answers(run))))
 
 
+def metrics_of(run: RunRecord) -> dict[str, Any]:
+    """The numbers of the last evaluation."""
+    return run.summary.get("metrics") or {}
+
+
 def thought_tokens(run: RunRecord) -> list[list[str]]:
     """The thought tokens of every row, with the end of the thought but without text tokens."""
     return [[token for token, kind in pieces(row.get("thought", ""))
@@ -159,7 +165,7 @@ def question_count(run: RunRecord) -> float:
     error is known and not 0, else the number of questions in the table.
     """
     accuracy = run.summary.get("accuracy")
-    stderr = (run.summary.get("metrics") or {}).get("accuracy_stderr")
+    stderr = metrics_of(run).get("accuracy_stderr")
     if finite(accuracy) and finite(stderr) and stderr > 0 and 0 < accuracy < 1:
         return accuracy * (1 - accuracy) / stderr ** 2
     return len({row.get("id", str(number)) for number, row in enumerate(run.rows)})
@@ -193,7 +199,7 @@ def title_of(run: RunRecord) -> str:
 
 def result(run: RunRecord) -> str:
     """The result in one sentence, what the run was, and the command that started it."""
-    summary, metrics = run.summary, run.summary.get("metrics") or {}
+    summary, metrics = run.summary, metrics_of(run)
 
     def number(name: str, form: str, phrase: str, source: dict[str, Any] = summary) -> str:
         value = source.get(name)
@@ -252,6 +258,7 @@ def training(run: RunRecord) -> str:
         drawn.append(figures.line_chart(
             "Accuracy by group of questions", dict(list(shown.items())[:MAX_GROUPS]),
             from_zero=True, form=".2~%"))
+    drawn += filter(None, [language.lengths(metrics_of(run), chance(run))])
     return f'<div class="grid">{"".join(drawn)}</div>' if drawn else note(
         "metrics.jsonl is missing or holds no finite number.")
 
@@ -269,10 +276,13 @@ def necessity(run: RunRecord) -> str:
     intervals = {name: wilson_interval(value, count) for name, value in values.items()
                  } if count else {}
     tried = ", ".join(REPLACED.get(name, name) for name in values)
+    bars = figures.bar_chart("Accuracy", values, chance(run), intervals)
+    by_position = language.positions(metrics_of(run), chance(run))
     return note(f"Accuracy with {tried}. Thoughts that carry the answer lose it in every bar but "
                 f"the first.{_not_tried(run, values)} Error bars: 95 % Wilson intervals for "
                 f"{count:,.0f} questions.") + (
-        f'<div class="half">{figures.bar_chart("Accuracy", values, chance(run), intervals)}</div>')
+        f'<div class="grid"><div>{bars}</div><div>{by_position}</div></div>' if by_position else
+        f'<div class="half">{bars}</div>')
 
 
 def _not_tried(run: RunRecord, tried: Iterable[str]) -> str:
@@ -284,25 +294,30 @@ def _not_tried(run: RunRecord, tried: Iterable[str]) -> str:
     return f" Not tried: {', '.join(REPLACED[name] for name in left)}{reason}." if left else ""
 
 
-def language(run: RunRecord) -> str:
+def states(run: RunRecord) -> str:
+    """Which token stands for which state of the question, at every step."""
+    return language.states(run.summary.get("language") or {}, metrics_of(run), run.rows)
+
+
+def answers(run: RunRecord) -> str:
     """Which token stands for which digit, and for which answer, at every position."""
     written = thought_tokens(run)
     length = max((sum(token != END for token in thought) for thought in written), default=0)
     if not length:
         return ""
-    answers, places = right_answers(run), answer_digits(run)
-    few = len(set(answers)) <= MAX_ANSWERS
+    right, places = right_answers(run), answer_digits(run)
+    few = len(set(right)) <= MAX_ANSWERS
     drawn = [note("How often a token is written, given a digit of the right answer" + (
         ", and given the answer." if few else
-        f". The {len(set(answers)):,} answers are too many for a map of their own.") + (
+        f". The {len(set(right)):,} answers are too many for a map of their own.") + (
         f" The first {MAX_POSITIONS} of {length} positions." if length > MAX_POSITIONS else ""))]
     for position in range(min(length, MAX_POSITIONS)):
         tokens = [thought[position] if position < len(thought) else None for thought in written]
         title = f"Thought token {position + 1}"
-        if places:
+        if places and not (few and len(places) == 1):  # else the answer is that digit
             drawn.append(figures.heat_maps(f"{title}, by digit of the answer", tokens, places))
         if few:
-            drawn.append(figures.heat_maps(f"{title}, by answer", tokens, {"answer": answers}))
+            drawn.append(figures.heat_maps(f"{title}, by answer", tokens, {"answer": right}))
     return "".join(drawn)
 
 
@@ -316,6 +331,8 @@ def meaning(run: RunRecord) -> str:
             found.setdefault(position, {})[feature] = points
     if not found:
         return ""
+    if all([*points] == ["step"] for points in found.values()):
+        return language.over_time({position: points["step"] for position, points in found.items()})
     level = ("entropy of a digit", math.log(10)) if answer_digits(run) else None
     drawn = [figures.line_chart(f"Thought token {position[1:]}", points, level, from_zero=True)
              for position, points in list(found.items())[:MAX_POSITIONS]]
@@ -340,7 +357,7 @@ def rollouts(run: RunRecord) -> str:
     colours = ", ".join(f'<span class="{colour}">{kind}</span>' for kind, colour in COLOURS.items())
     order = (f"{len(shown_wrong)} of {len(wrong):,} wrong ones first, then others: their number "
              "says nothing about the accuracy. " if shown_wrong and other else "")
-    metrics = run.summary.get("metrics") or {}
+    metrics = metrics_of(run)
     failed = ", ".join(f"{metrics[name]:.1%} {said}" for name, said in FAILURES.items()
                        if finite(metrics.get(name)))
     return (f'<p class="note">{f"Of the texts, {failed}. " if failed else ""}{order}'
@@ -365,7 +382,8 @@ def details(run: RunRecord) -> str:
 
 SECTIONS = {"result": ("", result), "training": ("Training", training),
             "necessity": ("Are the thoughts needed?", necessity),
-            "language": ("Which thought stands for which answer", language),
+            "states": ("What language was it?", states),
+            "language": ("Which thought stands for which answer", answers),
             "meaning": ("What each token came to mean", meaning),
             "rollouts": ("Sample rollouts of the last evaluation", rollouts),
             "details": ("Final metrics and configuration", details)}

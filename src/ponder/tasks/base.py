@@ -381,16 +381,6 @@ def typed_numbers(text: str, terms: int, limit: int) -> Tensor:
     return torch.tensor([[int(word) for word in words]])
 
 
-def numbered(rows: Sequence[Sequence[str]]) -> tuple[Tensor | None, tuple[str, ...]]:
-    """(numbers (N, width) of symbols, -1 behind the end of a row; the symbols in that order). None
-    where there are no symbols.
-    """
-    symbols = in_order(rows)
-    number = {symbol: i for i, symbol in enumerate(symbols)}
-    return padded([[number[symbol] for symbol in row] for row in rows],
-                  -1) if symbols else None, symbols
-
-
 def in_order(texts: Iterable[Iterable[str]]) -> tuple[str, ...]:
     """Symbols, each once: numbers by size, then words by their letters."""
     symbols = {symbol for text in texts for symbol in text}

@@ -26,7 +26,7 @@ from ponder.core.types import Problem, Problems
 from ponder.tasks import base
 from ponder.tasks.base import hashed_share, missing, padded
 from ponder.tasks.toy.levels import LeveledTask
-from ponder.tasks.toy.survey import SAMPLE, Survey, survey
+from ponder.tasks.toy.survey import SAMPLE, Survey, numbered, survey
 from ponder.tokenizers.vocabulary import Vocabulary
 
 PATIENCE = 2000  # draws in a row that bring nothing new before a side of the split is complete
@@ -187,7 +187,7 @@ class ToyTask(LeveledTask):
 
     def _held_out_problems(self, found: Sequence[Problem]) -> Problems:
         """Problems as tokens, with their intermediate states."""
-        states, names = base.numbered([self.intermediate_states(one) for one in found])
+        states, names = numbered([self.intermediate_states(one) for one in found])
         return replace(self.encode_problems(found), states=states, state_names=names)
 
     @cached_property

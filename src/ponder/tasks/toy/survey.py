@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
 from ponder.config.errors import UserError, brief
+from ponder.core.lazy_imports import Tensor
 from ponder.core.types import Problem
-from ponder.tasks.base import in_order
+from ponder.tasks.base import in_order, padded
 
 SAMPLE = 500  # problems that show which symbols and lengths there are
 LABELLED = 50  # more distinct answers than this are numbered only if they are declared
@@ -69,3 +71,13 @@ def _sample(task: Any) -> list[Problem]:
             raise UserError(f"{name}: found {one!r} from problem(); legal: a Problem whose "
                             "question and answer are texts that are not empty")
     return drawn
+
+
+def numbered(rows: Sequence[Sequence[str]]) -> tuple[Tensor | None, tuple[str, ...]]:
+    """(numbers (N, width) of symbols, -1 behind the end of a row; the symbols in that order). None
+    where there are no symbols.
+    """
+    symbols = in_order(rows)
+    number = {symbol: i for i, symbol in enumerate(symbols)}
+    found = padded([[number[symbol] for symbol in row] for row in rows], -1)
+    return found if symbols else None, symbols
