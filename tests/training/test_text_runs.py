@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from omegaconf import OmegaConf
 import ponder.rollouts.written
 import ponder.training.learner
 import ponder.training.session
+import ponder.training.trainer
 from ponder.config import inputs
 from ponder.config.players import HfConfig
 from ponder.config.spine import restored
@@ -25,6 +27,7 @@ from ponder.rollouts.written import Batch
 from ponder.tasks.choice.answers import FOUND, Answer
 from ponder.tokenizers.vocabulary import TextVocabulary
 from ponder.training import build as build_run
+from ponder.training.collector import Collector
 from ponder.training.console import Plain, ProgressReporter
 from ponder.training.signals import Signals
 from support.questions import file_of, save_language_model, stories_file, vocabulary
@@ -295,6 +298,25 @@ def test_a_run_with_nothing_to_learn_from_says_so(strategy: str, run: Door) -> N
     assert (code, err) == (0, "") and f"warning: {said}" in out
     assert summary()["warnings"][0].startswith(said)
     assert f"Warning: {said}" in Path("run/report.html").read_text()
+
+
+def test_a_run_without_a_last_round_ends_where_none_teaches(
+        run: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds: list[int] = []
+
+    def counted(self: Collector, step: int, before: Any = Collector.collect) -> Any:
+        rounds.append(step)
+        assert len(rounds) < 9, "it would not end"
+        return before(self, step)
+
+    monkeypatch.setattr(Collector, "collect", counted)
+    monkeypatch.setattr(ponder.training.trainer, "IN_VAIN", 3)
+    words = ["trainer.max_epochs=null", "task.answer=generated", "thinker.tokens=2"]
+    code, out, err = run(*words)
+    said = "the run ends at step 0: 3 rounds in a row had nothing to learn from"
+    assert (code, err) == (0, "") and out.count(f"warning: {said}") == 1 and rounds == [0, 0, 0]
+    assert summary()["warnings"][1].startswith(said) and summary()["status"] == "done"
+    assert "run is done" in run(*words)[1] and len(rounds) == 3
 
 
 def test_held_out_questions_that_are_trained_on_are_counted(run: Door) -> None:

@@ -17,7 +17,9 @@ class TrainerConfig:
     """The loop: sizes, optimizer, when to look and when to save."""
 
     max_steps: int = option(3000, "optimizer steps", low=0)
-    max_epochs: int | None = option(None, "rounds of sampling and learning; null: no limit", low=0)
+    max_epochs: int | None = option(None, "rounds of sampling and learning; null: no "
+                                    "limit, but that 10 in a row with nothing to learn from end "
+                                    "the run", low=0)
     internal_epochs: int = option(1, "passes over the rollouts of a round; 0: collect only", low=0)
     gen_batch_size: int | None = option(None, "questions collected per round; null: what one "
                                         "optimizer step uses. A data set is a round as a whole, "

@@ -61,6 +61,11 @@ class RunWarnings:
                  "wrong one); try more rollout.samples, easier questions, or a larger "
                  "thinker.tokens")
 
+    def in_vain(self, rounds: int, step: int) -> None:
+        """A run without a last round ends, as so many in a row taught nothing."""
+        self.say("in_vain", f"the run ends at step {step}: {rounds} rounds in a row had nothing to "
+                 "learn from, and the next ones would be like them (trainer.max_epochs=null)")
+
     def _exploration(self, metrics: dict[str, float], step: int) -> Iterator[tuple[str, str]]:
         """Thoughts that no longer vary, or whose rewards do not, teach nothing."""
         if not self.explores or self.latest.get("accuracy", 1.0) >= GOOD:

@@ -215,6 +215,8 @@ class Session:
         self.stop_on(signals)
         self.trainer.fit(Hooks(self.log_metrics, self.validate, self.save, self.keep_skipped,
                                self.stop_requested, self._empty))
+        if self.trainer.hopeless:
+            self.warnings.in_vain(self.trainer.progress.in_vain, self.trainer.progress.step)
         stopped = self.stop_requested()
         if stopped:
             signals.caught = strongest_signal(signals)

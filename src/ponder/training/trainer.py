@@ -23,6 +23,10 @@ from ponder.training.collector import Collector, StopRequested, minibatches, tea
 from ponder.training.learner import Learner, learning_rate_share
 
 Metrics = dict[str, float]
+# Rounds in a row without a step, after which a run without a last round ends. Weights stay the same
+# in them, so they are draws from one distribution: where a round has something to learn from with a
+# probability of 0.26 or more, 10 in vain have one of less than 0.05.
+IN_VAIN = 10
 # Fields that had another name in checkpoints of earlier versions.
 RENAMED = {"owed": "validation_pending", "bad": "skipped_in_a_row", "begun": "first_step",
            "done": "steps_done", "over": "finished", "shuffle": "generator_state"}
@@ -34,7 +38,7 @@ class Progress:
 
     seconds counts training alone: no evaluation, logging or saving. validated: the step of the last
     evaluation. validation_pending: one was interrupted and has to be repeated. skipped_in_a_row:
-    steps in a row whose loss or gradient was not finite.
+    steps in a row whose loss or gradient was not finite. in_vain: rounds in a row without a step.
     """
 
     step: int = 0
@@ -45,6 +49,7 @@ class Progress:
     validated: int = -1
     validation_pending: bool = False
     skipped_in_a_row: int = 0
+    in_vain: int = 0
 
 
 @dataclass
@@ -173,7 +178,9 @@ class Trainer:
 
     def _end_round(self, hooks: Hooks) -> None:
         """Count the round; validate and save where a round is a whole data set."""
-        config, progress = self.config, self.progress
+        config, progress, current = self.config, self.progress, self.round
+        begun = progress.step if current is None else current.first_step
+        progress.in_vain = 0 if progress.step > begun else progress.in_vain + 1
         self.round = None
         progress.epoch += 1
         if self.task.epoch_size is not None:
@@ -184,12 +191,18 @@ class Trainer:
                 hooks.save(progress)
 
     def finished(self) -> bool:
-        """Whether the limit of steps, rounds or accuracy is reached."""
+        """Whether the limit of steps, rounds or accuracy is reached, or none ever will be."""
         config, progress = self.config, self.progress
         accurate = (config.target_accuracy is not None and progress.accuracy is not None
                     and progress.accuracy >= config.target_accuracy)
         rounds = config.max_epochs is not None and progress.epoch >= config.max_epochs
-        return progress.step >= self.end or rounds or accurate
+        return progress.step >= self.end or rounds or accurate or self.hopeless
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether so many rounds taught nothing that a run without a last one would not end."""
+        config = self.config  # one that only collects is meant to go on
+        return config.learns and config.max_epochs is None and self.progress.in_vain >= IN_VAIN
 
     def _after_step(self, hooks: Hooks, batch: list[Rollouts], losses: Losses) -> None:
         """Log, validate and save where they are due."""
