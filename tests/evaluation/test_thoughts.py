@@ -156,13 +156,15 @@ def test_vectors_are_replaced_and_cut() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stops", [True, False])
+@pytest.mark.parametrize(("stops", "from_end"), [(True, False), (False, False), (False, True)])
 @pytest.mark.parametrize("sees", [("thought",), ("question", "thought")])
-def test_all_at_once_is_one_after_the_other(stops: bool, sees: tuple[str, ...]) -> None:
+def test_all_at_once_is_one_after_the_other(stops: bool, from_end: bool,
+                                            sees: tuple[str, ...]) -> None:
     """Each edited thought answered by itself; the whole thought, and none, are as in the table."""
     torch.manual_seed(3)
     task = Parity(thoughts=4, steps=6, min_steps=3, test_questions=30)
     policy, problems = make_policy(task, 4, stops, sees, dtype=torch.float64).eval(), task.test()
+    policy.rules = replace(policy.rules, from_end=from_end)
     own = greedy(policy, problems).thought
     found = by_position(policy, problems, own, edited, generator())
     edits = edited(policy, own, generator())

@@ -306,6 +306,9 @@ def test_the_necessity_table_of_vectors(sees: tuple[str, ...]) -> None:
     right = policy.answer(problems, empty)[1]
     assert found.necessity["dropped"] == float(right.float().mean())
     assert found.metrics["accuracy"] == found.necessity["own"]
+    assert found.metrics["necessity/truncated/0"] == found.necessity["dropped"]
+    assert found.metrics["necessity/truncated/2"] == found.necessity["own"]
+    assert {"necessity/replaced/t2", "necessity/truncated/1"} < {*found.metrics}
     assert found.metrics["thought/length"] == 2
     row = found.rows[0]
     assert row["thought"].count("<t") == 2 and row["thought"].endswith("</think>")
@@ -336,7 +339,7 @@ def test_a_run_and_the_evaluation_of_its_checkpoint(words: str, door: Door) -> N
                 if json.loads(path.read_text())["step"] == 6)
     assert door("action=evaluate", f"model.name={saved}", "hydra.run.dir=again")[0] == 0
     again = json.loads(Path("again/summary.json").read_text())
-    assert again["necessity"] == ran["necessity"]
+    assert again["necessity"] == ran["necessity"] and again["language"] == ran["language"]
     assert again["weights_sha256"] == ran["weights_sha256"]
 
 
