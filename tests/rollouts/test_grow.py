@@ -219,6 +219,16 @@ def test_few_questions_are_all_trained_on() -> None:
     assert len(tried) > 400 and not tried & out
 
 
+def test_longer_questions_than_are_trained_on_are_held_out() -> None:
+    """Room for 9 moves, none of more than 4 trained on; a network is tested on all."""
+    task = step_task("cups", thoughts=5, steps=9, min_steps=1, train_steps=4)
+    trained = (task.sample(300, generator()).question != task.vocabulary.pad).sum(1)
+    assert task.levels == 4 and sorted({*trained.tolist()}) == [1, 2, 3, 4]
+    assert {f"{n}_steps" for n in range(3, 10)} == {*task.test().groups}
+    asked = task.at_level(4, 50, generator()).question
+    assert ((asked != task.vocabulary.pad).sum(1) == 4).all() and asked.shape[1] == 9
+
+
 # --- the curriculum -------------------------------------------------------------------------------
 
 def levels(monkeypatch: pytest.MonkeyPatch, accuracies: dict[int, float], **state: Any,

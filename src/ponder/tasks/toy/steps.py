@@ -37,6 +37,8 @@ class StepTask(ToyTask):
                                "fewer moves than `steps`: min_steps to steps - 1 equally often; "
                                "null: all numbers of moves equally often", low=0, high=1,
                                later=True)
+    train_steps: int | None = option(None, "moves of the longest questions that are trained on; "
+                                     "longer ones are all held out. null: steps", low=1, later=True)
 
     def moves(self, random: Random) -> int:
         """How many moves a question has."""
@@ -68,14 +70,14 @@ class StepTask(ToyTask):
 
     @property
     def levels(self) -> int:
-        """One for each number of moves."""
-        return self.steps
+        """One for each number of moves that is trained on."""
+        return self.train_steps or self.steps
 
     def is_held_out(self, problem: Problem) -> bool:
         """Whether a question is never trained on."""
         moves = len((problem.thought or "").split())
         few = 0 < moves <= min(ALL_TRAINED, self.steps - 1)
-        return not few and ToyTask.is_held_out(self, problem)
+        return moves > self.levels or (not few and ToyTask.is_held_out(self, problem))
 
     def _held_out_problems(self, found: Sequence[Problem]) -> Problems:
         """The same; each number of moves is a group, if there are several."""
@@ -101,6 +103,9 @@ class StepTask(ToyTask):
         if self.min_steps > self.steps:
             yield (f"task.min_steps={self.min_steps}: found more than task.steps; legal: at most "
                    f"{self.steps}")
+        elif self.train_steps is not None and not self.min_steps <= self.train_steps <= self.steps:
+            yield (f"task.train_steps={self.train_steps}: found questions of {self.min_steps} to "
+                   f"{self.steps} moves; legal: {self.min_steps} to {self.steps}")
         elif self.mix and self.min_steps == self.steps:
             yield (f"task.mix={self.mix:g}: found task.min_steps={self.min_steps}, so no question "
                    f"with fewer moves than task.steps; legal: null, or task.min_steps below "

@@ -1,0 +1,161 @@
+"""Where thoughts are needed: docs/steps.svg and the tables of serial tasks in docs/results.md.
+
+    python bench/steps.py                    run what is missing, two at a time, then draw
+    python bench/steps.py --only cups        settings whose name contains a word
+    python bench/steps.py --table            draw and write from the runs there are
+
+Runs are kept, and found again, as those of bench/results.py: one thread, a directory a seed. Those
+of tasks of steps are asked for questions of every length besides (`action=evaluate`), which is kept
+in the directory <seed>_lengths.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("svg")
+import matplotlib.pyplot as plt
+
+import results
+from paths import ROOT, fill
+
+PICTURE = ROOT / "docs" / "steps.svg"
+NETWORK = ["model.init_std=0.07", "model.query_key_std=0.07", "model.embedding_std=0.05",
+           "model.position_std=0.05", "model.head_std=0.07"]  # those of invent_steps
+LOOP = ["trainer.train_batch_size=192", "trainer.lr=0.0005", "trainer.weight_decay=0",
+        "trainer.warmup=0", "trainer.cooldown=300", "trainer.val_every_n_steps=1000000"]
+GROW = ["experiment=invent_steps"]
+ANSWERS = [*NETWORK, *LOOP, "trainer.max_steps=2000"]  # what learns from answers alone
+# task -> (title, overrides, those that ask for all lengths, chance)
+TASKS = {
+    "cups": ("cups, 16 swaps", ["task=cups"], ["task.min_steps=1"], 0.2),
+    "parity": ("parity, 24 bits", ["task=parity", "task.steps=24"], ["task.min_steps=1"], 0.5),
+    "chain": ("chain, 8 operations mod 7", ["task=chain", "task.steps=8"], ["task.min_steps=1"],
+              1 / 7),
+    "chase": ("chase, 6 hops of 12", ["task=chase"], ["task.min_steps=1"], 1 / 12),
+}
+# way -> (title, overrides); of what is trained on answers alone, questions of all lengths
+WAYS = {
+    "grow": ("thoughts that nobody taught", GROW),
+    "direct": ("direct answer", ["variant=[]", *ANSWERS]),
+    "deep": ("direct, twice as deep", ["variant=[]", *ANSWERS, "model.layers=4"]),
+    "filler": ("filler tokens", ["variant=[think]", "thinker.filler=true", *ANSWERS]),
+}
+PARTICULAR = {"steps_parity_grow": ["thinker.vocabulary=4"],
+              "steps_chain_grow": ["thinker.vocabulary=10"],
+              "steps_chase_grow": ["thinker.vocabulary=16"]}
+
+
+def settings() -> dict[str, tuple[str, list[str]]]:
+    """name -> (what it is, overrides), of every task in every way."""
+    found = {}
+    for task, (about, words, lengths, _) in TASKS.items():
+        for way, (title, more) in WAYS.items():
+            name = f"steps_{task}_{way}"
+            mixed = [] if way == "grow" else lengths
+            found[name] = (f"{about}: {title}", [*more, *words, *mixed, *PARTICULAR.get(name, [])])
+    return found
+
+
+SETTINGS = settings()
+results.ALL.update(SETTINGS)
+
+
+def of_lengths(job: tuple[str, int]) -> dict[int, float]:
+    """Accuracy of a run for each number of steps, on held-out questions; evaluated once."""
+    name, seed = job
+    run, kept = results.RUNS / name / str(seed), results.RUNS / name / f"{seed}_lengths"
+    if not (run / "summary.json").is_file():
+        return {}
+    if not (kept / "summary.json").is_file():
+        lengths = TASKS[name.split("_")[1]][2]
+        words = [sys.executable, str(ROOT / "run.py"), "action=evaluate",
+                 f"model.name={newest(run)}", *lengths, "task.test_questions=4000",
+                 f"hydra.run.dir={kept}", "trainer.threads=1"]
+        subprocess.run(words, stdout=subprocess.DEVNULL, check=True)
+    metrics = json.loads((kept / "summary.json").read_text())["metrics"]
+    found = {int(key.split("/")[1].split("_")[0]): value for key, value in metrics.items()
+             if key.startswith("accuracy/") and key.endswith("_steps")}
+    return dict(sorted(found.items()))
+
+
+def newest(run: Path) -> Path:
+    """The last checkpoint of a run."""
+    return max(run.glob("checkpoint_*/manifest.json"), key=lambda path: json.loads(
+        path.read_text())["step"]).parent
+
+
+def draw() -> None:
+    """Accuracy by number of swaps: the mean of the seeds, and each seed thinly."""
+    figure, axis = plt.subplots(figsize=(5.5, 3.2))
+    for colour, way in zip(("tab:blue", "tab:orange", "tab:red", "tab:green"), WAYS, strict=True):
+        curves = [curve for seed in results.SEEDS
+                  if (curve := of_lengths((f"steps_cups_{way}", seed)))]
+        for curve in curves:
+            axis.plot([*curve], [*curve.values()], color=colour, linewidth=0.5)
+        if curves:
+            lengths = [*curves[0]]
+            means = [statistics.mean(curve[n] for curve in curves) for n in lengths]
+            axis.plot(lengths, means, color=colour, linewidth=2, label=WAYS[way][0])
+    axis.axhline(TASKS["cups"][3], color="grey", linewidth=0.8, linestyle=":", label="chance")
+    axis.set_xlabel("swaps of five cups")
+    axis.set_ylabel("accuracy on held-out questions")
+    axis.set_ylim(0, 1.02)
+    axis.legend(fontsize=8, frameon=False)
+    figure.tight_layout()
+    figure.savefig(PICTURE, metadata={"Date": None})
+
+
+def row(name: str) -> str:
+    """A line of the table: accuracy of each seed at the longest questions, with shuffled thoughts,
+    steps and seconds.
+    """
+    found = [(summary, of_lengths((name, seed))) for seed in results.SEEDS
+             if (summary := results.load(name, seed))]
+    title, overrides = SETTINGS[name]
+    if not found:
+        return f"| {title} | not run yet | | | | |"
+    if len(found) < len(results.SEEDS):
+        title += f" ({len(found)} of {len(results.SEEDS)} seeds run so far)"
+    longest = " / ".join(f"{lengths[max(lengths)]:.3f}" for _, lengths in found)
+    shuffled = [summary["necessity"].get("shuffled") for summary, _ in found if
+                summary["necessity"]]
+    steps = " / ".join(str(summary["steps"]) for summary, _ in found)
+    seconds = " / ".join(f"{summary['seconds']:.0f}" for summary, _ in found)
+    line = " ".join(results.last_words(overrides))
+    return (f"| {title} | {longest} | {f'{max(shuffled):.3f}' if shuffled else '-'} | {steps} | "
+            f"{seconds} | `{line}` |")
+
+
+def write_table() -> None:
+    """Replace the table between the markers of docs/results.md."""
+    head = ("| task: way | accuracy at the longest, seeds 0 / 1 / 2 | highest with shuffled "
+            "thoughts | steps | seconds | overrides |\n|---|---|---|---|---|---|\n")
+    fill(results.PAGE, "steps", head + "\n".join(map(row, SETTINGS)) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="settings whose name contains this")
+    parser.add_argument("--table", action="store_true", help="draw and write, run nothing")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    arguments = parser.parse_args()
+    jobs = [(name, seed) for seed in results.SEEDS for name in SETTINGS if arguments.only in name]
+    if not arguments.table:
+        with ThreadPoolExecutor(arguments.jobs) as pool:
+            for line in pool.map(results.run, jobs):
+                print(line, flush=True)
+    write_table()
+    draw()
+
+
+if __name__ == "__main__":
+    main()
