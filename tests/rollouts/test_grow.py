@@ -242,7 +242,9 @@ def levels(monkeypatch: pytest.MonkeyPatch, accuracies: dict[int, float], **stat
 
 
 def test_the_next_level_begins_where_the_last_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert levels(monkeypatch, {1: 0.98}).level == 2
+    assert levels(monkeypatch, {1: 0.98, 2: 0.5}).level == 2
+    assert levels(monkeypatch, {1: 0.98, 2: 0.97, 3: 1.0, 4: 0.96}).level == 4  # three at once
+    assert not levels(monkeypatch, dict.fromkeys(range(1, 6), 0.96), level=5, known=True).known
     assert levels(monkeypatch, {1: 0.96}).level == 1
     assert levels(monkeypatch, {1: 1.0}, looked=1).level == 1  # not yet
     last = levels(monkeypatch, dict.fromkeys(range(1, 6), 0.98), level=5)

@@ -22,9 +22,9 @@ class Curriculum:
     `trainer.curriculum_share` of the rounds, else of any so far, so that none is forgotten.
 
     accuracy: every `trainer.curriculum_every` steps the greedy answers to new training questions
-    decide. Where the hardest level is known (`curriculum_known`), the next begins; where an easier
-    one is no longer (`curriculum_forgotten`), training goes back to it, since what is learnt of a
-    harder question rests on the easier ones. linear: each level begins so many steps after the one
+    decide. Where the hardest level is known (`curriculum_known`), the first that is not begins;
+    where an easier one no longer is (`curriculum_forgotten`), training goes back to it, since what
+    is learnt of a harder question rests on the easier ones. linear: each level begins so many steps after the one
     before. level: the hardest that has begun. falls: how often training went back. looked: the step
     of the last look. known: whether the hardest of all is known.
     """
@@ -55,10 +55,13 @@ class Curriculum:
             if _accuracy(policy, task, level, FEW, generator) < config.curriculum_forgotten:
                 self.level, self.falls, self.known = level, self.falls + 1, False
                 return
-        self.accuracy = _accuracy(policy, task, self.level, MANY, generator)
-        if self.accuracy >= config.curriculum_known:
-            self.known = self.level == task.levels
-            self.level = min(self.level + 1, task.levels)
+        hardest = task.levels
+        while True:
+            self.accuracy = _accuracy(policy, task, self.level, MANY, generator)
+            self.known = self.accuracy >= config.curriculum_known and self.level == hardest
+            if self.accuracy < config.curriculum_known or self.known:
+                return
+            self.level += 1
 
     def metrics(self) -> dict[str, float]:
         """Numbers for the log."""
