@@ -95,7 +95,7 @@ def build_source(config: Config, task: Task, policy: Policy, device: torch.devic
     source, rollout = (EveryThought if wanted == "all" else Sampler)(config.rollout), config.rollout
     if rollout.gold_share and config.action == "train":
         return Demonstrations(source, rollout.samples, rollout.gold_share, rollout.gold_steps,
-                              config.task.seed)
+                              getattr(config.task, "seed", config.seed))
     return source
 
 
