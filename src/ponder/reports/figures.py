@@ -145,6 +145,8 @@ def line_chart(title: str, curves: dict[str, Curve], level: Level | None = None,
     layout = base_layout(280)
     layout["hovermode"] = "x unified"
     layout["xaxis"] |= {"title": {"text": across, "standoff": 6}, "tickformat": ",~r"}
+    if across != "step":  # few whole numbers, and no halves between them
+        layout["xaxis"]["dtick"] = 1 + max(len(steps) for steps, _ in curves.values()) // 10
     if form:
         layout["yaxis"]["tickformat"] = form
     if from_zero:
