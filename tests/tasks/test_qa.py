@@ -522,6 +522,19 @@ def test_bridge_and_option_are_the_tokens_they_are_behind_a_thought(kind: str, b
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_questions_with_thoughts_have_these_tokens(kind: str, tmp_path: Path) -> None:
+    words = TextVocabulary(tokenizer_of(kind))
+    qa = Qa(QaKeys(data=str(file_of(tmp_path / "x.csv")), seed=0, answer="cloze"), words)
+    problems = qa.test()
+    assert problems.answer_prefix is not None and problems.options is not None
+    for row, question in enumerate(qa.questions(problems)):
+        for number, option in enumerate(prompts.options(question, "cloze")):
+            context, found = words.continued(prompts.bridge(question, "cloze"), option)
+            assert problems.answer_prefix[row].tolist()[-len(context):] == context
+            assert problems.options[row, number].tolist()[:len(found)] == found
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("answer", ["letter", "cloze"])
 def test_without_thoughts_prompt_bridge_and_option_are_one_text(kind: str, answer: str,
                                                                 tmp_path: Path) -> None:

@@ -227,7 +227,8 @@ def test_a_parser_that_was_mended_judges_anew(run: Door, monkeypatch: pytest.Mon
     assert {row["answer"] for row in table("val_0/generated.csv")} == {""}
     monkeypatch.setattr("ponder.tasks.choice.answers.parse",
                         lambda *given: Answer("B", FOUND))
-    monkeypatch.setattr(build_run, "source_hash", lambda *rooms: "another")
+    monkeypatch.setattr(build_run, "source_hash", lambda *rooms, before=build_run.source_hash: (
+        "another" if "tasks" in rooms else before(*rooms)))  # the texts are those of before
     assert run(*words, "hydra.run.dir=now")[0] == 0
     assert {row["answer"] for row in table("val_0/generated.csv", "now")} == {"B"}
 
