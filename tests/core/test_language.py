@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ponder.core.language import (
-    best_assignment,
+    assignment,
     edit_distance,
     information,
     pair_counts,
@@ -152,8 +152,8 @@ def test_equal_values_share_a_rank() -> None:
 def test_the_best_assignment_is_that_of_all_permutations() -> None:
     for seed in range(100):
         rows, columns = sorted(torch.randint(1, 6, (2,), generator=generator(seed)).tolist())
-        gains = torch.randint(7, (rows, columns), generator=generator(seed)).tolist()
-        found = best_assignment(gains)
+        gains = torch.randint(7, (rows, columns), generator=generator(seed))
+        found, gains = assignment(gains).tolist(), gains.tolist()
         assert len({*found}) == rows
         assert sum(gains[i][j] for i, j in enumerate(found)) == max(
             sum(gains[i][j] for i, j in enumerate(columns_of))

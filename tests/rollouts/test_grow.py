@@ -21,7 +21,7 @@ from ponder.models.gpt2.model import Init, Shape, Transformer
 from ponder.models.policies.base import Rules
 from ponder.models.policies.question import QuestionPolicy
 from ponder.rollouts.sampler import greedy
-from ponder.rollouts.search.grow import Grow, GrowConfig, assigned, every_step, preference
+from ponder.rollouts.search.grow import Grow, GrowConfig, every_step, preference
 from ponder.tasks.toy.steps import StepTask
 from ponder.training import curriculum
 from ponder.training.curriculum import Curriculum
@@ -131,14 +131,6 @@ def test_the_preference_is_the_thinkers(length: int, tokens: int) -> None:
             total += logits.log_softmax(0)[token - task.vocabulary.first_thought].item()
             tokens_so_far.append(token)
         assert found[row, column].item() == pytest.approx(total, abs=1e-5)
-
-
-def test_answers_are_assigned_to_different_steps() -> None:
-    for seed in range(5):
-        table = torch.rand(3, 5, generator=generator(seed))
-        best = max(itertools.permutations(range(5), 3),
-                   key=lambda steps: sum(float(table[i, step]) for i, step in enumerate(steps)))
-        assert assigned(table).tolist() == [*best]
 
 
 def test_a_thought_is_begun_by_the_thinker_and_ended_by_the_best_step() -> None:

@@ -7,8 +7,6 @@ informations are in nats.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from ponder.core.lazy_imports import Tensor, torch
 from ponder.core.math import correlation
 
@@ -120,32 +118,11 @@ def ranks(values: Tensor) -> Tensor:
     return (counts.cumsum(0) - (counts - 1) / 2)[inverse]
 
 
-def best_assignment(gains: Sequence[Sequence[float]]) -> list[int]:
-    """For each of n rows a column of its own, out of m >= n, so that the sum of gains (n, m) is the
-    largest: shortest augmenting paths with potentials (Kuhn 1955, Munkres 1957), O(n n m).
+def assignment(gains: Tensor) -> Tensor:
+    """(n,): for each of n rows a column of its own, out of m >= n, so that the sum of gains (n, m)
+    is the largest (Kuhn 1955; Crouse 2016).
     """
-    width = len(gains[0])
-    of_row, of_column = [0.0] * (len(gains) + 1), [0.0] * (width + 1)
-    owner = [0] * (width + 1)  # the row of each column, from 1; column 0 is where a path begins
-    for new in range(1, len(gains) + 1):
-        owner[0], at = new, 0
-        least, before, seen = [float("inf")] * (width + 1), [0] * (width + 1), set[int]()
-        while owner[at]:
-            seen.add(at)
-            row, free = owner[at], [j for j in range(1, width + 1) if j not in seen]
-            for j in free:
-                cost = -gains[row - 1][j - 1] - of_row[row] - of_column[j]
-                if cost < least[j]:
-                    least[j], before[j] = cost, at
-            nearest = min(free, key=least.__getitem__)
-            step = least[nearest]
-            for j in seen:
-                of_row[owner[j]] += step
-                of_column[j] -= step
-            for j in free:
-                least[j] -= step
-            at = nearest
-        while at:
-            owner[at], at = owner[before[at]], before[at]
-    columns = {row: column for column, row in enumerate(owner) if column and row}
-    return [columns[row] - 1 for row in range(1, len(gains) + 1)]
+    from scipy.optimize import linear_sum_assignment
+
+    columns = linear_sum_assignment(gains.cpu().numpy(), maximize=True)[1]
+    return torch.from_numpy(columns).to(gains.device)

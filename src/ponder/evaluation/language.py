@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ponder.core.language import (
-    best_assignment,
+    assignment,
     entropy_of_counts,
     information,
     pair_counts,
@@ -133,8 +133,8 @@ def dictionary(pairs: Tensor, tokens: list[str], states: list[str]) -> dict[str,
 
 def _one_to_one(whole: Tensor) -> float:
     """The most steps (V, C) that a dictionary without synonyms and homonyms reads rightly."""
-    gains = (whole if whole.shape[0] <= whole.shape[1] else whole.T).tolist()
-    return sum(row[column] for row, column in zip(gains, best_assignment(gains), strict=True))
+    gains = whole if whole.shape[0] <= whole.shape[1] else whole.T
+    return float(gains.gather(1, assignment(gains)[:, None]).sum())
 
 
 def _words(whole: Tensor, tokens: list[str], states: list[str]) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from ponder.config.errors import UserError
 from ponder.config.option import option
 from ponder.config.registry import STRATEGIES, search
+from ponder.core.language import assignment
 from ponder.core.lazy_imports import F, Tensor, no_grad, torch
 from ponder.core.types import Problems, Rollouts
 from ponder.rollouts import Source, given
@@ -150,7 +151,7 @@ class Grow(Source):
         count = answers.sum(0)[:, None]
         mean = answers.T @ scores / count.clamp_min(1)
         self.table = torch.where(count > 0, KEPT * table + (1 - KEPT) * mean, table)
-        return assigned(self.table)[label] if len(table) <= len(scores[0]) else scores.argmax(1)
+        return assignment(self.table)[label] if len(table) <= len(scores[0]) else scores.argmax(1)
 
     def metrics(self) -> dict[str, float]:
         return self.found
@@ -184,10 +185,3 @@ def preference(policy: QuestionPolicy, problems: Problems, begun: Tensor, steps:
     logprobs = logprobs.view(len(begun), len(starts), size, words)
     earlier = logprobs[:, :, :-1].gather(-1, (starts - first).expand(len(begun), -1, -1)[..., None])
     return (earlier[..., 0].sum(2, keepdim=True) + logprobs[:, :, -1]).flatten(1)
-
-
-def assigned(table: Tensor) -> Tensor:
-    """(answers,): a step for each answer, no two the same, with the largest sum of the table."""
-    from scipy.optimize import linear_sum_assignment
-
-    return torch.from_numpy(linear_sum_assignment(table.cpu(), maximize=True)[1]).to(table.device)
