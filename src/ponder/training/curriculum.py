@@ -24,9 +24,11 @@ class Curriculum:
     accuracy: every `trainer.curriculum_every` steps the greedy answers to new training questions
     decide. Where the hardest level is known (`curriculum_known`), the first that is not begins;
     where an easier one no longer is (`curriculum_forgotten`), training goes back to it, since what
-    is learnt of a harder question rests on the easier ones. linear: each level begins so many steps after the one
-    before. level: the hardest that has begun. falls: how often training went back. looked: the step
-    of the last look. known: whether the hardest of all is known.
+    is learnt of a harder question rests on the easier ones. linear: each level begins so many steps
+    after the one before.
+
+    level: the hardest that has begun. falls: how often training went back. looked: the step of the
+    last look. known: whether the hardest of all is known.
     """
 
     level: int = 1
