@@ -94,7 +94,8 @@ def test_a_truncated_text_is_not_completed_by_a_guess(text: str, value: str | No
     ("auto", "Let me think.\nThe answer is Paris.", "Paris"), ("auto", "Paris", "Paris"),
     ("auto", r"so \boxed{\{1, 2\}} it is", r"\{1, 2\}"), ("auto", "The answer is no.", "no"),
     ("auto", "I think that it may be Paris or Rome.", None), ("boxed", "The answer is 4.", None),
-    ("stated", r"\boxed{4}. The answer is 5.", "5"),
+    ("tag", "<answer>\n1 2\n3 4.\n</answer> so", "1 2\n3 4."), ("tag", "<answer>4", None),
+    ("auto", "Answer: 3 <answer>4</answer>", "4"), ("stated", r"\boxed{4}. The answer is 5.", "5"),
     ("last_line", "a\nthe long last line it has\n\n", "the long last line it has"),
     ("last_line", "The answer is 4.\n5", "5"), ("whole", " Paris.\n", "Paris"),
     ("whole", " ", None)])

@@ -212,13 +212,14 @@ def parse_experiment(name: str, *folders: Path) -> tuple[str, list[str]]:
 
 
 def _plain(argument: str, sweeping: bool) -> str:
-    """One argument with `~` expanded and with quotes where Hydra needs them; a reward's weight is
-    added where the reward is not there yet.
+    """One argument with `~` expanded and with quotes where Hydra needs them; a reward's weight, or
+    an option of a generator, is added where it is not there yet.
     """
     if argument.startswith("prompt="):
         return f"prompt={quoted(argument.partition('=')[2])}"
     argument = re.sub(r"^\+?experiment=", "experiment=", argument)
-    argument = re.sub(r"^reward(?=\.|=\{)", "++reward", _SCHEDULE.sub(r'"\g<0>"', argument))
+    argument = re.sub(r"^(reward|task\.options)(?=\.|=\{)", r"++\1",
+                      _SCHEDULE.sub(r'"\g<0>"', argument))
     key, sign, value = argument.partition("=")
     if key == "plugins" and re.fullmatch(r"[\w.,]+", value):  # a list, also without its brackets
         return f"plugins=[{value}]"

@@ -138,7 +138,8 @@ def _judging(config: Config) -> dict[str, Any]:
     """What decides how texts are judged, beside the questions and what the answerer sees."""
     keys = {name: value for name, value in asdict(config.task).items()
             if not name.endswith(("data", "questions"))}
-    return {"keys": keys, "code": source_hash("core", "tokenizers", "tasks", "models")}
+    return {"keys": keys, "code": source_hash("core", "tokenizers", "tasks", "models"),
+            "versions": versions("math_verify", "sympy", "reasoning_gym")}
 
 
 def inputs_of(config: Config, test: Problems) -> dict[str, str]:
@@ -148,9 +149,9 @@ def inputs_of(config: Config, test: Problems) -> dict[str, str]:
     return {**inputs(config), PROMPTS: key_of(question=test.question)[:16]}
 
 
-def versions() -> dict[str, str]:
-    """The versions of libraries that change numbers."""
-    names = ("torch", "transformers", "tokenizers", "peft")
+def versions(*names: str) -> dict[str, str]:
+    """The versions of libraries that change numbers; by default of those that write texts."""
+    names = names or ("torch", "transformers", "tokenizers", "peft")
     return {name: version(name) for name in names if importlib.util.find_spec(name)}
 
 

@@ -50,9 +50,10 @@ class FreeKeys(QuestionKeys):
                               "of a data set of the hub (openai/gsm8k)")
     subset: str | None = option(None, "configuration of the data set of the hub (main)")
     parser: str = option("auto", "where the answer stands in a written text: in the last "
-                         "\\boxed{}, behind the last \"The answer is\" or ####, on the last line, "
-                         "anywhere; number: the one number there; auto: a box, else a statement, "
-                         "else a short last line", legal=reading.PARSERS)
+                         "\\boxed{}, in the last <answer>...</answer>, behind the last \"The "
+                         "answer is\" or ####, on the last line, anywhere; number: the one number "
+                         "there; auto: a box, else a tag, else a statement, else a short last line",
+                         legal=reading.PARSERS)
     verify: str = option("exact", "what an answer must be: the same text, the same number, equal "
                          "in mathematics (extra math), or what a plugin says",
                          legal=VERIFIERS.names)

@@ -276,11 +276,14 @@ PREAMBLES = {
               "X.\", where X is the answer.",
     "boxed": "Think step by step about the following question, then end with the answer in "
              "\\boxed{}.",
+    "tag": "Think step by step about the following question, then end with <answer>X</answer>, "
+           "where X is the answer.",
     "last_line": "Think step by step about the following question, then write the answer alone on "
                  "the last line.",
     "whole": "Answer the following question with the answer alone.",
 }
-FREE = {"stated": " The answer is {}.", "boxed": " \\boxed{{{}}}", "last_line": "\n{}",
+FREE = {"stated": " The answer is {}.", "boxed": " \\boxed{{{}}}", "tag": " <answer>{}</answer>",
+        "last_line": "\n{}",
         "whole": "{}"}  # how a text ends with a free answer
 
 

@@ -3,18 +3,20 @@ r"""Find the answer that a text gives in its own words, or none; never guess.
 `place` says where in a text the answer stands, by one of `PARSERS`:
 
 - **boxed**: in the last \boxed{...}. A box that is not closed is no answer.
-- **stated**: behind the last statement: "The answer is ...", "Answer: ...", "#### ...",
-  <answer>...</answer>, with a word for "answer" of many languages (`answers.ANSWERS`). It goes on
-  to the end of its sentence or line, or to a "because"; where nothing stands there, it is the line
-  below. What is denied or questioned ("the answer is not 5", "is the answer 5?") is no answer.
+- **tag**: in the last <answer>...</answer>, as it stands there. One that is not closed is none.
+- **stated**: behind the last statement: "The answer is ...", "Answer: ...", "#### ...", with a word
+  for "answer" of many languages (`answers.ANSWERS`). It goes on to the end of its sentence or line,
+  or to a "because"; where nothing stands there, it is the line below. What is denied or questioned
+  ("the answer is not 5", "is the answer 5?") is no answer.
 - **last_line**: the last line that is not empty.
 - **whole**: the whole text.
-- **auto**: a box, else a statement, else the last line, where it, or what follows its last "=", has
-  at most `BRIEF` words.
+- **auto**: a box, else a tag, else a statement, else the last line, where it, or what follows its
+  last "=", has at most `BRIEF` words.
 - **number**: as auto, and exactly one number stands there.
 
 What precedes </think> is not read. A **truncated** text (cut at its length limit) may go on in any
-way: a closed box counts there, and a statement that more of the text follows; a last line does not.
+way: a closed box or tag counts there, and a statement that more of the text follows; a last line
+does not.
 
 `number` reads the value of the one number in a text, as a fraction without rounding: -1,234.50,
 3/4, 1 1/2, \frac{3}{4}, 2.5e-3, 6 x 10^4, 5 million, and the digits of any script. Units and
@@ -35,18 +37,19 @@ from typing import NamedTuple
 
 from ponder.tasks.choice.answers import ANSWERS, FOUND, LINKS, NONE, SEVERAL, one_of
 
-PARSERS = ("auto", "number", "boxed", "stated", "last_line", "whole")
+PARSERS = ("auto", "number", "boxed", "tag", "stated", "last_line", "whole")
 BRIEF = 5  # words of a last line that auto takes for an answer
 
 _WORDS = one_of(*(word for word in ANSWERS if not word.startswith("I(")))
 _LINK = f"(?:{one_of(*LINKS)})"
 _SAID = re.compile(
     rf"(?P<no>(?:not the|wrong|incorrect|possible) )?(?:{_WORDS}(?P<gap>[^.!?。\n<]{{0,48}}?)"
-    rf"(?:{_LINK}|[:：=→])|####|<answer>)", re.IGNORECASE)
+    rf"(?:{_LINK}|[:：=→])|####)", re.IGNORECASE)
+_TAG = re.compile(r".*<answer>(.*?)</answer>", re.IGNORECASE | re.DOTALL)
 _MORE = re.compile(rf"[\s:：]*{_LINK}(?=\s)|[\s:：]+", re.IGNORECASE)
 _DENIAL = re.compile(r"\s*(?:not|never|neither|nor|unknown|unclear|nicht|pas)\b", re.IGNORECASE)
 _UNSAID = re.compile(r"\b(?:not|cannot|never|nicht|pas|nao)\b|n't|不", re.IGNORECASE)
-_END = re.compile(r"[.!?](?=[\s\"')*]|\Z)|[。！？\n]|</answer>|[,;]? (?:because|since|not|which|"
+_END = re.compile(r"[.!?](?=[\s\"')*]|\Z)|[。！？\n]|[,;]? (?:because|since|not|which|"
                   r"where|so|instead|as) |[，,]因为")
 _MARKS = " \t\r\n*_`\"'“”「」『』"
 
@@ -100,6 +103,10 @@ def place(text: str, parser: str, truncated: bool = False) -> str | None:
     found: str | None = None
     if parser in ("auto", "boxed"):
         found = _boxed(text)
+    tagged = "<answer>" in text.lower() and "boxed{" not in text
+    if parser == "tag" or (parser == "auto" and tagged):
+        tag = _TAG.match(text)
+        return (tag[1].strip() or None) if tag else None
     if parser == "stated" or (parser == "auto" and "boxed{" not in text):
         found = _stated(text, truncated)
     announced = parser == "auto" and ("boxed{" in text or _SAID.search(_bare(text)) is not None)
