@@ -153,6 +153,16 @@ def test_a_thought_is_begun_by_the_thinker_and_ended_by_the_best_step() -> None:
         assert thought[row, 3:].tolist() == [best, task.vocabulary.end, problems.pad]
 
 
+def test_thoughts_of_two_lengths_are_those_of_each_alone() -> None:
+    task, policy = players(thoughts=8)
+    short, long = (task.at_level(level, 6, generator(level)) for level in (2, 4))
+    grow = Grow(search_schema()(grow=GrowConfig(noise=0.0)))
+    both = grow.collect(policy, long.concatenate(short), 0, generator()).thought
+    alone = [grow.collect(policy, one, 0, generator()).thought for one in (long, short)]
+    assert both[:6].equal(alone[0]) and both[6:, :4].equal(alone[1])
+    assert (both[6:, 4:] == short.pad).all()
+
+
 def test_of_one_step_each_answer_has_its_own() -> None:
     task, policy = players(thoughts=8)
     problems = task.at_level(1, 64, generator())
@@ -263,10 +273,11 @@ def test_earlier_levels_are_asked_again() -> None:
     task, random = step_task(), generator()
     asked = []
     for _ in range(400):
-        level = Curriculum(level=4).questions(task, 1, random, 0.6).level
-        asked += [] if level is None else level.tolist()
+        level = Curriculum(level=4).questions(task, 5, random, 0.6).level
+        assert level is not None and level[:3].tolist() == [4, 4, 4] and level[3] == level[4]
+        asked.append(int(level[4]))
     shares = [asked.count(level) / 400 for level in (1, 2, 3, 4)]
-    assert shares == pytest.approx([0.1, 0.1, 0.1, 0.7], abs=0.06)
+    assert shares == pytest.approx([0.25] * 4, abs=0.06)
 
 
 @pytest.mark.slow

@@ -30,8 +30,9 @@ class TrainerConfig:
                              legal=("none", "accuracy", "linear"), later=True)
     curriculum_every: int = option(25, "accuracy: steps between looks; linear: steps of a level",
                                    low=1, later=True)
-    curriculum_share: float = option(0.6, "of the rounds ask for the hardest level that has begun, "
-                                     "the others for any so far", low=0, high=1, later=True)
+    curriculum_share: float = option(0.6, "of the questions of a round that are of the hardest "
+                                     "level that has begun; the others are of one level, any "
+                                     "so far", low=0, high=1, later=True)
     curriculum_known: float = option(0.97, "accuracy at which the next level begins", low=0,
                                      high=1, later=True)
     curriculum_forgotten: float = option(0.9, "training goes back to the first level below this "

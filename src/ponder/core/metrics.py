@@ -108,7 +108,7 @@ METRICS: dict[str, list[Metric]] = {
         Metric("curriculum/accuracy", "share", "right greedy answers to new training questions of "
                                                "the hardest level, when last looked at"),
         Metric("grow/steps_used", "share", "of the possible steps, those that the last round chose "
-                                           "at the end of its thoughts"),
+                                           "at the end of its longest thoughts"),
     ],
     "An evaluation: held-out questions, answered greedily": [
         Metric("accuracy", "share", "right answers; of continued texts, those whose reward reaches "

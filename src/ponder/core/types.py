@@ -93,6 +93,10 @@ class Problems:
         assert self.options is not None
         return (self.options != self.pad).any(2)
 
+    def concatenate(self, other: Problems) -> Problems:
+        """These and others of the same widths; fields that only one side has become None."""
+        return _map(lambda mine, theirs: torch.cat([mine, theirs]), self, other)
+
     def __getitem__(self, rows: Tensor | slice) -> Problems:
         return _map(lambda value: value[rows], self)
 
@@ -222,11 +226,8 @@ class Rollouts:
         """These and others with as many samples; fields that only one side has become None."""
         assert self.samples == other.samples
 
-        def both(mine: Tensor, theirs: Tensor) -> Tensor:
-            return torch.cat([mine, theirs])
-
-        return replace(_map(both, self, other), problems=_map(both, self.problems, other.problems),
-                       same_thoughts=False)
+        return replace(_map(lambda mine, theirs: torch.cat([mine, theirs]), self, other),
+                       problems=self.problems.concatenate(other.problems), same_thoughts=False)
 
     def replace_groups(self, problems: Tensor, other: Rollouts) -> Rollouts:
         """These with the groups of some problems, by index (p,), replaced by `other`; fields that

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,8 +19,8 @@ FEW, MANY = 100, 400  # questions of a level that are asked to see whether it is
 
 @dataclass
 class Curriculum:
-    """Questions of one level of difficulty a round: of the hardest that has begun in a share
-    `trainer.curriculum_share` of the rounds, else of any so far, so that none is forgotten.
+    """Of the questions of a round, a share `trainer.curriculum_share` is of the hardest level that
+    has begun; the others are of one level, any so far, so that none is forgotten.
 
     accuracy: every `trainer.curriculum_every` steps the greedy answers to new training questions
     decide. Where the hardest level is known (`curriculum_known`), the first that is not begins;
@@ -39,10 +40,12 @@ class Curriculum:
 
     def questions(self, task: Task, count: int, generator: torch.Generator, share: float,
                   ) -> Problems:
-        """`count` training problems, all of one level."""
-        hardest = float(torch.rand((), generator=generator)) < share
-        any_level = 1 + int(torch.randint(self.level, (), generator=generator))
-        return task.at_level(self.level if hardest else any_level, count, generator)
+        """`count` training problems, those of the hardest level first."""
+        hardest = round(share * count)
+        level = 1 + int(torch.randint(self.level, (), generator=generator))
+        parts = [task.at_level(one, size, generator)
+                 for one, size in ((self.level, hardest), (level, count - hardest)) if size]
+        return functools.reduce(Problems.concatenate, parts)
 
     def look(self, config: TrainerConfig, policy: Policy, task: Task, step: int,
              generator: torch.Generator) -> None:

@@ -100,16 +100,25 @@ class Grow(Source):
     def collect(self, policy: Any, problems: Problems, step: int,
                 generator: torch.Generator | None = None) -> Rollouts:
         assert problems.level is not None, "the configuration check lets no such run begin"
-        level, tokens = int(problems.level[0]), self.config.tokens
+        levels = problems.level.unique().tolist()
+        most = min(levels[-1] * self.config.tokens + 1, policy.rules.tokens)  # to stop is learnt
+        thought = problems.question.new_full((len(problems), most + 1), problems.pad)
+        for level in levels:
+            rows = (problems.level == level).nonzero()[:, 0]
+            grown = self._grown(policy, problems[rows], level, generator)
+            thought[rows, :grown.shape[1]] = grown
+        return given(problems, thought)
+
+    def _grown(self, policy: QuestionPolicy, problems: Problems, level: int,
+               generator: torch.Generator | None) -> Tensor:
+        """(P, n + 1): thoughts of n tokens, and their end, about questions of one level."""
+        tokens = self.config.tokens
         begun = self._begun(policy, problems, (level - 1) * tokens)
         steps = every_step(policy, tokens, begun.device)
         scores = self._scores(policy, problems, begun, steps, generator)
         last = self._dealt(problems, scores) if level == 1 else scores.argmax(1)
-        thought = torch.cat([begun, steps[last]], 1)
         self.found = {"grow/steps_used": len(last.unique()) / len(steps)}
-        room = policy.rules.tokens - thought.shape[1]
-        thought = F.pad(thought, (0, 1), value=policy.vocabulary.end)  # to stop is learnt as well
-        return given(problems, F.pad(thought, (0, min(room, 1)), value=problems.pad))
+        return F.pad(torch.cat([begun, steps[last]], 1), (0, 1), value=policy.vocabulary.end)
 
     @staticmethod
     def _begun(policy: QuestionPolicy, problems: Problems, length: int) -> Tensor:

@@ -1,0 +1,241 @@
+"""The map: which training finds thoughts on which task. docs/map.md and docs/map.html.
+
+    python bench/map.py                   run what is missing, two sweeps at a time, then draw
+    python bench/map.py --only cups       cells whose name contains a word
+    python bench/map.py --table           draw from the runs there are
+
+A cell is a sweep over three seeds (`python run.py -m ...`), kept in scratch/map/<cell> and small
+enough for 90 seconds a run on one core. A sweep that is complete is not begun again; one that was
+interrupted goes on. A cell that makes no sense shows the line that says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from html import escape
+from itertools import combinations
+from pathlib import Path
+
+from paths import ROOT
+
+SWEEPS = ROOT / "scratch" / "map"
+MARKDOWN, PAGE = ROOT / "docs" / "map.md", ROOT / "docs" / "map.html"
+SEEDS = (0, 1, 2)
+# task -> (title, words, accuracy of guessing)
+TASKS = {
+    "add": ("add, sums modulo 10", ["task=add", "task.max=10"], 0.1),
+    "cups": ("cups, 4 swaps of 5", ["task=cups", "task.steps=4"], 0.2),
+    "parity": ("parity, 6 bits", ["task=parity", "task.steps=6"], 0.5),
+    "chain": ("chain, 4 operations mod 5", ["task=chain", "task.steps=4", "task.modulus=5"], 0.2),
+    "chase": ("chase, 3 hops of 6", ["task=chase", "task.steps=3", "task.nodes=6"], 1 / 6),
+    "graph": ("graph, 2 hops", ["task=graph", "task.hops=2", "task.branches=1"], 0.5),
+    "equation": ("equation, 2 unknowns mod 5", ["task=equation", "task.unknowns=2",
+                                                "task.modulus=5"], 0.2),
+    "multiply": ("multiply, 2 digits", ["task=multiply", "task.digits=2"], 0.0),
+    "sort": ("sort, 4 of 10", ["task=sort", "task.numbers=4", "task.max=10"], 0.0),
+    "sat": ("sat, 3 variables", ["task=sat", "task.variables=3", "task.clauses=8"], 0.5),
+    "many": ("many, 3 sums", ["task=many", "task.sums=3"], 0.0),
+    "threesum": ("threesum, 4 vectors", ["task=threesum", "task.vectors=4"], 0.5),
+}
+LOOP = ["trainer=steps", "trainer.max_steps=800", "trainer.cooldown=200",
+        "trainer.val_every_n_steps=1000000", "trainer.save_every_n_steps=0",
+        "task.test_questions=500", "trainer.threads=1"]
+RL = ["rollout=sample", "rollout.samples=8", "trainer.train_batch_size=16",
+      "rollout.epsilon=linear(0.3,0,600)"]
+GROW = ["rollout.method=grow", "trainer.curriculum=accuracy", "answerer.positions=from_end",
+        "thinker.vocabulary=16", "trainer.lr=0.0005"]
+# way -> (title, words)
+WAYS = {
+    "super": ("gold thoughts learnt", ["variant=[think,super]", "strategy=sft"]),
+    "clean": ("paid for gold thoughts", ["variant=[think,fixed,super,clean]", "strategy=grpo",
+                                         *RL]),
+    "softmax": ("super, reward softmax", ["variant=[think,fixed,super]", "strategy=grpo",
+                                          "reward=softmax", "strategy.scale=none", *RL]),
+    "grpo": ("grpo", ["variant=[think,fixed,blind]", "strategy=grpo", *RL]),
+    "star": ("star, best of 8", ["variant=[think,fixed,blind]", "strategy=star", *RL]),
+    "ppo": ("ppo", ["variant=[think,fixed,blind]", "strategy=ppo", *RL]),
+    "search": ("search", ["variant=[think,fixed,blind,search]"]),
+    "grow": ("growing thoughts", ["variant=[think,blind,search]", *GROW]),
+    "continuous": ("continuous", ["variant=[think,blind]", "thinker.kind=continuous",
+                                  "rollout=sample"]),
+    "gumbel": ("gumbel", ["variant=[think,blind]", "thinker.kind=gumbel", "rollout=sample",
+                          "rollout.samples=1"]),
+    "filler": ("filler tokens", ["variant=[think]", "thinker.filler=true", "rollout=sample"]),
+    "direct": ("no thought", ["variant=[]", "rollout=sample"]),
+}
+FLAGS = ("think", "fixed", "blind", "super", "clean", "search")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """name: its directory. row, column: where it stands. words: of its command."""
+
+    name: str
+    row: str
+    column: str
+    words: tuple[str, ...]
+
+    @property
+    def command(self) -> str:
+        return " ".join(["python run.py -m", *map(_quoted, self.words), "seed=0,1,2"])
+
+    @property
+    def folder(self) -> Path:
+        return SWEEPS / self.name
+
+    def summaries(self) -> list[dict]:
+        return [json.loads(path.read_text()) for path in sorted(self.folder.rglob("summary.json"))]
+
+    def refused(self) -> str | None:
+        """The line that says why it makes no sense; None where it ran, or was not tried."""
+        told = self.folder / "refused.txt"
+        return told.read_text().strip() if told.is_file() else None
+
+
+def _quoted(word: str) -> str:
+    return f"'{word}'" if any(sign in word for sign in "[](,") else word
+
+
+def cells() -> Iterator[Cell]:
+    """Every task in every way; and every subset of the variants on add and cups."""
+    for task, (_, small, _) in TASKS.items():
+        for way, (_, words) in WAYS.items():
+            yield Cell(f"{task}/{way}", way, task, tuple(last(LOOP + small + words)))
+    for task in ("add", "cups"):
+        for size in range(len(FLAGS) + 1):
+            for flags in combinations(FLAGS, size):
+                named = "_".join(flags) or "none"
+                yield Cell(f"variants_{task}/{named}", named, f"variants_{task}", tuple(
+                    last([*LOOP, *TASKS[task][1], f"variant=[{','.join(flags)}]"])))
+
+
+def last(words: list[str]) -> list[str]:
+    """Each key once, as said last."""
+    return list({word.partition("=")[0]: word for word in words}.values())
+
+
+def run(cell: Cell) -> str:
+    """Run the sweep of a cell unless it is complete or refused."""
+    if cell.refused() is None and len(cell.summaries()) < len(SEEDS):
+        words = [sys.executable, str(ROOT / "run.py"), "-m", *cell.words,
+                 f"seed={','.join(map(str, SEEDS))}", f"hydra.sweep.dir={cell.folder}",
+                 "hydra/launcher=here"]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        if done.returncode == 2 and said:
+            cell.folder.mkdir(parents=True, exist_ok=True)
+            (cell.folder / "refused.txt").write_text(said[-1].removeprefix("error: "))
+        elif done.returncode:
+            return f"{cell.name}: FAILED\n{done.stderr[-1000:]}"
+    found = cell.summaries()
+    if not found:
+        return f"{cell.name}: {cell.refused()}"
+    return (f"{cell.name}: " + " / ".join(f"{one['accuracy']:.3f}" for one in found)
+            + f", {sum(one['seconds'] for one in found):.0f} s")
+
+
+# --- the pages ------------------------------------------------------------------------------------
+
+def shown(cell: Cell) -> tuple[str, str]:
+    """(what a cell says: the mean accuracy; its colour)."""
+    found = cell.summaries()
+    if not found:
+        return ("-" if cell.refused() else "?"), "#eeeeee"
+    mean = statistics.mean(one["accuracy"] for one in found)
+    light = 96 - 50 * mean
+    return f"{mean:.2f}", f"hsl(205 70% {light:.0f}%)"
+
+
+def tables() -> Iterator[tuple[str, list[str], dict[tuple[str, str], Cell]]]:
+    """(title, columns, the cells by row and column) of both maps."""
+    every = list(cells())
+    for title, columns in (("Tasks and ways of training", [*TASKS]),
+                           ("All variants", ["variants_add", "variants_cups"])):
+        yield title, columns, {(one.row, one.column): one for one in every
+                               if one.column in columns}
+
+
+def heading(column: str) -> str:
+    task = column.removeprefix("variants_")
+    return f"{TASKS[task][0]} (guessing {TASKS[task][2]:.2f})"
+
+
+def html() -> str:
+    parts = ["<!doctype html><meta charset=utf-8><title>The map</title><style>"
+             "body{font:14px system-ui;margin:2em}td,th{padding:.3em .6em;text-align:center;"
+             "font-weight:normal}td a{color:inherit;text-decoration:none}td:first-child,"
+             "dd{text-align:left}code{font-size:12px}dt{margin-top:.8em}:target{background:#ffd}"
+             "</style><h1>The map</h1><p>Mean accuracy of three seeds on held-out questions. "
+             "A cell leads to its command.</p>"]
+    for title, columns, found in tables():
+        rows = list(dict.fromkeys(row for row, _ in found))
+        parts.append(f"<h2>{title}</h2><table><tr><td>" + "".join(
+            f"<th>{escape(heading(column))}" for column in columns))
+        for row in rows:
+            label = WAYS[row][0] if row in WAYS else row.replace("_", " + ")
+            parts.append(f"<tr><td>{escape(label)}")
+            for column in columns:
+                text, colour = shown(found[row, column])
+                parts.append(f'<td style="background:{colour}">'
+                             f'<a href="#{found[row, column].name}">{text}</a>')
+        parts.append("</table>")
+    parts.append("<h2>Commands</h2><dl>")
+    for _, _, found in tables():
+        parts += [f'<dt id="{one.name}">{one.name}<dd><code>{escape(one.command)}</code><br>'
+                  f"{escape(told(one))}" for one in found.values()]
+    return "\n".join([*parts, "</dl>"])
+
+
+def told(cell: Cell) -> str:
+    """The accuracies of a cell, those with shuffled thoughts, and seconds; or why it is empty."""
+    found = cell.summaries()
+    if not found:
+        return cell.refused() or "not run yet"
+    line = "accuracy " + " / ".join(f"{one['accuracy']:.3f}" for one in found)
+    shuffled = [one["necessity"]["shuffled"] for one in found if one["necessity"]]
+    line += f"; shuffled thoughts {max(shuffled):.3f} at most" if shuffled else ""
+    return f"{line}; {max(one['seconds'] for one in found):.0f} s a run at most"
+
+
+def markdown() -> str:
+    parts = ["# The map", "", "Which training finds thoughts on which task: mean accuracy of three "
+             "seeds on held-out questions, each run at most 90 s on one core. Written by "
+             "`python bench/map.py`; [map.html](map.html) has the same as a heat map whose cells "
+             "lead to their commands. `-`: makes no sense, the line below says why."]
+    for title, columns, found in tables():
+        rows = list(dict.fromkeys(row for row, _ in found))
+        parts += ["", f"## {title}", "", "| | " + " | ".join(map(heading, columns)) + " |",
+                  "|---" * (len(columns) + 1) + "|"]
+        for row in rows:
+            label = WAYS[row][0] if row in WAYS else row.replace("_", " + ")
+            parts.append(f"| {label} | " + " | ".join(
+                shown(found[row, column])[0] for column in columns) + " |")
+        parts += ["", *(f"- **{one.name}**: `{one.command}`: {told(one)}"
+                        for one in found.values())]
+    return "\n".join(parts) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="cells whose name contains this")
+    parser.add_argument("--table", action="store_true", help="draw, run nothing")
+    parser.add_argument("--jobs", type=int, default=2, help="sweeps at a time")
+    arguments = parser.parse_args()
+    if not arguments.table:
+        chosen = [cell for cell in cells() if arguments.only in cell.name]
+        with ThreadPoolExecutor(arguments.jobs) as pool:
+            for line in pool.map(run, chosen):
+                print(line, flush=True)
+    MARKDOWN.write_text(markdown())
+    PAGE.write_text(html())
+
+
+if __name__ == "__main__":
+    main()
