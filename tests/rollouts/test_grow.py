@@ -17,6 +17,7 @@ from ponder.config.registry import TASKS
 from ponder.config.running import TrainerConfig
 from ponder.config.spine import search_schema
 from ponder.core.types import Problems
+from ponder.models.backbone import Backbone
 from ponder.models.gpt2.model import Init, Shape, Transformer
 from ponder.models.policies.base import Rules
 from ponder.models.policies.question import QuestionPolicy
@@ -48,7 +49,21 @@ def players(sees_question: bool = False, from_end: bool = True, **keys: Any,
     rows = task.question_length + 10 + task.answer_length + 1
     nets = [Transformer(Shape(len(task.vocabulary), rows, 16), LARGE).double() for _ in "ab"]
     rules = Rules(10, True, sees_question, from_end=from_end)
+    for net in nets:
+        net.counts_padding = task.from_left
     return task, QuestionPolicy(nets[0], nets[1], task.vocabulary, rules)
+
+
+def read_alone(net: Backbone, tokens: list[int], places: list[int]) -> torch.Tensor:
+    """The states (T, D) of tokens at given positions, by embeddings that are put together here."""
+    assert isinstance(net, Transformer)
+    shift = net.wpe(torch.tensor(places)) - net.wpe(torch.arange(len(places)))
+    return net((net.wte(torch.tensor(tokens)) + shift)[None])[0][0].detach()
+
+
+def asked(problems: Problems, row: int) -> list[int]:
+    """The tokens of a question, which begin at position 0, without padding."""
+    return [token for token in problems.question[row].tolist() if token != problems.pad]
 
 
 def long_answers(problems: Problems) -> Problems:
@@ -75,14 +90,12 @@ def test_positions_from_the_end(sees_question: bool, samples: int) -> None:
         row[length] = end
     got = policy.answer_logits(problems, thought, samples)
     net, base = policy.answerer, problems.question.shape[1] if sees_question else 0
-    assert isinstance(net, Transformer)
     for row, length in enumerate(lengths):
         one = row // samples
-        tokens = [*problems.question[one].tolist()] * sees_question
+        tokens = asked(problems, one) * sees_question
         places = [*range(len(tokens))] + [base + 10 - length + i for i in range(length + 2)]
         tokens += [*thought[row, :length + 1].tolist(), int(problems.answer[one, 0])]
-        shift = net.wpe(torch.tensor(places)) - net.wpe(torch.arange(len(places)))
-        hidden = net((net.wte(torch.tensor(tokens)) + shift)[None])[0][0, -2:]
+        hidden = read_alone(net, tokens, places)[-2:]
         torch.testing.assert_close(got[row], net.logits(hidden, task.vocabulary.predicted))
 
 
@@ -122,14 +135,18 @@ def test_the_preference_is_the_thinkers(length: int, tokens: int) -> None:
     steps = every_step(policy, tokens, torch.device("cpu"))
     begun = torch.randint(task.vocabulary.first_thought, len(task.vocabulary), (4, length))
     found = preference(policy, problems, begun, steps)
-    assert isinstance(policy.thinker, Transformer)
+    net, base = policy.thinker, problems.question.shape[1]
     for row, (column, step) in itertools.product(range(4), enumerate(steps.tolist())):
-        tokens_so_far, total = [*problems.question[row].tolist(), *begun[row].tolist()], 0.0
+        thought, total = begun[row].tolist(), 0.0
         for token in step:
-            hidden = policy.thinker(torch.tensor([tokens_so_far]))[0][0, -1]
-            logits = policy.thinker.logits(hidden).detach()[task.vocabulary.first_thought:]
+            question = asked(problems, row)
+            last = [] if thought else [problems.pad]  # the first token follows the padding
+            places = [*range(len(question)), *[base - 1] * len(last),
+                      *range(base, base + len(thought))]
+            hidden = read_alone(net, [*question, *last, *thought], places)[-1]
+            logits = net.logits(hidden).detach()[task.vocabulary.first_thought:]
             total += logits.log_softmax(0)[token - task.vocabulary.first_thought].item()
-            tokens_so_far.append(token)
+            thought.append(token)
         assert found[row, column].item() == pytest.approx(total, abs=1e-5)
 
 
@@ -227,8 +244,8 @@ def test_longer_questions_than_are_trained_on_are_held_out() -> None:
     trained = (task.sample(300, generator()).question != task.vocabulary.pad).sum(1)
     assert task.levels == 4 and sorted({*trained.tolist()}) == [1, 2, 3, 4]
     assert {f"{n}_steps" for n in range(3, 10)} == {*task.test().groups}
-    asked = task.at_level(4, 50, generator()).question
-    assert ((asked != task.vocabulary.pad).sum(1) == 4).all() and asked.shape[1] == 9
+    drawn = task.at_level(4, 50, generator()).question
+    assert ((drawn != task.vocabulary.pad).sum(1) == 4).all() and drawn.shape[1] == 10
 
 
 # --- the curriculum -------------------------------------------------------------------------------

@@ -151,7 +151,8 @@ class _Answering(CheckpointModel):
         """Replies to questions with tokens (P, Q), all of one length."""
         policy, vocabulary = self.policy, self.policy.vocabulary
         empty = tokens.new_full((len(tokens), answer_length), vocabulary.pad)
-        problems = Problems(tokens, empty, None, vocabulary.pad)
+        problems = Problems(tokens, empty, None, vocabulary.pad,
+                            padded=bool((tokens == vocabulary.pad).any()))
         if policy.thinks_in_vectors:
             read, shown = vectors(cast(ContinuousPolicy, policy), problems)
             thought_logprobs = torch.full((len(tokens),), math.nan)  # a vector has no probability
@@ -234,6 +235,10 @@ def build_generator(config: Config) -> Generator:
     config = _without_data(config)
     task = builders.build_task(config)
     policy = _ready(config, builders.build_policy(config, task), device)
+    if task.from_left or policy.rules.from_end:
+        found = f"task={config.task.name}" if task.from_left else "answerer.positions=from_end"
+        raise UserError(f"model.name={path}: found {found}, whose positions a text that grows does "
+                        "not have; legal: ponder.load(...).think(questions), or action=evaluate")
     return QuestionGenerator(policy, task.encode_question)
 
 

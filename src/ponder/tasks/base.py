@@ -40,6 +40,7 @@ class Task:
     variants: ClassVar[Sequence[str]] = DEFAULT_VARIANTS  # where no word is said about them
     config: Any
     vocabulary: Any
+    from_left = False  # questions are padded on the right, and positions count the padding
     unit = "questions"  # what its problems are called in messages
     labels: int | None = None
     remarks: tuple[str, ...] = ()  # warnings about its problems, where they are trained on

@@ -181,9 +181,7 @@ def _must_fit(config: Config, task: Task, key: str) -> None:
 
 def own_network(config: Config, task: Task, path: str | None, key: str = "model.name",
                 ) -> Transformer:
-    """A GPT-2 that fits the task: new, or that of a checkpoint. Raises `UserError` where it does
-    not fit.
-    """
+    """A GPT-2 that fits the task: new, or of a checkpoint. Raises `UserError` if it does not."""
     model = config.model
     positions = task.question_length + config.thinker.tokens + 1 + task.answer_length
     if path is not None:
@@ -196,11 +194,13 @@ def own_network(config: Config, task: Task, path: str | None, key: str = "model.
         if net.shape.positions < positions:
             raise UserError(f"{key}={path}: found {net.shape.positions} positions; legal: at "
                             f"least {positions}, as task and thinker.tokens need")
-        return net
-    shape = Shape(len(task.vocabulary), positions, model.d_model, model.layers, model.heads,
-                  model.positions == "sinusoidal", model.tie_embeddings)
-    return Transformer(shape, Init(model.init_std, model.query_key_std, model.embedding_std,
-                                   model.position_std, model.head_std))
+    else:
+        shape = Shape(len(task.vocabulary), positions, model.d_model, model.layers, model.heads,
+                      model.positions == "sinusoidal", model.tie_embeddings)
+        net = Transformer(shape, Init(model.init_std, model.query_key_std, model.embedding_std,
+                                      model.position_std, model.head_std))
+    net.counts_padding = task.from_left
+    return net
 
 
 # --- what a network is compared with --------------------------------------------------------------

@@ -108,11 +108,14 @@ class Cache:
 
 
 class Transformer(Backbone):
-    """Decoder-only language model; hidden states out, logits on demand."""
+    """Decoder-only language model; hidden states out, logits on demand.
+
+    counts_padding: positions are those of columns, whether there is padding or not.
+    """
 
     def __init__(self, shape: Shape, init: Init | None = None) -> None:
         super().__init__()
-        self.shape = shape
+        self.shape, self.counts_padding = shape, False
         self.transformer = nn.ModuleDict({
             "wte": nn.Embedding(shape.vocabulary, shape.d_model),
             "wpe": nn.Embedding(shape.positions, shape.d_model),
@@ -192,8 +195,8 @@ class Transformer(Backbone):
         The last block computes no earlier columns than the last ones.
         """
         columns, before = tokens.shape[1], past[0].shape[1] if past else 0
-        positions = positions_of(mask, before, columns, trunk, branches, tokens.device,
-                                 position)
+        positions = positions_of(None if self.counts_padding else mask, before, columns, trunk,
+                                 branches, tokens.device, position)
         x = self.embed(tokens) + self.wpe(positions)
         last = columns if last is None else last
         plain = mask is None and before == 0 and branches == 1
@@ -225,7 +228,7 @@ class Transformer(Backbone):
             bias = kv[0].new_full((1, branches, total), -torch.inf)
             bias[:, :, :length] = 0
         if mask is not None:
-            offset = (~mask).sum(1, keepdim=True)
+            offset = None if self.counts_padding else (~mask).sum(1, keepdim=True)
             bias = kv[0].new_zeros(1, 1, total) if bias is None else bias
             bias = bias.masked_fill(F.pad(~mask, (0, total - length))[:, None], -torch.inf)
         return Cache(self, kv, length, length, branches, bias, offset, length)

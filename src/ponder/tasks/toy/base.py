@@ -38,8 +38,8 @@ class ToyTask(LeveledTask):
     A hash of its `key` and `task.seed` decides whether a question is held out. Class attributes
     that a subclass may declare: characters, symbols, thought_symbols, answers, question_length and
     answer_length (in symbols), pool: so many training problems are drawn once and repeated; 0: each
-    is drawn anew; and from_left: shorter questions are filled up on the right with tokens that the
-    network sees, so that each symbol is equally far from the thought in questions of all lengths.
+    is drawn anew; and from_left: shorter questions are padded on the right, and positions count the
+    padding, so that each symbol is equally far from the thought in questions of all lengths.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"own_network"})
@@ -51,7 +51,6 @@ class ToyTask(LeveledTask):
     thought_symbols: ClassVar[Sequence[str]] = ()
     answers: ClassVar[Sequence[str]] = ()
     pool: ClassVar[int] = 0
-    from_left: ClassVar[bool] = False
 
     held_out: float = option(0.2, "share of the questions that is never trained on; 1, which "
                              "action=evaluate takes for a table of its own: all of them", low=0.0,
@@ -264,7 +263,7 @@ class ToyTask(LeveledTask):
         label = torch.tensor([row[3] for row in rows]) if self._label else None
         return Problems(padded(question, pad, self.question_length, left=not self.from_left),
                         padded(answer, pad, self.answer_length), thought, pad, label=label,
-                        padded=self._varies and not self.from_left)
+                        padded=self._varies)
 
     @property
     def _spells(self) -> bool:

@@ -87,11 +87,13 @@ class StepTask(ToyTask):
 
     @classmethod
     def surveyed(cls, keys: Any) -> Survey:
-        """The survey, with room for `steps` moves, one symbol each, however rare these are."""
+        """The survey, with room for `steps` moves, one symbol each, however rare these are, and for
+        padding behind them, where the thought begins in questions of all lengths.
+        """
         found = super().surveyed(keys)
         shortest, longest = found.question
         unseen = keys.steps - (found.thought or keys.steps)
-        return replace(found, question=(shortest, longest + unseen), thought=keys.steps)
+        return replace(found, question=(shortest, longest + unseen + 1), thought=keys.steps)
 
     @classmethod
     def longest_thought(cls, keys: Any) -> int:
