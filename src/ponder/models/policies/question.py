@@ -82,10 +82,8 @@ class QuestionPolicy(Policy):
         """(log p(answer | context) (B,) in nats, whether the greedy answer is right (B,))."""
         logits = self.answer_logits(problems, thought, samples, net, ragged)
         gold = problems.answer.repeat_interleave(samples, 0)
-        real = gold != problems.pad
-        logprobs = logits.log_softmax(-1).gather(-1, gold[..., None])[..., 0]
-        right = ((logits.argmax(-1) == gold) | ~real).all(1)
-        return (logprobs * real).sum(1), right
+        right = ((logits.argmax(-1) == gold) | (gold == problems.pad)).all(1)
+        return _likelihood(logits, gold, problems.pad), right
 
     def answers_after(self, problems: Problems, begun: Tensor, steps: Tensor) -> Tensor:
         """(P, N): log p(answer) in nats, by the judge, after thoughts that begin with begun (P, L)
@@ -106,8 +104,7 @@ class QuestionPolicy(Policy):
         row = torch.cat([ended, gold[:, :-1]], 1)
         hidden = net.read(row, None, segments, False, gold.shape[1], position)[0]
         logits = at_least_float32(net.logits(hidden, self.vocabulary.predicted))
-        logprobs = logits.log_softmax(-1).gather(-1, gold[..., None])[..., 0]
-        return (logprobs * (gold != problems.pad)).sum(1).view(-1, count)
+        return _likelihood(logits, gold, problems.pad).view(-1, count)
 
     def reply(self, problems: Problems, thought: Tensor) -> Tensor:
         """Greedy answers (P, A) to P questions with one thought each."""
@@ -134,6 +131,12 @@ class FillerPolicy(QuestionPolicy):
         """The only thought there is has log-probability and entropy 0."""
         nothing = torch.zeros_like(rollouts.logprobs)
         return nothing, nothing, None
+
+
+def _likelihood(logits: Tensor, gold: Tensor, pad: int) -> Tensor:
+    """(B,): log p of answers (B, A), padded, of logits (B, A, V) of their tokens, in nats."""
+    logprobs = logits.log_softmax(-1).gather(-1, gold[..., None])[..., 0]
+    return (logprobs * (gold != pad)).sum(1)
 
 
 class DifferentiablePolicy(QuestionPolicy):

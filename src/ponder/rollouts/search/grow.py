@@ -18,7 +18,6 @@ question.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -30,6 +29,7 @@ from ponder.core.language import assignment
 from ponder.core.lazy_imports import F, Tensor, no_grad, torch
 from ponder.core.types import Problems, Rollouts
 from ponder.rollouts import Source, given
+from ponder.rollouts.search.exhaustive import every_thought
 
 if TYPE_CHECKING:
     from ponder.config.spine import Config
@@ -174,8 +174,8 @@ class Grow(Source):
 
 def every_step(policy: QuestionPolicy, tokens: int, device: torch.device) -> Tensor:
     """(N, tokens): all that the thinker may write in one step."""
-    words = range(policy.vocabulary.first_thought, len(policy.vocabulary))
-    return torch.tensor([*itertools.product(words, repeat=tokens)], device=device)
+    with policy.ruled(tokens=tokens, stops=False):
+        return every_thought(policy, device)
 
 
 def preference(policy: QuestionPolicy, problems: Problems, begun: Tensor, steps: Tensor) -> Tensor:
