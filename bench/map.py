@@ -11,23 +11,21 @@ interrupted goes on. A cell that makes no sense shows the line that says so.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from html import escape
 from itertools import combinations
 from pathlib import Path
 
 from paths import ROOT
+from results import SEEDS, run_what_is_asked
 
 SWEEPS = ROOT / "scratch" / "map"
 MARKDOWN, PAGE = ROOT / "docs" / "map.md", ROOT / "docs" / "map.html"
-SEEDS = (0, 1, 2)
 # task -> (title, words, accuracy of guessing)
 TASKS = {
     "add": ("add, sums modulo 10", ["task=add", "task.max=10"], 0.1),
@@ -223,16 +221,8 @@ def markdown() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="", help="cells whose name contains this")
-    parser.add_argument("--table", action="store_true", help="draw, run nothing")
-    parser.add_argument("--jobs", type=int, default=2, help="sweeps at a time")
-    arguments = parser.parse_args()
-    if not arguments.table:
-        chosen = [cell for cell in cells() if arguments.only in cell.name]
-        with ThreadPoolExecutor(arguments.jobs) as pool:
-            for line in pool.map(run, chosen):
-                print(line, flush=True)
+    run_what_is_asked(__doc__, run, lambda word: [
+        cell for cell in cells() if word in cell.name])
     MARKDOWN.write_text(markdown())
     PAGE.write_text(html())
 

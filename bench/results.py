@@ -15,8 +15,10 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from paths import ROOT, fill
 
@@ -146,17 +148,25 @@ def write_table() -> None:
         fill(PAGE, name, head + "\n".join(row(setting) for setting in settings) + "\n")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="", help="settings whose name contains this")
+def run_what_is_asked(about: str | None, work: Callable[[Any], str],
+                      jobs: Callable[[str], Iterable[Any]]) -> None:
+    """Read the command line, and do the jobs whose name contains a word, some at a time; each
+    says a line.
+    """
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--only", default="", help="what has a name that contains this")
     parser.add_argument("--table", action="store_true", help="write the tables, run nothing")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    parser.add_argument("--jobs", type=int, default=2, help="how many at a time")
     arguments = parser.parse_args()
-    jobs = [(name, seed) for name in ALL if arguments.only in name for seed in SEEDS]
     if not arguments.table:
         with ThreadPoolExecutor(arguments.jobs) as pool:
-            for line in pool.map(run, jobs):
+            for line in pool.map(work, jobs(arguments.only)):
                 print(line, flush=True)
+
+
+def main() -> None:
+    run_what_is_asked(__doc__, run, lambda word: [
+        (name, seed) for name in ALL if word in name for seed in SEEDS])
     write_table()
 
 

@@ -11,12 +11,10 @@ in the directory <seed>_lengths.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import matplotlib
@@ -143,16 +141,8 @@ def write_table() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="", help="settings whose name contains this")
-    parser.add_argument("--table", action="store_true", help="draw and write, run nothing")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
-    arguments = parser.parse_args()
-    jobs = [(name, seed) for seed in results.SEEDS for name in SETTINGS if arguments.only in name]
-    if not arguments.table:
-        with ThreadPoolExecutor(arguments.jobs) as pool:
-            for line in pool.map(results.run, jobs):
-                print(line, flush=True)
+    results.run_what_is_asked(__doc__, results.run, lambda word: [
+        (name, seed) for seed in results.SEEDS for name in SETTINGS if word in name])
     write_table()
     draw()
 
