@@ -72,9 +72,10 @@ def attempt(policy: Policy, directory: Path, typed: str) -> None:
     Raises `UserError` for a model that transformers cannot save, and on a full disk.
     """
     weights, trial = saved_weights(policy), directory / ".trial"
+    if not is_main_process():
+        return  # the others must not remove what the main one is writing
     try:
-        if is_main_process():
-            _write_models(policy, trial, weights)
+        _write_models(policy, trial, weights)
     except Exception as error:  # each architecture fails in its own way
         raise UserError(f"{typed}: found a model that cannot be saved ({brief(error)}); legal: "
                         "another model, or a disk with room for two of its checkpoints") from None

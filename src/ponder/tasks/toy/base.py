@@ -99,9 +99,7 @@ class ToyTask(LeveledTask):
             self._must_have_questions()
 
     def _describe(self, thoughts: int) -> None:
-        """Set what the tokens of a problem follow from. Needs no torch, as tables are checked
-        before it is loaded.
-        """
+        """Set what tokens of a problem follow from, without torch: tables are checked before it."""
         self.survey, kind = self.surveyed(self.config), type(self)
         single = max(map(len, self.survey.symbols)) == 1  # then a text is read without spaces
         self.vocabulary = Vocabulary(self.survey.symbols, thoughts, "" if single else " ")
@@ -112,6 +110,7 @@ class ToyTask(LeveledTask):
         self.labels = len(self._label) or None
         declared = getattr(kind, "question_length", None)
         self.question_length: int = declared or self.survey.question[1]
+        self._longest: int = declared or self.question_length - self.from_left  # without padding
         self.answer_length: int = getattr(kind, "answer_length", None) or self.survey.answer
         self.thought_length: int = self.config.thought_length or self.longest_thought(self.config)
         self._varies = bool(declared or "easier" in self.offers) or len({*self.survey.question}) > 1
@@ -276,7 +275,7 @@ class ToyTask(LeveledTask):
         thought = None if problem.thought is None or not self._spells else [
             *self._tokens(problem, "thought", self._thought, self.thought_length),
             self.vocabulary.end]
-        return (self._tokens(problem, "question", self._number, self.question_length),
+        return (self._tokens(problem, "question", self._number, self._longest),
                 self._tokens(problem, "answer", self._number, self.answer_length), thought,
                 self._number_of(problem) if self._label else 0)
 
@@ -320,10 +319,10 @@ class ToyTask(LeveledTask):
             raise UserError(f"prompt={text}: found {unknown[0]!r}, for which this model has no "
                             f"token; legal: {shown([*self._number][:40])}")
         found = [self._number[word] for word in re.findall(words, text)]
-        least = 1 if self._varies else self.question_length
-        if not least <= len(found) <= self.question_length:
+        least = 1 if self._varies else self._longest
+        if not least <= len(found) <= self._longest:
             raise UserError(f"prompt={text}: found {len(found)} tokens; legal: a question of "
-                            f"{'1 to ' * self._varies}{self.question_length}")
+                            f"{'1 to ' * self._varies}{self._longest}")
         gap = (self.question_length - len(found)) * self.from_left
         return [*found, *[self.vocabulary.pad] * gap], self.answer_length
 
