@@ -199,6 +199,8 @@ def required_abilities(config: Config) -> Iterator[Required]:
         yield "trainer.rationalise=true", {"hints"}
     if trainer.curriculum != "none":
         yield f"trainer.curriculum={trainer.curriculum}", {"easier", "predicted_answers"}
+    if thinker.asked:
+        yield f"thinker.asked={thinker.asked}", {"several_questions"}
     if trainer.rehearse:
         yield f"trainer.rehearse={trainer.rehearse}", {"worked_examples"}
     yield f"trainer.engine={trainer.engine}", ENGINES[trainer.engine].requires

@@ -127,6 +127,9 @@ class ThinkerConfig:
     filler: bool = option(False, "every thought is `tokens` times the same meaningless token, "
                           "which nobody chooses; the one network that reads question and fillers "
                           "learns from the answer alone (Pfau et al. 2024)", later=True)
+    asked: int = option(0, "so many questions are asked about each thought, drawn anew, and the "
+                        "answerer reads each behind the thought; 0: its own alone", low=0,
+                        later=True)
 
     @property
     def flows(self) -> bool:

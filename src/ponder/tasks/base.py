@@ -48,16 +48,20 @@ class Task:
     epoch_size: Any = None  # a whole number, where a round is a data set
     question_length: Any
     answer_length: Any
+    asks = 0  # questions about each thought (`thinker.asked`)
+    asked_length = 0  # tokens of the longest of them
 
-    def __init__(self, keys: Any = None, thoughts: int = 0, **values: Any) -> None:
+    def __init__(self, keys: Any = None, thoughts: int = 0, asks: int = 0, **values: Any) -> None:
         """A task with the values of its keys, as `Parity(bits=8)` or from a configuration.
 
-        thoughts: how many thought tokens its vocabulary has. Raises `UserError` where a side of
-        the split would be empty, or `task.data` cannot be read.
+        thoughts: how many thought tokens its vocabulary has. asks: how many questions are asked
+        about each thought; 0: its own alone, which needs no words. Raises `UserError` where a side
+        of the split would be empty, or `task.data` cannot be read.
         """
         if keys is None:
             keys = type(self).Keys(**{"seed": 0, "thought_length": 0, **values})
         self._take_keys(keys)
+        self.asks = asks
         self._prepare(thoughts)
 
     def _take_keys(self, keys: Any) -> None:
@@ -113,6 +117,12 @@ class Task:
     def examples(self, count: int, generator: torch.Generator) -> Problems:
         """`count` problems with gold thoughts that are given (`trainer.rehearse`)."""
         return self.sample(count, generator)
+
+    def probes(self) -> dict[str, Problems]:
+        """The held-out problems with other questions about their thoughts, by the name of the
+        evaluation; nothing where there are no such questions.
+        """
+        return {}
 
     def encode_question(self, text: str) -> tuple[list[int], int]:
         """Tokens of a typed question, and how many tokens its answer has (`action=generate`).

@@ -40,15 +40,15 @@ REFERENCE = "model.ref_name"
 
 def build_task(config: Config) -> Task:
     """The task, with as many thought tokens in its vocabulary as the thinker has."""
-    kind = TASKS[config.task.name].target
+    kind, thinker = TASKS[config.task.name].target, config.thinker
     if kind.policy_kind == "next_token":
         return _running_text(config, kind)
     if kind.policy_kind == "continuation":
         return _corpus(config, kind)
     if config.model.kind == "hf":
         words = words_of_text(config.model, config.scratch)
-        return kind(config.task, words, thinks=config.thinker.tokens > 0)
-    return kind(config.task, config.thinker.vocabulary if config.thinker.tokens else 0)
+        return kind(config.task, words, thinks=thinker.tokens > 0)
+    return kind(config.task, thinker.vocabulary if thinker.tokens else 0, thinker.asked)
 
 
 def _running_text(config: Config, kind: type[Text]) -> Text:
@@ -183,7 +183,8 @@ def own_network(config: Config, task: Task, path: str | None, key: str = "model.
                 ) -> Transformer:
     """A GPT-2 that fits the task: new, or of a checkpoint. Raises `UserError` if it does not."""
     model = config.model
-    positions = task.question_length + config.thinker.tokens + 1 + task.answer_length
+    said = task.asked_length + task.answer_length
+    positions = task.question_length + config.thinker.tokens + 1 + said
     if path is not None:
         net = load_model(Path(path), key)
         if task.policy_kind in ("next_token", "continuation"):  # a plain model learns to think
@@ -192,8 +193,8 @@ def own_network(config: Config, task: Task, path: str | None, key: str = "model.
             raise UserError(f"{key}={path}: found {net.shape.vocabulary} tokens; legal: "
                             f"{len(task.vocabulary)}, as task and thinker.vocabulary say")
         if net.shape.positions < positions:
-            raise UserError(f"{key}={path}: found {net.shape.positions} positions; legal: at "
-                            f"least {positions}, as task and thinker.tokens need")
+            raise UserError(f"{key}={path}: found {net.shape.positions} positions; legal: "
+                            f"{positions} or more, as task and thinker need")
     else:
         shape = Shape(len(task.vocabulary), positions, model.d_model, model.layers, model.heads,
                       model.positions == "sinusoidal", model.tie_embeddings)
@@ -223,8 +224,8 @@ def has_kl(config: Config) -> bool:
 
 
 def build_reference(config: Config, task: Task, net: Backbone) -> tuple[Backbone | None, bool]:
-    """(the reference model, whether there is one): model.ref_name, or the thinker as it begins,
-    which is None where its adapters can be switched off instead.
+    """(the reference model, whether there is one): model.ref_name, or the thinker as it begins.
+    None where its adapters can be switched off instead.
 
     With reward=reference or plausibility that name is of the model that judges, and of no
     reference. A checkpoint that is only evaluated does not know how it began; exported pairs need
@@ -243,8 +244,7 @@ def build_reference(config: Config, task: Task, net: Backbone) -> tuple[Backbone
 def unthinking_network(config: Config, task: Task,
                        ) -> tuple[Backbone, Vocabulary | TextVocabulary]:
     """The network of `model.ref_name`, which knows no thought tokens, and its vocabulary. Raises
-    `UserError` where it cuts text into other tokens than the thinker.
-    """
+    `UserError` where it cuts text into others than the thinker."""
     path = config.model.ref_name or ""
     if config.model.kind == "hf":
         model = replace(config.model, thought_tokens=0)

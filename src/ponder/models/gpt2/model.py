@@ -260,9 +260,8 @@ class Transformer(Backbone):
              ) -> tuple[Tensor, Segment]:
         rows, columns = tokens.shape[:2]
         samples = rows // len(prefix[-1].mask) if prefix else 1
-        if position is not None and samples > 1 and not keep and mask is None and side_by_side(
-                samples, columns):
-            return self._read_side_by_side(tokens, prefix, samples, last or columns, position)
+        if position is not None and samples > 1 and not keep and side_by_side(samples, columns):
+            return self._read_side_by_side(tokens, mask, prefix, samples, last or columns, position)
         before = [segment.repeat(rows // len(segment.mask)) for segment in prefix]
         own = mask
         if own is None:
@@ -275,20 +274,19 @@ class Transformer(Backbone):
         kv = {layer: (kv[:, start:],) for layer, kv in enumerate(present)} if keep else {}
         return hidden, Segment(own, length, kv, mask is not None)
 
-    def _read_side_by_side(self, tokens: Tensor, prefix: Sequence[Segment], samples: int,
-                           last: int, position: int) -> tuple[Tensor, Segment]:
+    def _read_side_by_side(self, tokens: Tensor, seen: Tensor | None, prefix: Sequence[Segment],
+                           samples: int, last: int, position: int) -> tuple[Tensor, Segment]:
         """`read` where each row of the last segment has `samples` rows after it, side by side."""
         rows = len(prefix[-1].mask)
         before = [segment.repeat(rows // len(segment.mask)) for segment in prefix]
-        woven = weave(tokens, samples)
-        mask = None
-        if any(segment.padded for segment in before):
-            own = torch.ones(woven.shape[:2], dtype=torch.bool, device=tokens.device)
-            mask = torch.cat([*(segment.mask for segment in before), own], 1)
-        hidden = self(woven, self._past(before), mask, last * samples, branches=samples,
-                      position=position)[0]
-        own = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-        return unweave(hidden, samples, 0), Segment(own, own.sum(1), {}, False)
+        own, mask = seen, None
+        if own is None:
+            own = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        if seen is not None or any(segment.padded for segment in before):
+            mask = torch.cat([*(segment.mask for segment in before), weave(own, samples)], 1)
+        hidden = self(weave(tokens, samples), self._past(before), mask, last * samples,
+                      branches=samples, position=position)[0]
+        return unweave(hidden, samples, 0), Segment(own, own.sum(1), {}, seen is not None)
 
     def _past(self, segments: Sequence[Segment]) -> Past | None:
         """Keys and values of segments of equally many rows, concatenated."""

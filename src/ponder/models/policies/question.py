@@ -20,7 +20,7 @@ from ponder.core.math import (
     straight_through,
 )
 from ponder.core.types import Problems, Rollouts, Scores
-from ponder.models.backbone import Backbone
+from ponder.models.backbone import Backbone, Segment
 from ponder.models.policies.base import Policy
 
 
@@ -29,7 +29,8 @@ class QuestionPolicy(Policy):
 
     def answer_logits(self, problems: Problems, thought: Tensor, samples: int,
                       net: Backbone | None = None, ragged: bool | None = None) -> Tensor:
-        """Logits (B, A, ordinary vocabulary) of the gold answer's tokens, given thoughts (B, T).
+        """Logits (B, A, ordinary vocabulary) of the gold answer's tokens, given thoughts (B, T); or
+        (B * M, A, ordinary vocabulary), where M questions are asked about each.
 
         The answerer sees what `rules` allows, and always end-of-thought, which says "answer now".
         Without the question its positions start at 0; `rules.from_end` gives end-of-thought the
@@ -41,8 +42,10 @@ class QuestionPolicy(Policy):
         answer = problems.answer[:, :-1].repeat_interleave(samples, 0)
         if not self.rules.sees_thought:
             thought = thought.new_full((len(thought), 1), self.vocabulary.end)
-        row = torch.cat([thought, answer], 1)
         ragged = (self.rules.stops if ragged is None else ragged) and thought.shape[1] > 1
+        if problems.asked is not None:
+            return self._asked(net, problems, thought, samples, ragged)
+        row = torch.cat([thought, answer], 1)
         width = problems.answer.shape[1]
         if self.rules.from_end:
             return self._from_end(net, problems, thought, answer, samples, ragged)
@@ -69,6 +72,42 @@ class QuestionPolicy(Policy):
             hidden = net.read(row, mask, keep=False, last=width, position=first)[0]
         return at_least_float32(net.logits(hidden, self.vocabulary.predicted))
 
+    def _asked(self, net: Backbone, problems: Problems, thought: Tensor, samples: int,
+               ragged: bool) -> Tensor:
+        """`answer_logits` of M questions about each thought (B, T), which is read once."""
+        rules, position, mask = self.rules, None, None
+        if ragged:
+            thought = right_justify(thought, problems.pad) if rules.from_end else thought
+            mask = thought != problems.pad
+        segments = self._question_read(net, problems)
+        if rules.from_end:
+            position = self._first(problems) + rules.tokens + 1 - thought.shape[1]
+        segments.append(net.read(thought, mask, segments, last=1, position=position)[1])
+        position = None if position is None else position + thought.shape[1]
+        return self._after_asked(net, problems, samples, segments, position)
+
+    def _after_asked(self, net: Backbone, problems: Problems, samples: int,
+                     segments: list[Segment], position: int | None) -> Tensor:
+        """(P * samples * M, A, ordinary vocabulary): logits of the answers to what is asked after
+        P * samples rows of segments.
+        """
+        asked, answers = problems.asked, problems.asked_answer
+        assert asked is not None and answers is not None
+        tail = torch.cat([asked, answers[:, :, :-1]], 2).repeat_interleave(samples, 0)
+        hidden = net.read(tail.flatten(0, 1), (tail != problems.pad).flatten(0, 1), segments, False,
+                          answers.shape[2], position)[0]
+        return at_least_float32(net.logits(hidden, self.vocabulary.predicted))
+
+    def _question_read(self, net: Backbone, problems: Problems) -> list[Segment]:
+        """The questions (P, Q), where the answerer sees them."""
+        if not self.rules.sees_question:
+            return []
+        return [net.read(problems.question, problems.mask, last=1)[1]]
+
+    def _first(self, problems: Problems) -> int:
+        """The position of the first column after the question."""
+        return problems.question.shape[1] if self.rules.sees_question else 0
+
     def _context(self, net: Backbone, problems: Problems, row: Tensor, samples: int,
                  last: int) -> Tensor:
         """Last hidden states (B, last, D) of rows (B, T), after the question if it may be seen."""
@@ -79,36 +118,45 @@ class QuestionPolicy(Policy):
     def answer(self, problems: Problems, thought: Tensor, samples: int = 1,
                net: Backbone | None = None, ragged: bool | None = None,
                ) -> tuple[Tensor, Tensor]:
-        """(log p(answer | context) (B,) in nats, whether the greedy answer is right (B,))."""
+        """(log p(answer | context) (B,) in nats, whether the greedy answer is right (B,)); where M
+        questions are asked, their mean log p and the share of right answers.
+        """
         logits = self.answer_logits(problems, thought, samples, net, ragged)
-        gold = problems.answer.repeat_interleave(samples, 0)
+        gold, asked = _gold(problems, samples)
         right = ((logits.argmax(-1) == gold) | (gold == problems.pad)).all(1)
-        return _likelihood(logits, gold, problems.pad), right
+        logprob = _likelihood(logits, gold, problems.pad)
+        if asked == 1:
+            return logprob, right
+        return logprob.view(-1, asked).mean(1), right.view(-1, asked).float().mean(1)
 
     def answers_after(self, problems: Problems, begun: Tensor, steps: Tensor) -> Tensor:
         """(P, N): log p(answer) in nats, by the judge, after thoughts that begin with begun (P, L)
-        and end with one of N steps (N, k). What they have in common is read once.
+        and end with one of N steps (N, k); the mean where several questions are asked. What they
+        have in common is read once.
         """
         net, rules, count = self.judge, self.rules, len(steps)
-        segments, position = [], None
-        if rules.sees_question:
-            segments.append(net.read(problems.question, problems.mask, last=1)[1])
+        segments, position = self._question_read(net, problems), None
         if rules.from_end:
-            position = rules.tokens - begun.shape[1] - steps.shape[1]
-            position += problems.question.shape[1] if rules.sees_question else 0
+            position = self._first(problems) + rules.tokens - begun.shape[1] - steps.shape[1]
         if begun.shape[1]:
             segments.append(net.read(begun, None, segments, last=1, position=position)[1])
             position = None if position is None else position + begun.shape[1]
-        gold = problems.answer.repeat_interleave(count, 0)
+        gold, asked = _gold(problems, count)
         ended = F.pad(steps, (0, 1), value=self.vocabulary.end).repeat(len(begun), 1)
-        row = torch.cat([ended, gold[:, :-1]], 1)
-        hidden = net.read(row, None, segments, False, gold.shape[1], position)[0]
-        logits = at_least_float32(net.logits(hidden, self.vocabulary.predicted))
-        return _likelihood(logits, gold, problems.pad).view(-1, count)
+        if problems.asked is None:
+            row = torch.cat([ended, gold[:, :-1]], 1)
+            hidden = net.read(row, None, segments, False, gold.shape[1], position)[0]
+            logits = at_least_float32(net.logits(hidden, self.vocabulary.predicted))
+        else:
+            segments.append(net.read(ended, None, segments, last=1, position=position)[1])
+            position = None if position is None else position + ended.shape[1]
+            logits = self._after_asked(net, problems, count, segments, position)
+        return _likelihood(logits, gold, problems.pad).view(-1, count, asked).mean(2)
 
     def reply(self, problems: Problems, thought: Tensor) -> Tensor:
         """Greedy answers (P, A) to P questions with one thought each."""
-        filled = replace(problems, answer=problems.answer.clone())
+        answer = problems.answer.clone()
+        filled = replace(problems, answer=answer, asked_answer=answer[:, None])
         for column in range(problems.answer.shape[1]):
             logits = self.answer_logits(filled, thought, 1)
             filled.answer[:, column] = logits[:, column].argmax(-1)
@@ -131,6 +179,14 @@ class FillerPolicy(QuestionPolicy):
         """The only thought there is has log-probability and entropy 0."""
         nothing = torch.zeros_like(rollouts.logprobs)
         return nothing, nothing, None
+
+
+def _gold(problems: Problems, samples: int) -> tuple[Tensor, int]:
+    """(the right answers (P * samples * M, A), M): M questions are asked about each thought."""
+    if problems.asked_answer is None or problems.asked is None:
+        return problems.answer.repeat_interleave(samples, 0), 1
+    answers = problems.asked_answer
+    return answers.repeat_interleave(samples, 0).flatten(0, 1), answers.shape[1]
 
 
 def _likelihood(logits: Tensor, gold: Tensor, pad: int) -> Tensor:

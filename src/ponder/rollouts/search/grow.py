@@ -6,7 +6,8 @@ thought about the question without its last step. The last one is searched:
 .. math:: \arg\max_z \log p(a \mid z_{<n}, z) + c_o \log p_\mathrm{thinker}(z \mid q, z_{<n})
    + c_t T_{a, z} + c_n \epsilon
 
-with the answerer's log-probability, a little of the thinker's preference, and of a table T of which
+with the answerer's log-probability (the sum of all answers where several questions are asked about
+a thought, `thinker.asked`), a little of the thinker's preference, and of a table T of which
 step has meant which answer at length 1. There answers are dealt to steps by an assignment (Kuhn,
 1955), so that no two share one. Both networks learn the result by likelihood. Nobody teaches the
 language; a curriculum decides which lengths are asked, and an answerer whose positions count from
@@ -135,7 +136,8 @@ class Grow(Source):
                 generator: torch.Generator | None) -> Tensor:
         """(P, N): how good each of N steps (N, k) is after what was begun (P, L)."""
         config = self.config
-        scores = policy.answers_after(problems, begun, steps).float()
+        asked = 1 if problems.asked is None else problems.asked.shape[1]
+        scores = asked * policy.answers_after(problems, begun, steps).float()
         if config.noise:
             drawn = torch.randn(scores.shape, generator=generator)
             scores = scores + config.noise * drawn.to(scores.device)
@@ -143,7 +145,7 @@ class Grow(Source):
             own = preference(policy, problems, begun, steps)
             scores = scores + config.own * own.clamp_min(UNLIKELY)
         label, table = problems.label, self.table
-        if label is not None and table is not None and int(label.max()) < len(table):
+        if asked == 1 and label is not None and table is not None and int(label.max()) < len(table):
             scores = scores + config.table * table[label]
         return scores
 
@@ -152,7 +154,7 @@ class Grow(Source):
         the best ones. scores (P, N), of which the table keeps a slowly forgotten mean.
         """
         label = problems.label
-        if label is None:
+        if label is None or (problems.asked is not None and problems.asked.shape[1] > 1):
             return scores.argmax(1)
         known = scores[:0] if self.table is None else self.table
         table = F.pad(known, (0, 0, 0, max(int(label.max()) + 1 - len(known), 0)))

@@ -25,14 +25,15 @@ from ponder.core.lazy_imports import Tensor, torch
 from ponder.core.types import Problem, Problems
 from ponder.tasks import base
 from ponder.tasks.base import hashed_share, missing, padded
+from ponder.tasks.toy.asked import AskedTask
 from ponder.tasks.toy.levels import LeveledTask
-from ponder.tasks.toy.survey import SAMPLE, Survey, numbered, survey
+from ponder.tasks.toy.survey import SAMPLE, Survey, gold_fits, numbered, survey
 from ponder.tokenizers.vocabulary import Vocabulary
 
 PATIENCE = 2000  # draws in a row that bring nothing new before a side of the split is complete
 
 
-class ToyTask(LeveledTask):
+class ToyTask(AskedTask):
     """Problems made by `problem(random)`, with a disjoint split into training and held-out ones.
 
     A hash of its `key` and `task.seed` decides whether a question is held out. Class attributes
@@ -68,6 +69,8 @@ class ToyTask(LeveledTask):
         super().__init_subclass__(**more)
         if cls.easier is not LeveledTask.easier:
             cls.offers = cls.offers | {"easier", "worked_examples"}
+        if cls.questions is not AskedTask.questions:
+            cls.offers = cls.offers | {"several_questions"}
 
     @classmethod
     def check_files(cls, keys: Any, thoughts: int = 0) -> None:
@@ -93,6 +96,8 @@ class ToyTask(LeveledTask):
         self._describe(thoughts)
         self._load()
         encoded = {"train": self.encode_problems, "test": self._held_out_problems}
+        if self.asks:
+            self.check_questions()
         self._sides = {side: encode([one for own, one in self._rows if own == side])
                        for side, encode in encoded.items() if self._rows}
         if not self._sides:
@@ -112,6 +117,7 @@ class ToyTask(LeveledTask):
         self.question_length: int = declared or self.survey.question[1]
         self._longest: int = declared or self.question_length - self.from_left  # without padding
         self.answer_length: int = getattr(kind, "answer_length", None) or self.survey.answer
+        self.asked_length = self.survey.asked if self.asks else 0
         self.thought_length: int = self.config.thought_length or self.longest_thought(self.config)
         self._varies = bool(declared or "easier" in self.offers) or len({*self.survey.question}) > 1
 
@@ -142,9 +148,10 @@ class ToyTask(LeveledTask):
     def batch(self, count: int, generator: torch.Generator) -> Problems:
         """`count` training problems: drawn anew, or some of the `pool`."""
         if self.pool:
-            return self._pool[torch.randint(self.pool, (count,), generator=generator)]
+            rows = torch.randint(self.pool, (count,), generator=generator)
+            return self._asked_anew(*self._pool, rows, generator)
         random = Random(int(torch.randint(2**62, (1,), generator=generator)))
-        return self.encode_problems(list(islice(self._drawn(random, False), count)))
+        return self.encode_problems(list(islice(self._drawn(random, False), count)), random)
 
     # --- the task -------------------------------------------------------------------------------
 
@@ -153,14 +160,15 @@ class ToyTask(LeveledTask):
         if not self._sides:
             return self.batch(count, generator)
         rows = torch.randint(len(self._sides["train"]), (count,), generator=generator)
-        return self._sides["train"][rows]
+        trained = [one for own, one in self._rows if own == "train"] if self.asks else []
+        return self._asked_anew(self._sides["train"], trained, rows, generator)
 
     def examples(self, count: int, generator: torch.Generator) -> Problems:
         """`count` training problems made easier, none of them held out."""
         random = Random(int(torch.randint(2**62, (1,), generator=generator)))
         easier = (self.easier(problem) for problem in self._drawn(random, False))
         trained = (problem for problem in easier if not self.is_held_out(problem))
-        return self.encode_problems(list(islice(trained, count)))
+        return self.encode_problems(list(islice(trained, count)), random)
 
     def test(self) -> Problems:
         """Up to `test_questions` held-out problems, the same ones for the same `task.seed`."""
@@ -176,12 +184,18 @@ class ToyTask(LeveledTask):
         return hashed_share(f"{self.seed}/{self.key(problem)}") < self.held_out
 
     @cached_property
+    def _held_out(self) -> list[Problem]:
+        """The problems of `test`, as text."""
+        table = [one for own, one in self._rows if own == "test"]
+        return [table[row] for row in self._some(len(table))] if table else self._distinct(True)
+
+    @cached_property
     def _test(self) -> Problems:
         side = self._sides.get("test")
         return self._drawn_test() if side is None else side[self._some(len(side))]
 
     def _drawn_test(self) -> Problems:
-        return self._held_out_problems(self._distinct(True))
+        return self._held_out_problems(self._held_out)
 
     def _held_out_problems(self, found: Sequence[Problem]) -> Problems:
         """Problems as tokens, with their intermediate states."""
@@ -189,9 +203,10 @@ class ToyTask(LeveledTask):
         return replace(self.encode_problems(found), states=states, state_names=names)
 
     @cached_property
-    def _pool(self) -> Problems:
+    def _pool(self) -> tuple[Problems, list[Problem]]:
         drawn = self._drawn(Random(f"{self.seed}/train"), False)
-        return self.encode_problems(list(islice(drawn, self.pool)))
+        found = list(islice(drawn, self.pool))
+        return self.encode_problems(found), found
 
     def _some(self, count: int) -> Tensor:
         """Up to `test_questions` of so many rows, the same ones for the same `task.seed`."""
@@ -252,17 +267,21 @@ class ToyTask(LeveledTask):
         declared = cls.gold_vocabulary != ToyTask.gold_vocabulary
         return cls.gold_vocabulary if declared else len(cls.surveyed(keys).thought_symbols)
 
-    def encode_problems(self, problems: Sequence[Problem]) -> Problems:
-        """Problems as tokens. Raises `UserError` for lengths and symbols that the sample lacks."""
+    def encode_problems(self, problems: Sequence[Problem], random: Random | None = None,
+                        ) -> Problems:
+        """Problems as tokens, with questions about their thoughts drawn with `random`, or their own
+        alone. Raises `UserError` for lengths and symbols that the sample lacks.
+        """
         pad, rows = self.vocabulary.pad, [self._encoded(one) for one in problems]
         question, answer = [row[0] for row in rows], [row[1] for row in rows]
         gold = [row[2] for row in rows if row[2] is not None]
         thought = padded(gold, pad, self.thought_length + 1) if self._spells and len(gold) == len(
             rows) else None
         label = torch.tensor([row[3] for row in rows]) if self._label else None
-        return Problems(padded(question, pad, self.question_length, left=not self.from_left),
-                        padded(answer, pad, self.answer_length), thought, pad, label=label,
-                        padded=self._varies)
+        encoded = Problems(padded(question, pad, self.question_length, left=not self.from_left),
+                           padded(answer, pad, self.answer_length), thought, pad, label=label,
+                           padded=self._varies)
+        return self.asking(encoded, problems, random)
 
     @property
     def _spells(self) -> bool:
@@ -375,24 +394,5 @@ class ToyTask(LeveledTask):
             yield (f"task.thought_length={self.thought_length}: found another length than the "
                    f"gold thought has; legal: {length} (set thinker.tokens for more)")
         if kind._describe is ToyTask._describe:
-            yield from _gold_fits(kind, self, config)
+            yield from gold_fits(kind, self, config)
 
-
-def _gold_fits(kind: Any, keys: Any, config: Any) -> Iterator[str]:
-    """What of a configuration needs other gold thoughts than the problems have."""
-    wanted = {"gold_thought", "gold_tokens"} & {*config.reward} or config.trainer.rehearse \
-        or config.answerer.learns_from == "gold" or config.rollout.gold_share
-    if not config.thinker.tokens or not wanted or config.action != "train":
-        return
-    survey = kind.surveyed(keys)
-    if survey.thought is None:
-        yield (f"task={keys.name}: found problems without a thought, which variant=super, "
-               "variant=clean and trainer.rehearse need; legal: Problem(..., thought=...)")
-    elif config.thinker.vocabulary < len(survey.thought_symbols):
-        yield (f"thinker.vocabulary={config.thinker.vocabulary}: found "
-               f"{len(survey.thought_symbols)} symbols in gold thoughts; legal: at least as many")
-    elif keys.data and any(one.thought is None for _, one in kind._checked_rows(
-            keys, config.thinker.vocabulary)):
-        yield (f"task.data={keys.data}: found rows without a thought, which variant=super, "
-               "variant=clean and trainer.rehearse need; legal: a column thought that is nowhere "
-               "empty")

@@ -40,8 +40,9 @@ class LeveledTask(Task):
         raise NotImplementedError
 
     @abstractmethod
-    def encode_problems(self, problems: Sequence[Problem]) -> Problems:
-        """Problems as tokens."""
+    def encode_problems(self, problems: Sequence[Problem], random: Random | None = None,
+                        ) -> Problems:
+        """Problems as tokens, with questions about their thoughts where `random` draws some."""
         raise NotImplementedError
 
     def easier(self, problem: Problem) -> Problem:
@@ -76,9 +77,10 @@ class LeveledTask(Task):
         Raises `UserError` where none is found.
         """
         random = Random(int(torch.randint(2**62, (1,), generator=generator)))
-        easier, asked = (self.encode_problems(side) for side in zip(
-            *islice(self._pairs(level, random), count), strict=True))
-        return replace(asked, easier=easier.question, level=torch.full((count,), level))
+        easier, harder = zip(*islice(self._pairs(level, random), count), strict=True)
+        return replace(self.encode_problems(harder, random),
+                       easier=self.encode_problems(easier).question,
+                       level=torch.full((count,), level))
 
     def _pairs(self, level: int, random: Random) -> Iterator[tuple[Problem, Problem]]:
         since = 0

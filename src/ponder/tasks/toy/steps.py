@@ -49,14 +49,19 @@ class StepTask(ToyTask):
 
     def asked(self, given: Sequence[str], moves: Sequence[str], states: Sequence[str]) -> Problem:
         """The problem of these symbols; `states` are those after each move."""
-        return Problem(" ".join([*given, *moves]), states[-1], " ".join(states))
+        return Problem(" ".join([*given, *moves]), self.answered(states), " ".join(states))
+
+    def answered(self, states: Sequence[str]) -> str:
+        """The answer where these are the states after each move: the last of them."""
+        return states[-1]
 
     def easier(self, problem: Problem) -> Problem:
         """The same question without its last move; a question of one move is left as it is."""
         states = (problem.thought or "").split()[:-1]
         if not states:
             return problem
-        return Problem(problem.question.rpartition(" ")[0], states[-1], " ".join(states))
+        return Problem(problem.question.rpartition(" ")[0], self.answered(states),
+                       " ".join(states))
 
     def of_level(self, problem: Problem, level: int) -> tuple[Problem, Problem] | None:
         """(the question with one move less, that with so many); None where it has fewer."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -25,7 +25,9 @@ class Survey:
 
     symbols, thought_symbols: in the order of their tokens. question: lengths of the shortest and
     the longest. answer, thought: lengths of the longest; thought is None where some problem has no
-    gold thought. answers: all of them, numbered in this order; () where they are too many.
+    gold thought. answers: all of them, numbered in this order; () where they are too many. asked:
+    length of the longest question about a thought; questions: how many the problem with the most
+    of them has.
     """
 
     symbols: tuple[str, ...]
@@ -34,6 +36,8 @@ class Survey:
     answer: int
     thought: int | None
     answers: tuple[str, ...]
+    asked: int = 0
+    questions: int = 0
 
 
 def survey(task: Any) -> Survey:
@@ -46,12 +50,15 @@ def survey(task: Any) -> Survey:
     counts = Counter(one.answer for one in drawn)
     few = len(counts) <= LABELLED and min(counts.values()) >= SEEN
     lengths = [len(row) for row in asked]
+    about = [task.questions(one) for one in drawn]
+    probes = [task.cut(text) for text in {text for every in about for text, _ in every}]
     return Survey(
-        tuple(task.symbols) or in_order(asked + said),
+        tuple(task.symbols) or in_order(asked + said + probes),
         tuple(task.thought_symbols) or in_order(gold),
         (min(lengths), max(lengths)), max(map(len, said)),
         max(map(len, gold)) if len(gold) == SAMPLE else None,
-        tuple(task.answers) or (tuple(sorted(counts)) if few else ()))
+        tuple(task.answers) or (tuple(sorted(counts)) if few else ()),
+        max(map(len, probes), default=0), max(map(len, about)))
 
 
 def _sample(task: Any) -> list[Problem]:
@@ -81,3 +88,23 @@ def numbered(rows: Sequence[Sequence[str]]) -> tuple[Tensor | None, tuple[str, .
     number = {symbol: i for i, symbol in enumerate(symbols)}
     found = padded([[number[symbol] for symbol in row] for row in rows], -1)
     return found if symbols else None, symbols
+
+
+def gold_fits(kind: Any, keys: Any, config: Any) -> Iterator[str]:
+    """What of a configuration needs other gold thoughts than the problems have."""
+    wanted = {"gold_thought", "gold_tokens"} & {*config.reward} or config.trainer.rehearse \
+        or config.answerer.learns_from == "gold" or config.rollout.gold_share
+    if not config.thinker.tokens or not wanted or config.action != "train":
+        return
+    survey = kind.surveyed(keys)
+    if survey.thought is None:
+        yield (f"task={keys.name}: found problems without a thought, which variant=super, "
+               "variant=clean and trainer.rehearse need; legal: Problem(..., thought=...)")
+    elif config.thinker.vocabulary < len(survey.thought_symbols):
+        yield (f"thinker.vocabulary={config.thinker.vocabulary}: found "
+               f"{len(survey.thought_symbols)} symbols in gold thoughts; legal: at least as many")
+    elif keys.data and any(one.thought is None for _, one in kind._checked_rows(
+            keys, config.thinker.vocabulary)):
+        yield (f"task.data={keys.data}: found rows without a thought, which variant=super, "
+               "variant=clean and trainer.rehearse need; legal: a column thought that is nowhere "
+               "empty")
