@@ -232,16 +232,16 @@ CONTRADICTIONS = [
      "trainer.curriculum=none; legal: accuracy or linear, which say how long the next thoughts "
      "are"),
     ("experiment=invent_steps task=add", "rollout.method=grow: found task=add, but it needs easier "
-     "questions; legal: with task=chain, chase, cups, equation, graph, many, multiply, parity, "
-     "sat, sort, threesum"),
+     "questions; legal: with task=automaton, carry, chain, chase, cups, equation, graph, half, "
+     "many, multiply, parity, registers, sat, sort, threesum"),
     ("experiment=invent_steps rollout.samples=2", "rollout.samples=2: found rollout.method=grow, "
      "which makes one thought for each question; legal: 1"),
     ("experiment=invent_steps thinker.stops=false", "rollout.method=grow: found "
      "thinker.stops=false, but thoughts have as many steps as their questions; legal: true, as in "
      "variant=[think,search]"),
     ("task=add trainer.curriculum=linear", "trainer.curriculum=linear: found task=add, but it "
-     "needs easier questions; legal: with task=chain, chase, cups, equation, graph, many, "
-     "multiply, parity, sat, sort, threesum"),
+     "needs easier questions; legal: with task=automaton, carry, chain, chase, cups, equation, "
+     "graph, half, many, multiply, parity, registers, sat, sort, threesum"),
     ("task=cups thinker.kind=gumbel think=true search=false answerer.positions=from_end",
      "answerer.positions=from_end: found thinker.kind=gumbel; legal: from_start, or "
      "thinker.kind=tokens"),

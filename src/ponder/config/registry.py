@@ -395,7 +395,6 @@ def _plugin(name: str) -> None:
     except UserError:
         raise
     except Exception as error:
-        reason = brief(error)
-        raise UserError(f"plugins=[{name}]: cannot be imported ({type(error).__name__}: {reason}); "
-                        "legal: names of modules that Python finds from the current directory"
-                        ) from None
+        raise UserError(f"plugins=[{name}]: cannot be imported ({type(error).__name__}: "
+                        f"{brief(error)}); legal: names of modules that Python finds from the "
+                        "current directory") from None
