@@ -1,4 +1,6 @@
-"""What evaluations say about thoughts: their language, and which tokens matter."""
+"""What evaluations say about thoughts: their language, and which tokens matter. What is asked
+about them, and whether their tokens carry the state: `test_state.py`.
+"""
 
 from __future__ import annotations
 
@@ -51,6 +53,7 @@ def test_a_dictionary_by_hand() -> None:
     found = dictionary(counts, ["a", "b"], ["0", "1"])
     assert found["agreement"] == found["one_to_one"] == pytest.approx(7 / 12)
     assert found["by_position"] == {"all": [0.875, 0.0], "own": [0.875, 1.0]}
+    assert found["own_agreement"] == pytest.approx(11 / 12)
     assert found["readings"] == [{"a": "0", "b": "1"}, {"a": "1", "b": "0"}]
     assert found["tokens"] == [["a", "b"], ["b", "a"]]
     assert found["words"] == [
@@ -63,6 +66,21 @@ def test_synonyms_agree_and_are_not_one_to_one() -> None:
     found = dictionary(torch.tensor([[[2, 0], [0, 3], [1, 0]]]), ["a", "b", "c"], ["0", "1"])
     assert found["agreement"] == 1.0 and found["one_to_one"] == pytest.approx(5 / 6)
     assert found["readings"] == [{"a": "0", "b": "1", "c": "0"}]
+    assert found["confusion"] == [[2, 0, 1], [0, 3, 0]] and found["apart"] == 1.0
+
+
+def test_states_that_share_a_token_are_not_told_apart() -> None:
+    """Of three states that occur, 1 and 2 are both `b`, which means 2 more often; 3 never occurs.
+    At the second step all are `a`: one of three by its own dictionary.
+    """
+    first = torch.tensor([[4, 0, 0, 0], [0, 2, 3, 0]])
+    found = dictionary(first[None], ["a", "b"], [*"0123"])
+    assert found["apart"] == pytest.approx(2 / 3) and found["agreement"] == pytest.approx(7 / 9)
+    assert found["confusion"] == [[4, 0], [0, 2], [0, 3], [0, 0]]
+    assert found["confusion_by_position"] == [found["confusion"]]
+    second = torch.tensor([[1, 3, 2, 0], [0, 0, 0, 0]])
+    both = dictionary(torch.stack([first, second]), ["a", "b"], [*"0123"])
+    assert len(both["readings"]) == 2 and both["apart"] == pytest.approx((2 / 3 + 1 / 3) / 2)
 
 
 def cups(minimum: int = 3) -> tuple[Cups, Problems, Tensor]:
@@ -79,6 +97,7 @@ def test_gold_thoughts_say_the_states(minimum: int) -> None:
     found = describe(thought, problems, task.vocabulary)
     assert found.metrics["thought/state_agreement"] == 1.0
     assert found.metrics["thought/state_agreement_one_to_one"] == 1.0
+    assert found.metrics["thought/states_apart"] == 1.0 and found.metrics["thought/codes"] == 5
     assert [found.metrics[f"meaning/t{k}/step"] for k in (1, 2, 3)] == pytest.approx(
         found.report["entropy"], abs=1e-4)
     assert found.report["readings"] == [{f"<t{i}>": str(i) for i in range(5)}]
@@ -95,6 +114,8 @@ def test_a_language_of_its_own_at_each_position_is_read_position_by_position() -
     turned[:, :-1] = first + (thought[:, :-1] - first + torch.arange(3)) % 5
     found = describe(turned, problems, task.vocabulary)
     assert found.metrics["thought/state_agreement"] < 0.7
+    assert found.metrics["thought/state_agreement_by_position"] == 1.0
+    assert found.metrics["thought/states_apart"] == 1.0
     assert found.report["by_position"]["own"] == [1.0, 1.0, 1.0]
     assert [reading[f"<t{k}>"] for k, reading in enumerate(found.report["readings"])] == ["0"] * 3
 

@@ -85,9 +85,12 @@ def sections_in(content: str) -> list[str]:
     return re.findall(r'<section id="(\w+)">', content)
 
 
-def figures_in(content: str, section: str) -> int:
-    return content.split(f'<section id="{section}">')[1].split("</section>")[0].count(
-        'class="plotly-graph-div"')
+def section(content: str, name: str) -> str:
+    return content.split(f'<section id="{name}">')[1].split("</section>")[0]
+
+
+def figures_in(content: str, name: str) -> int:
+    return section(content, name).count('class="plotly-graph-div"')
 
 
 @pytest.mark.slow
@@ -100,7 +103,8 @@ def test_a_report_tells_the_run(tmp_path: Path) -> None:
     assert "code <code>0123456789ab+</code>" in content
     assert "chance 1/100" in content and "entropy of a digit" in content
     assert "<title>add (max 100) · think, fixed, blind</title>" in content
-    assert {name: figures_in(content, name) for name in SECTIONS if name != "states"} == {
+    assert {name: figures_in(content, name) for name in SECTIONS
+            if name not in ("carried", "states")} == {
         "result": 0, "training": 5, "necessity": 1, "language": 4, "meaning": 2, "rollouts": 0,
         "details": 0}
     rollouts = content.split('<section id="rollouts">')[1].split("</section>")[0]
@@ -135,8 +139,13 @@ def with_states(directory: Path, state: str = "up") -> dict[str, Any]:
                            "steps": 2}, {"state": "down", "token": None, "of_state": 0.0,
                                          "of_token": 0.0, "steps": 0}],
                 "tokens": [["<t0>", None], ["<t1>", None]],
+                "confusion": [[0, 0, 1], [3, 0, 1]], "confusion_tokens": ["<t0>", "<t9>", "<t1>"],
+                "confusion_by_position": [[[0, 0, 1], [1, 0, 0]], [[0, 0, 0], [2, 0, 1]]],
                 "readings": [{"<t0>": state, "<t1>": "down"}]}
-    metrics = {"thought/state_agreement": 0.875, "necessity/replaced/t1": 0.5,
+    metrics = {"thought/state_agreement": 0.875, "thought/topographic_similarity": 0.625,
+               "thought/codes": 2.0, "asked/accuracy": 0.75, "accuracy": 0.5,
+               "swap/same_state": 1.0, "swap/other_state": 0.9375, "swap/before": 0.3125,
+               "necessity/replaced/t1": 0.5,
                "necessity/replaced/t2": 0.25, "necessity/truncated/0": 0.1,
                "necessity/truncated/1": 0.2, "necessity/truncated/2": 1.0,
                "accuracy/2_steps": 1.0, "accuracy/10_steps": 0.5}
@@ -148,7 +157,7 @@ def test_a_thought_stands_beside_the_true_states(tmp_path: Path) -> None:
     content = written(tmp_path, with_states(tmp_path))
     assert [figures_in(content, name) for name in ("states", "necessity")] == [2, 2]
     part = content.split('<section id="states">')[1].split("</section>")[0]
-    assert '"z":[[0.6,0.1],[0.0,0.5]]' in part and "<td>0.875</td>" in part
+    assert '"z":[[0.6,0.1],[0.0,0.5]]' in part and "<td>0.625</td>" in part
     assert '<td><code><span class="cyan">&lt;t0&gt;</span></code></td><td>50.0%</td>' in part
     first, second = part.split("<details ")[1:]
     assert " open>" in first[:20] and " open>" not in second[:20]
@@ -156,6 +165,26 @@ def test_a_thought_stands_beside_the_true_states(tmp_path: Path) -> None:
     assert re.findall(r">(\w*)</td>", second)[3:9] == ["down", "down", "up", "down", "up", ""]
     assert (second.count('class="hit"'), second.count('class="miss"')) == (4, 4)
     assert 'class="other">t1<' in part and "right is" in second
+
+
+def test_states_and_tokens_are_counted_beside_the_measures(tmp_path: Path) -> None:
+    """Tokens stand in the order of the states that they mean, unused ones are left out; the whole,
+    and then each step. Older runs have fewer numbers.
+    """
+    part = section(written(tmp_path, with_states(tmp_path)), "carried")
+    rows = re.findall(r"<tr><td>([^<]*)</td><td>([^<]*)</td>", part)
+    assert rows == [("the question itself", "50.0%"), ("others, asked in training", "75.0%"),
+                    ("agreement", "87.5%"), ("tokens used", "2"), ("swapped, same state", "100.0%"),
+                    ("swapped, another state", "93.8%")]
+    assert "31.2% are so without the swap" in part
+    tables = [" ".join(re.sub("<[^>]*>", " ", table).split()) for table in
+              re.findall(r'<table class="replay">(.*?)</table>', part)]
+    assert tables == ["state t1 t0 up 1 down 1 3", "state t1 t0 up 1 down 1",
+                      "state t0 t1 down 2 1"]
+    assert "rgba(36,110,225,0.45)" in part  # 0.6 of three of four steps
+    old = {**SUMMARY, "metrics": {"thought/state_agreement": 0.5}, "language": {}}
+    assert "50.0%" in section(written(tmp_path, old), "carried")
+    assert "carried" not in sections_in(written(tmp_path))
 
 
 def test_accuracy_by_steps_and_positions_is_drawn_in_order(tmp_path: Path) -> None:

@@ -73,6 +73,15 @@ def test_the_accuracy_has_its_standard_error_and_thoughts_their_table() -> None:
     assert first.endswith("own 0.500  shuffled 0.250  dropped 0.000")
 
 
+def test_other_questions_stand_above_the_accuracy() -> None:
+    found = Evaluation({"accuracy": 0.5, "accuracy_stderr": 0.1, "thought/length": 2.0, **TABLE,
+                        "asked/accuracy": 0.75, "unasked/accuracy": 0.625}, [])
+    _, asked, last = verdict(found).splitlines()
+    assert asked == "other questions about the same thoughts asked in training 0.750  " \
+                    "never asked 0.625"
+    assert last == "accuracy 0.5000 ± 0.1000"
+
+
 def test_none_right_of_four_is_not_certain() -> None:
     """Wilson's upper end is z^2 / (n + z^2) = 3.8416 / 7.8416 = 0.4899."""
     found = Evaluation({"accuracy": 0.0, "accuracy_stderr": 0.0}, [{}] * 4)

@@ -116,6 +116,10 @@ METRICS: dict[str, list[Metric]] = {
         Metric("accuracy_stderr", "share", "its binomial standard error"),
         Metric("accuracy/*", "share", "accuracy of a group of questions, such as those of 3 "
                                       "digits, of a subject or of a language"),
+        Metric("asked/accuracy", "share", "right answers to four other questions about each "
+               "thought, of those that training draws from (thinker.asked)"),
+        Metric("unasked/accuracy", "share", "the same of questions that training never asks "
+               "(task.unasked)"),
         Metric("necessity/own", "share", "the same as accuracy"),
         Metric("necessity/shuffled", "share", "right with the thoughts of other questions"),
         Metric("necessity/random", "share", "right with random tokens, equally many; with "
@@ -146,6 +150,19 @@ METRICS: dict[str, list[Metric]] = {
                "means most often: one dictionary for all positions"),
         Metric("thought/state_agreement_one_to_one", "share", "the same where each state also has "
                "a token of its own"),
+        Metric("thought/state_agreement_by_position", "share", "the same as "
+               "thought/state_agreement with a dictionary of its own for each position"),
+        Metric("thought/codes", "tokens", "distinct tokens that thoughts use"),
+        Metric("thought/states_apart", "share", "of the states that occur, those whose most "
+               "frequent token means them most often: a state that shares its token with a more "
+               "frequent one is none of them"),
+        Metric("swap/same_state", "share", "answers that stay as they are where a token is "
+               "replaced by another thought's at the same step, with the same true state (the "
+               "longest questions, up to 256; all questions asked about a thought)"),
+        Metric("swap/other_state", "share", "answers that are those of the other state where the "
+               "last token is replaced by one of another true state"),
+        Metric("swap/before", "share", "the same answers before that swap: what a thought that is "
+               "ignored would have"),
         Metric("thought/topographic_similarity", "correlation", "of how different two thoughts are "
                "and how many of the states (else of the properties of the answer) differ: "
                "Spearman's, 128 thoughts in pairs"),

@@ -26,6 +26,7 @@ from ponder.tokenizers.vocabulary import TextVocabulary, Vocabulary
 MAX_POSITIONS = 32  # tokens of a thought, and states, that are looked at
 MAX_CODES = 64  # of more different tokens or states, 2,000 questions say too little
 MESSAGES = 128  # thoughts that are compared in pairs
+MAX_CELLS = 8192  # of the tables of all positions
 ONE_DICTIONARY = 0.05  # what a dictionary for each position must be better by to be used
 
 
@@ -64,7 +65,10 @@ def describe(thought: Tensor, problems: Problems,
             metrics |= {f"meaning/t{k + 1}/step": float(known[k, k]) for k in range(steps)}
         found = dictionary(at_step, words, [*problems.state_names])
         metrics |= {"thought/state_agreement": found["agreement"],
-                    "thought/state_agreement_one_to_one": found["one_to_one"]}
+                    "thought/state_agreement_one_to_one": found["one_to_one"],
+                    "thought/state_agreement_by_position": found["own_agreement"],
+                    "thought/states_apart": found["apart"],
+                    "thought/codes": float((pairs[:, 0].sum((0, 2)) > 0).sum())}
         report |= {"states": [*problems.state_names], **found}
     return Language(metrics, report)
 
@@ -103,8 +107,13 @@ def dictionary(pairs: Tensor, tokens: list[str], states: list[str]) -> dict[str,
     """Which token stands for which state, from counts (K, V, C) of tokens and states at each step.
 
     - agreement: share of the steps whose state is the one that their token means most often.
-    - one_to_one: the same where each state also has a token of its own, chosen for the largest
-      share.
+    - own_agreement: the same with a dictionary of its own for each position.
+    - one_to_one: the same as agreement where each state also has a token of its own, chosen for the
+      largest share.
+    - apart: the share of states that `_apart` says are told apart, by the dictionary of all
+      positions or, as `readings`, the mean over those of each.
+    - confusion: counts (C, V) of all steps; confusion_by_position (K, C, V): those of each step,
+      empty where that is more than `MAX_CELLS`; confusion_tokens: the names of the V tokens.
     - by_position: agreement at each step, read by the dictionary of all positions, and by one of
       its own.
     - words: for each state the token that means it most often (null: none does), the shares of that
@@ -119,9 +128,14 @@ def dictionary(pairs: Tensor, tokens: list[str], states: list[str]) -> dict[str,
     steps = counts.sum((1, 2)).clamp_min(1)
     by_shared = counts.gather(2, shared.expand(len(counts), -1)[..., None])[..., 0].sum(1)
     by_own = counts.amax(2).sum(1)
-    agreement = float(by_shared.sum() / total)
-    readings = [shared] if float(by_own.sum() / total) < agreement + ONE_DICTIONARY else [*own]
+    agreement, own_agreement = float(by_shared.sum() / total), float(by_own.sum() / total)
+    one = own_agreement < agreement + ONE_DICTIONARY
+    readings = [shared] if one else [*own]
+    tables = pairs.transpose(1, 2).tolist() if pairs.numel() <= MAX_CELLS else []
     return {"agreement": agreement, "one_to_one": _one_to_one(whole) / float(total),
+            "own_agreement": own_agreement, "confusion": pairs.sum(0).T.tolist(),
+            "confusion_by_position": tables, "confusion_tokens": tokens,
+            "apart": sum(map(_apart, [whole] if one else counts)) / (1 if one else len(counts)),
             "by_position": {"all": _rounded(by_shared / steps), "own": _rounded(by_own / steps)},
             "words": _words(whole, tokens, states),
             "tokens": [[tokens[v] if most else None for most, v in
@@ -135,6 +149,16 @@ def _one_to_one(whole: Tensor) -> float:
     """The most steps (V, C) that a dictionary without synonyms and homonyms reads rightly."""
     gains = whole if whole.shape[0] <= whole.shape[1] else whole.T
     return float(gains.gather(1, assignment(gains)[:, None]).sum())
+
+
+def _apart(whole: Tensor) -> float:
+    """Of the states in counts (V, C), the share of those whose most frequent token means them more
+    often than any other state, or equally often and is the first: others share their token.
+    """
+    seen = whole.sum(0) > 0
+    means = whole.argmax(1)[whole.argmax(0)]  # (C,): what the token of each state means
+    own = means == torch.arange(whole.shape[1], device=whole.device)
+    return float(own[seen].double().mean()) if seen.any() else 0.0
 
 
 def _words(whole: Tensor, tokens: list[str], states: list[str]) -> list[dict[str, Any]]:

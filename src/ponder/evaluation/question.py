@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,12 +18,15 @@ from ponder.core.credit import flat
 from ponder.core.math import count_entropy, mutual_information, row_codes
 from ponder.core.types import Problems, Rollouts
 from ponder.evaluation.language import describe
+from ponder.evaluation.swaps import asked_together, swap_test
 from ponder.models.policies.base import Policy
 from ponder.models.policies.question import ContinuousPolicy, QuestionPolicy
 from ponder.rollouts import given
 from ponder.rollouts.sampler import greedy, numbers, vectors
 
 NECESSITY = ("own", "shuffled", "random", "constant", "dropped")
+Probes = Mapping[str, Problems]  # the problems with other questions about their thoughts, by name
+NO_PROBES: Probes = {}
 ROWS_AT_ONCE = 8192
 QUESTIONS_BY_POSITION, MAX_POSITIONS = 128, 32  # of the rows of the table for single positions
 
@@ -75,13 +78,15 @@ def binomial_error(share: float, count: int) -> float:
     return (share * (1 - share) / count) ** 0.5
 
 
-def evaluate(policy: QuestionPolicy, problems: Problems, seed: int = 0) -> Evaluation:
+def evaluate(policy: QuestionPolicy, problems: Problems, seed: int = 0,
+             probes: Probes = NO_PROBES) -> Evaluation:
     """Greedy thoughts and answers for every problem, and the thought-necessity table.
 
     The table is the accuracy with the thinker's own thoughts, with thoughts shuffled across
     questions, of random tokens, of one constant token, and with none. Where the answer needs the
     thought, accuracy is high with own thoughts only. `accuracy_stderr` is the binomial standard
-    error; `accuracy/<name>` is the accuracy of a group of the problems.
+    error; `accuracy/<name>` is the accuracy of a group of the problems; `<name>/accuracy` is that
+    of other questions about the same thoughts, the `probes`.
     """
     with evaluation_mode(policy):
         thought = by_parts(lambda part: greedy(policy, part).thought, problems)
@@ -91,11 +96,15 @@ def evaluate(policy: QuestionPolicy, problems: Problems, seed: int = 0) -> Evalu
         texts = [policy.vocabulary.text(row) for row in thought.tolist()]
         found = necessity_table(policy, problems, thoughts, texts)
         found.metrics.update({**thought_statistics(policy, rollouts),
-                              **by_position(policy, problems, thought, edited, generator)})
+                              **by_position(policy, problems, thought, edited, generator),
+                              **asked_accuracy(policy, probes, thought),
+                              **swap_test(policy, asked_together(problems, probes), thought,
+                                          seed)})
     return _with_language(found, policy, problems, thought)
 
 
-def evaluate_latent(policy: ContinuousPolicy, problems: Problems, seed: int = 0) -> Evaluation:
+def evaluate_latent(policy: ContinuousPolicy, problems: Problems, seed: int = 0,
+                    probes: Probes = NO_PROBES) -> Evaluation:
     """The same with continuous thoughts (P, K, D).
 
     As text, and for statistics of tokens, a vector stands for the token that the thinker would most
@@ -113,7 +122,8 @@ def evaluate_latent(policy: ContinuousPolicy, problems: Problems, seed: int = 0)
         found.metrics.update({**thought_statistics(policy, given(problems, nearest)),
                               "thought/norm": float(own.norm(dim=-1).mean()),
                               "thought/dimensions": dimensions(own),
-                              **by_position(policy, problems, own, latent_edited, generator)})
+                              **by_position(policy, problems, own, latent_edited, generator),
+                              **asked_accuracy(policy, probes, own)})
     del found.metrics["thought/repetition"]  # different vectors may have the same nearest token
     for row, thought in zip(found.rows, own, strict=True):
         row["numbers"] = " | ".join(numbers(thought))
@@ -129,6 +139,15 @@ def _with_language(found: Evaluation, policy: Policy, problems: Problems,
                            strict=False):
         row["states"] = " ".join(problems.state_names[state] for state in states if state >= 0)
     return replace(found, language=language.report)
+
+
+def asked_accuracy(policy: QuestionPolicy, probes: Probes, thought: Tensor) -> dict[str, float]:
+    """`<name>/accuracy`: the share of right answers to the questions of each probe about the
+    thoughts (P, ...) of the plain question.
+    """
+    return {f"{name}/accuracy": float(by_parts(
+        lambda part, own: policy.answer(part, own)[1], problems, thought).float().mean())
+        for name, problems in probes.items()}
 
 
 def necessity_table(policy: QuestionPolicy, problems: Problems, thoughts: dict[str, Tensor],

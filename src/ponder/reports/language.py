@@ -23,10 +23,6 @@ Row = Mapping[str, str]
 MAX_REPLAYS, MAX_WRONG = 8, 4  # questions to choose from; wrong ones among them
 STEPS = re.compile(r"accuracy/(\d+)_steps")
 MEASURES = {
-    "thought/state_agreement": ("agreement", "steps whose state is the one that their token means "
-                                "most often"),
-    "thought/state_agreement_one_to_one": ("one to one", "the same where each state has a token "
-                                           "of its own"),
     "thought/topographic_similarity": ("topographic similarity", "rank correlation of how "
                                        "different two thoughts and their meanings are"),
     "thought/positional_disentanglement": ("positional disentanglement", "share of what a token "

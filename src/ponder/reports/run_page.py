@@ -20,7 +20,7 @@ from typing import Any
 from ponder.config.errors import replacing
 from ponder.config.spine import program
 from ponder.core.metrics import wilson_interval
-from ponder.reports import figures, language
+from ponder.reports import figures, language, state
 from ponder.reports.figures import Curve, Level, note
 from ponder.reports.runs import (
     chance_level,
@@ -36,7 +36,7 @@ from ponder.tokenizers.vocabulary import COLOURS, END, END_OF_TEXT, pieces, plac
 PANELS: dict[str, tuple[str, ...]] = {
     "Loss": ("loss", "thinker_loss", "answer_loss"),
     "Held-out loss (nats per token)": ("val/loss", "val/loss_without"),
-    "Accuracy": ("accuracy", "necessity/shuffled"),
+    "Accuracy": ("accuracy", "necessity/shuffled", "asked/accuracy", "unasked/accuracy"),
     "Thought entropy (nats)": ("thought_entropy", "thought/token_entropy"),
     "Information about the answer (nats)": ("thought/answer_information", "answer/entropy"),
     "Reward": ("reward", "val/reward"),
@@ -54,7 +54,7 @@ REPLACED = {"own": "the thinker's own thoughts", "shuffled": "those of other que
 FAILURES = {"text/unparsable": "name no answer that can be read",
             "text/truncated": "were cut at the limit of tokens",
             "text/degenerate": "end in a loop"}
-OF_THOUGHTS = ("necessity", "states", "language", "meaning")  # sections
+OF_THOUGHTS = ("necessity", "carried", "states", "language", "meaning")  # sections
 NO_TABLE = "There is no readable val_<step>/generated.csv."
 
 
@@ -294,6 +294,11 @@ def _not_tried(run: RunRecord, tried: Iterable[str]) -> str:
     return f" Not tried: {', '.join(REPLACED[name] for name in left)}{reason}." if left else ""
 
 
+def carried(run: RunRecord) -> str:
+    """Whether the thoughts carry the true state: other questions, tokens and states, swaps."""
+    return state.carried(run.summary.get("language") or {}, metrics_of(run))
+
+
 def states(run: RunRecord) -> str:
     """Which token stands for which state of the question, at every step."""
     return language.states(run.summary.get("language") or {}, metrics_of(run), run.rows)
@@ -382,6 +387,7 @@ def details(run: RunRecord) -> str:
 
 SECTIONS = {"result": ("", result), "training": ("Training", training),
             "necessity": ("Are the thoughts needed?", necessity),
+            "carried": ("Do the thoughts carry the true state?", carried),
             "states": ("What language was it?", states),
             "language": ("Which thought stands for which answer", answers),
             "meaning": ("What each token came to mean", meaning),

@@ -203,7 +203,8 @@ def build_evaluation(config: Config, policy: Any, task: Any, test: Problems,
 def _question(config: Config, policy: Any, task: Any, test: Problems,
               listener: Listener | None, reward: Reward | None) -> Evaluate:
     look = evaluate_latent if policy.thinks_in_vectors else evaluate
-    return lambda: look(policy, test, config.seed)
+    probes = {name: found.to(test.question.device) for name, found in task.probes().items()}
+    return lambda: look(policy, test, config.seed, probes)
 
 
 def _next_token(config: Config, policy: Any, task: Any, test: Problems,

@@ -18,6 +18,7 @@ from ponder.training import checkpoint
 from ponder.training.run_directory import code_revision
 
 GOOD = 0.9  # above this accuracy a thinker may be sure of its thoughts
+ASKED = {"asked in training": "asked/accuracy", "never asked": "unasked/accuracy"}
 PATIENCE = 300  # optimizer steps after which an accuracy at chance is worth a warning
 
 
@@ -117,7 +118,8 @@ def summarise(config: Config, directory: Path, policy: Policy, found: Evaluation
 
 def verdict(found: Evaluation) -> str:
     """The accuracy with its standard error; above it how much the answers need the thoughts, where
-    there are any; before it the loss of running text, or the reward of continued text.
+    there are any, and how many other questions about them are answered rightly; before it the loss
+    of running text, or the reward of continued text.
 
     A standard error of 0 says nothing, so none or all right show their 95 % Wilson interval.
     """
@@ -140,4 +142,7 @@ def verdict(found: Evaluation) -> str:
         table = "  ".join(f"{name} {value:.3f}" for name, value in found.necessity.items()
                           if not math.isnan(value))
         lines.insert(0, f"accuracy with thoughts {table}")
+    asked = [f"{name} {metrics[key]:.3f}" for name, key in ASKED.items() if key in metrics]
+    if asked:
+        lines.insert(-1, f"other questions about the same thoughts {'  '.join(asked)}")
     return "\n".join(lines)

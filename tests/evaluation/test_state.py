@@ -1,0 +1,145 @@
+"""Other questions about the thoughts of an evaluation, and swaps of tokens between thoughts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ponder.core.types import Problems
+from ponder.evaluation.question import evaluate
+from ponder.evaluation.swaps import asked_together, swap_test
+from ponder.models.policies.base import Rules
+from ponder.rollouts.sampler import greedy
+from ponder.tasks.toy.half import Half
+from support.small import make_policy, make_task
+
+ALL = 25  # questions about the place of a ball below five cups: one swap more
+TOLD_APART = 8 / ALL  # of them, those that places 3 and 4 answer differently (0 3, 3 0, 1 3, ...)
+
+
+class Reader:
+    """An answerer that is a table: the last token of a thought is a place, and what is asked about
+    it is answered from that alone.
+    """
+
+    def __init__(self, task: Half, reads: bool = True) -> None:
+        self.task, self.vocabulary, self.reads = task, task.vocabulary, reads
+        self.rules = Rules(task.steps, True)
+
+    def answer_logits(self, problems: Problems, thought: Tensor, samples: int) -> Tensor:
+        first, end = self.vocabulary.first_thought, self.vocabulary.end
+        said = []
+        for row, tokens in enumerate(thought.tolist()):
+            place = tokens[tokens.index(end) - 1] - first if self.reads else 0
+            for moved in self._moved(problems, row, place):
+                said.append(self.task._number[self.task._group(moved)])
+        return torch.nn.functional.one_hot(torch.tensor(said), len(self.vocabulary))[:, None]
+
+    def _moved(self, problems: Problems, row: int, place: int) -> list[int]:
+        """Where the ball is after each swap that is asked about; where it is, without any."""
+        if problems.asked is None:
+            return [place]
+        swaps = (self.vocabulary.text(one).split() for one in problems.asked[row].tolist())
+        return [{one: other, other: one}.get(place, place) for one, other in (
+            map(int, cups) for cups in swaps)]
+
+
+def half(asks: int = 1, **keys: Any) -> tuple[Half, Problems, Tensor]:
+    """(task, problems with all questions about each thought, gold thoughts); 0: only their own."""
+    task = Half(thoughts=8, asks=asks, steps=2, min_steps=1, test_questions=100, held_out=0.9,
+                **keys)
+    problems = task.asking(task.test(), task._held_out, Random("all"), ALL)
+    assert problems.thought is not None and problems.states is not None
+    return task, problems, problems.thought
+
+
+def swaps(task: Half, problems: Problems, thought: Tensor, reads: bool = True) -> dict[str, float]:
+    reader: Any = Reader(task, reads)
+    return swap_test(reader, problems, thought)
+
+
+@pytest.mark.parametrize("asks", [0, 1])
+def test_a_perfect_language_passes_the_swap_test(asks: int) -> None:
+    """Whether all questions are asked, or the problem's own alone."""
+    task, problems, thought = half(asks)
+    found = swaps(task, problems, thought)
+    assert found["swap/same_state"] == found["swap/other_state"] == 1.0
+    assert found["swap/before"] < 0.8
+
+
+def test_no_answer_is_that_of_another_state_before_the_swap() -> None:
+    """Where the answer is the place itself, all are wrong before and right after it."""
+    found = swaps(*half(0, cups=3, groups=3))
+    assert (found["swap/before"], found["swap/other_state"]) == (0.0, 1.0)
+
+
+def test_one_token_for_two_states_fails_the_swap_test() -> None:
+    """Places 3 and 4 are both `<t3>`, read as 3: so many answers are wrong where the donor is at 4;
+    with the same state nothing changes.
+    """
+    task, problems, thought = half()
+    merged = thought.where(thought != task.vocabulary.first_thought + 4, thought - 1)
+    found = swaps(task, problems, merged)
+    assert found["swap/same_state"] == 1.0
+    assert problems.states is not None
+    rows = int((problems.states >= 0).all(1).sum())
+    donors = (1 - found["swap/other_state"]) / TOLD_APART * rows
+    assert donors == pytest.approx(round(donors), abs=1e-3) and 0.05 * rows < donors < 0.4 * rows
+
+
+def test_tokens_about_nothing_change_answers_and_ignored_ones_change_none() -> None:
+    task, problems, thought = half()
+    first = task.vocabulary.first_thought
+    content = thought >= first
+    numbers = torch.randint(5, thought.shape, generator=torch.Generator().manual_seed(1))
+    found = swaps(task, problems, thought.where(~content, first + numbers))
+    assert found["swap/same_state"] < 0.95 and found["swap/other_state"] < 0.8
+    found = swaps(task, problems, thought, reads=False)
+    assert found["swap/same_state"] == 1.0
+    assert found["swap/other_state"] == found["swap/before"] < 0.8
+
+
+def test_only_tokens_about_a_step_are_swapped() -> None:
+    """No states; thoughts of another length than their problems; nothing that decides the answer:
+    a sum has more digits than its last one.
+    """
+    task, problems, thought = half()
+    assert swaps(task, replace(problems, states=None), thought) == {}
+    pad, end = task.vocabulary.pad, task.vocabulary.end
+    empty = torch.full_like(thought, pad).index_fill(1, torch.tensor(0), end)
+    assert swaps(task, problems, empty) == {}
+    reader: Any = Reader(task)
+    for rules in (Rules(2, True, sees_thought=False), Rules(2, False, filler=True)):
+        reader.rules = rules
+        assert swap_test(reader, problems, thought) == {}
+    task = make_task(max=100, gold="scratchpad", test_questions=200)
+    gold = task.test().thought
+    assert gold is not None
+    assert [*swap_test(make_policy(task), task.test(), gold)] == ["swap/same_state"]
+
+
+def test_probes_are_answered_with_the_thoughts_of_the_plain_question() -> None:
+    """One question at a time, and as an evaluation without them in all else."""
+    torch.manual_seed(3)
+    task = Half(thoughts=4, asks=2, steps=3, min_steps=1, test_questions=40, unasked=0.4)
+    policy = make_policy(task, sees=("thought",)).eval()
+    problems, probes = task.test(), task.probes()
+    found = evaluate(policy, problems, probes=probes).metrics
+    plain = evaluate(policy, problems).metrics
+    assert {*found} - {*plain} >= {"asked/accuracy", "unasked/accuracy"}
+    assert all(found[name] == value for name, value in plain.items() if "swap" not in name)
+    thought = greedy(policy, problems).thought
+    for name, one in probes.items():
+        assert one.asked is not None and one.asked_answer is not None
+        right = [policy.answer(replace(one, asked=one.asked[:, m:m + 1],
+                                       asked_answer=one.asked_answer[:, m:m + 1]), thought)[1]
+                 for m in range(4)]
+        assert found[f"{name}/accuracy"] == pytest.approx(float(torch.stack(right).float().mean()))
+    together = asked_together(problems, probes)
+    assert together.asked is not None and together.asked.shape[1] == 8
+    assert asked_together(problems, {}) is problems
