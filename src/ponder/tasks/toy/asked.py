@@ -11,13 +11,16 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 from ponder.config.errors import UserError
 from ponder.config.option import option
+from ponder.config.registry import TASKS
 from ponder.core.lazy_imports import Tensor, torch
 from ponder.core.types import Problem, Problems
 from ponder.tasks.base import hashed_share, padded
 from ponder.tasks.toy.levels import LeveledTask
+from ponder.tasks.toy.survey import SAMPLE, questions_of
 
 PROBES = 4  # questions about each thought of an evaluation
 CHECKED = 200  # sample problems whose questions are checked against their answers
@@ -52,7 +55,8 @@ class AskedTask(LeveledTask):
 
     def is_unasked(self, asked: str, own: str) -> bool:
         """Whether a question is never asked in training; the problem's own one always is."""
-        return asked != own and hashed_share(f"{self.unasked}/{asked}") < self.unasked
+        return (self.unasked > 0 and asked != own
+                and hashed_share(f"{self.unasked}/{asked}") < self.unasked)
 
     def drawn_questions(self, problem: Problem, count: int, random: Random,
                         unasked: bool = False) -> list[Question]:
@@ -78,22 +82,46 @@ class AskedTask(LeveledTask):
             self.questions(one)[:1] if random is None
             else self.drawn_questions(one, count, random, unasked))]
         each = len(drawn) // len(problems)
-        asked, answers = ([[self._number[symbol] for symbol in self.cut(text)] for text in texts]
-                          for texts in zip(*drawn, strict=True))
-        pad, width = self.vocabulary.pad, self.asked_length
-        return replace(
-            encoded, asked=padded(asked, pad, width, left=True).view(-1, each, width),
-            asked_answer=padded(answers, pad, self.answer_length).view(-1, each,
-                                                                       self.answer_length))
+        asked, answers = zip(*drawn, strict=True)
+        return replace(encoded, asked=self._spelt(asked, each, self.asked_length, left=True),
+                       asked_answer=self._spelt(answers, each, self.answer_length))
 
-    def check_questions(self) -> None:
-        """Raise `UserError` for a sample problem whose questions disagree with it."""
+    def _spelt(self, texts: Sequence[str], each: int, width: int, left: bool = False) -> Tensor:
+        """(P, each, width): tokens of what is asked about P thoughts, or of the answers."""
+        cut = [self.cut(text) for text in texts]
+        for text, symbols in zip(texts, cut, strict=True):
+            if len(symbols) > width or not self._number.keys() >= {*symbols}:
+                raise UserError(f"task={self.config.name}: found {text!r} from questions(), whose "
+                                f"length or symbols none of {SAMPLE} sample problems has; legal: "
+                                "all declared as symbols in the class")
+        tokens = [[self._number[symbol] for symbol in symbols] for symbols in cut]
+        return padded(tokens, self.vocabulary.pad, width, left=left).view(-1, each, width)
+
+    def check_questions(self, rows: Sequence[Problem] = ()) -> None:
+        """Raise `UserError` for the first problem whose questions disagree with it: of a table, or
+        of some sample problems, always the same ones.
+        """
         random = Random("questions")
-        for _ in range(CHECKED):
-            one = self.problem(random)
-            for found, legal in disagreements(self.questions(one), one):
-                raise UserError(f"task={self.config.name}: question {one.question[:60]!r}: found "
-                                f"{found} from questions(); legal: {legal}")
+        where = f"task.data={self.config.data}" if rows else f"task={self.config.name}"
+        for one in rows or (self.problem(random) for _ in range(CHECKED)):
+            for found, legal in disagreements(questions_of(self, one, where), one):
+                raise UserError(f"{where}: question {one.question[:60]!r}, answer "
+                                f"{one.answer[:40]!r}: found {found} from questions(); legal: "
+                                f"{legal}")
+
+    def contradictions(self, config: Any) -> Iterator[str]:
+        """A line for each combination of legal values that makes no sense."""
+        keys: Any = self
+        kind, asked = TASKS[keys.name].target, config.thinker.asked
+        able = "several_questions" in kind.offers
+        if keys.unasked and not (able and asked):
+            yield (f"task.unasked={keys.unasked:g}: found " + (
+                "thinker.asked=0; legal: 0, or with questions about thoughts, as in "
+                "thinker.asked=4" if able else f"task={keys.name}, which has one question about a "
+                "thought; legal: 0"))
+        elif asked and able and config.action != "problems":
+            yield from _thoughts_are_read(config.thinker)
+            yield from _questions_must_do(kind, keys, config.thinker)
 
     def _asked_anew(self, encoded: Problems, problems: Sequence[Problem], rows: Tensor,
                     generator: torch.Generator) -> Problems:
@@ -113,6 +141,34 @@ class AskedTask(LeveledTask):
                 for name, unasked in kinds.items() if self.asks}
 
 
+def _thoughts_are_read(thinker: Any) -> Iterator[str]:
+    """Questions are asked about thoughts that are made of tokens."""
+    if not thinker.tokens:
+        yield (f"thinker.asked={thinker.asked}: found thinker.tokens=0; legal: 0, or with think, "
+               "as in think=true")
+    elif thinker.kind != "tokens":
+        yield (f"thinker.asked={thinker.asked}: found thinker.kind={thinker.kind}; legal: 0, or "
+               "thinker.kind=tokens")
+
+
+def _questions_must_do(kind: Any, keys: Any, thinker: Any) -> Iterator[str]:
+    """There are as many questions as are asked, and they agree with the problems."""
+    try:
+        found = kind.surveyed(keys)
+    except UserError:  # of keys that a subclass refuses, or told when the task is made
+        return
+    left_out = f" that are asked in training (task.unasked={keys.unasked:g})" * bool(keys.unasked)
+    if keys.unasked and not found.unasked:
+        yield (f"task.unasked={keys.unasked:g}: found a problem of task={keys.name} none of whose "
+               f"{found.questions} questions is left out; legal: 0, or a larger share")
+    elif thinker.asked > found.trained:
+        yield (f"thinker.asked={thinker.asked}: found task={keys.name} with {found.trained} "
+               f"questions about a thought{left_out}; legal: at most {found.trained}")
+    else:
+        task = kind._bare(keys)
+        task.check_questions([one for _, one in kind._checked_rows(keys, thinker.vocabulary)])
+
+
 def disagreements(every: Sequence[Question], problem: Problem) -> Iterator[tuple[str, str]]:
     """(what was found, what is legal) for each fault of the questions about a problem's thought."""
     if not every:
@@ -124,7 +180,5 @@ def disagreements(every: Sequence[Question], problem: Problem) -> Iterator[tuple
                f"{problem.answer!r}")
     seen: dict[str, str] = {}
     for asked, answer in every:
-        if not asked or not answer:
-            yield f"{(asked, answer)!r}", "texts that are not empty"
         if seen.setdefault(asked, answer) != answer:
             yield f"two answers to {asked!r}, {seen[asked]!r} and {answer!r}", "one"

@@ -27,7 +27,8 @@ class Survey:
     the longest. answer, thought: lengths of the longest; thought is None where some problem has no
     gold thought. answers: all of them, numbered in this order; () where they are too many. asked:
     length of the longest question about a thought; questions: how many the problem with the most
-    of them has.
+    of them has; trained: how many of one problem are asked in training, at most; unasked: how many
+    of one problem never are, at least.
     """
 
     symbols: tuple[str, ...]
@@ -38,6 +39,8 @@ class Survey:
     answers: tuple[str, ...]
     asked: int = 0
     questions: int = 0
+    trained: int = 0
+    unasked: int = 0
 
 
 def survey(task: Any) -> Survey:
@@ -50,22 +53,47 @@ def survey(task: Any) -> Survey:
     counts = Counter(one.answer for one in drawn)
     few = len(counts) <= LABELLED and min(counts.values()) >= SEEN
     lengths = [len(row) for row in asked]
-    about = [task.questions(one) for one in drawn]
-    probes = [task.cut(text) for text in {text for every in about for text, _ in every}]
+    about = [questions_of(task, one) for one in drawn]
+    never = [sum(task.is_unasked(text, every[0][0]) for text, _ in every) for every in about]
+    pairs = {pair for every in about for pair in every}
+    probes, replies = ([task.cut(pair[part]) for pair in pairs] for part in (0, 1))
     return Survey(
-        tuple(task.symbols) or in_order(asked + said + probes),
+        tuple(task.symbols) or in_order(asked + said + probes + replies),
         tuple(task.thought_symbols) or in_order(gold),
-        (min(lengths), max(lengths)), max(map(len, said)),
+        (min(lengths), max(lengths)), max(map(len, said + replies)),
         max(map(len, gold)) if len(gold) == SAMPLE else None,
         tuple(task.answers) or (tuple(sorted(counts)) if few else ()),
-        max(map(len, probes), default=0), max(map(len, about)))
+        max(map(len, probes), default=0), max(map(len, about)),
+        max(len(every) - left for every, left in zip(about, never, strict=True)), min(never))
+
+
+def _named(task: Any) -> str:
+    return f"task={getattr(task, 'name', type(task).__name__)}"
+
+
+def questions_of(task: Any, problem: Problem, where: str = "") -> list[tuple[str, str]]:
+    """(what is asked, its answer) for all that may be asked about the thought of a problem. Raises
+    `UserError` if `questions` fails or gives something else than texts. where: what the line begins
+    with (default: the task).
+    """
+    found, fine = [], False
+    try:
+        found = [(asked, answer) for asked, answer in task.questions(problem)]
+        fine = all(isinstance(text, str) and task.cut(text) for pair in found for text in pair)
+        said = f"found {found!r:.80}"
+    except Exception as error:  # a row of a table may be no question of the task
+        said = f"questions() failed ({type(error).__name__}: {brief(error)})"
+    if not fine:
+        raise UserError(f"{where or _named(task)}: question {problem.question[:60]!r}: {said}; "
+                        "legal: questions() of pairs of texts, a question and its answer")
+    return found
 
 
 def _sample(task: Any) -> list[Problem]:
     """Problems that symbols and lengths are taken from. Raises `UserError` if `problem` fails or
     gives something else than texts.
     """
-    random, name = Random("sample"), f"task={getattr(task, 'name', type(task).__name__)}"
+    random, name = Random("sample"), _named(task)
     try:
         drawn = [task.problem(random) for _ in range(SAMPLE)]
     except Exception as error:
@@ -96,7 +124,10 @@ def gold_fits(kind: Any, keys: Any, config: Any) -> Iterator[str]:
         or config.answerer.learns_from == "gold" or config.rollout.gold_share
     if not config.thinker.tokens or not wanted or config.action != "train":
         return
-    survey = kind.surveyed(keys)
+    try:
+        survey = kind.surveyed(keys)
+    except UserError:  # of keys that a subclass refuses, or told when the task is made
+        return
     if survey.thought is None:
         yield (f"task={keys.name}: found problems without a thought, which variant=super, "
                "variant=clean and trainer.rehearse need; legal: Problem(..., thought=...)")
