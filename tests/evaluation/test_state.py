@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ponder.core.types import Problems
 from ponder.evaluation.question import evaluate
-from ponder.evaluation.swaps import asked_together, swap_test
+from ponder.evaluation.swaps import _decided, _gone_on, asked_together, swap_test
 from ponder.models.policies.base import Rules
 from ponder.rollouts.sampler import greedy
 from ponder.tasks.toy.half import Half
@@ -22,14 +22,55 @@ ALL = 25  # questions about the place of a ball below five cups: one swap more
 TOLD_APART = 8 / ALL  # of them, those that places 3 and 4 answer differently (0 3, 3 0, 1 3, ...)
 
 
+class Thinker:
+    """Writes the place after each swap, by the swap and the place that its last token is, or that
+    would be right if it does not follow.
+    """
+
+    def __init__(self, task: Half, follows: bool) -> None:
+        self.task, self.follows = task, follows
+
+    def read(self, question: Tensor, mask: Tensor | None, last: int) -> tuple[Tensor, Any]:
+        self.swaps = [self.task.vocabulary.text(row).split() for row in question.tolist()]
+        self.written, self.right = 0, [0] * len(question)
+        return self._next(self.right)[:, None], None
+
+    def decoder(self, *_: Any) -> Thinker:
+        return self
+
+    def step(self, tokens: Tensor) -> Tensor:
+        self.written += 1
+        places = (tokens - self.task.vocabulary.first_thought).tolist()
+        return self._next(places if self.follows else self.right)
+
+    def logits(self, hidden: Tensor, allowed: slice) -> Tensor:
+        return hidden[..., allowed]
+
+    def _next(self, places: list[int]) -> Tensor:
+        """(N, V): the token of the next place, or the end behind the last swap."""
+        vocabulary, said = self.task.vocabulary, []
+        self.right = []
+        for place, swaps in zip(places, self.swaps, strict=True):
+            done = self.written >= len(swaps)
+            one, other = map(int, "00" if done else swaps[self.written])
+            self.right.append({one: other, other: one}.get(place, place))
+            said.append(vocabulary.end if done else vocabulary.first_thought + self.right[-1])
+        return torch.nn.functional.one_hot(torch.tensor(said), len(vocabulary)).float()
+
+
 class Reader:
     """An answerer that is a table: the last token of a thought is a place, and what is asked about
     it is answered from that alone.
     """
 
-    def __init__(self, task: Half, reads: bool = True) -> None:
+    def __init__(self, task: Half, reads: bool = True, follows: bool = True) -> None:
         self.task, self.vocabulary, self.reads = task, task.vocabulary, reads
         self.rules = Rules(task.steps, True)
+        self.thinker, self.end = Thinker(task, follows), self.vocabulary.end
+        self.allowed = self.vocabulary.allowed(True)
+
+    def is_end(self, tokens: Tensor) -> Tensor:
+        return tokens == self.end
 
     def answer_logits(self, problems: Problems, thought: Tensor, samples: int) -> Tensor:
         first, end = self.vocabulary.first_thought, self.vocabulary.end
@@ -49,18 +90,18 @@ class Reader:
             map(int, cups) for cups in swaps)]
 
 
-def half(asks: int = 1, **keys: Any) -> tuple[Half, Problems, Tensor]:
+def half(asks: int = 1, steps: int = 2, **keys: int) -> tuple[Half, Problems, Tensor]:
     """(task, problems with all questions about each thought, gold thoughts); 0: only their own."""
-    task = Half(thoughts=8, asks=asks, steps=2, min_steps=1, test_questions=100, held_out=0.9,
+    task = Half(thoughts=8, asks=asks, steps=steps, min_steps=1, test_questions=100, held_out=0.9,
                 **keys)
     problems = task.asking(task.test(), task._held_out, Random("all"), ALL)
     assert problems.thought is not None and problems.states is not None
     return task, problems, problems.thought
 
 
-def swaps(task: Half, problems: Problems, thought: Tensor, reads: bool = True) -> dict[str, float]:
-    reader: Any = Reader(task, reads)
-    return swap_test(reader, problems, thought)
+def swaps(task: Half, problems: Problems, thought: Tensor, **reader: bool) -> dict[str, float]:
+    policy: Any = Reader(task, **reader)
+    return swap_test(policy, problems, thought)
 
 
 @pytest.mark.parametrize("asks", [0, 1])
@@ -68,14 +109,29 @@ def test_a_perfect_language_passes_the_swap_test(asks: int) -> None:
     """Whether all questions are asked, or the problem's own alone."""
     task, problems, thought = half(asks)
     found = swaps(task, problems, thought)
-    assert found["swap/same_state"] == found["swap/other_state"] == 1.0
-    assert found["swap/before"] < 0.8
+    assert found.pop("swap/before") < 0.8
+    assert {*found.values()} == {1.0} and [*found] == [
+        "swap/same_state", "swap/other_state", "swap/earlier_state"]
 
 
 def test_no_answer_is_that_of_another_state_before_the_swap() -> None:
-    """Where the answer is the place itself, all are wrong before and right after it."""
-    found = swaps(*half(0, cups=3, groups=3))
-    assert (found["swap/before"], found["swap/other_state"]) == (0.0, 1.0)
+    """Where the answer is the place itself, all are wrong before and right after it. Of a thinker
+    that does not follow from what it wrote, all are its own after an earlier swap.
+    """
+    for follows in (True, False):
+        found = swaps(*half(0, cups=3, groups=3, steps=4), follows=follows)
+        assert (found["swap/before"], found["swap/other_state"]) == (0.0, 1.0)
+        assert found["swap/earlier_state"] == float(follows)
+
+
+def test_only_questions_that_the_state_decides_are_counted() -> None:
+    """Of four thoughts with states 0, 0, 1, 1 the second question has two answers in state 0."""
+    empty = torch.zeros(4, 1, dtype=torch.long)
+    problems = Problems(empty, empty, None, 0, asked=torch.tensor([[[1], [2]]] * 4),
+                        asked_answer=torch.tensor([[[5], [5]], [[5], [6]], [[6], [5]], [[6], [5]]]))
+    state = torch.tensor([0, 0, 1, 1])
+    assert _decided(problems, state).tolist() == [[True, False]] * 4
+    assert not _decided(problems, torch.arange(4)).any()  # each state once: nothing shows it
 
 
 def test_one_token_for_two_states_fails_the_swap_test() -> None:
@@ -123,6 +179,18 @@ def test_only_tokens_about_a_step_are_swapped() -> None:
     assert [*swap_test(make_policy(task), task.test(), gold)] == ["swap/same_state"]
 
 
+@pytest.mark.parametrize("stops", [True, False])
+def test_a_thinker_goes_on_from_its_own_token_as_before(stops: bool) -> None:
+    torch.manual_seed(3)
+    task = Half(thoughts=4, steps=3, min_steps=1, test_questions=40)
+    policy, problems = make_policy(task, 4, stops).eval(), task.test()
+    own = greedy(policy, problems).thought
+    step = torch.arange(len(own)) % 3
+    with torch.no_grad():
+        assert torch.equal(_gone_on(policy, problems, own, step), own)
+
+
+@pytest.mark.slow
 def test_probes_are_answered_with_the_thoughts_of_the_plain_question() -> None:
     """One question at a time, and as an evaluation without them in all else."""
     torch.manual_seed(3)

@@ -145,6 +145,7 @@ def with_states(directory: Path, state: str = "up") -> dict[str, Any]:
     metrics = {"thought/state_agreement": 0.875, "thought/topographic_similarity": 0.625,
                "thought/codes": 2.0, "asked/accuracy": 0.75, "accuracy": 0.5,
                "swap/same_state": 1.0, "swap/other_state": 0.9375, "swap/before": 0.3125,
+               "swap/earlier_state": 0.8125,
                "necessity/replaced/t1": 0.5,
                "necessity/replaced/t2": 0.25, "necessity/truncated/0": 0.1,
                "necessity/truncated/1": 0.2, "necessity/truncated/2": 1.0,
@@ -175,8 +176,8 @@ def test_states_and_tokens_are_counted_beside_the_measures(tmp_path: Path) -> No
     rows = re.findall(r"<tr><td>([^<]*)</td><td>([^<]*)</td>", part)
     assert rows == [("the question itself", "50.0%"), ("others, asked in training", "75.0%"),
                     ("agreement", "87.5%"), ("tokens used", "2"), ("swapped, same state", "100.0%"),
-                    ("swapped, another state", "93.8%")]
-    assert "31.2% are so without the swap" in part
+                    ("swapped, another state", "93.8%"), ("swapped earlier", "81.2%")]
+    assert "of which the last token is (31.2% are so without the swap)" in part
     tables = [" ".join(re.sub("<[^>]*>", " ", table).split()) for table in
               re.findall(r'<table class="replay">(.*?)</table>', part)]
     assert tables == ["state t1 t0 up 1 down 1 3", "state t1 t0 up 1 down 1",

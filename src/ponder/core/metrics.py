@@ -158,11 +158,14 @@ METRICS: dict[str, list[Metric]] = {
                "frequent one is none of them"),
         Metric("swap/same_state", "share", "answers that stay as they are where a token is "
                "replaced by another thought's at the same step, with the same true state (the "
-               "longest questions, up to 256; all questions asked about a thought)"),
+               "longest questions, up to 128; all questions asked about a thought)"),
         Metric("swap/other_state", "share", "answers that are those of the other state where the "
                "last token is replaced by one of another true state"),
-        Metric("swap/before", "share", "the same answers before that swap: what a thought that is "
-               "ignored would have"),
+        Metric("swap/earlier_state", "share", "answers that are those of the state to which the "
+               "further steps lead, where an earlier token is replaced by one of another true "
+               "state and the thinker goes on from there; where that leads to another last state"),
+        Metric("swap/before", "share", "the same answers as those of swap/other_state without the "
+               "swap: what an ignored thought would have"),
         Metric("thought/topographic_similarity", "correlation", "of how different two thoughts are "
                "and how many of the states (else of the properties of the answer) differ: "
                "Spearman's, 128 thoughts in pairs"),

@@ -35,7 +35,9 @@ SWAPS = {
     "swap/same_state": ("swapped, same state", "answers that stay as they are where a token is "
                         "another thought's, with the same true state at that step"),
     "swap/other_state": ("swapped, another state", "answers that become those of the other state, "
-                         "of which the last token is")}
+                         "of which the last token is"),
+    "swap/earlier_state": ("swapped earlier", "answers that become those of the state that follows "
+                           "from another one, of which an earlier token is, the thinker going on")}
 
 
 def carried(language: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
@@ -46,9 +48,6 @@ def carried(language: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
             *_rows(metrics, MEASURES), *_codes(language, metrics), *_rows(metrics, SWAPS)]
     if not rows:
         return ""
-    before = metrics.get("swap/before")
-    if finite(before):
-        rows[-1][2] += f" ({before:.1%} are so without the swap)"
     table = figures.table(["measure", "value", "what it is"], [
         [name, value, f'<span class="soft">{escape(said)}</span>'] for name, value, said in rows])
     confusion = _confusion(language)
@@ -56,8 +55,10 @@ def carried(language: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
 
 
 def _rows(metrics: Mapping[str, Any], names: Mapping[str, tuple[str, str]]) -> list[list[str]]:
-    return [[name, f"{metrics[key]:.1%}", said] for key, (name, said) in names.items()
-            if finite(metrics.get(key))]
+    before = metrics.get("swap/before")
+    added = f" ({before:.1%} are so without the swap)" if finite(before) else ""
+    return [[name, f"{metrics[key]:.1%}", said + added * (key == "swap/other_state")]
+            for key, (name, said) in names.items() if finite(metrics.get(key))]
 
 
 def _codes(language: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[list[str]]:
