@@ -507,6 +507,10 @@ WRONG_ROWS = [  # (table, words, the line)
      "x.csv, line 2: task=parity: question '0 1 1 0': found thought symbol 'x'"),
     ("question,answer\n0 1 1 0,0\n0 1 1 1,1\n", ["task=parity", "task.steps=4", SUPER,
      "task.held_out=0.5"], "task.data=x.csv: found rows without a thought"),
+    ("question,answer,split\n01,a,train\n02,a,test\n", ["experiment=hidden_state"],
+     "task.data=x.csv: question '02', answer 'a': found the answer 'b' to '0 0'"),
+    ("question,answer,split\n01,a,train\n02,b,test\n",
+     ["experiment=hidden_state", "thinker.asked=26"], "thinker.asked=26: found task=half with 25"),
 ]
 
 

@@ -245,6 +245,35 @@ CONTRADICTIONS = [
     ("task=cups thinker.kind=gumbel think=true search=false answerer.positions=from_end",
      "answerer.positions=from_end: found thinker.kind=gumbel; legal: from_start, or "
      "thinker.kind=tokens"),
+    ("experiment=hidden_state thinker.asked=26", "thinker.asked=26: found task=half with 25 "
+     "questions about a thought; legal: at most 25"),
+    ("experiment=hidden_state task=registers", "thinker.asked=4: found task=registers with 3 "
+     "questions about a thought; legal: at most 3"),
+    ("experiment=hidden_state thinker.asked=18 task.unasked=0.3", "thinker.asked=18: found "
+     "task=half with 17 questions about a thought that are asked in training (task.unasked=0.3); "
+     "legal: at most 17"),
+    ("experiment=hidden_state task.cups=2 task.unasked=0.05", "task.unasked=0.05: found a problem "
+     "of task=half none of whose 4 questions is left out; legal: 0, or a larger share"),
+    ("experiment=hidden_state task=cups", "thinker.asked=4: found task=cups, but it needs several "
+     "questions about one thought; legal: with task=automaton, carry, half, registers"),
+    ("experiment=hidden_state thinker.asked=0 task.unasked=0.2", "task.unasked=0.2: found "
+     "thinker.asked=0; legal: 0, or with questions about thoughts, as in thinker.asked=4"),
+    ("experiment=hidden_state task=cups task.unasked=0.2", "task.unasked=0.2: found task=cups, "
+     "which has one question about a thought; legal: 0"),
+    ("experiment=hidden_state thinker.tokens=0", "thinker.asked=4: found thinker.tokens=0; legal: 0, "
+     "or with think, as in think=true"),
+    ("task=half think=true thinker.asked=4 thinker.kind=gumbel", "thinker.asked=4: found "
+     "thinker.kind=gumbel; legal: 0, or thinker.kind=tokens"),
+    ("task=half think=true thinker.asked=4 thinker.kind=continuous", "thinker.asked=4: found "
+     "thinker.kind=continuous; legal: 0, or thinker.kind=tokens"),
+    ("experiment=hidden_state task.min_steps=17", "task.min_steps=17: found more than task.steps; "
+     "legal: at most 16"),
+    ("task=cups think=true super=true task.min_steps=17", "task.min_steps=17: found more than "
+     "task.steps; legal: at most 16"),
+    ("task=automaton task.letters=6 task.further=4", "task.further=4: found task.letters=6, more "
+     "than 1000 words of so many letters; legal: fewer"),
+    ("task=carry task.base=2 task.ahead=4", "task.ahead=4: found task.base=2, whose columns have "
+     "smaller sums; legal: 0 to 3"),
     ("super=true think=true search=true rollout.method=balanced", "rollout.method=balanced: found "
      "super or clean, but it invents a language of its own; legal: auto, exhaustive, beam, tree"),
     ("model.heads=3", "model.heads=3: found no divisor of model.d_model=64; legal: a divisor"),

@@ -192,7 +192,7 @@ def test_without_a_mix_questions_are_as_they_were() -> None:
 
 @pytest.mark.parametrize("name, answers", [
     ("parity", 2), ("cups", 5), ("chain", 7), ("chase", 12), ("graph", 14), ("equation", 7),
-    ("sat", 2), ("threesum", 2)])
+    ("sat", 2), ("threesum", 2), ("half", 2), ("automaton", 2), ("carry", 10), ("registers", 4)])
 def test_answers_are_numbered(name: str, answers: int) -> None:
     """Balanced search needs that, and so does the accuracy of chance."""
     kind = TASKS[name].target
@@ -206,6 +206,8 @@ def test_answers_are_numbered(name: str, answers: int) -> None:
     "task=graph variant=[think,super,clean]", "task=many task.sums=2", "task=sat",
     "task=multiply task.digits=2", "task=sort task.numbers=4 task.max=8", "task=threesum",
     "task=chain variant=[]", "task=chase trainer.rehearse=2 strategy=sft",
+    "task=half thinker.asked=2 task.unasked=0.2", "task=automaton thinker.asked=2",
+    "task=carry thinker.asked=2", "task=registers thinker.asked=2 task.registers=2",
     "task=parity task.steps=24"])
 def test_they_train(words: str, door: Door, tmp_path: Path) -> None:
     """With every key of the task as it is, but for those that are typed."""
@@ -219,7 +221,7 @@ def test_they_train(words: str, door: Door, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [
     "parity", "chain", "chase", "cups", "graph", "equation", "many", "sat", "threesum", "multiply",
-    "sort"])
+    "sort", "half", "automaton", "carry", "registers"])
 def test_answers_of_a_table_can_be_checked(name: str) -> None:
     task, problems = drawn(name, 20)
     assert [task.solution(one) for one in problems] == [one.answer for one in problems]
