@@ -155,7 +155,7 @@ def test_drawn_machines_tell_both_bits(states: int, reversible: bool) -> None:
 
 @pytest.mark.parametrize("keys", [
     {"states": 4}, {"states": 5, "machine": 3, "further": 1}, {"states": 3, "letters": 3},
-    {"states": 6, "reversible": True, "further": 0}])
+    {"states": 6, "reversible": True, "further": 0}, {"states": 6, "machine": 1, "steps": 1}])
 def test_automaton_thoughts_are_the_minimal_states(keys: dict[str, Any]) -> None:
     """Two thoughts end alike just where no word tells them apart; answers are the machine's."""
     task: Automaton = made("automaton", **keys)
@@ -194,6 +194,8 @@ def test_carry_by_hand() -> None:
     """143 + 287 = 430: 3 + 7 = 10, 4 + 8 + 1 = 13, 1 + 2 + 1 = 4, and nothing is carried."""
     task, one = Carry(steps=3, min_steps=1), Problem("37 48 12", "4")
     assert task.asked([], ["37", "48", "12"], ["10", "13", "4"]) == replace(one, thought="10 13 4")
+    assert task.questions(one) == [("- 0", "4"), ("+ 0", "0"), ("+ 1", "1"), ("+ 2", "2")]
+    task = Carry(steps=3, min_steps=1, back=2, ahead=1)
     assert task.questions(one) == [("- 0", "4"), ("- 1", "3"), ("- 2", "0"), ("+ 0", "0")]
     assert task.questions(Problem("37", "0")) == [
         ("- 0", "0"), ("- 1", "0"), ("- 2", "0"), ("+ 0", "1")]
@@ -296,6 +298,19 @@ def test_questions_that_are_never_asked(share: float) -> None:
     assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == 81
     assert abs(len(sides[1]) / 81 - share) < 0.15
     assert (task.survey.trained, task.survey.unasked) == (len(sides[0]), len(sides[1]))
+
+
+def test_what_is_asked_of_some_problems_alone() -> None:
+    """One column has a question less than two, and that is the one that is left out."""
+    class Plugin(Carry):
+        def questions(self, problem: Problem) -> list[tuple[str, str]]:
+            return Carry.questions(self, problem)[:3 + (" " in problem.question)]
+
+        def is_unasked(self, asked: str, own: str) -> bool:
+            return asked == "+ 2"
+
+    found = Plugin(steps=2, min_steps=1).survey
+    assert (found.questions, found.trained, found.unasked) == (4, 3, 0)
 
 
 def texts(task: Any, rows: Any) -> list[str]:

@@ -26,9 +26,9 @@ class Carry(StepTask):
     """
 
     base: int = option(10, "base of the digits", low=2, high=10)
-    back: int = option(2, "digits before the last one that may be asked about a thought", low=0,
+    back: int = option(0, "digits before the last one that may be asked about a thought", low=0,
                        high=9)
-    ahead: int = option(1, "so many sums of the next column may be asked about a thought, from 0; "
+    ahead: int = option(3, "so many sums of the next column may be asked about a thought, from 0; "
                         "1: the carry alone, 0: not even that", low=0, high=10)
 
     def _take_keys(self, keys: Any) -> None:
