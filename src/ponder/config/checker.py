@@ -199,6 +199,8 @@ def required_abilities(config: Config) -> Iterator[Required]:
         yield "trainer.rationalise=true", {"hints"}
     if trainer.curriculum != "none":
         yield f"trainer.curriculum={trainer.curriculum}", {"easier", "predicted_answers"}
+    if thinker.pace:
+        yield f"thinker.pace={thinker.pace}", {"moves"}
     if thinker.asked:
         yield f"thinker.asked={thinker.asked}", {"several_questions"}
     if trainer.rehearse:

@@ -115,6 +115,8 @@ class ThinkerConfig:
                              "made of, if these are more", low=1)
     stops: bool = option(True, "ends a thought by itself; false: always exactly `tokens`, as "
                          "thoughts of other kinds than tokens are anyway")
+    pace: int = option(0, "with stops=false: so many tokens for each move of a question, however "
+                       "many moves it has; 0: always `tokens`", low=0, later=True)
     writes: str = option("auto", "what a thought is made of: thought tokens, the tokens of a text, "
                          "or both; auto: text where the task is a corpus, else thoughts",
                          legal=("auto", "thoughts", "text", "both"))
@@ -153,6 +155,8 @@ class ThinkerConfig:
                    "as in think=true")
         if self.filler:
             yield from _fillers_need(config)
+        if self.pace:
+            yield from _pace_needs(config)
         if self.flows:
             kind = f"found {self.flowing}"
             yield from _learns_from_the_answer(config, kind)
@@ -176,6 +180,20 @@ def _fillers_need(config: Config) -> Iterator[str]:
     if "question" not in config.answerer.sees:
         yield (f"variant=blind: {typed}, which say nothing of the question; legal: without blind, "
                "as in variant=[think]")
+
+
+def _pace_needs(config: Config) -> Iterator[str]:
+    """Thoughts that are drawn token by token, and whose end nobody chooses."""
+    thinker, typed = config.thinker, f"thinker.pace={config.thinker.pace}"
+    if thinker.stops and thinker.tokens:
+        yield (f"{typed}: found thinker.stops=true, but the question says how long a thought is; "
+               "legal: 0, or with fixed, as in variant=[think,fixed]")
+    if thinker.kind != "tokens":
+        yield (f"{typed}: found thinker.kind={thinker.kind}, which always makes thinker.tokens; "
+               "legal: 0")
+    if config.rollout.kind == "search" and config.rollout.method != "grow":
+        yield (f"{typed}: found rollout.method={config.rollout.method}, which searches thoughts of "
+               "thinker.tokens; legal: 0, or rollout.method=grow")
 
 
 def _learns_from_the_answer(config: Config, kind: str) -> Iterator[str]:

@@ -45,6 +45,7 @@ ABILITIES = {
     "hints": "hints",
     "worked_examples": "worked examples",
     "easier": "easier questions",
+    "moves": "questions of moves",
     "several_questions": "several questions about one thought",
     "own_network": "a GPT-2 of our own",
     "hf_model": "a Hugging Face model",

@@ -49,6 +49,7 @@ class Problems:
     - index (P,): the number of each question in its task.
     - level (P,): which level of difficulty a question is of, from 1, where a curriculum asks.
     - easier (P, Q): the question one level easier, padded as `question` is; the same at level 1.
+    - moves (P,): how many moves a question has, where it is made of moves.
     - asked (P, M, W): M questions about each thought, padded on the left, which follow the thought
       in what the answerer reads; asked_answer (P, M, A): their answers, padded on the right. None:
       the answer to `question` follows at once.
@@ -75,6 +76,7 @@ class Problems:
     state_names: tuple[str, ...] = ()
     level: Tensor | None = None
     easier: Tensor | None = None
+    moves: Tensor | None = None
     asked: Tensor | None = None
     asked_answer: Tensor | None = None
 

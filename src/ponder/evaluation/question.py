@@ -182,7 +182,7 @@ def replacements(policy: Policy, rollouts: Rollouts,
                           own.shape, generator=generator).to(device)
     dropped = torch.full_like(own, vocabulary.pad)
     dropped[:, 0] = vocabulary.end
-    if not policy.rules.stops:
+    if not policy.rules.ragged:
         dropped = dropped[:, :1]
     return {"shuffled": shuffled, "random": torch.where(content, words, own),
             "constant": torch.where(content, vocabulary.first_thought, own), "dropped": dropped}

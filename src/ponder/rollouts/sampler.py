@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ponder.config.players import SamplerConfig, ThinkerConfig
@@ -34,6 +35,8 @@ def sample(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
            generator: torch.Generator | None = None) -> Rollouts:
     """`samples` thoughts for each problem, drawn from the thinker (or its greedy choice)."""
     rules = policy.rules
+    if rules.pace and rules.tokens:
+        return _sample_paced(policy, problems, samples, sampling, generator)
     if not rules.tokens:
         fill = _sample_nothing
     elif rules.filler:
@@ -64,6 +67,24 @@ def _filled(fill: Fill, policy: Policy, problems: Problems, samples: int, sampli
         thought[:own.start] = thought[own.stop:] = 0
         thought, logprobs = merge_parts(thought), merge_parts(logprobs)
     return sampled(problems, samples, thought, logprobs)
+
+
+def _sample_paced(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
+                  generator: torch.Generator | None) -> Rollouts:
+    """So many tokens for each move of a question, and an end that nobody chooses."""
+    assert problems.moves is not None, "the configuration check lets no such run begin"
+    rules = policy.rules
+    lengths = problems.moves.repeat_interleave(samples)[:, None] * rules.pace
+    with policy.ruled(tokens=int(lengths.max()), pace=0):
+        found = sample(policy, problems, samples, sampling, generator)
+    room = rules.tokens + 1 - found.thought.shape[1]
+    thought = F.pad(found.thought, (0, room), value=problems.pad)
+    column = torch.arange(rules.tokens + 1, device=thought.device)
+    thought = thought.where(column < lengths, problems.pad).masked_fill(column == lengths,
+                                                                        policy.end)
+    chosen = column[:-1] < lengths
+    return replace(found, thought=thought, chosen=chosen, learn=chosen,
+                   logprobs=F.pad(found.logprobs, (0, room)) * chosen)
 
 
 def greedy(policy: Policy, problems: Problems) -> Rollouts:
@@ -187,7 +208,7 @@ class Gold(Source):
         thought = problems.thought
         assert thought is not None, "the configuration check lets no such run begin"
         room = policy.rules.tokens + 1 - thought.shape[1]
-        return given(problems, torch.nn.functional.pad(thought, (0, room), value=problems.pad))
+        return given(problems, F.pad(thought, (0, room), value=problems.pad))
 
 
 class Filler(Source):
@@ -222,7 +243,7 @@ def vectors(policy: ContinuousPolicy, problems: Problems) -> tuple[Tensor, Tenso
     """
     states, own = policy.unroll(latent_rollouts(policy, problems), GREEDY)
     likeliest = policy.thinker.logits(states, policy.allowed).argmax(-1) + policy.allowed.start
-    return own, torch.nn.functional.pad(likeliest, (0, 1), value=policy.vocabulary.end)
+    return own, F.pad(likeliest, (0, 1), value=policy.vocabulary.end)
 
 
 def numbers(thought: Tensor) -> list[str]:

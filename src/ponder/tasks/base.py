@@ -118,6 +118,10 @@ class Task:
         """`count` problems with gold thoughts that are given (`trainer.rehearse`)."""
         return self.sample(count, generator)
 
+    def typed(self, problems: Problems, texts: Sequence[str]) -> Problems:
+        """Encoded questions that were typed so, with what else is known of them."""
+        return problems
+
     def probes(self) -> dict[str, Problems]:
         """The held-out problems with other questions about their thoughts, by the name of the
         evaluation; nothing where there are no such questions.

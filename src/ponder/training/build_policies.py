@@ -295,7 +295,7 @@ def build_rules(config: Config) -> Rules:
     sees, thinker = config.answerer.sees, config.thinker
     return Rules(thinker.tokens, thinker.stops and not thinker.flows, "question" in sees,
                  "thought" in sees, writes(config), thinker.filler,
-                 config.answerer.positions == "from_end")
+                 config.answerer.positions == "from_end", thinker.pace)
 
 
 def _question(config: Config, task: Task, net: Backbone) -> Policy:

@@ -34,7 +34,8 @@ class Rules:
     """What holds for every thought: at most so many tokens; whether it may end earlier; what the
     answerer sees; whether it consists of thought tokens, of text or of both (`writes`); whether it
     is always the same token, as often as there may be any (`filler`); whether the answerer's
-    positions count from its end (`from_end`).
+    positions count from its end (`from_end`); how many tokens it has for each move of its question,
+    where these decide its length (`pace`, else 0).
     """
 
     tokens: int
@@ -44,6 +45,12 @@ class Rules:
     writes: str = "thoughts"
     filler: bool = False
     from_end: bool = False
+    pace: int = 0
+
+    @property
+    def ragged(self) -> bool:
+        """Whether thoughts differ in length."""
+        return self.stops or self.pace > 0
 
 
 class ValueHead(nn.Module):
@@ -213,9 +220,14 @@ class Policy(nn.Module):
         thought, logits = rollouts.thought, at_least_float32(logits)
         taken = (thought[:, :-1] - self.allowed.start).clamp(0, logits.shape[-1] - 1)
         logprobs = distribution(logits, sampling, keep=taken)
-        real = rollouts.mask[:, :-1]
+        real = self._decided(rollouts)
         chosen = logprobs.gather(-1, taken[..., None])[..., 0].masked_fill(~real, 0.0)
         return chosen, entropy(logprobs) * real, logprobs
+
+    def _decided(self, rollouts: Rollouts) -> Tensor:
+        """(B, K): which tokens of thoughts a thinker decides on; not on the end of a paced one."""
+        real = rollouts.mask[:, :-1]
+        return real & ~self.is_end(rollouts.thought[:, :-1]) if self.rules.pace else real
 
     def _chosen(self, net: Backbone, rollouts: Rollouts, states: Tensor, sampling: Sampling,
                 ) -> tuple[Tensor, Tensor]:
@@ -224,7 +236,7 @@ class Policy(nn.Module):
         """
         assert rollouts.under in (None, sampling), "rollouts are of another distribution"
         width = states.shape[1]
-        real = rollouts.mask[:, :-1]
+        real = self._decided(rollouts)
         used, target = real[:, :width], rollouts.thought[:, :width]
         found = states.new_zeros(*real.shape, 2, dtype=precise(states.dtype))
         found[:, :width][used] = net.logprobs(states[used], target[used], sampling,
@@ -283,6 +295,10 @@ class Policy(nn.Module):
         the distribution `sampling`.
         """
         rollouts = replace(rollouts, under=sampling)
+        if self.rules.pace:
+            decided = self._decided(rollouts)
+            rollouts = replace(rollouts, chosen=rollouts.chosen & decided,
+                               learn=rollouts.learn & decided)
         if rollouts.thought.shape[1] == 1:
             return rollouts
         if self.critic is not None:

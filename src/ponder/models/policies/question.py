@@ -42,7 +42,7 @@ class QuestionPolicy(Policy):
         answer = problems.answer[:, :-1].repeat_interleave(samples, 0)
         if not self.rules.sees_thought:
             thought = thought.new_full((len(thought), 1), self.vocabulary.end)
-        ragged = (self.rules.stops if ragged is None else ragged) and thought.shape[1] > 1
+        ragged = (self.rules.ragged if ragged is None else ragged) and thought.shape[1] > 1
         if problems.asked is not None:
             return self._asked(net, problems, thought, samples, ragged)
         row = torch.cat([thought, answer], 1)

@@ -51,7 +51,7 @@ def choose(config: Config, labels: int | None) -> str:
 def described(config: Config, labels: int | None) -> str:
     """The chosen method, and how many thoughts it has to choose from."""
     if config.rollout.method == "grow":
-        count = config.thinker.vocabulary ** config.rollout.grow.tokens
+        count = config.thinker.vocabulary ** config.thinker.pace
         return f"rollout.method=grow: the last step of a thought is one of {count:,}"
     space = thought_count(config.thinker.tokens, config.thinker.vocabulary, config.thinker.stops)
     return f"rollout.method={choose(config, labels)}: a space of {space:,} thoughts"

@@ -23,7 +23,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ponder.config.errors import UserError
 from ponder.config.option import option
 from ponder.config.registry import STRATEGIES, search
 from ponder.core.language import assignment
@@ -35,7 +34,6 @@ from ponder.rollouts.search.exhaustive import every_thought
 if TYPE_CHECKING:
     from ponder.config.spine import Config
     from ponder.models.policies.question import QuestionPolicy
-    from ponder.tasks.base import Task
 
 UNLIKELY = -5.0  # nats; a step that the thinker finds less likely is not disliked more
 KEPT = 0.9  # share of the table that is kept in each round
@@ -45,7 +43,6 @@ KEPT = 0.9  # share of the table that is kept in each round
 class GrowConfig:
     """Growing thoughts: one step more than the thinker's own about an easier question."""
 
-    tokens: int = option(1, "thought tokens of a step", low=1, later=True)
     own: float = option(0.1, "weight of the thinker's preference", low=0, later=True)
     table: float = option(0.3, "weight of what steps have meant in thoughts of one step", low=0,
                           later=True)
@@ -57,7 +54,7 @@ class GrowConfig:
 class Grow(Source):
     """The thinker's own thought about an easier question, and one searched step."""
 
-    requires = frozenset({"easier", "predicted_answers"})
+    requires = frozenset({"easier", "moves", "predicted_answers"})
 
     def __init__(self, config: Any) -> None:
         self.config = config.grow
@@ -67,14 +64,14 @@ class Grow(Source):
     @staticmethod
     def refuses(config: Config) -> Iterator[str]:
         """What of a configuration makes no sense with it, as lines."""
-        thinker, own = config.thinker, config.rollout.grow
+        thinker = config.thinker
         typed = "rollout.method=grow"
         if config.trainer.curriculum == "none":
             yield (f"{typed}: found trainer.curriculum=none; legal: accuracy or linear, which say "
                    "how long the next thoughts are")
-        if not thinker.stops:
-            yield (f"{typed}: found thinker.stops=false, but thoughts have as many steps as their "
-                   "questions; legal: true, as in variant=[think,search]")
+        if not thinker.pace:
+            yield (f"{typed}: found thinker.pace=0, but each move of a question gets a step of "
+                   "thought; legal: thinker.pace=1 or more, the tokens of a step")
         if config.rollout.samples > 1:
             yield (f"rollout.samples={config.rollout.samples}: found {typed}, which makes one "
                    "thought for each question; legal: 1")
@@ -85,24 +82,17 @@ class Grow(Source):
         if config.answerer.learns_from == "gold" or "gold_thought" in config.reward:
             yield (f"{typed}: found super or clean, but it invents a language of its own; legal: "
                    "without them")
-        if thinker.vocabulary ** own.tokens > config.rollout.limit:
-            yield (f"rollout.grow.tokens={own.tokens}: found {thinker.vocabulary ** own.tokens} "
+        if thinker.vocabulary ** thinker.pace > config.rollout.limit:
+            yield (f"thinker.pace={thinker.pace}: found {thinker.vocabulary ** thinker.pace} "
                    f"steps to choose from, more than rollout.limit={config.rollout.limit}; legal: "
                    "fewer tokens, or a higher limit")
-
-    def must_fit(self, task: Task, tokens: int) -> None:
-        wanted = task.levels * self.config.tokens
-        if tokens < wanted:
-            raise UserError(f"thinker.tokens={tokens}: found rollout.method=grow, whose longest "
-                            f"thoughts have {task.levels} steps of {self.config.tokens} tokens; "
-                            f"legal: {wanted} or more")
 
     @no_grad
     def collect(self, policy: Any, problems: Problems, step: int,
                 generator: torch.Generator | None = None) -> Rollouts:
         assert problems.level is not None, "the configuration check lets no such run begin"
         levels = problems.level.unique().tolist()
-        most = min(levels[-1] * self.config.tokens + 1, policy.rules.tokens)  # to stop is learnt
+        most = levels[-1] * policy.rules.pace
         thought = problems.question.new_full((len(problems), most + 1), problems.pad)
         for level in levels:
             rows = (problems.level == level).nonzero()[:, 0]
@@ -113,7 +103,7 @@ class Grow(Source):
     def _grown(self, policy: QuestionPolicy, problems: Problems, level: int,
                generator: torch.Generator | None) -> Tensor:
         """(P, n + 1): thoughts of n tokens, and their end, about questions of one level."""
-        tokens = self.config.tokens
+        tokens = policy.rules.pace
         begun = self._begun(policy, problems, (level - 1) * tokens)
         steps = every_step(policy, tokens, begun.device)
         scores = self._scores(policy, problems, begun, steps, generator)
@@ -129,7 +119,7 @@ class Grow(Source):
         if length == 0:
             return problems.question[:, :0]
         assert problems.easier is not None
-        with policy.ruled(tokens=length, stops=False):
+        with policy.ruled(tokens=length, pace=0):
             return greedy(policy, replace(problems, question=problems.easier)).thought[:, :-1]
 
     def _scores(self, policy: QuestionPolicy, problems: Problems, begun: Tensor, steps: Tensor,
@@ -176,7 +166,7 @@ class Grow(Source):
 
 def every_step(policy: QuestionPolicy, tokens: int, device: torch.device) -> Tensor:
     """(N, tokens): all that the thinker may write in one step."""
-    with policy.ruled(tokens=tokens, stops=False):
+    with policy.ruled(tokens=tokens, pace=0):
         return every_thought(policy, device)
 
 

@@ -131,6 +131,10 @@ class AskedTask(LeveledTask):
         random = Random(int(torch.randint(2**62, (1,), generator=generator)))
         return self.asking(encoded[rows], [problems[row] for row in rows.tolist()], random)
 
+    def typed(self, problems: Problems, texts: Sequence[str]) -> Problems:
+        """With the questions themselves, as what is asked about their thoughts."""
+        return self.asking(problems, [Problem(text, "") for text in texts], None)
+
     def probes(self) -> dict[str, Problems]:
         """The held-out problems with `PROBES` other questions about each thought, always the same
         ones: asked, those that training draws from; unasked, those that it leaves out.

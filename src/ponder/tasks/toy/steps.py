@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from random import Random
 from typing import Any
 
@@ -30,6 +31,7 @@ class StepTask(ToyTask):
     """
 
     from_left = True
+    offers = ToyTask.offers | {"moves"}
 
     steps: int = option(16, "moves of the longest questions", low=1, high=256)
     min_steps: int = option("${.steps}", "moves of the shortest questions", low=1)
@@ -62,6 +64,23 @@ class StepTask(ToyTask):
             return problem
         return Problem(problem.question.rpartition(" ")[0], self.answered(states),
                        " ".join(states))
+
+    def encode_problems(self, problems: Sequence[Problem], random: Random | None = None,
+                        ) -> Problems:
+        """The same, with the number of moves where all have a gold thought."""
+        states = [(one.thought or "").split() for one in problems]
+        moves = torch.tensor([*map(len, states)]) if all(states) else None
+        return replace(ToyTask.encode_problems(self, problems, random), moves=moves)
+
+    def typed(self, problems: Problems, texts: Sequence[str]) -> Problems:
+        """The same, with the number of moves."""
+        given = len(self._sample.question.split()) - len((self._sample.thought or "").split())
+        moves = (problems.question != problems.pad).sum(1) - given
+        return replace(ToyTask.typed(self, problems, texts), moves=moves)
+
+    @cached_property
+    def _sample(self) -> Problem:
+        return self.problem(Random("sample"))
 
     def of_level(self, problem: Problem, level: int) -> tuple[Problem, Problem] | None:
         """(the question with one move less, that with so many); None where it has fewer."""
@@ -117,5 +136,9 @@ class StepTask(ToyTask):
             yield (f"task.mix={self.mix:g}: found task.min_steps={self.min_steps}, so no question "
                    f"with fewer moves than task.steps; legal: null, or task.min_steps below "
                    f"{self.steps}")
+        elif config.thinker.tokens and config.thinker.tokens < self.steps * config.thinker.pace:
+            yield (f"thinker.tokens={config.thinker.tokens}: found thinker.pace="
+                   f"{config.thinker.pace} and task.steps={self.steps}; legal: "
+                   f"{self.steps * config.thinker.pace} or more")
         else:
             yield from ToyTask.contradictions(self, config)

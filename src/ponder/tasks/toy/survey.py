@@ -122,20 +122,21 @@ def gold_fits(kind: Any, keys: Any, config: Any) -> Iterator[str]:
     """What of a configuration needs other gold thoughts than the problems have."""
     wanted = {"gold_thought", "gold_tokens"} & {*config.reward} or config.trainer.rehearse \
         or config.answerer.learns_from == "gold" or config.rollout.gold_share
-    if not config.thinker.tokens or not wanted or config.action != "train":
+    if not config.thinker.tokens or not (wanted or config.thinker.pace) \
+            or config.action != "train":
         return
     try:
         survey = kind.surveyed(keys)
     except UserError:  # of keys that a subclass refuses, or told when the task is made
         return
-    if survey.thought is None:
+    if wanted and survey.thought is None:
         yield (f"task={keys.name}: found problems without a thought, which variant=super, "
                "variant=clean and trainer.rehearse need; legal: Problem(..., thought=...)")
-    elif config.thinker.vocabulary < len(survey.thought_symbols):
+    elif wanted and config.thinker.vocabulary < len(survey.thought_symbols):
         yield (f"thinker.vocabulary={config.thinker.vocabulary}: found "
                f"{len(survey.thought_symbols)} symbols in gold thoughts; legal: at least as many")
     elif keys.data and any(one.thought is None for _, one in kind._checked_rows(
             keys, config.thinker.vocabulary)):
         yield (f"task.data={keys.data}: found rows without a thought, which variant=super, "
-               "variant=clean and trainer.rehearse need; legal: a column thought that is nowhere "
-               "empty")
+               "variant=clean, trainer.rehearse and thinker.pace need; legal: a column thought "
+               "that is nowhere empty")
