@@ -22,8 +22,9 @@ from ponder.config.running import TrainerConfig
 from ponder.core.math import Sampling
 from ponder.core.types import Rollouts
 from ponder.models.gpt2.model import Init, Shape, Transformer
-from ponder.models.policies.base import Policy, Rules, ValueHead
+from ponder.models.policies.base import Policy, Rules
 from ponder.models.policies.continuation import ContinuationPolicy
+from ponder.models.policies.value_head import ValueHead
 from ponder.rewards.answers import Reward
 from ponder.rollouts import Source, given
 from ponder.rollouts.sampler import Sampler

@@ -14,8 +14,9 @@ from ponder.models.backbone import Backbone, Segment
 from ponder.models.gpt2.layers import Shape
 from ponder.models.gpt2.model import Init, Transformer
 from ponder.models.huggingface.model import Model
-from ponder.models.policies.base import Rules, ValueHead
+from ponder.models.policies.base import Rules
 from ponder.models.policies.question import ContinuousPolicy, GumbelPolicy, QuestionPolicy
+from ponder.models.policies.value_head import ValueHead
 from ponder.rollouts.sampler import latent_rollouts, sample
 from support.small import generator, make_task
 

@@ -29,7 +29,8 @@ from ponder.training.curriculum import Curriculum
 from support.small import Door, generator
 
 LARGE = Init(0.3, 0.3, 1.0, 0.3, 0.3)
-GROW = ["task=cups", "task.steps=3", "variant=[think,blind,search]", "rollout.method=grow",
+GROW = ["task=cups", "task.steps=3", "variant=[think,fixed,blind,search]",
+        "rollout.method=grow", "thinker.pace=1",
         "trainer.curriculum=accuracy", "trainer.curriculum_every=2",
         "trainer.curriculum_known=0", "trainer.curriculum_forgotten=0", "model.d_model=8",
         "model.layers=1", "trainer.train_batch_size=8", "trainer.threads=1",
@@ -48,7 +49,7 @@ def players(sees_question: bool = False, from_end: bool = True, **keys: Any,
     task = step_task(**keys)
     rows = task.question_length + 10 + task.answer_length + 1
     nets = [Transformer(Shape(len(task.vocabulary), rows, 16), LARGE).double() for _ in "ab"]
-    rules = Rules(10, True, sees_question, from_end=from_end)
+    rules = Rules(10, False, sees_question, from_end=from_end, pace=1)
     for net in nets:
         net.counts_padding = task.from_left
     return task, QuestionPolicy(nets[0], nets[1], task.vocabulary, rules)
@@ -156,18 +157,18 @@ def test_a_thought_is_begun_by_the_thinker_and_ended_by_the_best_step() -> None:
     grow = Grow(search_schema()(grow=GrowConfig(own=0.0, noise=0.0, table=0.0)))
     thought = grow.collect(policy, problems, 0, generator()).thought
     assert problems.easier is not None
-    with policy.ruled(tokens=3, stops=False):
+    with policy.ruled(tokens=3, stops=False, pace=0):
         assert not greedy(policy, problems).thought[:, :3].equal(thought[:, :3])
     for row in range(20):
         easier = replace(problems[row:row + 1], question=problems.easier[row:row + 1])
-        with policy.ruled(tokens=3, stops=False):
+        with policy.ruled(tokens=3, stops=False, pace=0):
             begun = greedy(policy, easier).thought[0, :3]
         assert thought[row, :3].equal(begun)
         known = [policy.answer(problems[row:row + 1], torch.tensor(
             [[*begun.tolist(), last, task.vocabulary.end]]))[0].item()
             for last in range(task.vocabulary.first_thought, len(task.vocabulary))]
         best = task.vocabulary.first_thought + max(range(8), key=lambda i: known[i])
-        assert thought[row, 3:].tolist() == [best, task.vocabulary.end, problems.pad]
+        assert thought[row, 3:].tolist() == [best, task.vocabulary.end]
 
 
 def test_thoughts_of_two_lengths_are_those_of_each_alone() -> None:
@@ -176,8 +177,8 @@ def test_thoughts_of_two_lengths_are_those_of_each_alone() -> None:
     grow = Grow(search_schema()(grow=GrowConfig(noise=0.0)))
     both = grow.collect(policy, long.concatenate(short), 0, generator()).thought
     alone = [grow.collect(policy, one, 0, generator()).thought for one in (long, short)]
-    assert both[:6].equal(alone[0]) and both[6:, :4].equal(alone[1])
-    assert (both[6:, 4:] == short.pad).all()
+    assert both[:6].equal(alone[0]) and both[6:, :3].equal(alone[1])
+    assert (both[6:, 3:] == short.pad).all()
 
 
 def test_of_one_step_each_answer_has_its_own() -> None:

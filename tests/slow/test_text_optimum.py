@@ -10,8 +10,9 @@ import torch
 from optimum import LETTERS, SAMPLES, TOKENS, Census, trainer_of, value_of
 from ponder.config.players import SamplerConfig
 from ponder.models.huggingface.model import Model
-from ponder.models.policies.base import Rules, ValueHead
+from ponder.models.policies.base import Rules
 from ponder.models.policies.continuation import ContinuationPolicy
+from ponder.models.policies.value_head import ValueHead
 from ponder.rollouts.written import Store, Written
 from ponder.tasks.text.passages import Corpus, CorpusKeys
 from ponder.tokenizers.vocabulary import TextVocabulary

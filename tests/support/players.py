@@ -12,7 +12,8 @@ from torch import Tensor
 from ponder.config.players import SamplerConfig
 from ponder.config.running import TrainerConfig
 from ponder.core.types import Problems, Rollouts
-from ponder.models.policies.base import Policy, ValueHead
+from ponder.models.policies.base import Policy
+from ponder.models.policies.value_head import ValueHead
 from ponder.rewards.answers import Reward
 from ponder.rollouts.sampler import Sampler
 from ponder.rollouts.search.exhaustive import EveryThought

@@ -22,11 +22,12 @@ from ponder.models.huggingface.pretrained import (
     load_vocabulary,
     reads_at_most,
 )
-from ponder.models.policies.base import OnProgress, Policy, Rules, ValueHead
+from ponder.models.policies.base import OnProgress, Policy, Rules
 from ponder.models.policies.choice import ChoicePolicy
 from ponder.models.policies.continuation import ContinuationPolicy
 from ponder.models.policies.next_token import NextTokenPolicy, PositionPolicy
 from ponder.models.policies.question import THOUGHTS, QuestionPolicy
+from ponder.models.policies.value_head import ValueHead
 from ponder.tasks.base import Task
 from ponder.tasks.text.passages import Corpus, Text
 from ponder.tokenizers.pieces import HfPieces, PieceVocabulary, identity, load_pieces
@@ -256,9 +257,8 @@ def unthinking_network(config: Config, task: Task,
     pieces = load_pieces(Path(path), REFERENCE)
     if identity(pieces) != identity(task.vocabulary.pieces):
         raise _other_tokens(path)
-    vocabulary = PieceVocabulary(pieces, 0)
-    positions = task.question_length + config.thinker.tokens + 1
-    return resized(load_model(Path(path), REFERENCE), len(vocabulary), positions), vocabulary
+    words, positions = PieceVocabulary(pieces, 0), task.question_length + config.thinker.tokens + 1
+    return resized(load_model(Path(path), REFERENCE), len(words), positions), words
 
 
 def _other_tokens(path: str) -> UserError:

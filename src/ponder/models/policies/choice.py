@@ -10,7 +10,8 @@ from torch import Tensor
 from ponder.core.math import Sampling
 from ponder.core.types import Problems, Rollouts, Scores
 from ponder.models.backbone import Backbone, Segment, rows_at_once
-from ponder.models.policies.base import Policy, Rules, ValueHead
+from ponder.models.policies.base import Policy, Rules
+from ponder.models.policies.value_head import ValueHead
 from ponder.tasks.choice.answers import letters_of
 from ponder.tokenizers.vocabulary import TextVocabulary
 

@@ -45,19 +45,22 @@ class QuestionPolicy(Policy):
         ragged = (self.rules.ragged if ragged is None else ragged) and thought.shape[1] > 1
         if problems.asked is not None:
             return self._asked(net, problems, thought, samples, ragged)
-        row = torch.cat([thought, answer], 1)
-        width = problems.answer.shape[1]
+        row, width = torch.cat([thought, answer], 1), problems.answer.shape[1]
         if self.rules.from_end:
             return self._from_end(net, problems, thought, answer, samples, ragged)
-        row = left_justify(row, problems.pad) if ragged else row
-        if not ragged:
-            hidden = self._context(net, problems, row, samples, width)
-        else:
-            start = (thought != problems.pad).sum(1, keepdim=True) - 1
-            at = start + torch.arange(width, device=row.device)
-            hidden = self._context(net, problems, row, samples, row.shape[1])
-            hidden = columns(hidden, at)
+        hidden = (self._left_justified(net, problems, thought, row, samples, width) if ragged
+                  else self._context(net, problems, row, samples, width))
         return at_least_float32(net.logits(hidden, self.vocabulary.predicted))
+
+    def _left_justified(self, net: Backbone, problems: Problems, before: Tensor, row: Tensor,
+                        samples: int, width: int) -> Tensor:
+        """Hidden states (B, width, D) from the last token of `before` (B, T) on, of rows (B, T')
+        that begin with it, without the padding between.
+        """
+        at = (before != problems.pad).sum(1, keepdim=True) - 1 + torch.arange(
+            width, device=row.device)
+        row = left_justify(row, problems.pad)
+        return columns(self._context(net, problems, row, samples, row.shape[1]), at)
 
     def _from_end(self, net: Backbone, problems: Problems, thought: Tensor, answer: Tensor,
                   samples: int, ragged: bool) -> Tensor:
@@ -74,10 +77,14 @@ class QuestionPolicy(Policy):
 
     def _asked(self, net: Backbone, problems: Problems, thought: Tensor, samples: int,
                ragged: bool) -> Tensor:
-        """`answer_logits` of M questions about each thought (B, T), which is read once."""
+        """`answer_logits` of M questions about each thought (B, T), which is read once, unless
+        different thoughts would put what is asked at different positions.
+        """
         rules, position, mask = self.rules, None, None
+        if ragged and not rules.from_end:
+            return self._asked_apart(net, problems, thought, samples)
         if ragged:
-            thought = right_justify(thought, problems.pad) if rules.from_end else thought
+            thought = right_justify(thought, problems.pad)
             mask = thought != problems.pad
         segments = self._question_read(net, problems)
         if rules.from_end:
@@ -85,6 +92,19 @@ class QuestionPolicy(Policy):
         segments.append(net.read(thought, mask, segments, last=1, position=position)[1])
         position = None if position is None else position + thought.shape[1]
         return self._after_asked(net, problems, samples, segments, position)
+
+    def _asked_apart(self, net: Backbone, problems: Problems, thought: Tensor,
+                     samples: int) -> Tensor:
+        """The same, with a row for each question."""
+        asked, answers = problems.asked, problems.asked_answer
+        assert asked is not None and answers is not None
+        count, width = asked.shape[1], answers.shape[2]
+        asked, answers = (part.repeat_interleave(samples, 0).flatten(0, 1)
+                          for part in (asked, answers))
+        before = torch.cat([thought.repeat_interleave(count, 0), asked], 1)
+        row = torch.cat([before, answers[:, :-1]], 1)
+        hidden = self._left_justified(net, problems, before, row, samples * count, width)
+        return at_least_float32(net.logits(hidden, self.vocabulary.predicted))
 
     def _after_asked(self, net: Backbone, problems: Problems, samples: int,
                      segments: list[Segment], position: int | None) -> Tensor:

@@ -119,7 +119,7 @@ class Grow(Source):
         if length == 0:
             return problems.question[:, :0]
         assert problems.easier is not None
-        with policy.ruled(tokens=length, pace=0):
+        with policy.ruled(tokens=length, stops=False, pace=0):
             return greedy(policy, replace(problems, question=problems.easier)).thought[:, :-1]
 
     def _scores(self, policy: QuestionPolicy, problems: Problems, begun: Tensor, steps: Tensor,
@@ -166,7 +166,7 @@ class Grow(Source):
 
 def every_step(policy: QuestionPolicy, tokens: int, device: torch.device) -> Tensor:
     """(N, tokens): all that the thinker may write in one step."""
-    with policy.ruled(tokens=tokens, pace=0):
+    with policy.ruled(tokens=tokens, stops=False, pace=0):
         return every_thought(policy, device)
 
 
