@@ -48,7 +48,7 @@ LOOP = ["trainer=steps", "trainer.max_steps=800", "trainer.cooldown=200",
 RL = ["rollout=sample", "rollout.samples=8", "trainer.train_batch_size=16",
       "rollout.epsilon=linear(0.3,0,600)"]
 GROW = ["rollout.method=grow", "trainer.curriculum=accuracy", "answerer.positions=from_end",
-        "thinker.vocabulary=16", "trainer.lr=0.0005"]
+        "thinker.pace=1", "thinker.vocabulary=16", "trainer.lr=0.0005"]
 # way -> (title, words)
 WAYS = {
     "super": ("gold thoughts learnt", ["variant=[think,super]", "strategy=sft"]),
@@ -60,7 +60,7 @@ WAYS = {
     "star": ("star, best of 8", ["variant=[think,fixed,blind]", "strategy=star", *RL]),
     "ppo": ("ppo", ["variant=[think,fixed,blind]", "strategy=ppo", *RL]),
     "search": ("search", ["variant=[think,fixed,blind,search]"]),
-    "grow": ("growing thoughts", ["variant=[think,blind,search]", *GROW]),
+    "grow": ("growing thoughts", ["variant=[think,fixed,blind,search]", *GROW]),
     "continuous": ("continuous", ["variant=[think,blind]", "thinker.kind=continuous",
                                   "rollout=sample"]),
     "gumbel": ("gumbel", ["variant=[think,blind]", "thinker.kind=gumbel", "rollout=sample",

@@ -236,9 +236,23 @@ CONTRADICTIONS = [
      "many, multiply, parity, registers, sat, sort, threesum"),
     ("experiment=invent_steps rollout.samples=2", "rollout.samples=2: found rollout.method=grow, "
      "which makes one thought for each question; legal: 1"),
-    ("experiment=invent_steps thinker.stops=false", "rollout.method=grow: found "
-     "thinker.stops=false, but thoughts have as many steps as their questions; legal: true, as in "
-     "variant=[think,search]"),
+    ("experiment=invent_steps thinker.pace=0", "rollout.method=grow: found thinker.pace=0, but "
+     "each move of a question gets a step of thought; legal: thinker.pace=1 or more, the tokens of "
+     "a step"),
+    ("experiment=invent_steps thinker.stops=true", "thinker.pace=1: found thinker.stops=true, but "
+     "the question says how long a thought is; legal: 0, or with fixed, as in "
+     "variant=[think,fixed]"),
+    ("experiment=invent_steps thinker.pace=2 thinker.tokens=16", "thinker.tokens=16: found "
+     "thinker.pace=2 and questions of up to 16 moves; legal: 32 or more"),
+    ("task=add think=true variant=[think,fixed] thinker.pace=1", "thinker.pace=1: found task=add, "
+     "but it needs questions of moves; legal: with task=automaton, carry, chain, chase, cups, "
+     "half, parity, registers"),
+    ("task=cups variant=[think,fixed,search] thinker.pace=1", "thinker.pace=1: found "
+     "rollout.method=auto, which searches thoughts of thinker.tokens; legal: 0, or "
+     "rollout.method=grow"),
+    ("experiment=hidden_state rollout.method=balanced", "rollout.method=balanced: found "
+     "thinker.asked=4, but a code is dealt to each answer; legal: auto, grow, exhaustive, beam, "
+     "tree"),
     ("task=add trainer.curriculum=linear", "trainer.curriculum=linear: found task=add, but it "
      "needs easier questions; legal: with task=automaton, carry, chain, chase, cups, equation, "
      "graph, half, many, multiply, parity, registers, sat, sort, threesum"),

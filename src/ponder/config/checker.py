@@ -200,7 +200,8 @@ def required_abilities(config: Config) -> Iterator[Required]:
     if trainer.curriculum != "none":
         yield f"trainer.curriculum={trainer.curriculum}", {"easier", "predicted_answers"}
     if thinker.pace:
-        yield f"thinker.pace={thinker.pace}", {"moves"}
+        wanted = "moves" if trainer.curriculum == "none" else "easier"
+        yield f"thinker.pace={thinker.pace}", {wanted}
     if thinker.asked:
         yield f"thinker.asked={thinker.asked}", {"several_questions"}
     if trainer.rehearse:

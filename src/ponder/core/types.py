@@ -49,7 +49,8 @@ class Problems:
     - index (P,): the number of each question in its task.
     - level (P,): which level of difficulty a question is of, from 1, where a curriculum asks.
     - easier (P, Q): the question one level easier, padded as `question` is; the same at level 1.
-    - moves (P,): how many moves a question has, where it is made of moves.
+    - moves (P,): how many moves a question has, or levels, which thoughts may have a step for each
+      of (`thinker.pace`).
     - asked (P, M, W): M questions about each thought, padded on the left, which follow the thought
       in what the answerer reads; asked_answer (P, M, A): their answers, padded on the right. None:
       the answer to `question` follows at once.

@@ -23,12 +23,13 @@ def choose(config: Config, labels: int | None) -> str:
     labels: how many distinct answers the task numbers; None where it does not.
 
     Balanced self-labelling invents a language, so it needs answers that are few enough to number,
-    a code for each, and no gold thought that says otherwise. Raises `UserError` where a method
-    that was asked for cannot work.
+    a code for each, no gold thought that says otherwise, and no other question. Raises `UserError`
+    where a method that was asked for cannot work.
     """
     thinker, rollout = config.thinker, config.rollout
     full = thought_count(thinker.tokens, thinker.vocabulary, stops=False)
-    free = config.answerer.learns_from == "own" and "gold_thought" not in config.reward
+    free = (config.answerer.learns_from == "own" and "gold_thought" not in config.reward
+            and not thinker.asked)
     space = thought_count(thinker.tokens, thinker.vocabulary, thinker.stops)
     single = STRATEGIES[config.strategy.name].target.of(config.strategy).compares
     if rollout.method == "balanced" and single:

@@ -79,6 +79,9 @@ class Balanced(Source):
         if config.answerer.learns_from == "gold" or "gold_thought" in config.reward:
             yield ("rollout.method=balanced: found super or clean, but it invents a language of "
                    "its own; legal: auto, exhaustive, beam, tree")
+        if config.thinker.asked:
+            yield (f"rollout.method=balanced: found thinker.asked={config.thinker.asked}, but a "
+                   "code is dealt to each answer; legal: auto, grow, exhaustive, beam, tree")
 
     @no_grad
     def collect(self, policy: Policy, problems: Problems, step: int,

@@ -48,7 +48,8 @@ class Exhaustive(Source):
 
     def _values(self, policy: Policy, problems: Problems, codes: Tensor) -> Tensor:
         """(P, N): how good each of N codes is for each problem."""
-        if policy.rules.sees_question or problems.answer.shape[1] > 1:
+        several = problems.asked is not None or problems.answer.shape[1] > 1
+        if policy.rules.sees_question or several:
             prefixes = codes[None].expand(len(problems), -1, -1)
             return leaf_values(policy, problems, prefixes)
         table = self._table(policy, problems, codes)

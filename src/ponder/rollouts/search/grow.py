@@ -54,7 +54,7 @@ class GrowConfig:
 class Grow(Source):
     """The thinker's own thought about an easier question, and one searched step."""
 
-    requires = frozenset({"easier", "moves", "predicted_answers"})
+    requires = frozenset({"easier", "predicted_answers"})
 
     def __init__(self, config: Any) -> None:
         self.config = config.grow

@@ -198,9 +198,10 @@ class ToyTask(AskedTask):
         return self._held_out_problems(self._held_out)
 
     def _held_out_problems(self, found: Sequence[Problem]) -> Problems:
-        """Problems as tokens, with their intermediate states."""
+        """Problems as tokens, with intermediate states and moves."""
         states, names = numbered([self.intermediate_states(one) for one in found])
-        return replace(self.encode_problems(found), states=states, state_names=names)
+        return replace(self.encode_problems(found), states=states, state_names=names,
+                       moves=self.moves_of(found))
 
     @cached_property
     def _pool(self) -> tuple[Problems, list[Problem]]:
@@ -391,8 +392,10 @@ class ToyTask(AskedTask):
         kind: Any = TASKS[self.name].target  # type: ignore[attr-defined]
         length = kind.longest_thought(self)
         if self.thought_length != length:
-            yield (f"task.thought_length={self.thought_length}: found another length than the "
-                   f"gold thought has; legal: {length} (set thinker.tokens for more)")
+            yield (f"task.thought_length={self.thought_length}: found another length than the gold "
+                   f"thought has; legal: {length} (set thinker.tokens for more)")
+        if config.thinker.pace and "easier" in kind.offers:
+            yield from kind._bare(self).pace_contradictions(config.thinker)
         if kind._describe is ToyTask._describe:
             yield from gold_fits(kind, self, config)
 

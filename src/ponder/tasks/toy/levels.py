@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from random import Random
+from typing import Any
 
 from ponder.config.errors import UserError
-from ponder.core.lazy_imports import torch
+from ponder.core.lazy_imports import Tensor, torch
 from ponder.core.types import Problem, Problems
 from ponder.tasks.base import Task
 
@@ -71,6 +72,24 @@ class LeveledTask(Task):
         random = Random("levels")
         return max(len(self.easier_ones(self.problem(random))) for _ in range(FEW))
 
+    def moves_of(self, problems: Sequence[Problem]) -> Tensor | None:
+        """(P,): how many moves, or levels, each problem has; None where none is easier."""
+        if "easier" not in self.offers:
+            return None
+        return torch.tensor([len(self.easier_ones(problem)) for problem in problems])
+
+    @property
+    def most_moves(self) -> int:
+        """How many moves a question has at most: one for each level."""
+        return self.levels
+
+    def pace_contradictions(self, thinker: Any) -> Iterator[str]:
+        """What is wrong with the room that paced thoughts have."""
+        wanted = thinker.pace * self.most_moves
+        if thinker.tokens and thinker.tokens < wanted:
+            yield (f"thinker.tokens={thinker.tokens}: found thinker.pace={thinker.pace} and "
+                   f"questions of up to {self.most_moves} moves; legal: {wanted} or more")
+
     def at_level(self, level: int, count: int, generator: torch.Generator) -> Problems:
         """`count` training problems of a level, none of them held out, with the `easier` ones.
 
@@ -78,9 +97,9 @@ class LeveledTask(Task):
         """
         random = Random(int(torch.randint(2**62, (1,), generator=generator)))
         easier, harder = zip(*islice(self._pairs(level, random), count), strict=True)
-        return replace(self.encode_problems(harder, random),
-                       easier=self.encode_problems(easier).question,
-                       level=torch.full((count,), level))
+        levels = torch.full((count,), level)
+        return replace(self.encode_problems(harder, random), level=levels, moves=levels,
+                       easier=self.encode_problems(easier).question)
 
     def _pairs(self, level: int, random: Random) -> Iterator[tuple[Problem, Problem]]:
         since = 0

@@ -14,7 +14,7 @@ from random import Random
 from typing import Any
 
 from ponder.config.option import option
-from ponder.core.lazy_imports import torch
+from ponder.core.lazy_imports import Tensor, torch
 from ponder.core.types import Problem, Problems
 from ponder.tasks.toy.base import ToyTask
 from ponder.tasks.toy.survey import Survey
@@ -68,9 +68,13 @@ class StepTask(ToyTask):
     def encode_problems(self, problems: Sequence[Problem], random: Random | None = None,
                         ) -> Problems:
         """The same, with the number of moves where all have a gold thought."""
+        encoded = ToyTask.encode_problems(self, problems, random)
+        return replace(encoded, moves=self.moves_of(problems))
+
+    def moves_of(self, problems: Sequence[Problem]) -> Tensor | None:
+        """(P,): how many moves each problem has; None where one has no gold thought."""
         states = [(one.thought or "").split() for one in problems]
-        moves = torch.tensor([*map(len, states)]) if all(states) else None
-        return replace(ToyTask.encode_problems(self, problems, random), moves=moves)
+        return torch.tensor([*map(len, states)]) if all(states) else None
 
     def typed(self, problems: Problems, texts: Sequence[str]) -> Problems:
         """The same, with the number of moves."""
@@ -91,6 +95,11 @@ class StepTask(ToyTask):
         fewer, asked = (self.asked(symbols[:given], symbols[given:given + n], states[:n])
                         for n in (max(level - 1, 1), level))
         return fewer, asked
+
+    @property
+    def most_moves(self) -> int:
+        """Those of the longest questions, trained on or not."""
+        return self.steps
 
     @property
     def levels(self) -> int:
@@ -136,9 +145,5 @@ class StepTask(ToyTask):
             yield (f"task.mix={self.mix:g}: found task.min_steps={self.min_steps}, so no question "
                    f"with fewer moves than task.steps; legal: null, or task.min_steps below "
                    f"{self.steps}")
-        elif config.thinker.tokens and config.thinker.tokens < self.steps * config.thinker.pace:
-            yield (f"thinker.tokens={config.thinker.tokens}: found thinker.pace="
-                   f"{config.thinker.pace} and task.steps={self.steps}; legal: "
-                   f"{self.steps * config.thinker.pace} or more")
         else:
             yield from ToyTask.contradictions(self, config)
