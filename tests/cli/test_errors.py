@@ -250,7 +250,7 @@ CONTRADICTIONS = [
     ("task=cups variant=[think,fixed,search] thinker.pace=1", "thinker.pace=1: found "
      "rollout.method=auto, which searches thoughts of thinker.tokens; legal: 0, or "
      "rollout.method=grow"),
-    ("experiment=hidden_state rollout.method=balanced", "rollout.method=balanced: found "
+    ("task=half thinker.asked=4 rollout.method=balanced", "rollout.method=balanced: found "
      "thinker.asked=4, but a code is dealt to each answer; legal: auto, grow, exhaustive, beam, "
      "tree"),
     ("task=add trainer.curriculum=linear", "trainer.curriculum=linear: found task=add, but it "

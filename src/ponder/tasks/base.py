@@ -27,8 +27,8 @@ class Task:
     vocabulary: the tokens, a `Vocabulary` or a `TextVocabulary`. labels: number of distinct answers
     where `Problems.label` numbers them, else None. question_length, answer_length: tokens of the
     longest one. policy_kind: which policy answers its questions: question, choice, next_token or
-    continuation. epoch_size: how many training questions there are, where a
-    round is all of them; None where they never end.
+    continuation. epoch_size: how many training questions there are, where a round is all of them;
+    None where they never end. asks, asked_length: questions about each thought, and their tokens.
     """
 
     Keys: ClassVar[Any]  # the dataclass of the keys
@@ -48,15 +48,13 @@ class Task:
     epoch_size: Any = None  # a whole number, where a round is a data set
     question_length: Any
     answer_length: Any
-    asks = 0  # questions about each thought (`thinker.asked`)
-    asked_length = 0  # tokens of the longest of them
+    asks = asked_length = 0
 
     def __init__(self, keys: Any = None, thoughts: int = 0, asks: int = 0, **values: Any) -> None:
         """A task with the values of its keys, as `Parity(bits=8)` or from a configuration.
 
-        thoughts: how many thought tokens its vocabulary has. asks: how many questions are asked
-        about each thought; 0: its own alone, which needs no words. Raises `UserError` where a side
-        of the split would be empty, or `task.data` cannot be read.
+        thoughts: the thought tokens of its vocabulary. asks: questions about each thought; 0: its
+        own alone. Raises `UserError` where a side of the split is empty, or `task.data` is wrong.
         """
         if keys is None:
             keys = type(self).Keys(**{"seed": 0, "thought_length": 0, **values})
@@ -123,9 +121,7 @@ class Task:
         return problems
 
     def probes(self) -> dict[str, Problems]:
-        """The held-out problems with other questions about their thoughts, by the name of the
-        evaluation; nothing where there are no such questions.
-        """
+        """The held-out problems with other questions about their thoughts, by name."""
         return {}
 
     def encode_question(self, text: str) -> tuple[list[int], int]:

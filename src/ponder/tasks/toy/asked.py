@@ -101,6 +101,8 @@ class AskedTask(LeveledTask):
         """Raise `UserError` for the first problem whose questions disagree with it: of a table, or
         of some sample problems, always the same ones.
         """
+        if not self.asks:
+            return
         random = Random("questions")
         where = f"task.data={self.config.data}" if rows else f"task={self.config.name}"
         for one in rows or (self.problem(random) for _ in range(CHECKED)):

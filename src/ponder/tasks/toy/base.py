@@ -96,8 +96,7 @@ class ToyTask(AskedTask):
         self._describe(thoughts)
         self._load()
         encoded = {"train": self.encode_problems, "test": self._held_out_problems}
-        if self.asks:
-            self.check_questions([one for _, one in self._rows])
+        self.check_questions([one for _, one in self._rows])
         self._sides = {side: encode([one for own, one in self._rows if own == side])
                        for side, encode in encoded.items() if self._rows}
         if not self._sides:
