@@ -260,8 +260,8 @@ CONTRADICTIONS = [
      "thinker.asked=0; legal: 0, or with questions about thoughts, as in thinker.asked=4"),
     ("experiment=hidden_state task=cups task.unasked=0.2", "task.unasked=0.2: found task=cups, "
      "which has one question about a thought; legal: 0"),
-    ("experiment=hidden_state thinker.tokens=0", "thinker.asked=4: found thinker.tokens=0; legal: 0, "
-     "or with think, as in think=true"),
+    ("experiment=hidden_state thinker.tokens=0", "thinker.asked=4: found thinker.tokens=0; legal: "
+     "0, or with think, as in think=true"),
     ("task=half think=true thinker.asked=4 thinker.kind=gumbel", "thinker.asked=4: found "
      "thinker.kind=gumbel; legal: 0, or thinker.kind=tokens"),
     ("task=half think=true thinker.asked=4 thinker.kind=continuous", "thinker.asked=4: found "

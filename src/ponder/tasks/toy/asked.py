@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 from ponder.config.errors import UserError
 from ponder.config.option import option
@@ -38,6 +38,7 @@ class AskedTask(LeveledTask):
                             "training; evaluations ask them", low=0, high=0.9, later=True)
 
     seed: int
+    characters: ClassVar[bool]
     asked_length: int  # symbols of the longest question about a thought; 0 where none is asked
     _number: dict[str, int]
     _held_out: list[Problem]
@@ -85,6 +86,18 @@ class AskedTask(LeveledTask):
         asked, answers = zip(*drawn, strict=True)
         return replace(encoded, asked=self._spelt(asked, each, self.asked_length, left=True),
                        asked_answer=self._spelt(answers, each, self.answer_length))
+
+    def asking_own(self, encoded: Problems) -> Problems:
+        """Typed questions as tokens, each asked what it asks itself, with their empty answers.
+        Raises `UserError` for what is no question of the task.
+        """
+        join = "" if self.characters else " "
+        symbols = {token: symbol for symbol, token in self._number.items()}
+        typed = [join.join(symbols[token] for token in row if token in symbols)
+                 for row in encoded.question.tolist()]
+        own = [questions_of(self, Problem(text, ""))[0][0] for text in typed]
+        asked = self._spelt(own, 1, self.asked_length, left=True).to(encoded.question.device)
+        return replace(encoded, asked=asked, asked_answer=encoded.answer[:, None])
 
     def _spelt(self, texts: Sequence[str], each: int, width: int, left: bool = False) -> Tensor:
         """(P, each, width): tokens of what is asked about P thoughts, or of the answers."""
