@@ -24,9 +24,11 @@ SMALL = ["model.d_model=8", "model.layers=1", "trainer.max_steps=30", "trainer.t
 
 @pytest.mark.parametrize("words", [
     "task.answer=digits", "fixed=false answerer.model=shared", "variant=[]",
-    "variant=[think,blind] thinker.kind=continuous trainer.lr=0.01"])
+    "variant=[think,blind] thinker.kind=continuous trainer.lr=0.01",
+    "task=half task.steps=4 task.min_steps=1 thinker.asked=3 variant=[think,blind]"])
 def test_replies_are_those_of_the_evaluation(words: str, door: Door) -> None:
-    assert door(*SMALL, *words.split())[0] == 0
+    small = [word for word in SMALL if word != "task.max=10" or "task=" not in words]
+    assert door(*small, *words.split())[0] == 0
     model = load_checkpoint("run/checkpoint_30")
     with Path("run/val_30/generated.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -34,8 +36,14 @@ def test_replies_are_those_of_the_evaluation(words: str, door: Door) -> None:
     replies = model.think(questions)
     assert [reply.question for reply in replies] == questions
     for reply, row in zip(replies, rows, strict=True):
-        assert reply.thought == row["thought"].replace("</think>", "")
+        assert reply.thought == row["thought"].replace("</think>", "").strip()
         assert reply.answer == row["answer"].replace("#", "")
+    if "asked" in words:
+        assert door("action=generate", "model.name=run/checkpoint_30", "prompt=02") == (2, "", (
+            "error: model.name=run/checkpoint_30: found task=half, whose positions a text that "
+            "grows does not have; legal: ponder.load(...).think(questions), or action=evaluate\n"))
+        with pytest.raises(UserError, match=r"task=half: question '0 2': questions\(\) failed"):
+            model.think(["0 2"])
     right = sum(row["answer"] == row["gold"] for row in rows)  # the digit 5 is not the number #5
     summary = json.loads(Path("run/summary.json").read_text())
     assert right / len(rows) == pytest.approx(summary["accuracy"])

@@ -153,7 +153,7 @@ class _Answering(CheckpointModel):
         empty = tokens.new_full((len(tokens), answer_length), vocabulary.pad)
         problems = Problems(tokens, empty, None, vocabulary.pad,
                             padded=bool((tokens == vocabulary.pad).any()))
-        problems = self.task.typed(problems, questions)
+        problems = self.task.typed(problems)
         if policy.thinks_in_vectors:
             read, shown = vectors(cast(ContinuousPolicy, policy), problems)
             thought_logprobs = torch.full((len(tokens),), math.nan)  # a vector has no probability
@@ -162,7 +162,8 @@ class _Answering(CheckpointModel):
             read = shown = rollouts.thought
             thought_logprobs = rollouts.logprobs.sum(1)
         answers = policy.reply(problems, read)
-        logprob, _ = policy.answer(replace(problems, answer=answers), read)
+        given = replace(problems, answer=answers, asked_answer=answers[:, None])
+        logprob, _ = policy.answer(given, read)
         columns = zip(questions, shown.tolist(), answers.tolist(), thought_logprobs.tolist(),
                       logprob.tolist(), strict=True)
         return [Reply(question,
@@ -236,10 +237,14 @@ def build_generator(config: Config) -> Generator:
     config = _without_data(config)
     task = builders.build_task(config)
     policy = _ready(config, builders.build_policy(config, task), device)
+    legal = "legal: ponder.load(...).think(questions), or action=evaluate"
     if task.from_left or policy.rules.from_end:
         found = f"task={config.task.name}" if task.from_left else "answerer.positions=from_end"
         raise UserError(f"model.name={path}: found {found}, whose positions a text that grows does "
-                        "not have; legal: ponder.load(...).think(questions), or action=evaluate")
+                        f"not have; {legal}")
+    if task.asks:
+        raise UserError(f"model.name={path}: found thinker.asked={task.asks}, so its answers "
+                        f"follow questions about thoughts, which a text does not ask; {legal}")
     return QuestionGenerator(policy, task.encode_question)
 
 

@@ -116,9 +116,9 @@ class Task:
         """`count` problems with gold thoughts that are given (`trainer.rehearse`)."""
         return self.sample(count, generator)
 
-    def typed(self, problems: Problems, texts: Sequence[str]) -> Problems:
-        """Encoded questions that were typed so, with what else is known of them."""
-        return problems
+    def typed(self, encoded: Problems) -> Problems:
+        """Typed questions as tokens, with what else is known of them."""
+        return encoded
 
     def probes(self) -> dict[str, Problems]:
         """The held-out problems with other questions about their thoughts, by name."""

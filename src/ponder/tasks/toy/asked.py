@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 from ponder.config.errors import UserError
 from ponder.config.option import option
@@ -38,6 +38,7 @@ class AskedTask(LeveledTask):
                             "training; evaluations ask them", low=0, high=0.9, later=True)
 
     seed: int
+    characters: ClassVar[bool]
     asked_length: int  # symbols of the longest question about a thought; 0 where none is asked
     _number: dict[str, int]
     _held_out: list[Problem]
@@ -86,6 +87,20 @@ class AskedTask(LeveledTask):
         return replace(encoded, asked=self._spelt(asked, each, self.asked_length, left=True),
                        asked_answer=self._spelt(answers, each, self.answer_length))
 
+    def typed(self, encoded: Problems) -> Problems:
+        """Typed questions as tokens, each asked what it asks itself, with their empty answers.
+        Raises `UserError` for what is no question of the task.
+        """
+        if not self.asks:
+            return encoded
+        join = "" if self.characters else " "
+        symbols = {token: symbol for symbol, token in self._number.items()}
+        typed = [join.join(symbols[token] for token in row if token in symbols)
+                 for row in encoded.question.tolist()]
+        own = [questions_of(self, Problem(text, ""))[0][0] for text in typed]
+        asked = self._spelt(own, 1, self.asked_length, left=True).to(encoded.question.device)
+        return replace(encoded, asked=asked, asked_answer=encoded.answer[:, None])
+
     def _spelt(self, texts: Sequence[str], each: int, width: int, left: bool = False) -> Tensor:
         """(P, each, width): tokens of what is asked about P thoughts, or of the answers."""
         cut = [self.cut(text) for text in texts]
@@ -132,10 +147,6 @@ class AskedTask(LeveledTask):
             return encoded[rows]
         random = Random(int(torch.randint(2**62, (1,), generator=generator)))
         return self.asking(encoded[rows], [problems[row] for row in rows.tolist()], random)
-
-    def typed(self, problems: Problems, texts: Sequence[str]) -> Problems:
-        """With the questions themselves, as what is asked about their thoughts."""
-        return self.asking(problems, [Problem(text, "") for text in texts], None)
 
     def probes(self) -> dict[str, Problems]:
         """The held-out problems with `PROBES` other questions about each thought, always the same

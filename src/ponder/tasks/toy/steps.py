@@ -76,11 +76,11 @@ class StepTask(ToyTask):
         states = [(one.thought or "").split() for one in problems]
         return torch.tensor([*map(len, states)]) if all(states) else None
 
-    def typed(self, problems: Problems, texts: Sequence[str]) -> Problems:
+    def typed(self, encoded: Problems) -> Problems:
         """The same, with the number of moves."""
         given = len(self._sample.question.split()) - len((self._sample.thought or "").split())
-        moves = (problems.question != problems.pad).sum(1) - given
-        return replace(ToyTask.typed(self, problems, texts), moves=moves)
+        moves = (encoded.question != encoded.pad).sum(1) - given
+        return replace(ToyTask.typed(self, encoded), moves=moves)
 
     @cached_property
     def _sample(self) -> Problem:
