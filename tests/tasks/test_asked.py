@@ -155,7 +155,8 @@ def test_drawn_machines_tell_both_bits(states: int, reversible: bool) -> None:
 
 @pytest.mark.parametrize("keys", [
     {"states": 4}, {"states": 5, "machine": 3, "further": 1}, {"states": 3, "letters": 3},
-    {"states": 6, "reversible": True, "further": 0}, {"states": 6, "machine": 1, "steps": 1}])
+    {"states": 6, "further": 0}, {"states": 6, "machine": 1, "steps": 1},
+    {"states": 5, "reversible": False}, {"states": 6, "machine": 2, "reversible": False}])
 def test_automaton_thoughts_are_the_minimal_states(keys: dict[str, Any]) -> None:
     """Two thoughts end alike just where no word tells them apart; answers are the machine's."""
     task: Automaton = made("automaton", **keys)
