@@ -155,7 +155,8 @@ def test_drawn_machines_tell_both_bits(states: int, reversible: bool) -> None:
 
 @pytest.mark.parametrize("keys", [
     {"states": 4}, {"states": 5, "machine": 3, "further": 1}, {"states": 3, "letters": 3},
-    {"states": 6, "reversible": True, "further": 0}, {"states": 6, "machine": 1, "steps": 1}])
+    {"states": 6, "further": 0}, {"states": 6, "machine": 1, "steps": 1},
+    {"states": 5, "reversible": False}, {"states": 6, "machine": 2, "reversible": False}])
 def test_automaton_thoughts_are_the_minimal_states(keys: dict[str, Any]) -> None:
     """Two thoughts end alike just where no word tells them apart; answers are the machine's."""
     task: Automaton = made("automaton", **keys)
@@ -223,6 +224,16 @@ def test_carry_is_pythons_sum(base: int, ahead: int) -> None:
                 digit = total([*pairs, f"{x}{y}"]) // base**len(pairs) % base
                 assert said[f"+ {x + y}"] == str(digit)
         assert len(said) == ahead
+
+
+@pytest.mark.parametrize("base, passing, share", [
+    (10, None, 0.1), (2, None, 0.5), (10, 0.5, 0.5), (3, 0.0, 0.0), (2, 1.0, 1.0)])
+def test_columns_that_pass_on_a_carry(base: int, passing: float | None, share: float) -> None:
+    """Of 1,200 columns; three standard errors of a half are 0.043."""
+    task, random = made("carry", base=base, passing=passing, ahead=1, min_steps=6), Random(0)
+    pairs = [pair for _ in range(200) for pair in task.problem(random).question.split()]
+    passed = [int(one) + int(other) == base - 1 for one, other in pairs]
+    assert len(passed) == 1200 and abs(sum(passed) / 1200 - share) <= 0.043 * (0 < share < 1)
 
 
 # --- registers ------------------------------------------------------------------------------------

@@ -178,7 +178,8 @@ class Add(ToyTask):
                         self.vocabulary.pad, label=answers if self.labels else None,
                         features=self._features(answers))
 
-    def encode_problems(self, problems: Sequence[Problem]) -> Problems:
+    def encode_problems(self, problems: Sequence[Problem], random: Random | None = None,
+                        ) -> Problems:
         """Problems as tokens; their answers are right, whatever the sums are."""
         return self.encode(*_read(problems, self.terms))
 

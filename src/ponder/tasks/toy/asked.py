@@ -41,7 +41,7 @@ class AskedTask(LeveledTask):
     characters: ClassVar[bool]
     asked_length: int  # symbols of the longest question about a thought; 0 where none is asked
     _number: dict[str, int]
-    _held_out: list[Problem]
+    _held_out: Any  # the problems of `test`, as text
 
     def questions(self, problem: Problem) -> Sequence[Question]:
         """(what is asked, its answer) for all that may be asked about a thought, as texts: first

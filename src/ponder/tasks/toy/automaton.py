@@ -119,8 +119,9 @@ class Automaton(StepTask):
                          "apart", low=2, high=16)
     letters: int = option(2, "letters of its alphabet", low=2, high=len(LETTERS))
     machine: int = option(0, "which automaton is drawn", low=0)
-    reversible: bool = option(False, "each letter permutes the states, so that no letter is ever "
-                              "forgotten; false: each letter leads from each state anywhere")
+    reversible: bool = option(True, "each letter permutes the states, so that no letter is ever "
+                              "forgotten; false: it leads from each state anywhere, and mostly the "
+                              "last few letters decide, which needs no thought")
     further: int = option(2, "letters of the longest words that are asked about a thought", low=0,
                           high=8)
 

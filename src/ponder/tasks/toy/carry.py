@@ -26,6 +26,9 @@ class Carry(StepTask):
     """
 
     base: int = option(10, "base of the digits", low=2, high=10)
+    passing: float | None = option(None, "share of the columns whose digits sum to base - 1, so "
+                                   "that they pass on what is carried into them; null: 1 / base, "
+                                   "of uniform digits", low=0, high=1)
     back: int = option(0, "digits before the last one that may be asked about a thought", low=0,
                        high=9)
     ahead: int = option(3, "so many sums of the next column may be asked about a thought, from 0; "
@@ -41,10 +44,16 @@ class Carry(StepTask):
             thought_symbols=tuple(map(str, range(2 * self.base))), answers=tuple(answers))
 
     def problem(self, random: Random) -> Problem:
-        """Digits drawn uniformly."""
-        pairs = ["".join(str(random.randrange(self.base)) for _ in "ab")
-                 for _ in range(self.moves(random))]
+        """Digits drawn uniformly, but for the share of columns that pass on a carry."""
+        pairs = [self._pair(random) for _ in range(self.moves(random))]
         return self.asked([], pairs, [*map(str, self._sums(pairs))])
+
+    def _pair(self, random: Random) -> str:
+        passes = self.passing is not None and random.random() < self.passing
+        while True:
+            one, other = random.randrange(self.base), random.randrange(self.base)
+            if self.passing is None or passes == (one + other == self.base - 1):
+                return f"{one}{other}"
 
     def answered(self, states: Sequence[str]) -> str:
         """The digit of the last sum."""
