@@ -15,11 +15,11 @@ from ponder.evaluation.question import evaluate
 from ponder.evaluation.swaps import _decided, _gone_on, asked_together, swap_test
 from ponder.models.policies.base import Rules
 from ponder.rollouts.sampler import greedy
-from ponder.tasks.toy.half import Half
+from ponder.tasks.toy.half import Half, moved
 from support.small import make_policy, make_task
 
-ALL = 25  # questions about the place of a ball below five cups: one swap more
-TOLD_APART = 8 / ALL  # of them, those that places 3 and 4 answer differently (0 3, 3 0, 1 3, ...)
+ALL = 11  # questions about the place of a ball below five cups: one swap more
+TOLD_APART = 4 / 11  # of the questions, about places 3 and 4: a swap of one of them with 0 or 1
 
 
 class Thinker:
@@ -77,17 +77,17 @@ class Reader:
         said = []
         for row, tokens in enumerate(thought.tolist()):
             place = tokens[tokens.index(end) - 1] - first if self.reads else 0
-            for moved in self._moved(problems, row, place):
-                said.append(self.task._number[self.task._group(moved)])
+            for after in self._moved(problems, row, place):
+                said.append(self.task._number[self.task._group(after)])
         return torch.nn.functional.one_hot(torch.tensor(said), len(self.vocabulary))[:, None]
 
     def _moved(self, problems: Problems, row: int, place: int) -> list[int]:
         """Where the ball is after each swap that is asked about; where it is, without any."""
         if problems.asked is None:
             return [place]
-        swaps = (self.vocabulary.text(one).split() for one in problems.asked[row].tolist())
-        return [{one: other, other: one}.get(place, place) for one, other in (
-            map(int, cups) for cups in swaps)]
+        swaps = [self.vocabulary.text(one) for one in problems.asked[row].tolist()]
+        return [moved(place, [] if word == "." else [(int(word[0]), int(word[1]))])
+                for word in swaps]
 
 
 def half(asks: int = 1, steps: int = 2, **keys: int) -> tuple[Half, Problems, Tensor]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import combinations, product
 from random import Random
 from typing import Any
 
@@ -15,27 +17,32 @@ from ponder.tasks.toy.steps import StepTask
 GROUPS = "abcdefghi"
 
 
+def moved(place: int, swaps: Iterable[tuple[int, int]]) -> int:
+    """Where a ball is after swaps of two cups each."""
+    for one, other in swaps:
+        place = {one: other, other: one}.get(place, place)
+    return place
+
+
 @task("half")
 class Half(StepTask):
     """A ball below cup 0, `steps` swaps of cups: in which group of neighbouring cups is it?
 
     The thought is the place of the ball after each swap. The answer hides it: of five cups, the
-    last three are one group. What may be asked about a thought is the group after one swap more,
-    as two cups; `0 0` swaps nothing, and asks the problem's own question.
+    last three are one group. What may be asked about a thought is the group after up to `further`
+    swaps more; `.` stands for none, and dots alone ask the problem's own question.
     """
 
     cups: int = option(5, "cups; below one of them is the ball", low=2, high=9)
     groups: int = option(2, "groups of neighbouring cups, the last ones the largest", low=2, high=9)
+    further: int = option(1, "most further swaps that are asked about a thought", low=1, high=2)
 
     def problem(self, random: Random) -> Problem:
         """Swaps drawn uniformly; those that do not move the ball are among them."""
-        place, places, swaps = 0, [], []
-        for _ in range(self.moves(random)):
-            one, other = sorted(random.sample(range(self.cups), 2))
-            place = {one: other, other: one}.get(place, place)
-            places.append(str(place))
-            swaps.append(f"{one}{other}")
-        return self.asked([], swaps, places)
+        pairs = [*combinations(range(self.cups), 2)]
+        swaps = random.choices(pairs, k=self.moves(random))
+        places = [str(moved(0, swaps[:k + 1])) for k in range(len(swaps))]
+        return self.asked([], [f"{one}{other}" for one, other in swaps], places)
 
     def answered(self, states: Sequence[str]) -> str:
         """The group of the last place."""
@@ -45,24 +52,32 @@ class Half(StepTask):
         return GROUPS[(place * self.groups + self.groups - 1) // self.cups]
 
     def questions(self, problem: Problem) -> list[Question]:
-        """In which group is the ball after a swap of any two cups more?"""
-        place = int(self._places(problem)[-1])
-        every = range(self.cups)
-        return [(f"{one} {other}", self._group({one: other, other: one}.get(place, place)))
-                for one in every for other in every]
+        """In which group is the ball after these further swaps?"""
+        return self._asked_at[self._place(problem)]
+
+    @staticmethod
+    def _place(problem: Problem) -> int:
+        """Where the ball is after the swaps of a question."""
+        return moved(0, ((int(one), int(other)) for one, other in problem.question.split()))
+
+    @cached_property
+    def _asked_at(self) -> list[list[Question]]:
+        """The questions about each place of the ball."""
+        pairs = [*combinations(range(self.cups), 2)]
+        found = []
+        for place in range(self.cups):
+            asked = []
+            for count in range(self.further + 1):
+                for swaps in product(pairs, repeat=count):
+                    dots = ["."] * (self.further - count)
+                    words = " ".join([*dots, *(f"{one}{other}" for one, other in swaps)])
+                    asked.append((words, self._group(moved(place, swaps))))
+            found.append(asked)
+        return found
 
     def solution(self, problem: Problem) -> str:
         """The group that the ball is in."""
-        return self._group(int(self._places(problem)[-1]))
-
-    @staticmethod
-    def _places(problem: Problem) -> list[str]:
-        """Where the ball is after each swap."""
-        place, places = "0", []
-        for one, other in problem.question.split():
-            place = {one: other, other: one}.get(place, place)
-            places.append(place)
-        return places
+        return self._group(self._place(problem))
 
     def contradictions(self, config: Any) -> Iterator[str]:
         """A line for each combination of legal values that makes no sense."""
