@@ -39,6 +39,7 @@ TASKS = {
     "chain": ("chain, 8 operations mod 7", ["task=chain", "task.steps=8"], ["task.min_steps=1"],
               1 / 7),
     "chase": ("chase, 6 hops of 12", ["task=chase"], ["task.min_steps=1"], 1 / 12),
+    "half": ("half: which group of cups, 16 swaps", ["task=half"], ["task.min_steps=1"], 0.6),
 }
 # way -> (title, overrides); of what is trained on answers alone, questions of all lengths
 WAYS = {
@@ -49,7 +50,9 @@ WAYS = {
 }
 PARTICULAR = {"steps_parity_grow": ["thinker.vocabulary=4"],
               "steps_chain_grow": ["thinker.vocabulary=10"],
-              "steps_chase_grow": ["thinker.vocabulary=16"]}
+              "steps_chase_grow": ["thinker.vocabulary=16"],
+              "steps_half_grow": ["thinker.asked=4"]}
+ASKED = (0, 1, 2, 11)  # questions about each thought of task=half, beside 4
 
 
 def settings() -> dict[str, tuple[str, list[str]]]:
@@ -60,6 +63,11 @@ def settings() -> dict[str, tuple[str, list[str]]]:
             name = f"steps_{task}_{way}"
             mixed = [] if way == "grow" else lengths
             found[name] = (f"{about}: {title}", [*more, *words, *mixed, *PARTICULAR.get(name, [])])
+    about, words, _, _ = TASKS["half"]
+    for count in ASKED:
+        found[f"steps_half_asked{count}"] = (
+            f"{about}: asked {count or 'the plain question'}",
+            [*GROW, *words, f"thinker.asked={count}", "trainer.max_steps=1500"])
     return found
 
 
