@@ -20,7 +20,8 @@ from ponder.config.players import SamplerConfig
 from ponder.config.running import TrainerConfig
 from ponder.core.math import GREEDY, Sampling, correlation
 from ponder.core.types import Problems
-from ponder.models.gpt2.model import Shape, Transformer, resized
+from ponder.models.gpt2.model import Shape, Transformer
+from ponder.models.gpt2.resized import resized
 from ponder.models.policies.base import Rules
 from ponder.models.policies.next_token import NextTokenPolicy, PositionPolicy
 from ponder.rollouts.sampler import PositionSampler, all_positions, sample, think_at_positions

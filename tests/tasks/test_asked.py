@@ -432,7 +432,8 @@ def test_symbols_of_questions_and_their_answers_are_those_of_a_sample() -> None:
     """They get tokens of their own; one that the sample lacks is named where it is drawn."""
     class Plugin(Carry):
         def questions(self, problem: Problem) -> list[tuple[str, str]]:
-            return [*Carry.questions(self, problem), ("even ?", "no"), ("late", "yes of course")]
+            return [*Carry.questions(self, problem), ("even ?", "no"),
+                    ("how late", "yes of course")]
 
         def _take_keys(self, keys: Any) -> None:
             Carry._take_keys(self, keys)
@@ -440,11 +441,23 @@ def test_symbols_of_questions_and_their_answers_are_those_of_a_sample() -> None:
 
     task = Plugin(Carry.Keys(name="carry", seed=0, thought_length=None, steps=2, min_steps=1), 20,
                   6)
-    assert {"even", "?", "no", "late", "yes", "of", "course"} <= {*task.survey.symbols}
+    assert {"even", "?", "no", "how", "late", "yes", "of", "course"} <= {*task.survey.symbols}
     assert task.answer_length == 3 and task.asked_length == 2
     rows = said(task, task.sample(3, generator()))
-    assert all({("even ?", "no"), ("late", "yes of course")} <= {*row} for row in rows)
+    assert all({("even ?", "no"), ("how late", "yes of course")} <= {*row} for row in rows)
     with pytest.raises(UserError, match=r"task=carry: found 'never' from questions\(\), whose "
                                         "length or symbols none of 500 sample problems has"):
         Plugin.questions = lambda self, problem: [("never", "1")]  # type: ignore[method-assign]
         task.test()
+
+
+def test_questions_about_a_thought_have_equally_many_symbols() -> None:
+    """So that what is read after a thought is always equally far from it."""
+    class Plugin(Half):
+        def questions(self, problem: Problem) -> list[tuple[str, str]]:
+            return [*Half.questions(self, problem), ("01 02", "a")]
+
+    keys = Half.Keys(name="half", seed=0, thought_length=None, steps=3, min_steps=1)
+    with pytest.raises(UserError, match=r"found texts of \[1,2\] symbols from questions\(\); "
+                                        "legal: equally many in all"):
+        Plugin(keys, 5, 2)

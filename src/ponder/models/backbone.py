@@ -213,6 +213,16 @@ class Backbone(nn.Module):
         """
         raise NotImplementedError
 
+    def read_tree(self, tokens: Tensor, prefix: Sequence[Segment], visible: Tensor, last: int,
+                  position: int | None = None) -> Tensor:
+        """Hidden states (N, last, D) of the last of tokens (N, T) behind segments of N rows, where
+        column t sees those that `visible` (T, T) says, itself included, and follows them.
+
+        position: that of the first column behind the segments, as of `read`. Only a GPT-2 of our
+        own.
+        """
+        raise NotImplementedError
+
     def after(self, problems: Problems, rows: Tensor, samples: int, last: int,
               look: Callable[[Tensor], Tensor] = lambda hidden: hidden,
               mask: Tensor | None = None, position: int | None = None) -> Tensor:

@@ -16,12 +16,9 @@ from ponder.config.registry import STRATEGIES, TASKS
 from ponder.config.spine import Config, writes
 from ponder.core.distributed import device_mesh, is_distributed, shard
 from ponder.models.backbone import Backbone
-from ponder.models.gpt2.model import Init, Shape, Transformer, resized
-from ponder.models.huggingface.pretrained import (
-    load_text_model,
-    load_vocabulary,
-    reads_at_most,
-)
+from ponder.models.gpt2.model import Init, Shape, Transformer
+from ponder.models.gpt2.resized import resized
+from ponder.models.huggingface.pretrained import load_text_model, load_vocabulary, reads_at_most
 from ponder.models.policies.base import OnProgress, Policy, Rules
 from ponder.models.policies.choice import ChoicePolicy
 from ponder.models.policies.continuation import ContinuationPolicy

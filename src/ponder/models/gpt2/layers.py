@@ -116,23 +116,26 @@ def whole_lanes(columns: int) -> int:
 
 
 def attention_bias(mask: Tensor | None, before: int, columns: int, trunk: int, branches: int,
-                   like: Tensor) -> Tensor:
+                   like: Tensor, own: Tensor | None = None) -> Tensor:
     """(1 or B, T, S + T): 0 where one of the T columns may attend to another, else -inf.
 
     A column sees the columns before it that are not padding. After the first `trunk` columns, the
-    columns belong to the `branches` in turn, and see no other branch. With branches, S + T is
-    rounded up to a multiple of LANES; nobody sees the columns that are added.
+    columns belong to the `branches` in turn, and see no other branch; or `own` (T, T) says which
+    columns see which. With either, S + T is rounded up to a multiple of LANES; nobody sees the
+    columns that are added.
     """
     visible = torch.ones(columns, before + columns, dtype=torch.bool, device=like.device)
     visible = visible.tril(before)
     if branches > 1:
         branch = torch.arange(columns - trunk, device=like.device) % branches
         visible[trunk:, before + trunk:] &= branch[:, None] == branch
+    if own is not None:
+        visible[:, before:] = own
     visible = visible[None]
     if mask is not None:
-        own = visible & ~visible.tril(before - 1)  # padding sees itself: no empty softmax
-        visible = (visible & mask[:, None]) | own
-    if branches > 1:
+        itself = visible & ~visible.tril(before - 1)  # padding sees itself: no empty softmax
+        visible = (visible & mask[:, None]) | itself
+    if branches > 1 or own is not None:
         visible = F.pad(visible, (0, whole_lanes(before + columns) - before - columns))
     return like.new_zeros(visible.shape).masked_fill_(~visible, -torch.inf)
 

@@ -181,7 +181,8 @@ class Transformer(Backbone):
 
     def forward(self, tokens: Tensor, past: Past | None = None, mask: Tensor | None = None,
                 last: int | None = None, trunk: int = 0, branches: int = 1,
-                position: int | None = None) -> tuple[Tensor, Past]:
+                position: int | Tensor | None = None, own: Tensor | None = None,
+                ) -> tuple[Tensor, Past]:
         """(hidden states (B, last, D) of the last columns of tokens (B, T), or of input embeddings
         (B, T, D); keys and values of all S + T tokens). By default the states of all columns.
 
@@ -190,19 +191,22 @@ class Transformer(Backbone):
           padding on either side changes nothing. None: no padding.
         - branches: column trunk + t * branches + g of tokens is token t of the g-th continuation of
           the first `trunk` columns (and of the past), which sees no other continuation.
-        - position: that of the first column; padding counts then. Only without a trunk.
+        - position: that of the first column; padding counts then. Only without a trunk. Or those of
+          all columns (T,) or (B, T).
+        - own (T, T): which columns see which. None: those before them.
 
         The last block computes no earlier columns than the last ones.
         """
         columns, before = tokens.shape[1], past[0].shape[1] if past else 0
-        positions = positions_of(None if self.counts_padding else mask, before, columns, trunk,
-                                 branches, tokens.device, position)
+        positions = position if isinstance(position, Tensor) else positions_of(
+            None if self.counts_padding else mask, before, columns, trunk, branches, tokens.device,
+            position)
         x = self.embed(tokens) + self.wpe(positions)
         last = columns if last is None else last
-        plain = mask is None and before == 0 and branches == 1
+        plain = mask is None and before == 0 and branches == 1 and own is None
         bias = None
         if not (plain and last in (1, columns)):
-            bias = attention_bias(mask, before, columns, trunk, branches, x)
+            bias = attention_bias(mask, before, columns, trunk, branches, x, own)
         present: Past = []
         for layer, block in enumerate(self.blocks):
             wanted = last if layer == self.shape.layers - 1 else columns
@@ -288,6 +292,19 @@ class Transformer(Backbone):
                       branches=samples, position=position)[0]
         return unweave(hidden, samples, 0), Segment(own, own.sum(1), {}, seen is not None)
 
+    def read_tree(self, tokens: Tensor, prefix: Sequence[Segment], visible: Tensor, last: int,
+                  position: int | None = None) -> Tensor:
+        mask = None
+        if any(segment.padded for segment in prefix):
+            own = torch.ones(tokens.shape, dtype=torch.bool, device=tokens.device)
+            mask = torch.cat([*(segment.mask for segment in prefix), own], 1)
+        first: int | Tensor = 0 if position is None else position
+        if position is None and prefix:
+            first = (sum(segment.mask.shape[1] for segment in prefix) if self.counts_padding
+                     else prefix[-1].length[:, None])
+        return self(tokens, self._past(prefix), mask, last, position=first + visible.sum(1) - 1,
+                    own=visible)[0]
+
     def _past(self, segments: Sequence[Segment]) -> Past | None:
         """Keys and values of segments of equally many rows, concatenated."""
         if not segments:
@@ -343,39 +360,6 @@ class Transformer(Backbone):
         mask = torch.ones(at.numel(), before + length, dtype=torch.bool, device=at.device)
         return self.transformer["ln_f"](x), Segment(
             mask, at.flatten() + 1 + before + length, present, False)
-
-
-@torch.no_grad()
-def resized(net: Transformer, vocabulary: int, positions: int) -> Transformer:
-    """The network with at least so many tokens and positions, as a new one where it had fewer.
-
-    Logits of known tokens at known positions do not change by a bit. Embeddings of new tokens are
-    drawn from a normal distribution with the mean and deviation of the known ones; a new position
-    is a copy of the last.
-    """
-    shape = replace(net.shape, vocabulary=max(vocabulary, net.shape.vocabulary),
-                    positions=max(positions, net.shape.positions))
-    if shape == net.shape:
-        return net
-    wider = Transformer(shape, net.init)
-    for name, weight in wider.state_dict().items():
-        known = net.state_dict()[name]
-        if weight.shape == known.shape:
-            weight.copy_(known)
-            continue
-        weight[:len(known)] = known
-        if not name.endswith("wpe.weight"):
-            weight[len(known):] = _drawn(known, len(weight) - len(known))
-        elif not shape.sinusoidal:
-            weight[len(known):] = known[-1]
-    return wider
-
-
-def _drawn(known: Tensor, count: int) -> Tensor:
-    """(count, D): drawn from a normal distribution with the moments of known rows (n, D), each
-    dimension by itself.
-    """
-    return known.mean(0) + known.std(0) * torch.randn(count, known.shape[1], device=known.device)
 
 
 class ValueModel(nn.Module):

@@ -162,16 +162,30 @@ class QuestionPolicy(Policy):
             segments.append(net.read(begun, None, segments, last=1, position=position)[1])
             position = None if position is None else position + begun.shape[1]
         gold, asked = _gold(problems, count)
+        if problems.asked is not None:
+            logits = self._asked_after_each(net, problems, steps, segments, position)
+            return _likelihood(logits, gold, problems.pad).view(-1, count, asked).mean(2)
         ended = F.pad(steps, (0, 1), value=self.vocabulary.end).repeat(len(begun), 1)
-        if problems.asked is None:
-            row = torch.cat([ended, gold[:, :-1]], 1)
-            hidden = net.read(row, None, segments, False, gold.shape[1], position)[0]
-            logits = at_least_float32(net.logits(hidden, self.vocabulary.predicted))
-        else:
-            segments.append(net.read(ended, None, segments, last=1, position=position)[1])
-            position = None if position is None else position + ended.shape[1]
-            logits = self._after_asked(net, problems, count, segments, position)
-        return _likelihood(logits, gold, problems.pad).view(-1, count, asked).mean(2)
+        row = torch.cat([ended, gold[:, :-1]], 1)
+        hidden = net.read(row, None, segments, False, gold.shape[1], position)[0]
+        logits = at_least_float32(net.logits(hidden, self.vocabulary.predicted))
+        return _likelihood(logits, gold, problems.pad).view(-1, count)
+
+    def _asked_after_each(self, net: Backbone, problems: Problems, steps: Tensor,
+                          segments: list[Segment], position: int | None) -> Tensor:
+        """(P * N * M, A, ordinary vocabulary): logits of the answers to M questions about the
+        thoughts that each of N steps (N, k) ends, all of a problem in one row.
+        """
+        asked, answers = problems.asked, problems.asked_answer
+        assert asked is not None and answers is not None
+        tail = torch.cat([asked, answers[:, :, :-1]], 2)
+        count, each, width = len(steps), tail.shape[1], tail.shape[2]
+        ended = F.pad(steps, (0, 1), value=self.vocabulary.end).expand(len(tail), -1, -1)
+        row = torch.cat([ended.flatten(1), tail[:, None].expand(-1, count, -1, -1).flatten(1)], 1)
+        visible = tree_of(count, ended.shape[2], each, width, row.device)
+        hidden = net.read_tree(row, segments, visible, count * each * width, position)
+        hidden = hidden.unflatten(1, (count, each, width))[..., -answers.shape[2]:, :]
+        return at_least_float32(net.logits(hidden.flatten(0, 2), self.vocabulary.predicted))
 
     def reply(self, problems: Problems, thought: Tensor) -> Tensor:
         """Greedy answers (P, A) to P questions with one thought each."""
@@ -199,6 +213,18 @@ class FillerPolicy(QuestionPolicy):
         """The only thought there is has log-probability and entropy 0."""
         nothing = torch.zeros_like(rollouts.logprobs)
         return nothing, nothing, None
+
+
+def tree_of(stems: int, length: int, leaves: int, width: int, device: torch.device) -> Tensor:
+    """(T, T): which columns see which, of `stems` stems of `length` tokens, one behind the other,
+    and then the `leaves` leaves of `width` tokens of each stem.
+    """
+    stem = torch.arange(stems * length, device=device) // length
+    leaf = torch.arange(stems * leaves * width, device=device) // width
+    sees = torch.block_diag(*[torch.ones(length, length, device=device).tril()] * stems,
+                            *[torch.ones(width, width, device=device).tril()] * stems * leaves) > 0
+    sees[len(stem):, :len(stem)] = (leaf // leaves)[:, None] == stem
+    return sees
 
 
 def _gold(problems: Problems, samples: int) -> tuple[Tensor, int]:

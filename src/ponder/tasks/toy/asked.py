@@ -13,7 +13,7 @@ from dataclasses import replace
 from random import Random
 from typing import Any, ClassVar
 
-from ponder.config.errors import UserError
+from ponder.config.errors import UserError, shown
 from ponder.config.option import option
 from ponder.config.registry import TASKS
 from ponder.core.lazy_imports import Tensor, torch
@@ -121,7 +121,11 @@ class AskedTask(LeveledTask):
         random = Random("questions")
         where = f"task.data={self.config.data}" if rows else f"task={self.config.name}"
         for one in rows or (self.problem(random) for _ in range(CHECKED)):
-            for found, legal in disagreements(questions_of(self, one, where), one):
+            every = questions_of(self, one, where)
+            sizes = sorted({len(self.cut(text)) for text, _ in every})
+            wrong = [*disagreements(every, one), *[(
+                f"texts of {shown(sizes)} symbols", "equally many in all")][:len(sizes) > 1]]
+            for found, legal in wrong:
                 raise UserError(f"{where}: question {one.question[:60]!r}, answer "
                                 f"{one.answer[:40]!r}: found {found} from questions(); legal: "
                                 f"{legal}")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
-from itertools import combinations, product
+from functools import cached_property, reduce
+from itertools import accumulate, combinations, product
 from random import Random
 from typing import Any
 
@@ -17,11 +17,15 @@ from ponder.tasks.toy.steps import StepTask
 GROUPS = "abcdefghi"
 
 
+def swapped(place: int, swap: tuple[int, int]) -> int:
+    """Where a ball is after a swap of two cups."""
+    one, other = swap
+    return other if place == one else one if place == other else place
+
+
 def moved(place: int, swaps: Iterable[tuple[int, int]]) -> int:
-    """Where a ball is after swaps of two cups each."""
-    for one, other in swaps:
-        place = {one: other, other: one}.get(place, place)
-    return place
+    """Where it is after several."""
+    return reduce(swapped, swaps, place)
 
 
 @task("half")
@@ -41,8 +45,8 @@ class Half(StepTask):
         """Swaps drawn uniformly; those that do not move the ball are among them."""
         pairs = [*combinations(range(self.cups), 2)]
         swaps = random.choices(pairs, k=self.moves(random))
-        places = [str(moved(0, swaps[:k + 1])) for k in range(len(swaps))]
-        return self.asked([], [f"{one}{other}" for one, other in swaps], places)
+        places = [*accumulate(swaps, swapped, initial=0)][1:]
+        return self.asked([], [f"{one}{other}" for one, other in swaps], [*map(str, places)])
 
     def answered(self, states: Sequence[str]) -> str:
         """The group of the last place."""

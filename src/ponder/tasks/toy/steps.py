@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import islice
 from random import Random
 from typing import Any
 
@@ -78,13 +79,14 @@ class StepTask(ToyTask):
 
     def typed(self, encoded: Problems) -> Problems:
         """The same, with the number of moves."""
-        given = len(self._sample.question.split()) - len((self._sample.thought or "").split())
-        moves = (encoded.question != encoded.pad).sum(1) - given
+        moves = (encoded.question != encoded.pad).sum(1) - self._given
         return replace(ToyTask.typed(self, encoded), moves=moves)
 
     @cached_property
-    def _sample(self) -> Problem:
-        return self.problem(Random("sample"))
+    def _given(self) -> int:
+        """How many symbols of a question come before its moves."""
+        one = self.problem(Random("sample"))
+        return len(one.question.split()) - len((one.thought or "").split())
 
     def of_level(self, problem: Problem, level: int) -> tuple[Problem, Problem] | None:
         """(the question with one move less, that with so many); None where it has fewer."""
@@ -95,6 +97,16 @@ class StepTask(ToyTask):
         fewer, asked = (self.asked(symbols[:given], symbols[given:given + n], states[:n])
                         for n in (max(level - 1, 1), level))
         return fewer, asked
+
+    def at_level(self, level: int, count: int, generator: torch.Generator) -> Problems:
+        """The same. The easier question has padding in place of the last move."""
+        random = Random(int(torch.randint(2**62, (1,), generator=generator)))
+        found = [pair[1] for pair in islice(self._pairs(level, random), count)]
+        asked = self.encode_problems(found, random)
+        easier = asked.question.clone()
+        if level > 1:
+            easier[:, self._given + level - 1] = asked.pad
+        return replace(asked, easier=easier, level=torch.full((count,), level))
 
     @property
     def most_moves(self) -> int:
