@@ -153,7 +153,7 @@ class _Answering(CheckpointModel):
         empty = tokens.new_full((len(tokens), answer_length), vocabulary.pad)
         problems = Problems(tokens, empty, None, vocabulary.pad,
                             padded=bool((tokens == vocabulary.pad).any()))
-        problems = self.task.typed(problems)
+        problems = self.task.completed(problems)
         if policy.thinks_in_vectors:
             read, shown = vectors(cast(ContinuousPolicy, policy), problems)
             thought_logprobs = torch.full((len(tokens),), math.nan)  # a vector has no probability

@@ -116,7 +116,7 @@ class Task:
         """`count` problems with gold thoughts that are given (`trainer.rehearse`)."""
         return self.sample(count, generator)
 
-    def typed(self, encoded: Problems) -> Problems:
+    def completed(self, encoded: Problems) -> Problems:
         """Typed questions as tokens, with what else is known of them."""
         return encoded
 

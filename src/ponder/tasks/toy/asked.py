@@ -87,7 +87,7 @@ class AskedTask(LeveledTask):
         return replace(encoded, asked=self._spelt(asked, each, self.asked_length, left=True),
                        asked_answer=self._spelt(answers, each, self.answer_length))
 
-    def typed(self, encoded: Problems) -> Problems:
+    def completed(self, encoded: Problems) -> Problems:
         """Typed questions as tokens, each asked what it asks itself, with their empty answers.
         Raises `UserError` for what is no question of the task.
         """

@@ -77,10 +77,10 @@ class StepTask(ToyTask):
         states = [(one.thought or "").split() for one in problems]
         return torch.tensor([*map(len, states)]) if all(states) else None
 
-    def typed(self, encoded: Problems) -> Problems:
+    def completed(self, encoded: Problems) -> Problems:
         """The same, with the number of moves."""
         moves = (encoded.question != encoded.pad).sum(1) - self._given
-        return replace(ToyTask.typed(self, encoded), moves=moves)
+        return replace(ToyTask.completed(self, encoded), moves=moves)
 
     @cached_property
     def _given(self) -> int:
