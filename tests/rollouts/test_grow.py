@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from ponder.config.registry import TASKS
 from ponder.config.running import TrainerConfig
@@ -151,16 +152,46 @@ def test_the_preference_is_the_thinkers(length: int, tokens: int) -> None:
         assert found[row, column].item() == pytest.approx(total, abs=1e-5)
 
 
+class Trusting(Grow):
+    """Every beginning counts as right."""
+
+    @staticmethod
+    def _begun(policy: Any, problems: Problems, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+        begun, right = Grow._begun(policy, problems, length)
+        return begun, torch.ones_like(right)
+
+
+def test_wrong_beginnings_teach_nothing() -> None:
+    """Only thoughts after whose beginning the easier question is answered rightly are kept; those
+    of one step have no beginning.
+    """
+    task, policy = players(thoughts=8)
+    problems = task.at_level(3, 60, generator()).concatenate(task.at_level(1, 6, generator(1)))
+    search = search_schema()(grow=GrowConfig(noise=0.0))
+    grow, kept = Grow(search), Trusting(search).collect(policy, problems, 0, generator())
+    found = grow.collect(policy, problems, 0, generator())
+    right = []
+    for row in range(60):
+        assert problems.easier is not None
+        easier = problems.easier[row:row + 1]
+        thought = F.pad(kept.thought[row:row + 1, :2], (0, 1), value=task.vocabulary.end)
+        right.append(bool(policy.answer(easier, thought)[1]))
+    rows = torch.tensor([*right, *[True] * 6])
+    assert 3 < sum(right) < 57 and found.thought.equal(kept.thought[rows])
+    assert found.problems.question.equal(problems.question[rows])
+    assert grow.metrics()["grow/begun_right"] == pytest.approx(float(rows.float().mean()))
+
+
 def test_a_thought_is_begun_by_the_thinker_and_ended_by_the_best_step() -> None:
     task, policy = players(thoughts=8)
     problems = task.at_level(4, 20, generator())
-    grow = Grow(search_schema()(grow=GrowConfig(own=0.0, noise=0.0, table=0.0)))
+    grow = Trusting(search_schema()(grow=GrowConfig(own=0.0, noise=0.0, table=0.0)))
     thought = grow.collect(policy, problems, 0, generator()).thought
     assert problems.easier is not None
     with policy.ruled(tokens=3, stops=False, pace=0):
         assert not greedy(policy, problems).thought[:, :3].equal(thought[:, :3])
     for row in range(20):
-        easier = replace(problems[row:row + 1], question=problems.easier[row:row + 1])
+        easier = problems.easier[row:row + 1]
         with policy.ruled(tokens=3, stops=False, pace=0):
             begun = greedy(policy, easier).thought[0, :3]
         assert thought[row, :3].equal(begun)
@@ -174,7 +205,7 @@ def test_a_thought_is_begun_by_the_thinker_and_ended_by_the_best_step() -> None:
 def test_thoughts_of_two_lengths_are_those_of_each_alone() -> None:
     task, policy = players(thoughts=8)
     short, long = (task.at_level(level, 6, generator(level)) for level in (2, 4))
-    grow = Grow(search_schema()(grow=GrowConfig(noise=0.0)))
+    grow = Trusting(search_schema()(grow=GrowConfig(noise=0.0)))
     both = grow.collect(policy, long.concatenate(short), 0, generator()).thought
     alone = [grow.collect(policy, one, 0, generator()).thought for one in (long, short)]
     assert both[:6].equal(alone[0]) and both[6:, :3].equal(alone[1])
@@ -207,10 +238,11 @@ def test_a_question_of_a_level_has_so_many_moves(name: str) -> None:
         assert problems.thought is not None and problems.easier is not None
         assert ((problems.thought >= task.vocabulary.first_thought).sum(1) == level).all()
         longer, shorter = ((one != problems.pad).sum(1) for one in (
-            problems.question, problems.easier))
+            problems.question, problems.easier.question))
         assert (longer - shorter == (level > 1)).all()
         for row in range(20):
-            assert problems.easier[row, :shorter[row]].equal(problems.question[row, :shorter[row]])
+            assert problems.easier.question[row, :shorter[row]].equal(
+                problems.question[row, :shorter[row]])
 
 
 @pytest.mark.parametrize("name", ["sort", "equation", "graph", "many", "sat", "multiply"])
@@ -220,7 +252,7 @@ def test_levels_of_other_tasks_are_how_often_a_question_gets_easier(name: str) -
     easiest = [task.easier_ones(task.problem(random))[0] for _ in range(20)]
     assert all(task.easier(one).question == one.question for one in easiest)
     top = task.at_level(task.levels, 5, generator())
-    assert not top.question.equal(top.easier)
+    assert top.easier is not None and not top.question.equal(top.easier.question)
 
 
 def test_few_questions_are_all_trained_on() -> None:

@@ -107,6 +107,9 @@ METRICS: dict[str, list[Metric]] = {
         Metric("curriculum/falls", "times", "returns to a level that was no longer right"),
         Metric("curriculum/accuracy", "share", "right greedy answers to new training questions of "
                                                "the hardest level, when last looked at"),
+        Metric("grow/begun_right", "share", "of the questions of a round, those whose easier "
+                                            "version is answered rightly after the thinker's own "
+                                            "thought about it; the others teach nothing"),
         Metric("grow/steps_used", "share", "of the possible steps, those that the last round chose "
                                            "at the end of its longest thoughts"),
     ],

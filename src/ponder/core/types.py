@@ -48,7 +48,7 @@ class Problems:
       thought tokens.
     - index (P,): the number of each question in its task.
     - level (P,): which level of difficulty a question is of, from 1, where a curriculum asks.
-    - easier (P, Q): the question one level easier, padded as `question` is; the same at level 1.
+    - easier: the P problems one level easier, of the same widths; the same ones at level 1.
     - moves (P,): how many moves a question has, or levels, which thoughts may have a step for each
       of (`thinker.pace`).
     - asked (P, M, W): M questions about each thought, padded on the left, which follow the thought
@@ -76,7 +76,7 @@ class Problems:
     states: Tensor | None = None
     state_names: tuple[str, ...] = ()
     level: Tensor | None = None
-    easier: Tensor | None = None
+    easier: Problems | None = None
     moves: Tensor | None = None
     asked: Tensor | None = None
     asked_answer: Tensor | None = None
@@ -85,7 +85,8 @@ class Problems:
     def from_dict(cls, state: dict[str, Any]) -> Problems:
         """The problems that `dataclasses.asdict` made a dictionary of, also of an earlier version.
         """
-        return cls(**renamed(state, RENAMED))
+        easier = state.get("easier")
+        return cls(**{**renamed(state, RENAMED), "easier": easier and cls.from_dict(easier)})
 
     def __len__(self) -> int:
         return len(self.question)
@@ -275,6 +276,8 @@ def _map(function: Callable[..., Tensor], *records: Record) -> Record:
         if isinstance(first, dict):
             return {name: mapped(value, *(other[name] for other in others))
                     for name, value in first.items() if all(name in other for other in others)}
+        if isinstance(first, Problems) and isinstance(records[0], Problems):
+            return _map(function, first, *others) if all(others) else None
         if isinstance(first, Tensor):
             missing = any(other is None for other in others)
             return None if missing else function(first, *others)

@@ -6,21 +6,24 @@ thought about the question without its last step. The last one is searched:
 .. math:: \arg\max_z \log p(a \mid z_{<n}, z) + c_o \log p_\mathrm{thinker}(z \mid q, z_{<n})
    + c_t T_{a, z} + c_n \epsilon
 
-with the answerer's log-probability (the sum of all answers where several questions are asked about
-a thought, `thinker.asked`), a little of the thinker's preference, and of a table T of which
-step has meant which answer at length 1. There answers are dealt to steps by an assignment (Kuhn,
-1955), so that no two share one. Both networks learn the result by likelihood. Nobody teaches the
-language; a curriculum decides which lengths are asked, and an answerer whose positions count from
-the end (`answerer.positions=from_end`) reads a longer thought as it reads a shorter one.
+with the answerer's log-probability (the sum of all answers, where `thinker.asked` is several), a
+little of the thinker's preference, and of a table T of which step has meant which answer at length
+1. There answers are dealt to steps by an assignment (Kuhn, 1955), so that no two share one. Left
+out are thoughts after whose beginning the easier question is answered wrongly: their last step
+would make up for a mistake, and teach the thinker to repeat it.
 
-The border of the method: what a step has to carry must be readable from the answer to an easier
+Both networks learn the result by likelihood. Nobody teaches the language; a curriculum decides
+which lengths are asked, and an answerer whose positions count from the end
+(`answerer.positions=from_end`) reads a longer thought as it reads a shorter one.
+
+The border of the method: what a step has to carry must be readable from the answers to an easier
 question.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ponder.config.option import option
@@ -94,33 +97,44 @@ class Grow(Source):
         levels = problems.level.unique().tolist()
         most = levels[-1] * policy.rules.pace
         thought = problems.question.new_full((len(problems), most + 1), problems.pad)
+        right = torch.ones_like(problems.level, dtype=torch.bool)
         for level in levels:
             rows = (problems.level == level).nonzero()[:, 0]
-            grown = self._grown(policy, problems[rows], level, generator)
+            grown, right[rows] = self._grown(policy, problems[rows], level, generator)
             thought[rows, :grown.shape[1]] = grown
-        return given(problems, thought)
+        self.found["grow/begun_right"] = float(right.float().mean())
+        found = given(problems, thought)
+        return found[right.nonzero()[:, 0]] if right.any() else found
 
     def _grown(self, policy: QuestionPolicy, problems: Problems, level: int,
-               generator: torch.Generator | None) -> Tensor:
-        """(P, n + 1): thoughts of n tokens, and their end, about questions of one level."""
+               generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """(thoughts (P, n + 1) of n tokens, and their end, about questions of one level; whether
+        the easier question is answered rightly after what they begin with (P,)).
+        """
         tokens = policy.rules.pace
-        begun = self._begun(policy, problems, (level - 1) * tokens)
+        begun, right = self._begun(policy, problems, (level - 1) * tokens)
         steps = every_step(policy, tokens, begun.device)
         scores = self._scores(policy, problems, begun, steps, generator)
         last = self._dealt(problems, scores) if level == 1 else scores.argmax(1)
         self.found = {"grow/steps_used": len(last.unique()) / len(steps)}
-        return F.pad(torch.cat([begun, steps[last]], 1), (0, 1), value=policy.vocabulary.end)
+        grown = torch.cat([begun, steps[last]], 1)
+        return F.pad(grown, (0, 1), value=policy.vocabulary.end), right
 
     @staticmethod
-    def _begun(policy: QuestionPolicy, problems: Problems, length: int) -> Tensor:
-        """(P, length): the thinker's greedy thought about the easier questions."""
+    def _begun(policy: QuestionPolicy, problems: Problems, length: int) -> tuple[Tensor, Tensor]:
+        """(the thinker's greedy thoughts (P, length) about the easier questions, whether all that
+        is asked about these is answered rightly (P,)).
+        """
         from ponder.rollouts.sampler import greedy
 
         if length == 0:
-            return problems.question[:, :0]
+            begun = problems.question[:, :0]
+            return begun, torch.ones(len(begun), dtype=torch.bool, device=begun.device)
         assert problems.easier is not None
         with policy.ruled(tokens=length, stops=False, pace=0):
-            return greedy(policy, replace(problems, question=problems.easier)).thought[:, :-1]
+            thought = greedy(policy, problems.easier).thought
+        right = policy.answer(problems.easier, thought, 1, policy.judge, ragged=False)[1]
+        return thought[:, :-1], right == 1
 
     def _scores(self, policy: QuestionPolicy, problems: Problems, begun: Tensor, steps: Tensor,
                 generator: torch.Generator | None) -> Tensor:

@@ -99,7 +99,7 @@ class LeveledTask(Task):
         easier, harder = zip(*islice(self._pairs(level, random), count), strict=True)
         levels = torch.full((count,), level)
         return replace(self.encode_problems(harder, random), level=levels, moves=levels,
-                       easier=self.encode_problems(easier).question)
+                       easier=self.encode_problems(easier, random))
 
     def _pairs(self, level: int, random: Random) -> Iterator[tuple[Problem, Problem]]:
         since = 0

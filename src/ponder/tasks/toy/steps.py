@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
-from itertools import islice
 from random import Random
 from typing import Any
 
@@ -97,16 +96,6 @@ class StepTask(ToyTask):
         fewer, asked = (self.asked(symbols[:given], symbols[given:given + n], states[:n])
                         for n in (max(level - 1, 1), level))
         return fewer, asked
-
-    def at_level(self, level: int, count: int, generator: torch.Generator) -> Problems:
-        """The same. The easier question has padding in place of the last move."""
-        random = Random(int(torch.randint(2**62, (1,), generator=generator)))
-        found = [pair[1] for pair in islice(self._pairs(level, random), count)]
-        asked = self.encode_problems(found, random)
-        easier = asked.question.clone()
-        if level > 1:
-            easier[:, self._given + level - 1] = asked.pad
-        return replace(asked, easier=easier, level=torch.full((count,), level))
 
     @property
     def most_moves(self) -> int:
