@@ -53,6 +53,11 @@ PARTICULAR = {"steps_parity_grow": ["thinker.vocabulary=4"],
               "steps_chase_grow": ["thinker.vocabulary=16"],
               "steps_half_grow": ["thinker.asked=4"]}
 ASKED = (0, 1, 2, 11)  # questions about each thought of task=half, beside 4
+AUTOMATA = ((3, 0), (3, 1), (4, 0), (4, 1), (5, 0), (5, 1), (6, 0), (7, 0), (8, 0),
+            (8, 1))  # states, and the seed that each is drawn with
+OTHERS = {"carry": ["task=carry", "thinker.asked=4", "thinker.vocabulary=24"],
+          "registers": ["task=registers", "task.registers=2", "thinker.asked=2",
+                        "thinker.vocabulary=24"]}
 
 
 def settings() -> dict[str, tuple[str, list[str]]]:
@@ -68,6 +73,13 @@ def settings() -> dict[str, tuple[str, list[str]]]:
         found[f"steps_half_asked{count}"] = (
             f"{about}: asked {count or 'the plain question'}",
             [*GROW, *words, f"thinker.asked={count}", "trainer.max_steps=1500"])
+    for states, machine in AUTOMATA:
+        found[f"steps_automaton_{states}_{machine}"] = (
+            f"automaton of {states} states, drawn with {machine}, 16 letters",
+            [*GROW, "task=automaton", f"task.states={states}", f"task.machine={machine}",
+             "thinker.asked=4", "thinker.vocabulary=12"])
+    for name, words in OTHERS.items():
+        found[f"steps_{name}_grow"] = (f"{name}, 16 moves: {WAYS['grow'][0]}", [*GROW, *words])
     return found
 
 
@@ -79,7 +91,7 @@ def of_lengths(job: tuple[str, int]) -> dict[int, float]:
     """Accuracy of a run for each number of steps, on held-out questions; evaluated once."""
     name, seed = job
     run, kept = results.RUNS / name / str(seed), results.RUNS / name / f"{seed}_lengths"
-    if not (run / "summary.json").is_file():
+    if not (run / "summary.json").is_file() or name.split("_")[1] not in TASKS:
         return {}
     if not (kept / "summary.json").is_file():
         lengths = TASKS[name.split("_")[1]][2]
@@ -128,23 +140,36 @@ def row(name: str) -> str:
              if (summary := results.load(name, seed))]
     title, overrides = SETTINGS[name]
     if not found:
-        return f"| {title} | not run yet | | | | |"
+        return f"| {title} | not run yet | | | | | | |"
     if len(found) < len(results.SEEDS):
         title += f" ({len(found)} of {len(results.SEEDS)} seeds run so far)"
-    longest = " / ".join(f"{lengths[max(lengths)]:.3f}" for _, lengths in found)
+    longest = " / ".join(f"{lengths[max(lengths)] if lengths else summary['accuracy']:.3f}"
+                         for summary, lengths in found)
     shuffled = [summary["necessity"].get("shuffled") for summary, _ in found if
                 summary["necessity"]]
     steps = " / ".join(str(summary["steps"]) for summary, _ in found)
+    falls = " / ".join(str(falls_of(name, seed)) for seed in results.SEEDS
+                       if results.load(name, seed))
+    swaps = " / ".join(f"{share:.2f}" for summary, _ in found if (
+        share := summary["metrics"].get("swap/other_state")) is not None) or "-"
     seconds = " / ".join(f"{summary['seconds']:.0f}" for summary, _ in found)
     line = " ".join(results.last_words(overrides))
-    return (f"| {title} | {longest} | {f'{max(shuffled):.3f}' if shuffled else '-'} | {steps} | "
-            f"{seconds} | `{line}` |")
+    return (f"| {title} | {longest} | {f'{max(shuffled):.3f}' if shuffled else '-'} | {swaps} | "
+            f"{steps} | {falls} | {seconds} | `{line}` |")
+
+
+def falls_of(name: str, seed: int) -> str:
+    """How often training went back to shorter questions; "-" where no curriculum decides."""
+    rows = map(json.loads, (results.RUNS / name / str(seed) / "metrics.jsonl").open())
+    falls = [row["curriculum/falls"] for row in rows if "curriculum/falls" in row]
+    return f"{falls[-1]:.0f}" if falls else "-"
 
 
 def write_table() -> None:
     """Replace the table between the markers of docs/results.md."""
     head = ("| task: way | accuracy at the longest, seeds 0 / 1 / 2 | highest with shuffled "
-            "thoughts | steps | seconds | overrides |\n|---|---|---|---|---|---|\n")
+            "thoughts | answers that follow a swapped state | steps | falls | seconds | overrides "
+            "|\n|---|---|---|---|---|---|---|---|\n")
     fill(results.PAGE, "steps", head + "\n".join(map(row, SETTINGS)) + "\n")
 
 
