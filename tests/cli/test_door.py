@@ -492,6 +492,7 @@ for table, *words in {cases!r}:
 print({{"torch", "transformers", "pandas"}} & {{*sys.modules}}, "ponder.cli.main" in sys.modules)
 """
 SUPER = "variant=[think,super]"
+ASKED = ["task=half", "thinker.asked=4", "think=true"]
 WRONG_ROWS = [  # (table, words, the line)
     ("question,answer\n1+1=,2\n1+x=,2\n", ["task=add"], "x.csv, line 3: found question '1+x=' and"),
     ("question,answer\n1+100=,2\n", ["task=add"], "x.csv, line 2: found question '1+100=' and"),
@@ -507,10 +508,12 @@ WRONG_ROWS = [  # (table, words, the line)
      "x.csv, line 2: task=parity: question '0 1 1 0': found thought symbol 'x'"),
     ("question,answer\n0 1 1 0,0\n0 1 1 1,1\n", ["task=parity", "task.steps=4", SUPER,
      "task.held_out=0.5"], "task.data=x.csv: found rows without a thought"),
-    ("question,answer,split\n01,a,train\n02,a,test\n", ["experiment=hidden_state"],
-     "task.data=x.csv: question '02', answer 'a': found the answer 'b' to '0 0'"),
-    ("question,answer,split\n01,a,train\n02,b,test\n",
-     ["experiment=hidden_state", "thinker.asked=26"], "thinker.asked=26: found task=half with 25"),
+    ("question,answer\n0 1 1 0,0\n0 1 1 1,1\n", ["task=parity", "task.steps=4", "task.held_out=0.5",
+     "variant=[think,fixed]", "thinker.pace=1"], "task.data=x.csv: found rows without a thought"),
+    ("question,answer,split\n01,a,train\n02,a,test\n", ASKED,
+     "task.data=x.csv: question '02', answer 'a': found the answer 'b' to '.'"),
+    ("question,answer,split\n01,a,train\n02,b,test\n", [*ASKED, "thinker.asked=12"],
+     "thinker.asked=12: found task=half with 11"),
 ]
 
 

@@ -206,7 +206,7 @@ def test_answers_are_numbered(name: str, answers: int) -> None:
     "task=graph variant=[think,super,clean]", "task=many task.sums=2", "task=sat",
     "task=multiply task.digits=2", "task=sort task.numbers=4 task.max=8", "task=threesum",
     "task=chain variant=[]", "task=chase trainer.rehearse=2 strategy=sft",
-    "task=half thinker.asked=2 task.unasked=0.2", "task=automaton thinker.asked=2",
+    "task=half thinker.asked=2 task.unasked=0.3", "task=automaton thinker.asked=2",
     "task=carry thinker.asked=2", "task=registers thinker.asked=2 task.registers=2",
     "task=parity task.steps=24"])
 def test_they_train(words: str, door: Door, tmp_path: Path) -> None:

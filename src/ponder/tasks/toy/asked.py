@@ -112,12 +112,15 @@ class AskedTask(LeveledTask):
         tokens = [[self._number[symbol] for symbol in symbols] for symbols in cut]
         return padded(tokens, self.vocabulary.pad, width, left=left).view(-1, each, width)
 
-    def check_questions(self, rows: Sequence[Problem] = ()) -> None:
+    def check_questions(self, rows: Sequence[Problem]) -> None:
+        """`questions_must_agree`, where any are asked."""
+        if self.asks:
+            self.questions_must_agree(rows)
+
+    def questions_must_agree(self, rows: Sequence[Problem]) -> None:
         """Raise `UserError` for the first problem whose questions disagree with it: of a table, or
         of some sample problems, always the same ones.
         """
-        if not self.asks:
-            return
         random = Random("questions")
         where = f"task.data={self.config.data}" if rows else f"task={self.config.name}"
         for one in rows or (self.problem(random) for _ in range(CHECKED)):
@@ -187,7 +190,7 @@ def _questions_must_do(kind: Any, keys: Any, thinker: Any) -> Iterator[str]:
                f"questions about a thought{left_out}; legal: at most {found.trained}")
     else:
         task = kind._bare(keys)
-        task.check_questions([one for _, one in kind._checked_rows(keys, thinker.vocabulary)])
+        task.questions_must_agree([one for _, one in kind._checked_rows(keys, thinker.vocabulary)])
 
 
 def disagreements(every: Sequence[Question], problem: Problem) -> Iterator[tuple[str, str]]:
