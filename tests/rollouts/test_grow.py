@@ -161,6 +161,7 @@ class Trusting(Grow):
         return begun, torch.ones_like(right)
 
 
+@pytest.mark.slow
 def test_wrong_beginnings_teach_nothing() -> None:
     """Only thoughts after whose beginning the easier question is answered rightly are kept; those
     of one step have no beginning.

@@ -158,6 +158,7 @@ def test_drawn_machines_tell_both_bits(states: int, reversible: bool) -> None:
                        for column in zip(*machine.moves, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", [
     {"states": 4}, {"states": 5, "machine": 3, "further": 1}, {"states": 3, "letters": 3},
     {"states": 6, "further": 0}, {"states": 6, "machine": 1, "steps": 1},
@@ -342,6 +343,7 @@ def said(task: Any, problems: Problems) -> list[list[tuple[str, str]]]:
             for asked, answer in zip(problems.asked, problems.asked_answer, strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_evaluations_ask_the_problems_own_question_and_others(name: str) -> None:
     """`test` the plain one; `probes` four of those that are asked in training, and four that never
@@ -428,6 +430,7 @@ def test_a_task_whose_questions_disagree_is_refused(questions: Any, line: str) -
     assert str(error.value).startswith("task=carry: question '") and line in str(error.value)
 
 
+@pytest.mark.slow
 def test_symbols_of_questions_and_their_answers_are_those_of_a_sample() -> None:
     """They get tokens of their own; one that the sample lacks is named where it is drawn."""
     class Plugin(Carry):
