@@ -139,8 +139,6 @@ def row(name: str) -> str:
     found = [(summary, of_lengths((name, seed))) for seed in results.SEEDS
              if (summary := results.load(name, seed))]
     title, overrides = SETTINGS[name]
-    if not found:
-        return f"| {title} | not run yet | | | | | | |"
     if len(found) < len(results.SEEDS):
         title += f" ({len(found)} of {len(results.SEEDS)} seeds run so far)"
     longest = " / ".join(f"{lengths[max(lengths)] if lengths else summary['accuracy']:.3f}"
@@ -170,7 +168,10 @@ def write_table() -> None:
     head = ("| task: way | accuracy at the longest, seeds 0 / 1 / 2 | highest with shuffled "
             "thoughts | answers that follow a swapped state | steps | falls | seconds | overrides "
             "|\n|---|---|---|---|---|---|---|---|\n")
-    fill(results.PAGE, "steps", head + "\n".join(map(row, SETTINGS)) + "\n")
+    run = [name for name in SETTINGS if any(results.load(name, seed) for seed in results.SEEDS)]
+    missing = ", ".join(f"`{name}`" for name in SETTINGS if name not in run)
+    left = f"\nNot run yet: {missing}.\n" if missing else ""
+    fill(results.PAGE, "steps", head + "\n".join(map(row, run)) + f"\n{left}")
 
 
 def main() -> None:
