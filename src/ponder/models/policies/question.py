@@ -65,11 +65,10 @@ class QuestionPolicy(Policy):
     def _from_end(self, net: Backbone, problems: Problems, thought: Tensor, answer: Tensor,
                   samples: int, ragged: bool) -> Tensor:
         """`answer_logits` where positions count from the end of thoughts (B, T)."""
-        first = self.rules.tokens + 1 - thought.shape[1]
+        first = self._first(problems) + self.rules.tokens + 1 - thought.shape[1]
         row = torch.cat([right_justify(thought, problems.pad) if ragged else thought, answer], 1)
         mask, width = (row != problems.pad) if ragged else None, problems.answer.shape[1]
         if self.rules.sees_question:
-            first += problems.question.shape[1]
             hidden = net.after(problems, row, samples, width, mask=mask, position=first)
         else:
             hidden = net.read(row, mask, keep=False, last=width, position=first)[0]
