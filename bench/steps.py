@@ -4,9 +4,9 @@
     python bench/steps.py --only cups        settings whose name contains a word
     python bench/steps.py --table            draw and write from the runs there are
 
-Runs are kept, and found again, as those of bench/results.py: one thread, a directory a seed. Those
-of tasks of steps are asked for questions of every length besides (`action=evaluate`), which is kept
-in the directory <seed>_lengths.
+Runs are those of bench/results.py: one thread, a directory a seed. Those of tasks of steps are asked
+for questions of every length besides (`action=evaluate`), in the directory <seed>_lengths. What they
+found is kept in bench/records/steps.json, and is not run again.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import matplotlib
 
@@ -24,7 +25,9 @@ import matplotlib.pyplot as plt
 
 import results
 from paths import ROOT, fill
+from records import Records
 
+RECORDS = Records("steps")
 PICTURE = ROOT / "docs" / "steps.svg"
 NETWORK = ["model.init_std=0.07", "model.query_key_std=0.07", "model.embedding_std=0.05",
            "model.position_std=0.05", "model.head_std=0.07"]  # those of invent_steps
@@ -32,22 +35,45 @@ LOOP = ["trainer.train_batch_size=192", "trainer.lr=0.0005", "trainer.weight_dec
         "trainer.warmup=0", "trainer.cooldown=300", "trainer.val_every_n_steps=1000000"]
 GROW = ["experiment=invent_steps"]
 ANSWERS = [*NETWORK, *LOOP, "trainer.max_steps=2000"]  # what learns from answers alone
-# task -> (title, overrides, those that ask for all lengths, chance)
+SUPER = ["variant=[think,super]", "strategy=sft", *NETWORK, *LOOP,
+         "trainer.max_steps=1500"]
+
+
+class Serial(NamedTuple):
+    """title: with the size. words: overrides. chance: the accuracy of guessing. lengths: overrides
+    that ask for questions of all lengths, which what learns from answers alone is trained on.
+    """
+
+    title: str
+    words: list[str]
+    chance: float
+    lengths: list[str]
+
+
+ALL_LENGTHS = ["task.min_steps=1"]
 TASKS = {
-    "cups": ("cups, 16 swaps", ["task=cups"], ["task.min_steps=1"], 0.2),
-    "parity": ("parity, 24 bits", ["task=parity", "task.steps=24"], ["task.min_steps=1"], 0.5),
-    "chain": ("chain, 8 operations mod 7", ["task=chain", "task.steps=8"], ["task.min_steps=1"],
-              1 / 7),
-    "chase": ("chase, 6 hops of 12", ["task=chase"], ["task.min_steps=1"], 1 / 12),
-    "half": ("half: which group of cups, 16 swaps", ["task=half"], ["task.min_steps=1"], 0.6),
+    "cups": Serial("cups, 16 swaps", ["task=cups"], 0.2, ALL_LENGTHS),
+    "parity": Serial("parity, 24 bits", ["task=parity", "task.steps=24"], 0.5, ALL_LENGTHS),
+    "chain": Serial("chain, 8 operations mod 7", ["task=chain", "task.steps=8"], 1 / 7,
+                    ALL_LENGTHS),
+    "chase": Serial("chase, 6 hops of 12", ["task=chase"], 1 / 12, ALL_LENGTHS),
+    "half": Serial("half: which group of cups, 16 swaps", ["task=half"], 0.6, ALL_LENGTHS),
+    "equation": Serial("equation, 3 unknowns mod 7", ["task=equation"], 1 / 7, []),
+    "graph": Serial("graph, 4 hops", ["task=graph"], 0.5, []),
+    "sort": Serial("sort, 8 numbers below 20", ["task=sort"], 0, []),
 }
 # way -> (title, overrides); of what is trained on answers alone, questions of all lengths
 WAYS = {
     "grow": ("thoughts that nobody taught", GROW),
+    "super": ("gold thoughts learnt", SUPER),
     "direct": ("direct answer", ["variant=[]", *ANSWERS]),
     "deep": ("direct, twice as deep", ["variant=[]", *ANSWERS, "model.layers=4"]),
     "filler": ("filler tokens", ["variant=[think]", "thinker.filler=true", *ANSWERS]),
+    "continuous": ("continuous thoughts", ["variant=[think]", "thinker.kind=continuous",
+                                           *ANSWERS]),
 }
+DRAWN = ("grow", "direct", "deep", "filler")  # in the picture
+WITHOUT_GROWTH = ("equation", "graph", "sort")  # their state is more than one token holds
 PARTICULAR = {"steps_parity_grow": ["thinker.vocabulary=4"],
               "steps_chain_grow": ["thinker.vocabulary=10"],
               "steps_chase_grow": ["thinker.vocabulary=16"],
@@ -63,11 +89,13 @@ OTHERS = {"carry": ["task=carry", "thinker.asked=4", "thinker.vocabulary=24"],
 def settings() -> dict[str, tuple[str, list[str]]]:
     """name -> (what it is, overrides), of every task in every way."""
     found = {}
-    for task, (about, words, lengths, _) in TASKS.items():
+    for task, (about, words, _, lengths) in TASKS.items():
         for way, (title, more) in WAYS.items():
             name = f"steps_{task}_{way}"
-            mixed = [] if way == "grow" else lengths
-            found[name] = (f"{about}: {title}", [*more, *words, *mixed, *PARTICULAR.get(name, [])])
+            mixed = [] if way in ("grow", "super") else lengths
+            if way != "grow" or task not in WITHOUT_GROWTH:
+                found[name] = (f"{about}: {title}", results.last_words(
+                    [*more, *words, *mixed, *PARTICULAR.get(name, [])]))
     about, words, _, _ = TASKS["half"]
     for count in ASKED:
         found[f"steps_half_asked{count}"] = (
@@ -87,22 +115,49 @@ SETTINGS = settings()
 results.ALL.update(SETTINGS)
 
 
-def of_lengths(job: tuple[str, int]) -> dict[int, float]:
-    """Accuracy of a run for each number of steps, on held-out questions; evaluated once."""
+def run(job: tuple[str, int]) -> str:
+    """Run one seed of one setting unless it is in the records, and keep what it found."""
     name, seed = job
-    run, kept = results.RUNS / name / str(seed), results.RUNS / name / f"{seed}_lengths"
-    if not (run / "summary.json").is_file() or name.split("_")[1] not in TASKS:
+    if outcome(job):
+        return f"{name} seed {seed}: is there"
+    said = results.run(job)
+    if summary := results.load(name, seed):
+        folder = results.RUNS / name / str(seed)
+        metrics = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
+        falls = [row["curriculum/falls"] for row in metrics if "curriculum/falls" in row]
+        RECORDS.put(f"{name}/{seed}", SETTINGS[name][1], {
+            **{key: summary[key] for key in ("accuracy", "necessity", "steps", "seconds")},
+            "swaps": summary["metrics"].get("swap/other_state"),
+            "unasked": summary["metrics"].get("unasked/accuracy"),
+            "falls": int(falls[-1]) if falls else None, "lengths": of_lengths(job)})
+    return said
+
+
+def outcome(job: tuple[str, int]) -> dict[str, Any] | None:
+    """What a run found; None where it has not been run."""
+    return RECORDS.get(f"{job[0]}/{job[1]}", SETTINGS[job[0]][1])
+
+
+def outcomes(name: str) -> list[dict[str, Any]]:
+    """Those of all seeds of a setting that have been run."""
+    return [found for seed in results.SEEDS if (found := outcome((name, seed)))]
+
+
+def of_lengths(job: tuple[str, int]) -> dict[str, float]:
+    """Accuracy of a run for each number of steps, on held-out questions."""
+    name, seed = job
+    folder, kept = results.RUNS / name / str(seed), results.RUNS / name / f"{seed}_lengths"
+    lengths = TASKS[name.split("_")[1]].lengths if name.split("_")[1] in TASKS else []
+    if not lengths:
         return {}
-    if not (kept / "summary.json").is_file():
-        lengths = TASKS[name.split("_")[1]][2]
-        words = [sys.executable, str(ROOT / "run.py"), "action=evaluate",
-                 f"model.name={newest(run)}", *lengths, "task.test_questions=4000",
-                 f"hydra.run.dir={kept}", "trainer.threads=1"]
-        subprocess.run(words, stdout=subprocess.DEVNULL, check=True)
+    words = [sys.executable, str(ROOT / "run.py"), "action=evaluate",
+             f"model.name={newest(folder)}", *lengths, "task.test_questions=4000",
+             f"hydra.run.dir={kept}", "trainer.threads=1"]
+    subprocess.run(words, stdout=subprocess.DEVNULL, check=True)
     metrics = json.loads((kept / "summary.json").read_text())["metrics"]
     found = {int(key.split("/")[1].split("_")[0]): value for key, value in metrics.items()
              if key.startswith("accuracy/") and key.endswith("_steps")}
-    return dict(sorted(found.items()))
+    return {str(length): found[length] for length in sorted(found)}
 
 
 def newest(run: Path) -> Path:
@@ -114,16 +169,15 @@ def newest(run: Path) -> Path:
 def draw() -> None:
     """Accuracy by number of swaps: the mean of the seeds, and each seed thinly."""
     figure, axis = plt.subplots(figsize=(5.5, 3.2))
-    for colour, way in zip(("tab:blue", "tab:orange", "tab:red", "tab:green"), WAYS, strict=True):
-        curves = [curve for seed in results.SEEDS
-                  if (curve := of_lengths((f"steps_cups_{way}", seed)))]
+    for colour, way in zip(("tab:blue", "tab:orange", "tab:red", "tab:green"), DRAWN, strict=True):
+        curves = [found["lengths"] for found in outcomes(f"steps_cups_{way}")]
         for curve in curves:
-            axis.plot([*curve], [*curve.values()], color=colour, linewidth=0.5)
+            axis.plot([*map(int, curve)], [*curve.values()], color=colour, linewidth=0.5)
         if curves:
-            lengths = [*curves[0]]
-            means = [statistics.mean(curve[n] for curve in curves) for n in lengths]
-            axis.plot(lengths, means, color=colour, linewidth=2, label=WAYS[way][0])
-    axis.axhline(TASKS["cups"][3], color="grey", linewidth=0.8, linestyle=":", label="chance")
+            means = [statistics.mean(curve[n] for curve in curves) for n in curves[0]]
+            axis.plot([*map(int, curves[0])], means, color=colour, linewidth=2,
+                      label=WAYS[way][0])
+    axis.axhline(TASKS["cups"].chance, color="grey", linewidth=0.8, linestyle=":", label="chance")
     axis.set_xlabel("swaps of five cups")
     axis.set_ylabel("accuracy on held-out questions")
     axis.set_ylim(0, 1.02)
@@ -136,31 +190,21 @@ def row(name: str) -> str:
     """A line of the table: accuracy of each seed at the longest questions, with shuffled thoughts,
     steps and seconds.
     """
-    found = [(summary, of_lengths((name, seed))) for seed in results.SEEDS
-             if (summary := results.load(name, seed))]
+    found = outcomes(name)
     title, overrides = SETTINGS[name]
     if len(found) < len(results.SEEDS):
         title += f" ({len(found)} of {len(results.SEEDS)} seeds run so far)"
-    longest = " / ".join(f"{lengths[max(lengths)] if lengths else summary['accuracy']:.3f}"
-                         for summary, lengths in found)
-    shuffled = [summary["necessity"].get("shuffled") for summary, _ in found if
-                summary["necessity"]]
-    steps = " / ".join(str(summary["steps"]) for summary, _ in found)
-    falls = " / ".join(str(falls_of(name, seed)) for seed in results.SEEDS
-                       if results.load(name, seed))
-    swaps = " / ".join(f"{share:.2f}" for summary, _ in found if (
-        share := summary["metrics"].get("swap/other_state")) is not None) or "-"
-    seconds = " / ".join(f"{summary['seconds']:.0f}" for summary, _ in found)
-    line = " ".join(results.last_words(overrides))
-    return (f"| {title} | {longest} | {f'{max(shuffled):.3f}' if shuffled else '-'} | {swaps} | "
-            f"{steps} | {falls} | {seconds} | `{line}` |")
-
-
-def falls_of(name: str, seed: int) -> str:
-    """How often training went back to shorter questions; "-" where no curriculum decides."""
-    rows = map(json.loads, (results.RUNS / name / str(seed) / "metrics.jsonl").open())
-    falls = [row["curriculum/falls"] for row in rows if "curriculum/falls" in row]
-    return f"{falls[-1]:.0f}" if falls else "-"
+    shuffled = [one["necessity"].get("shuffled") for one in found if one["necessity"]]
+    columns = [
+        [f"{[*one['lengths'].values()][-1] if one['lengths'] else one['accuracy']:.3f}"
+         for one in found],
+        [f"{max(shuffled):.3f}"] if shuffled else [],
+        [f"{one['swaps']:.2f}" for one in found if one["swaps"] is not None],
+        [str(one["steps"]) for one in found],
+        [str(one["falls"]) for one in found if one["falls"] is not None],
+        [f"{one['seconds']:.0f}" for one in found]]
+    cells = " | ".join(" / ".join(column) or "-" for column in columns)
+    return f"| {title} | {cells} | `{' '.join(overrides)}` |"
 
 
 def write_table() -> None:
@@ -168,14 +212,14 @@ def write_table() -> None:
     head = ("| task: way | accuracy at the longest, seeds 0 / 1 / 2 | highest with shuffled "
             "thoughts | answers that follow a swapped state | steps | falls | seconds | overrides "
             "|\n|---|---|---|---|---|---|---|---|\n")
-    run = [name for name in SETTINGS if any(results.load(name, seed) for seed in results.SEEDS)]
+    run = [name for name in SETTINGS if outcomes(name)]
     missing = ", ".join(f"`{name}`" for name in SETTINGS if name not in run)
     left = f"\nNot run yet: {missing}.\n" if missing else ""
     fill(results.PAGE, "steps", head + "\n".join(map(row, run)) + f"\n{left}")
 
 
 def main() -> None:
-    results.run_what_is_asked(__doc__, results.run, lambda word: [
+    results.run_what_is_asked(__doc__, run, lambda word: [
         (name, seed) for seed in results.SEEDS for name in SETTINGS if word in name])
     write_table()
     draw()

@@ -82,7 +82,13 @@ def test_graph_reaches_one_node_alone() -> None:
                 if start in reached:
                     reached.setdefault(to, [*reached[start], to])
         assert {left, right} & {*reached} == {one.answer}
-        assert one.thought == " ".join(reached[one.answer][1:])
+        *walk, last = (one.thought or "").split()
+        path = reached[one.answer][::-1]  # from the node up to the root
+        assert last == one.answer and walk[[left, right].index(last)::2] == path[1:]
+        other = [right, left][[left, right].index(last)]
+        for place in walk[[right, left].index(last)::2]:
+            assert (place, other) in zip(edges[::2], edges[1::2], strict=True)
+            other = place
 
 
 def test_equations_hold() -> None:
@@ -91,15 +97,35 @@ def test_equations_hold() -> None:
         found = [x for x in product(range(5), repeat=len(rows)) if all(
             (np.dot(row[:-1], x) - row[-1]) % 5 == 0 for row in rows)]
         assert len(found) == 1 and str(found[0][0]) == one.answer
-        said = [*map(int, (one.thought or "").split())]
-        values = said[len(said) - len(rows):]
-        assert values[::-1] == [*found[0]]
-        left = said[:len(said) - len(rows)]  # rows of one unknown less each time
-        for unknowns in range(len(rows) - 1, 0, -1):
-            for _ in range(unknowns):
-                row, left = left[:unknowns + 1], left[unknowns + 1:]
-                assert (np.dot(row[:-1], found[0][-unknowns:]) - row[-1]) % 5 == 0
-        assert not left
+        assert _replayed(rows, [*map(int, (one.thought or "").split())]) == [*found[0]]
+
+
+def _replayed(rows: list[list[int]], said: list[int]) -> list[int]:
+    """The unknowns modulo 5, where a thought is taken apart and every number of it is tried."""
+    numbers, left, firsts = iter(said), rows, []
+    while left:
+        firsts.append(left[0])
+        below = []
+        for row in left[1:]:
+            factor = next(numbers)
+            assert factor * left[0][0] % 5 == row[0]
+            below.append([])
+            for above, number in zip(left[0][1:], row[1:], strict=True):
+                product, rest = next(numbers), next(numbers)
+                assert (factor * above - product) % 5 == (product + rest - number) % 5 == 0
+                below[-1].append(rest)
+        left = below
+    values: list[int] = []
+    for row in reversed(firsts):
+        total = row[-1]
+        for coefficient, value in reversed([*zip(row[1:-1], values, strict=True)]):
+            product, rest = next(numbers), next(numbers)
+            assert (product - coefficient * value) % 5 == (product + rest - total) % 5 == 0
+            total = rest
+        values.insert(0, next(numbers))
+        assert values[0] * row[0] % 5 == total
+    assert next(numbers, None) is None
+    return values
 
 
 def test_products_are_sums_of_sums() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from random import Random
 
 from ponder.config.option import option
@@ -16,8 +17,12 @@ Rows = list[list[int]]  # coefficients of the unknowns, and what they add up to
 class Equation(ToyTask):
     """`unknowns` linear equations modulo `modulus`; the answer is the first unknown.
 
-    The thought is Gaussian elimination: the rows that are left when the first unknown is taken out,
-    then the second and so on, and then the values of all unknowns, the last one first.
+    The thought is Gaussian elimination, and each of its numbers takes two earlier ones: a product, a
+    difference or a quotient modulo `modulus`. To take the first unknown out of a row: the quotient
+    of its coefficient and that of the first row, and for each further column that quotient times
+    the first row's number, and the difference. So for all rows, then for the second unknown, and so
+    on. Then the unknowns, the last one first: each known one times its coefficient and what is left
+    of the total, at last the quotient.
     """
 
     unknowns: int = option(3, "unknowns, and as many equations", low=1, high=6)
@@ -46,15 +51,33 @@ class Equation(ToyTask):
 
     def _asked(self, systems: list[Rows]) -> Problem:
         """The problem of the first of these systems, each with one unknown less."""
-        values: list[int] = []
-        for rows in reversed(systems):
-            first, *others, total = rows[0]
-            known = sum(a * x for a, x in zip(others, reversed(values), strict=True))
-            values.append((total - known) * pow(first, -1, self.modulus) % self.modulus)
-        left = [number for rows in systems[1:] for row in rows for number in row]
+        written: list[int] = []
+        for pivot, *rows in systems[:-1]:
+            for row in rows:
+                written += self._taken_out(pivot, row)
+        values: list[int] = []  # the last unknown first
+        for (first, *others, total), *_ in reversed(systems):
+            for coefficient, value in zip(reversed(others), values, strict=True):
+                product = coefficient * value % self.modulus
+                total = (total - product) % self.modulus
+                written += [product, total]
+            values.append(self._quotient(total, first))
+            written.append(values[-1])
         question = " ; ".join(" ".join([*map(str, row[:-1]), "=", str(row[-1])])
                               for row in systems[0])
-        return Problem(question, str(values[-1]), " ".join(map(str, left + values)))
+        return Problem(question, str(values[-1]), " ".join(map(str, written)))
+
+    def _taken_out(self, pivot: list[int], row: list[int]) -> Iterator[int]:
+        """What is written when the first unknown of `row` is taken out by the row `pivot`."""
+        factor = self._quotient(row[0], pivot[0])
+        yield factor
+        for above, number in zip(pivot[1:], row[1:], strict=True):
+            product = factor * above % self.modulus
+            yield product
+            yield (number - product) % self.modulus
+
+    def _quotient(self, number: int, divisor: int) -> int:
+        return number * pow(divisor, -1, self.modulus) % self.modulus
 
 
 def eliminated(rows: Rows, modulus: int) -> list[Rows]:

@@ -17,8 +17,10 @@ class Graph(ToyTask):
 
     A question is the shuffled list of all edges (from, to), the root and the two nodes, as in
     ProsQA (Hao et al., 2024, "Training large language models to reason in a continuous latent
-    space"). The thought is the path, the reached node last. Both trees are drawn in the same way,
-    so nothing but following edges tells the nodes apart.
+    space"). Both trees are drawn in the same way, so nothing but following edges tells the nodes
+    apart. The thought goes up from both nodes at once, as an edge up is the only one while several
+    may lead down: the parents of both, their parents, up to the roots, and at last the node that is
+    below the root that was asked about.
     """
 
     hops: int = option(4, "edges between the root and the nodes that are asked about", low=1,
@@ -35,10 +37,9 @@ class Graph(ToyTask):
             edges += pairwise(tree[:self.hops + 1])
             edges += [(random.choice(tree[:k]), tree[k]) for k in range(self.hops + 1, size)]
         random.shuffle(edges)
-        path = trees[0][1:self.hops + 1]
-        asked = [path[-1], trees[1][self.hops]]
+        asked = [tree[self.hops] for tree in trees]
         random.shuffle(asked)
-        return _problem(edges, trees[0][0], asked, path)
+        return _problem(edges, trees[0][0], asked)
 
     def solution(self, problem: Problem) -> str | None:
         """The node that is below the root."""
@@ -54,16 +55,19 @@ class Graph(ToyTask):
 
     def easier(self, problem: Problem) -> Problem:
         """The parents of both nodes are asked about; a question of one hop is left as it is."""
-        path = (problem.thought or "").split()
-        if len(path) < 2:
-            return problem
         *listed, root, one, other = problem.question.split()
         edges = [*zip(listed[::2], listed[1::2], strict=True)]
         parent = {to: start for start, to in edges}
-        return _problem(edges, root, [parent[one], parent[other]], path[:-1])
+        asked = [parent[one], parent[other]]
+        return problem if root in asked else _problem(edges, root, asked)
 
 
-def _problem(edges: list[tuple[str, str]], root: str, asked: list[str],
-             path: list[str]) -> Problem:
-    symbols = [symbol for edge in edges for symbol in edge] + [root, *asked]
-    return Problem(" ".join(symbols), path[-1], " ".join(path))
+def _problem(edges: list[tuple[str, str]], root: str, asked: list[str]) -> Problem:
+    parent = {to: start for start, to in edges}
+    places, walk = asked, []
+    while root not in places:
+        places = [parent[node] for node in places]
+        walk += places
+    answer = asked[places.index(root)]
+    question = [symbol for edge in edges for symbol in edge] + [root, *asked]
+    return Problem(" ".join(question), answer, " ".join([*walk, answer]))
