@@ -42,17 +42,6 @@ def test_gpu_bench_checks_and_leaves_out_what_it_has_no_time_for() -> None:
     assert {row["rollouts_per_s"] for row in found["rows"]} == {"left out: --limit is reached"}
 
 
-@pytest.mark.slow
-def test_what_two_processes_send_is_what_the_formulas_say() -> None:
-    found = json.loads(run("network.py", "--steps", "2", "--json").splitlines()[-1])
-    parts = found["parts"]
-    assert found["agree"] and found["calls"] == {"round": 2, "step": 2, "gradients": 2}
-    assert parts["round"]["bytes"] == 2 * 64 * (3 * 8 + 2 * 4 + 16) == 2 * 3072
-    assert parts["gradients"]["bytes"] == 2 * 4 * found["facts"]["trained"]
-    assert parts["gradients"]["messages"] == 2  # one a step
-    assert parts["step"]["bytes"] < 2 * 100  # denominators and losses
-
-
 def test_the_page_of_clusters_has_what_its_script_computes() -> None:
     page = (BENCH.parent / "docs" / "clusters.md").read_text()
     for table in run("sizes.py").strip().split("\n\n"):

@@ -193,7 +193,7 @@ def _plain():
 @pytest.mark.slow
 def test_sampled_thoughts_are_as_likely_as_they_say() -> None:
     model, _ = question_generator(tokens=1, stops=True)
-    prompt, count = model.prompt("31+84="), 3000
+    prompt, count = model.prompt("31+84="), 1000
     texts = model.sample(prompt, GenerateConfig(samples=count), generator())
     end = model.policy.vocabulary.end
     share = sum(text.tokens[0] == end for text in texts) / count

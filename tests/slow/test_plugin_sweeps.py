@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from support.sweeps import ROOT, clean
 
 PARITY = '''
@@ -37,7 +35,6 @@ def ponder(folder: Path, *words: str) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
-@pytest.mark.slow
 def test_a_task_of_a_plugin_runs_in_other_processes_and_again(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(PARITY)
     local = ["-m", "hydra/launcher=local", "hydra.launcher.cpus_per_task=1"]
