@@ -29,6 +29,7 @@ class Records:
 
     def put(self, name: str, words: list[str], found: dict[str, Any]) -> None:
         """Keep what a run found, in place of what is there of an earlier one."""
+        FOLDER.mkdir(exist_ok=True)
         with self._lock:  # read again: another process may have written
             kept = self._read()
             kept[name] = {**found, "words": words}
