@@ -83,12 +83,14 @@ def test_graph_reaches_one_node_alone() -> None:
                     reached.setdefault(to, [*reached[start], to])
         assert {left, right} & {*reached} == {one.answer}
         *walk, last = (one.thought or "").split()
-        path = reached[one.answer][::-1]  # from the node up to the root
-        assert last == one.answer and walk[[left, right].index(last)::2] == path[1:]
-        other = [right, left][[left, right].index(last)]
-        for place in walk[[right, left].index(last)::2]:
-            assert (place, other) in zip(edges[::2], edges[1::2], strict=True)
-            other = place
+        walks = walk[:len(walk) // 2], walk[len(walk) // 2:]
+        upwards = reached[one.answer][-2::-1]  # from the node up to the root
+        assert last == one.answer and walks[[left, right].index(last)] == upwards
+        place, other = (right, walks[1]) if last == left else (left, walks[0])
+        for above in other:
+            assert (above, place) in zip(edges[::2], edges[1::2], strict=True)
+            place = above
+        assert len(other) == len(upwards)
 
 
 def test_equations_hold() -> None:

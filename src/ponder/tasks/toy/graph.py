@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 from random import Random
 
@@ -18,9 +19,8 @@ class Graph(ToyTask):
     A question is the shuffled list of all edges (from, to), the root and the two nodes, as in
     ProsQA (Hao et al., 2024, "Training large language models to reason in a continuous latent
     space"). Both trees are drawn in the same way, so nothing but following edges tells the nodes
-    apart. The thought goes up from both nodes at once, as an edge up is the only one while several
-    may lead down: the parents of both, their parents, up to the roots, and at last the node that is
-    below the root that was asked about.
+    apart. The thought goes up, as an edge up is the only one while several may lead down: the nodes
+    above the first node, as far as its root, those above the second, and at last the answer.
     """
 
     hops: int = option(4, "edges between the root and the nodes that are asked about", low=1,
@@ -45,12 +45,7 @@ class Graph(ToyTask):
         """The node that is below the root."""
         *listed, root, one, other = problem.question.split()
         parent = dict(zip(listed[1::2], listed[::2], strict=True))
-        found = []
-        for node in (one, other):
-            place = node
-            for _ in parent:  # at most so many edges lead up
-                place = place if place == root else parent.get(place, place)
-            found += [node] * (place == root)
+        found = [node for node in (one, other) if root in _above(node, parent)]
         return found[0] if len(found) == 1 else None
 
     def easier(self, problem: Problem) -> Problem:
@@ -64,10 +59,15 @@ class Graph(ToyTask):
 
 def _problem(edges: list[tuple[str, str]], root: str, asked: list[str]) -> Problem:
     parent = {to: start for start, to in edges}
-    places, walk = asked, []
-    while root not in places:
-        places = [parent[node] for node in places]
-        walk += places
-    answer = asked[places.index(root)]
+    walks = [[*_above(node, parent)] for node in asked]
+    answer = asked[[root in walk for walk in walks].index(True)]
     question = [symbol for edge in edges for symbol in edge] + [root, *asked]
-    return Problem(" ".join(question), answer, " ".join([*walk, answer]))
+    return Problem(" ".join(question), answer, " ".join([*walks[0], *walks[1], answer]))
+
+
+def _above(node: str, parent: dict[str, str]) -> Iterator[str]:
+    """The nodes that lead to this one, the nearest first."""
+    for _ in parent:  # not for ever, where a table has edges in a circle
+        if node in parent:
+            node = parent[node]
+            yield node
