@@ -4,9 +4,9 @@
     python bench/steps.py --only cups        settings whose name contains a word
     python bench/steps.py --table            draw and write from the runs there are
 
-Runs are those of bench/results.py: one thread, a directory a seed. Those of tasks of steps are asked
-for questions of every length besides (`action=evaluate`), in the directory <seed>_lengths. What they
-found is kept in bench/records/steps.json, and is not run again.
+Runs are those of bench/results.py: one thread, a directory a seed. Those of tasks of steps are
+asked for questions of every length besides (`action=evaluate`), in the directory <seed>_lengths.
+What they found is kept in bench/records/steps.jsonl, and is not run again.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ LOOP = ["trainer.train_batch_size=192", "trainer.lr=0.0005", "trainer.weight_dec
         "trainer.warmup=0", "trainer.cooldown=300", "trainer.val_every_n_steps=1000000"]
 GROW = ["experiment=invent_steps"]
 ANSWERS = [*NETWORK, *LOOP, "trainer.max_steps=2000"]  # what learns from answers alone
-SUPER = ["variant=[think,super]", "strategy=sft", *NETWORK, *LOOP,
-         "trainer.max_steps=1500"]
+SUPER = ["variant=[think,super]", "strategy=sft", *NETWORK, *LOOP, "trainer.lr=0.001",
+         "trainer.train_batch_size=64", "trainer.max_steps=1000"]
 
 
 class Serial(NamedTuple):

@@ -232,8 +232,8 @@ CONTRADICTIONS = [
      "trainer.curriculum=none; legal: accuracy or linear, which say how long the next thoughts "
      "are"),
     ("experiment=invent_steps task=add", "rollout.method=grow: found task=add, but it needs easier "
-     "questions; legal: with task=automaton, carry, chain, chase, cups, equation, graph, half, "
-     "many, multiply, parity, registers, sat, sort, threesum"),
+     "questions; legal: with task=automaton, carry, chain, chase, columns, cups, equation, "
+     "graph, half, many, multiply, parity, registers, sat, sort, threesum"),
     ("experiment=invent_steps rollout.samples=2", "rollout.samples=2: found rollout.method=grow, "
      "which makes one thought for each question; legal: 1"),
     ("experiment=invent_steps thinker.pace=0", "rollout.method=grow: found thinker.pace=0, but "
@@ -245,8 +245,8 @@ CONTRADICTIONS = [
     ("experiment=invent_steps thinker.pace=2 thinker.tokens=16", "thinker.tokens=16: found "
      "thinker.pace=2 and questions of up to 16 moves; legal: 32 or more"),
     ("task=add think=true variant=[think,fixed] thinker.pace=1", "thinker.pace=1: found task=add, "
-     "but it needs questions of moves; legal: with task=automaton, carry, chain, chase, cups, "
-     "half, parity, registers"),
+     "but it needs questions of moves; legal: with task=automaton, carry, chain, chase, columns, "
+     "cups, half, parity, registers"),
     ("task=cups variant=[think,fixed,search] thinker.pace=1", "thinker.pace=1: found "
      "rollout.method=auto, which searches thoughts of thinker.tokens; legal: 0, or "
      "rollout.method=grow"),
@@ -254,8 +254,8 @@ CONTRADICTIONS = [
      "thinker.asked=4, but a code is dealt to each answer; legal: auto, grow, exhaustive, beam, "
      "tree"),
     ("task=add trainer.curriculum=linear", "trainer.curriculum=linear: found task=add, but it "
-     "needs easier questions; legal: with task=automaton, carry, chain, chase, cups, equation, "
-     "graph, half, many, multiply, parity, registers, sat, sort, threesum"),
+     "needs easier questions; legal: with task=automaton, carry, chain, chase, columns, cups, "
+     "equation, graph, half, many, multiply, parity, registers, sat, sort, threesum"),
     ("task=cups thinker.kind=gumbel think=true search=false answerer.positions=from_end",
      "answerer.positions=from_end: found thinker.kind=gumbel; legal: from_start, or "
      "thinker.kind=tokens"),

@@ -130,6 +130,25 @@ def _replayed(rows: list[list[int]], said: list[int]) -> list[int]:
     return values
 
 
+def test_columns_are_sums_of_whole_numbers() -> None:
+    for base in (10, 3):
+        for one in drawn("columns", base=base)[1]:
+            columns = one.question.split()
+            a, b = (int("".join(digits)[::-1], base) for digits in zip(*columns, strict=True))
+            digits = (one.thought or "").split()
+            assert int("".join(digits)[::-1], base) == (a + b) % base ** len(columns)
+            assert one.answer.split() == digits[::-1]
+
+
+def test_pairs_of_unit_digits_are_held_out_in_any_order() -> None:
+    task, problems = drawn("columns", 3000, split="systematic")
+    sides: dict[str, set[bool]] = {}
+    for one in problems:
+        sides.setdefault("".join(sorted(one.question[:2])), set()).add(task.is_held_out(one))
+    assert len(sides) == 55 and all(len(side) == 1 for side in sides.values())
+    assert 0.1 < sum(True in side for side in sides.values()) / 55 < 0.35
+
+
 def test_products_are_sums_of_sums() -> None:
     for one in drawn("multiply", digits=3)[1]:
         a, b = (int(text[::-1]) for text in one.question[:-1].split("*"))
@@ -236,6 +255,7 @@ def test_answers_are_numbered(name: str, answers: int) -> None:
     "task=chain variant=[]", "task=chase trainer.rehearse=2 strategy=sft",
     "task=half thinker.asked=2 task.unasked=0.3", "task=automaton thinker.asked=2",
     "task=carry thinker.asked=2", "task=registers thinker.asked=2 task.registers=2",
+    "task=columns task.split=systematic",
     "task=parity task.steps=24"])
 def test_they_train(words: str, door: Door, tmp_path: Path) -> None:
     """With every key of the task as it is, but for those that are typed."""
@@ -249,7 +269,7 @@ def test_they_train(words: str, door: Door, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [
     "parity", "chain", "chase", "cups", "graph", "equation", "many", "sat", "threesum", "multiply",
-    "sort", "half", "automaton", "carry", "registers"])
+    "sort", "half", "automaton", "carry", "columns", "registers"])
 def test_answers_of_a_table_can_be_checked(name: str) -> None:
     task, problems = drawn(name, 20)
     assert [task.solution(one) for one in problems] == [one.answer for one in problems]

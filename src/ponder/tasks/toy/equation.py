@@ -17,12 +17,12 @@ Rows = list[list[int]]  # coefficients of the unknowns, and what they add up to
 class Equation(ToyTask):
     """`unknowns` linear equations modulo `modulus`; the answer is the first unknown.
 
-    The thought is Gaussian elimination, and each of its numbers takes two earlier ones: a product, a
-    difference or a quotient modulo `modulus`. To take the first unknown out of a row: the quotient
-    of its coefficient and that of the first row, and for each further column that quotient times
-    the first row's number, and the difference. So for all rows, then for the second unknown, and so
-    on. Then the unknowns, the last one first: each known one times its coefficient and what is left
-    of the total, at last the quotient.
+    The thought is Gaussian elimination, and each of its numbers takes two earlier ones: a product,
+    a difference or a quotient modulo `modulus`. To take the first unknown out of a row: the
+    quotient of its coefficient and that of the first row, and for each further column that quotient
+    times the first row's number, and the difference. So for all rows, then for the second unknown,
+    and so on. Then the unknowns, the last one first: each known one times its coefficient and what
+    is left of the total, at last the quotient.
     """
 
     unknowns: int = option(3, "unknowns, and as many equations", low=1, high=6)
