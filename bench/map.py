@@ -4,9 +4,9 @@
     python bench/map.py --only cups       cells whose name contains a word
     python bench/map.py --table           draw from the runs there are
 
-A cell is a sweep over three seeds (`python run.py -m ...`), kept in scratch/map/<cell> and small
-enough for 90 seconds a run on one core. A sweep that is complete is not begun again; one that was
-interrupted goes on. A cell that makes no sense shows the line that says so.
+A cell is a sweep over three seeds (`python run.py -m ...`) in scratch/map/<cell>, small enough for
+90 seconds on one core. What it found is kept in bench/records/map.jsonl, and not run again; a sweep
+that was interrupted goes on. A cell that makes no sense shows the line that says so.
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ from dataclasses import dataclass
 from html import escape
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 from paths import ROOT
+from records import Records
 from results import SEEDS, run_what_is_asked
 
+RECORDS = Records("map")
 SWEEPS = ROOT / "scratch" / "map"
 MARKDOWN, PAGE = ROOT / "docs" / "map.md", ROOT / "docs" / "map.html"
 # task -> (title, words, accuracy of guessing)
@@ -42,11 +45,11 @@ TASKS = {
     "many": ("many, 3 sums", ["task=many", "task.sums=3"], 0.0),
     "threesum": ("threesum, 4 vectors", ["task=threesum", "task.vectors=4"], 0.5),
 }
-LOOP = ["trainer=steps", "trainer.max_steps=800", "trainer.cooldown=200",
+LOOP = ["trainer=steps", "trainer.max_steps=500", "trainer.cooldown=150",
         "trainer.val_every_n_steps=1000000", "trainer.save_every_n_steps=0",
         "task.test_questions=500", "trainer.threads=1"]
 RL = ["rollout=sample", "rollout.samples=8", "trainer.train_batch_size=16",
-      "rollout.epsilon=linear(0.3,0,600)"]
+      "rollout.epsilon=linear(0.3,0,350)"]
 GROW = ["rollout.method=grow", "trainer.curriculum=accuracy", "answerer.positions=from_end",
         "thinker.pace=1", "thinker.vocabulary=16", "trainer.lr=0.0005"]
 # way -> (title, words)
@@ -88,13 +91,15 @@ class Cell:
     def folder(self) -> Path:
         return SWEEPS / self.name
 
-    def summaries(self) -> list[dict]:
-        return [json.loads(path.read_text()) for path in sorted(self.folder.rglob("summary.json"))]
+    @property
+    def outcome(self) -> dict[str, Any] | None:
+        """What it found: accuracy and seconds of each seed and the highest accuracy with shuffled
+        thoughts, or the line that says why it makes no sense (refused); None where it was not run.
+        """
+        return RECORDS.get(self.name, [*self.words])
 
-    def refused(self) -> str | None:
-        """The line that says why it makes no sense; None where it ran, or was not tried."""
-        told = self.folder / "refused.txt"
-        return told.read_text().strip() if told.is_file() else None
+    def summaries(self) -> list[dict[str, Any]]:
+        return [json.loads(path.read_text()) for path in sorted(self.folder.rglob("summary.json"))]
 
 
 def _quoted(word: str) -> str:
@@ -120,33 +125,35 @@ def last(words: list[str]) -> list[str]:
 
 
 def run(cell: Cell) -> str:
-    """Run the sweep of a cell unless it is complete or refused."""
-    if cell.refused() is None and len(cell.summaries()) < len(SEEDS):
+    """Run the sweep of a cell unless it is in the records, and keep what it found."""
+    if cell.outcome is None:
         words = [sys.executable, str(ROOT / "run.py"), "-m", *cell.words,
                  f"seed={','.join(map(str, SEEDS))}", f"hydra.sweep.dir={cell.folder}",
                  "hydra/launcher=here"]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        found = cell.summaries()
         if done.returncode == 2 and said:
-            cell.folder.mkdir(parents=True, exist_ok=True)
-            (cell.folder / "refused.txt").write_text(said[-1].removeprefix("error: "))
-        elif done.returncode:
+            RECORDS.put(cell.name, [*cell.words], {"refused": said[-1].removeprefix("error: ")})
+        elif done.returncode or len(found) < len(SEEDS):
             return f"{cell.name}: FAILED\n{done.stderr[-1000:]}"
-    found = cell.summaries()
-    if not found:
-        return f"{cell.name}: {cell.refused()}"
-    return (f"{cell.name}: " + " / ".join(f"{one['accuracy']:.3f}" for one in found)
-            + f", {sum(one['seconds'] for one in found):.0f} s")
+        else:
+            shuffled = [one["necessity"]["shuffled"] for one in found if one["necessity"]]
+            RECORDS.put(cell.name, [*cell.words], {
+                "accuracy": [one["accuracy"] for one in found],
+                "shuffled": max(shuffled) if shuffled else None,
+                "seconds": [one["seconds"] for one in found]})
+    return f"{cell.name}: {told(cell)}"
 
 
 # --- the pages ------------------------------------------------------------------------------------
 
 def shown(cell: Cell) -> tuple[str, str]:
     """(what a cell says: the mean accuracy; its colour)."""
-    found = cell.summaries()
-    if not found:
-        return ("-" if cell.refused() else "?"), "#eeeeee"
-    mean = statistics.mean(one["accuracy"] for one in found)
+    found = cell.outcome
+    if not found or "refused" in found:
+        return ("-" if found else "?"), "#eeeeee"
+    mean = statistics.mean(found["accuracy"])
     light = 96 - 50 * mean
     return f"{mean:.2f}", f"hsl(205 70% {light:.0f}%)"
 
@@ -171,7 +178,7 @@ def html() -> str:
              "font-weight:normal}td a{color:inherit;text-decoration:none}td:first-child,"
              "dd{text-align:left}code{font-size:12px}dt{margin-top:.8em}:target{background:#ffd}"
              "</style><h1>The map</h1><p>Mean accuracy of three seeds on held-out questions. "
-             "A cell leads to its command.</p>"]
+             f"A cell leads to its command. {escape(total())}</p>"]
     for title, columns, found in tables():
         rows = list(dict.fromkeys(row for row, _ in found))
         parts.append(f"<h2>{title}</h2><table><tr><td>" + "".join(
@@ -193,20 +200,31 @@ def html() -> str:
 
 def told(cell: Cell) -> str:
     """The accuracies of a cell, those with shuffled thoughts, and seconds; or why it is empty."""
-    found = cell.summaries()
-    if not found:
-        return cell.refused() or "not run yet"
-    line = "accuracy " + " / ".join(f"{one['accuracy']:.3f}" for one in found)
-    shuffled = [one["necessity"]["shuffled"] for one in found if one["necessity"]]
-    line += f"; shuffled thoughts {max(shuffled):.3f} at most" if shuffled else ""
-    return f"{line}; {max(one['seconds'] for one in found):.0f} s a run at most"
+    found = cell.outcome
+    if not found or "refused" in found:
+        return found["refused"] if found else "not run yet"
+    line = "accuracy " + " / ".join(f"{one:.3f}" for one in found["accuracy"])
+    if found["shuffled"] is not None:
+        line += f"; shuffled thoughts {found['shuffled']:.3f} at most"
+    return f"{line}; {sum(found['seconds']):.0f} s"
+
+
+def total() -> str:
+    """How many cells were run, make no sense and are missing, and how long all took."""
+    outcomes = [cell.outcome for cell in cells()]
+    ran = [found for found in outcomes if found and "accuracy" in found]
+    minutes = sum(sum(found["seconds"]) for found in ran) / 60
+    refused = sum(found is not None for found in outcomes) - len(ran)
+    missing = sum(found is None for found in outcomes)
+    return (f"{len(ran)} cells were run, in {minutes:.0f} minutes of training on one core; "
+            f"{refused} make no sense" + (f"; {missing} are not run yet." if missing else "."))
 
 
 def markdown() -> str:
     parts = ["# The map", "", "Which training finds thoughts on which task: mean accuracy of three "
-             "seeds on held-out questions, each run at most 90 s on one core. Written by "
+             "seeds on held-out questions, small enough for 90 s a cell on one core. Written by "
              "`python bench/map.py`; [map.html](map.html) has the same as a heat map whose cells "
-             "lead to their commands. `-`: makes no sense, the line below says why."]
+             "lead to their commands. `-`: makes no sense, the line below says why. " + total()]
     for title, columns, found in tables():
         rows = list(dict.fromkeys(row for row, _ in found))
         parts += ["", f"## {title}", "", "| | " + " | ".join(map(heading, columns)) + " |",
