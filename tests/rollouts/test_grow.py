@@ -213,14 +213,18 @@ def test_thoughts_of_two_lengths_are_those_of_each_alone() -> None:
     assert (both[6:, 3:] == short.pad).all()
 
 
-def test_of_one_step_each_answer_has_its_own() -> None:
+@pytest.mark.parametrize("numbered", [True, False])
+def test_of_one_step_each_answer_has_its_own(numbered: bool) -> None:
+    """Also where the task does not number its answers."""
     task, policy = players(thoughts=8)
     problems = task.at_level(1, 64, generator())
+    answers = problems.answer[:, 0].tolist()
+    if not numbered:
+        problems = replace(problems, answer=problems.answer.expand(-1, 2), label=None)
     grow = Grow(search_schema()(grow=GrowConfig()))
     for _ in range(3):
         thought = grow.collect(policy, problems, 0, generator()).thought
-        assert problems.label is not None
-        codes = {*zip(problems.label.tolist(), thought[:, 0].tolist(), strict=True)}
+        codes = {*zip(answers, thought[:, 0].tolist(), strict=True)}
         assert len(codes) == 5 == len({step for _, step in codes})
     again = Grow(search_schema()(grow=GrowConfig()))
     again.load(grow.state())

@@ -62,6 +62,7 @@ class Grow(Source):
     def __init__(self, config: Any) -> None:
         self.config = config.grow
         self.table: Tensor | None = None  # (answers, steps), once there is a round of one step
+        self.numbers: dict[tuple[int, ...], int] = {}  # of answers that the task does not number
         self.found: dict[str, float] = {}
 
     @staticmethod
@@ -157,9 +158,9 @@ class Grow(Source):
         """(P,): steps by an assignment of answers to steps, where there are enough of them; else
         the best ones. scores (P, N), of which the table keeps a slowly forgotten mean.
         """
-        label = problems.label
-        if label is None or (problems.asked is not None and problems.asked.shape[1] > 1):
+        if problems.asked is not None and problems.asked.shape[1] > 1:
             return scores.argmax(1)
+        label = self._numbered(problems.answer) if problems.label is None else problems.label
         known = scores[:0] if self.table is None else self.table
         table = F.pad(known, (0, 0, 0, max(int(label.max()) + 1 - len(known), 0)))
         answers = F.one_hot(label, len(table)).to(scores.dtype)
@@ -168,14 +169,20 @@ class Grow(Source):
         self.table = torch.where(count > 0, KEPT * table + (1 - KEPT) * mean, table)
         return assignment(self.table)[label] if len(table) <= len(scores[0]) else scores.argmax(1)
 
+    def _numbered(self, answers: Tensor) -> Tensor:
+        """(P,): numbers of answers (P, A), in the order in which they came up."""
+        rows = map(tuple, answers.tolist())
+        found = [self.numbers.setdefault(row, len(self.numbers)) for row in rows]
+        return torch.tensor(found, device=answers.device)
+
     def metrics(self) -> dict[str, float]:
         return self.found
 
     def state(self) -> dict[str, Any]:
-        return {"table": self.table}
+        return {"table": self.table, "numbers": self.numbers}
 
     def load(self, state: dict[str, Any]) -> None:
-        self.table = state["table"]
+        self.table, self.numbers = state["table"], state.get("numbers", {})
 
 
 def every_step(policy: QuestionPolicy, tokens: int, device: torch.device) -> Tensor:
