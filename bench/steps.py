@@ -1,4 +1,4 @@
-"""Where thoughts are needed: docs/steps.svg and the tables of serial tasks in docs/results.md.
+"""Where thoughts are needed: two pictures (docs/steps.svg, lengths.svg), a table in docs/results.md.
 
     python bench/steps.py                    run what is missing, two at a time, then draw
     python bench/steps.py --only cups        settings whose name contains a word
@@ -15,6 +15,7 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ from paths import ROOT, fill
 from records import Records
 
 RECORDS = Records("steps")
-PICTURE = ROOT / "docs" / "steps.svg"
+COLOURS = ("tab:blue", "tab:orange", "tab:red", "tab:green")
 NETWORK = ["model.init_std=0.07", "model.query_key_std=0.07", "model.embedding_std=0.05",
            "model.position_std=0.05", "model.head_std=0.07"]  # those of invent_steps
 LOOP = ["trainer.train_batch_size=192", "trainer.lr=0.0005", "trainer.weight_decay=0",
@@ -81,38 +82,65 @@ PARTICULAR = {"steps_parity_grow": ["thinker.vocabulary=4"],
 ASKED = (0, 1, 2, 11)  # questions about each thought of task=half, beside 4
 AUTOMATA = ((3, 0), (3, 1), (4, 0), (4, 1), (5, 0), (5, 1), (6, 0), (7, 0), (8, 0),
             (8, 1))  # states, and the seed that each is drawn with
+LONGER = ["task=cups", "task.train_steps=16", "task.steps=32"]
+LONGEST = {  # trained on up to 16 swaps, asked for up to 32
+    "grow": ("invented, a token for each swap", [*GROW, *LONGER]),
+    "fixed": ("gold, a token for each swap", [*SUPER, "variant=[think,fixed,super]",
+                                              "thinker.pace=1", *LONGER, *ALL_LENGTHS]),
+    "stops": ("gold, the thinker ends its thoughts", [*SUPER, *LONGER, *ALL_LENGTHS]),
+}
+SUMS = {"4": ["task.steps=4"], "6": ["task.steps=6"], "10": ["task.steps=10"],
+        "4_systematic": ["task.steps=4", "task.split=systematic"],
+        "6_systematic": ["task.steps=6", "task.split=systematic"]}
 OTHERS = {"carry": ["task=carry", "thinker.asked=4", "thinker.vocabulary=24"],
           "registers": ["task=registers", "task.registers=2", "thinker.asked=2",
                         "thinker.vocabulary=24"]}
 
 
-def settings() -> dict[str, tuple[str, list[str]]]:
-    """name -> (what it is, overrides), of every task in every way."""
+class Setting(NamedTuple):
+    """What it is; its overrides; those that ask for questions of all lengths, if any."""
+
+    title: str
+    words: list[str]
+    lengths: Sequence[str] = ()
+
+
+def settings() -> dict[str, Setting]:
+    """Every task in every way, by name."""
     found = {}
     for task, (about, words, _, lengths) in TASKS.items():
         for way, (title, more) in WAYS.items():
             name = f"steps_{task}_{way}"
             mixed = [] if way in ("grow", "super") else lengths
             if way != "grow" or task not in WITHOUT_GROWTH:
-                found[name] = (f"{about}: {title}", results.last_words(
-                    [*more, *words, *mixed, *PARTICULAR.get(name, [])]))
+                found[name] = Setting(f"{about}: {title}", results.last_words(
+                    [*more, *words, *mixed, *PARTICULAR.get(name, [])]), lengths)
     about, words, _, _ = TASKS["half"]
     for count in ASKED:
-        found[f"steps_half_asked{count}"] = (
+        found[f"steps_half_asked{count}"] = Setting(
             f"{about}: asked {count or 'the plain question'}",
-            [*GROW, *words, f"thinker.asked={count}", "trainer.max_steps=1500"])
+            [*GROW, *words, f"thinker.asked={count}", "trainer.max_steps=1500"], ALL_LENGTHS)
     for states, machine in AUTOMATA:
-        found[f"steps_automaton_{states}_{machine}"] = (
+        found[f"steps_automaton_{states}_{machine}"] = Setting(
             f"automaton of {states} states, drawn with {machine}, 16 letters",
             [*GROW, "task=automaton", f"task.states={states}", f"task.machine={machine}",
              "thinker.asked=4", "thinker.vocabulary=12"])
     for name, words in OTHERS.items():
-        found[f"steps_{name}_grow"] = (f"{name}, 16 moves: {WAYS['grow'][0]}", [*GROW, *words])
+        found[f"steps_{name}_grow"] = Setting(f"{name}, 16 moves: {WAYS['grow'][0]}",
+                                              [*GROW, *words])
+    for name, (title, words) in LONGEST.items():
+        found[f"steps_length_{name}"] = Setting(f"cups, 32 swaps, trained to 16: {title}",
+                                                results.last_words(words), ALL_LENGTHS)
+    for name, words in SUMS.items():
+        digits, _, split = name.partition("_")
+        found[f"steps_columns_{name}"] = Setting(
+            f"columns, sums of {digits} digits: {WAYS['grow'][0]}" + f", {split} hold-out" * bool(
+                split), [*GROW, "task=columns", "thinker.vocabulary=16", *words])
     return found
 
 
 SETTINGS = settings()
-results.ALL.update(SETTINGS)
+results.ALL.update({name: setting[:2] for name, setting in SETTINGS.items()})
 
 
 def run(job: tuple[str, int]) -> str:
@@ -125,7 +153,7 @@ def run(job: tuple[str, int]) -> str:
         folder = results.RUNS / name / str(seed)
         metrics = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
         falls = [row["curriculum/falls"] for row in metrics if "curriculum/falls" in row]
-        RECORDS.put(f"{name}/{seed}", SETTINGS[name][1], {
+        RECORDS.put(f"{name}/{seed}", SETTINGS[name].words, {
             **{key: summary[key] for key in ("accuracy", "necessity", "steps", "seconds")},
             "swaps": summary["metrics"].get("swap/other_state"),
             "unasked": summary["metrics"].get("unasked/accuracy"),
@@ -135,7 +163,7 @@ def run(job: tuple[str, int]) -> str:
 
 def outcome(job: tuple[str, int]) -> dict[str, Any] | None:
     """What a run found; None where it has not been run."""
-    return RECORDS.get(f"{job[0]}/{job[1]}", SETTINGS[job[0]][1])
+    return RECORDS.get(f"{job[0]}/{job[1]}", SETTINGS[job[0]].words)
 
 
 def outcomes(name: str) -> list[dict[str, Any]]:
@@ -147,11 +175,10 @@ def of_lengths(job: tuple[str, int]) -> dict[str, float]:
     """Accuracy of a run for each number of steps, on held-out questions."""
     name, seed = job
     folder, kept = results.RUNS / name / str(seed), results.RUNS / name / f"{seed}_lengths"
-    lengths = TASKS[name.split("_")[1]].lengths if name.split("_")[1] in TASKS else []
-    if not lengths:
+    if not SETTINGS[name].lengths:
         return {}
     words = [sys.executable, str(ROOT / "run.py"), "action=evaluate",
-             f"model.name={newest(folder)}", *lengths, "task.test_questions=4000",
+             f"model.name={newest(folder)}", *SETTINGS[name].lengths, "task.test_questions=4000",
              f"hydra.run.dir={kept}", "trainer.threads=1"]
     subprocess.run(words, stdout=subprocess.DEVNULL, check=True)
     metrics = json.loads((kept / "summary.json").read_text())["metrics"]
@@ -166,24 +193,25 @@ def newest(run: Path) -> Path:
         path.read_text())["step"]).parent
 
 
-def draw() -> None:
-    """Accuracy by number of swaps: the mean of the seeds, and each seed thinly."""
+def draw(picture: Path, curves: dict[str, str], about: str) -> None:
+    """Accuracy by number of swaps, of the settings (name: title): the mean of the seeds, and each
+    seed thinly.
+    """
     figure, axis = plt.subplots(figsize=(5.5, 3.2))
-    for colour, way in zip(("tab:blue", "tab:orange", "tab:red", "tab:green"), DRAWN, strict=True):
-        curves = [found["lengths"] for found in outcomes(f"steps_cups_{way}")]
-        for curve in curves:
+    for colour, (name, title) in zip(COLOURS, curves.items(), strict=False):
+        found = [one["lengths"] for one in outcomes(name)]
+        for curve in found:
             axis.plot([*map(int, curve)], [*curve.values()], color=colour, linewidth=0.5)
-        if curves:
-            means = [statistics.mean(curve[n] for curve in curves) for n in curves[0]]
-            axis.plot([*map(int, curves[0])], means, color=colour, linewidth=2,
-                      label=WAYS[way][0])
+        if found:
+            means = [statistics.mean(curve[n] for curve in found) for n in found[0]]
+            axis.plot([*map(int, found[0])], means, color=colour, linewidth=2, label=title)
     axis.axhline(TASKS["cups"].chance, color="grey", linewidth=0.8, linestyle=":", label="chance")
-    axis.set_xlabel("swaps of five cups")
+    axis.set_xlabel(about)
     axis.set_ylabel("accuracy on held-out questions")
     axis.set_ylim(0, 1.02)
     axis.legend(fontsize=8, frameon=False)
     figure.tight_layout()
-    figure.savefig(PICTURE, metadata={"Date": None})
+    figure.savefig(picture, metadata={"Date": None})
 
 
 def row(name: str) -> str:
@@ -191,7 +219,7 @@ def row(name: str) -> str:
     steps and seconds.
     """
     found = outcomes(name)
-    title, overrides = SETTINGS[name]
+    title, overrides, _ = SETTINGS[name]
     if len(found) < len(results.SEEDS):
         title += f" ({len(found)} of {len(results.SEEDS)} seeds run so far)"
     shuffled = [one["necessity"].get("shuffled") for one in found if one["necessity"]]
@@ -222,7 +250,10 @@ def main() -> None:
     results.run_what_is_asked(__doc__, run, lambda word: [
         (name, seed) for seed in results.SEEDS for name in SETTINGS if word in name])
     write_table()
-    draw()
+    draw(ROOT / "docs" / "steps.svg", {f"steps_cups_{way}": WAYS[way][0] for way in DRAWN},
+         "swaps of five cups")
+    draw(ROOT / "docs" / "lengths.svg", {f"steps_length_{way}": title for way, (title, _)
+                                         in LONGEST.items()}, "swaps; trained on up to 16")
 
 
 if __name__ == "__main__":
