@@ -1,4 +1,4 @@
-"""Where thoughts are needed: two pictures (docs/steps.svg, lengths.svg), a table in docs/results.md.
+"""Where thoughts are needed: docs/steps.svg, docs/lengths.svg and a table of docs/results.md.
 
     python bench/steps.py                    run what is missing, two at a time, then draw
     python bench/steps.py --only cups        settings whose name contains a word
