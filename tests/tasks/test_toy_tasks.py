@@ -64,10 +64,10 @@ def test_chain_is_python() -> None:
 def test_chase_goes_where_the_list_says() -> None:
     for one in drawn("chase", nodes=7)[1]:
         symbols = one.question.split()
-        target = dict(zip(symbols[:14:2], symbols[1:14:2], strict=True))
-        node, states = symbols[14], []
-        assert set(symbols[15:]) == {">"} and {*target} == {*target.values()}
-        for _ in symbols[15:]:
+        target = {pointer[0]: pointer[2] for pointer in symbols[:7]}
+        node, states = symbols[7], []
+        assert set(symbols[8:]) == {">"} and {*target} == {*target.values()}
+        for _ in symbols[8:]:
             node = target[node]
             states.append(node)
         assert one.thought == " ".join(states) and one.answer == states[-1]
@@ -75,10 +75,11 @@ def test_chase_goes_where_the_list_says() -> None:
 
 def test_graph_reaches_one_node_alone() -> None:
     for one in drawn("graph", hops=3, branches=3)[1]:
-        *edges, root, left, right = one.question.split()
+        *listed, root, left, right = one.question.split()
+        edges = [tuple(edge.split(">")) for edge in listed]
         reached = {root: [root]}
         for _ in edges:
-            for start, to in zip(edges[::2], edges[1::2], strict=True):
+            for start, to in edges:
                 if start in reached:
                     reached.setdefault(to, [*reached[start], to])
         assert {left, right} & {*reached} == {one.answer}
@@ -88,7 +89,7 @@ def test_graph_reaches_one_node_alone() -> None:
         assert last == one.answer and walks[[left, right].index(last)] == upwards
         place, other = (right, walks[1]) if last == left else (left, walks[0])
         for above in other:
-            assert (above, place) in zip(edges[::2], edges[1::2], strict=True)
+            assert (above, place) in edges
             place = above
         assert len(other) == len(upwards)
 

@@ -1,10 +1,11 @@
-"""Which of two nodes can be reached? `0 1 2 3 1 4 3 5 0 4 5` -> `4`: from 0 by 1, and 5 not."""
+"""Which of two nodes can be reached? `0>1 2>3 1>4 3>5 0 4 5` -> `4`: from 0 by 1, and 5 not."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import pairwise, permutations
 from random import Random
+from typing import Any
 
 from ponder.config.option import option
 from ponder.config.registry import task
@@ -16,16 +17,23 @@ from ponder.tasks.toy.base import ToyTask
 class Graph(ToyTask):
     """Two trees of equal shape: which of two nodes, equally deep, is below the root that is asked?
 
-    A question is the shuffled list of all edges (from, to), the root and the two nodes, as in
-    ProsQA (Hao et al., 2024, "Training large language models to reason in a continuous latent
-    space"). Both trees are drawn in the same way, so nothing but following edges tells the nodes
-    apart. The thought goes up, as an edge up is the only one while several may lead down: the nodes
-    above the first node, as far as its root, those above the second, and at last the answer.
+    A question is the shuffled list of all edges, each of them one symbol, the root and the two
+    nodes, as in ProsQA (Hao et al., 2024, "Training large language models to reason in a continuous
+    latent space"). Both trees are drawn in the same way, so nothing but following edges tells the
+    nodes apart. The thought goes up, as an edge up is the only one while several may lead down: the
+    nodes above the first node, as far as its root, those above the second, and at last the answer.
     """
 
     hops: int = option(4, "edges between the root and the nodes that are asked about", low=1,
                        high=16)
     branches: int = option(2, "further nodes of each tree, which lead nowhere", low=0, high=24)
+
+    def _take_keys(self, keys: Any) -> None:
+        """Symbols are all that there can be, whether or not a sample of problems has them."""
+        ToyTask._take_keys(self, keys)
+        nodes = tuple(map(str, range(2 * (self.hops + 1 + self.branches))))
+        vars(self).update(symbols=(*nodes, *map(">".join, permutations(nodes, 2))),
+                          thought_symbols=nodes)
 
     def problem(self, random: Random) -> Problem:
         """Names of nodes, places of branches, the orders of edges and of both nodes are drawn."""
@@ -39,30 +47,32 @@ class Graph(ToyTask):
         random.shuffle(edges)
         asked = [tree[self.hops] for tree in trees]
         random.shuffle(asked)
-        return _problem(edges, trees[0][0], asked)
+        return _problem([*map(">".join, edges)], trees[0][0], asked)
 
     def solution(self, problem: Problem) -> str | None:
         """The node that is below the root."""
-        *listed, root, one, other = problem.question.split()
-        parent = dict(zip(listed[1::2], listed[::2], strict=True))
+        *edges, root, one, other = problem.question.split()
+        parent = _parents(edges)
         found = [node for node in (one, other) if root in _above(node, parent)]
         return found[0] if len(found) == 1 else None
 
     def easier(self, problem: Problem) -> Problem:
         """The parents of both nodes are asked about; a question of one hop is left as it is."""
-        *listed, root, one, other = problem.question.split()
-        edges = [*zip(listed[::2], listed[1::2], strict=True)]
-        parent = {to: start for start, to in edges}
+        *edges, root, one, other = problem.question.split()
+        parent = _parents(edges)
         asked = [parent[one], parent[other]]
         return problem if root in asked else _problem(edges, root, asked)
 
 
-def _problem(edges: list[tuple[str, str]], root: str, asked: list[str]) -> Problem:
-    parent = {to: start for start, to in edges}
-    walks = [[*_above(node, parent)] for node in asked]
-    answer = asked[[root in walk for walk in walks].index(True)]
-    question = [symbol for edge in edges for symbol in edge] + [root, *asked]
-    return Problem(" ".join(question), answer, " ".join([*walks[0], *walks[1], answer]))
+def _problem(edges: list[str], root: str, asked: list[str]) -> Problem:
+    parent = _parents(edges)
+    first, second = ([*_above(node, parent)] for node in asked)
+    answer = asked[0] if root in first else asked[1]
+    return Problem(" ".join([*edges, root, *asked]), answer, " ".join([*first, *second, answer]))
+
+
+def _parents(edges: list[str]) -> dict[str, str]:
+    return {to: start for start, to in (edge.split(">") for edge in edges)}
 
 
 def _above(node: str, parent: dict[str, str]) -> Iterator[str]:
