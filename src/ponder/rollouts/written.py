@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import Tensor
 
 from ponder.config.errors import replacing
 from ponder.config.players import SamplerConfig
 from ponder.core.distributed import is_distributed, is_local, merge_parts
 from ponder.core.math import GREEDY, Sampling, precise
 from ponder.core.types import Problems, Rollouts
+from ponder.models.fingerprint import fingerprint
 from ponder.models.huggingface.model import Model
 from ponder.models.policies.base import Policy
 from ponder.rollouts import sampled
@@ -244,15 +245,4 @@ def key_of(**parts: Any) -> str:
             digest.update(str(tuple(value.shape)).encode() + value.cpu().numpy().tobytes())
         else:
             digest.update(json.dumps(value, sort_keys=True).encode())
-    return digest.hexdigest()
-
-
-def fingerprint(model: nn.Module) -> str:
-    """A hash that changes with every trained weight; frozen ones are those of the model's files."""
-    digest = hashlib.sha256()
-    for key, value in model.named_parameters():
-        if value.requires_grad:
-            digest.update(key.encode())
-            own = value.detach().to("cpu", copy=True)  # numpy would hold on to the memory
-            digest.update(own.contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
