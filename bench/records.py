@@ -7,8 +7,11 @@ its overrides are those that the table would use. To run one again, take its lin
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import results
 
 FOLDER = Path(__file__).resolve().parent / "records"
 
@@ -32,3 +35,19 @@ class Records:
         FOLDER.mkdir(exist_ok=True)
         with self._path.open("a") as file:
             file.write(json.dumps({"name": name, **found, "words": words}) + "\n")
+
+    def run(self, job: tuple[str, int], words: list[str],
+            found: Callable[[Path, dict[str, Any]], dict[str, Any]] | None = None) -> str:
+        """Run one seed of a setting of bench/results.py unless it is here, and keep what it found:
+        accuracy, necessity, steps, seconds, and what `found` reads from its directory and summary.
+        """
+        name = f"{job[0]}/{job[1]}"
+        if self.get(name, words):
+            return f"{name}: is there"
+        said, summary = results.run(job), results.load(*job)
+        if summary:
+            folder = results.RUNS / job[0] / str(job[1])
+            more = found(folder, summary) if found else {}
+            self.put(name, words, {key: summary[key] for key in (
+                "accuracy", "necessity", "steps", "seconds")} | more)
+        return said

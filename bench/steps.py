@@ -145,20 +145,17 @@ results.ALL.update({name: setting[:2] for name, setting in SETTINGS.items()})
 
 def run(job: tuple[str, int]) -> str:
     """Run one seed of one setting unless it is in the records, and keep what it found."""
-    name, seed = job
-    if outcome(job):
-        return f"{name} seed {seed}: is there"
-    said = results.run(job)
-    if summary := results.load(name, seed):
-        folder = results.RUNS / name / str(seed)
-        metrics = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
-        falls = [row["curriculum/falls"] for row in metrics if "curriculum/falls" in row]
-        RECORDS.put(f"{name}/{seed}", SETTINGS[name].words, {
-            **{key: summary[key] for key in ("accuracy", "necessity", "steps", "seconds")},
-            "swaps": summary["metrics"].get("swap/other_state"),
-            "unasked": summary["metrics"].get("unasked/accuracy"),
-            "falls": int(falls[-1]) if falls else None, "lengths": of_lengths(job)})
-    return said
+    return RECORDS.run(job, SETTINGS[job[0]].words, lambda folder, summary: {
+        "swaps": summary["metrics"].get("swap/other_state"),
+        "unasked": summary["metrics"].get("unasked/accuracy"),
+        "falls": falls_of(folder), "lengths": of_lengths(job)})
+
+
+def falls_of(folder: Path) -> int | None:
+    """How often training went back to shorter questions; None where no curriculum decides."""
+    rows = map(json.loads, (folder / "metrics.jsonl").open())
+    falls = [row["curriculum/falls"] for row in rows if "curriculum/falls" in row]
+    return int(falls[-1]) if falls else None
 
 
 def outcome(job: tuple[str, int]) -> dict[str, Any] | None:
