@@ -269,7 +269,7 @@ CONTRADICTIONS = [
     ("experiment=hidden_state task.cups=2 task.unasked=0.05", "task.unasked=0.05: found a problem "
      "of task=half none of whose 2 questions is left out; legal: 0, or a larger share"),
     ("experiment=hidden_state task=cups", "thinker.asked=4: found task=cups, but it needs several "
-     "questions about one thought; legal: with task=automaton, carry, half, registers"),
+     "questions about one thought; legal: with task=automaton, carry, half, passage, registers"),
     ("experiment=hidden_state thinker.asked=0 task.unasked=0.2", "task.unasked=0.2: found "
      "thinker.asked=0; legal: 0, or with questions about thoughts, as in thinker.asked=4"),
     ("experiment=hidden_state task=cups task.unasked=0.2", "task.unasked=0.2: found task=cups, "

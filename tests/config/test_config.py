@@ -155,7 +155,7 @@ NEEDS = {"model=hf": ["model.name=gpt2", *QUESTIONS],
             if name not in ("hf", "tiny", "small", "nano")},
          **{f"task={one.name}": ["model=gpt2"] for one in TASKS
             if "hf_model" in one.requires}, "task=qa": ["model=gpt2", *QUESTIONS[1:]],
-         "task=free": ["model=gpt2", "task.data=questions.csv"],
+         **{f"task={name}": ["model=gpt2", *QUESTIONS[1:]] for name in ("free", "passage")},
          "task=text": ["task.data=text.txt", "variant=[]"],
          "task=corpus": ["task.data=text.txt", "variant=[think]", "rollout=sample",
                          "strategy=ppo", "reward=whitespace"],

@@ -54,6 +54,7 @@ class Problems:
     - asked (P, M, W): M questions about each thought, padded on the left, which follow the thought
       in what the answerer reads; asked_answer (P, M, A): their answers, padded on the right. None:
       the answer to `question` follows at once.
+    - also: M other questions about the thought of each problem: every tensor is (P, M, ...).
     - positions (P, N): the tokens of a passage after which there are thoughts; None where there is
       one thought, after the question.
 
@@ -80,13 +81,15 @@ class Problems:
     moves: Tensor | None = None
     asked: Tensor | None = None
     asked_answer: Tensor | None = None
+    also: Problems | None = None
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> Problems:
         """The problems that `dataclasses.asdict` made a dictionary of, also of an earlier version.
         """
-        easier = state.get("easier")
-        return cls(**{**renamed(state, RENAMED), "easier": easier and cls.from_dict(easier)})
+        nested = {name: cls.from_dict(state[name]) for name in ("easier", "also")
+                  if state.get(name)}
+        return cls(**{**renamed(state, RENAMED), **nested})
 
     def __len__(self) -> int:
         return len(self.question)
@@ -108,6 +111,18 @@ class Problems:
 
     def __getitem__(self, rows: Tensor | slice) -> Problems:
         return _map(lambda value: value[rows], self)
+
+    def beside(self, others: Problems) -> Problems:
+        """The same with P * M others, M for each problem, as `also`."""
+        count = len(others) // len(self)
+        return replace(self, also=_map(lambda value: value.unflatten(0, (-1, count)), others))
+
+    def alternatives(self) -> list[Problems]:
+        """M batches of P problems: the first others about each thought, the second ones, ..."""
+        if self.also is None:
+            return []
+        return [_map(lambda value, at=at: value[:, at], self.also)
+                for at in range(self.also.question.shape[1])]
 
     def to(self, device: torch.device) -> Problems:
         return _map(lambda value: value.to(device), self)

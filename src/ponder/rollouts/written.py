@@ -172,9 +172,11 @@ class Written(Sampler):
         so that an interruption loses none.
         """
         sees = [policy.rules.sees_question, policy.rules.sees_thought]
-        key = key_of(thoughts=key, options=problems.options, bridge=problems.answer_prefix,
-                     sizes=problems.option_sizes, label=problems.label, mode=policy.answer_mode,
-                     sees=sees, judged=self.judged)
+        asked = [dict(options=one.options, bridge=one.answer_prefix, sizes=one.option_sizes,
+                      label=one.label) for one in (problems, *problems.alternatives())]
+        key = key_of(thoughts=key, mode=policy.answer_mode, sees=sees, judged=self.judged,
+                     **asked[0], **{f"also{i}": key_of(**one) for i, one in
+                                    enumerate(asked[1:])})
         found = self.store.load(key)
         if found is None:
             found = {"answered": policy.judge_thoughts(problems, thought,

@@ -51,7 +51,19 @@ class ChoicePolicy(Policy):
                        mode: str | None = None) -> Tensor:
         """(B, 3): log p(answer), how right the answer is (1: right), and which one it is, as of
         `reads` (-1: none). mode: instead of `answer_mode`.
+
+        Where there are other questions about a thought (`Problems.also`), the first two are means
+        of all of them.
         """
+        own = self._judged(problems, thought, samples, mode)
+        others = [self._judged(one, thought, samples, mode) for one in problems.alternatives()]
+        if others:
+            own[:, :2] = torch.stack([own, *others])[..., :2].mean(0)
+        return own
+
+    def _judged(self, problems: Problems, thought: Tensor, samples: int,
+                mode: str | None) -> Tensor:
+        """`judge_thoughts` about the problems' own questions."""
         assert problems.label is not None
         if (mode or self.answer_mode) == "generated":
             found = self.read_answers(problems, thought, samples).to(thought.device)

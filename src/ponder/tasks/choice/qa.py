@@ -240,7 +240,8 @@ class Qa(Task):
 
         empty = len(self.vocabulary.prompt([(role, "") for role, _ in self._turns(self.list[0])]))
         rows = range(0 if train else self.epoch_size, len(self.list))
-        asked = ((self.list[i], self._turns(self.list[i], hint), partial(count, i)) for i in rows)
+        asked = ((self.list[i], [*(text for _, text in self._turns(self.list[i], hint)),
+                                 self.bridge(self.list[i])], partial(count, i)) for i in rows)
         prompt, answer, name = prompts.longest(asked, self.way, limit - tokens - empty)
         if prompt + answer + tokens > limit:
             found = f"found a prompt of {prompt} tokens and {answer} of its answer ({name})"
@@ -271,7 +272,7 @@ class Qa(Task):
         encoded = self._encoded[i]
         if encoded is None:
             question, unit = self.list[i], getattr(self.config, "score_per", "none")
-            bridge = prompts.bridge(question, self.way)
+            bridge = self.bridge(question)
             options = prompts.options(question, self.way)
             sizes = [prompts.size_of(choice, unit) for choice in question.choices]
             if self.thinks or self.config.answer == "generated":
@@ -286,6 +287,10 @@ class Qa(Task):
             encoded = self._encoded[i] = Encoded(
                 prompt, array("l", context), [array("l", tokens) for tokens in rest], sizes)
         return encoded
+
+    def bridge(self, question: Question) -> str:
+        """The text between the thought and an option."""
+        return prompts.bridge(question, self.way)
 
     def _turns(self, question: Question, hint: bool = False) -> prompts.Turns:
         others = [one for one in self.shots if not prompts.same(one, question)]
@@ -337,7 +342,7 @@ class Qa(Task):
         if not config.test_data:
             held_out = [question.split in HELD_OUT for question in data]
             if len(set(held_out)) < 2:
-                held_out = [self._share(question.id, "split") < config.held_out
+                held_out = [self._share(self._key(question), "split") < config.held_out
                             for question in data]
             test = [question for question, out in zip(data, held_out, strict=True) if out]
             data = [question for question, out in zip(data, held_out, strict=True) if not out]
@@ -351,6 +356,10 @@ class Qa(Task):
     def _of_subjects(self, questions: list[Question]) -> list[Question]:
         wanted = set(self.config.subjects)
         return [one for one in questions if not wanted or one.subject in wanted]
+
+    def _key(self, question: Question) -> str:
+        """What decides whether a question is held out."""
+        return question.id
 
     def _share(self, key: str, use: str) -> float:
         """A number from 0 to 1 for an id, the same in every run with the same `task.seed`."""

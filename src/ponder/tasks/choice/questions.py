@@ -2,9 +2,9 @@
 
 Columns, in upper or lower case: `question`; the options, as columns `A`, `B`, ... up to `J`, or as
 one column `choices` that holds a list (in a .csv as JSON); `answer`; and perhaps `id`, `subject`,
-`split`, `language`, `rationale` (or `thought`). Other columns are ignored. That covers our own
-files, openai/MMMLU (`Question,A,B,C,D,Answer,Subject`) and cais/mmlu (`choices`, `answer` as a
-number).
+`split`, `language`, `rationale` (or `thought`), `passage`. Other columns are ignored. That covers
+our own files, openai/MMMLU (`Question,A,B,C,D,Answer,Subject`) and cais/mmlu (`choices`, `answer`
+as a number).
 
 - Options: 2 to 10. A row may have fewer than others: its last cells are empty.
 - Answer: a letter of an option, or else its text in full. Where options are a list, a number is the
@@ -53,11 +53,12 @@ class Question:
     language: str = ""
     split: str = ""
     rationale: str | None = None
+    passage: str = ""
 
     @property
     def words(self) -> tuple[str, ...]:
         """What it says, whatever the order of its options; its id may be that of another one."""
-        return (self.question, *sorted(self.choices))
+        return (self.passage, self.question, *sorted(self.choices))
 
     @property
     def letters(self) -> str:
@@ -91,7 +92,8 @@ def questions_of(source: str, rows: list[Row], language: str = "") -> list[Quest
         questions.append(Question(
             _text(cells.get("id")) or own, question, choices, _answer(where, cells, choices),
             subject, _text(cells.get("language")) or language, split,
-            _text(cells.get("rationale", cells.get("thought"))) or None))
+            _text(cells.get("rationale", cells.get("thought"))) or None,
+            _text(cells.get("passage"))))
     return questions
 
 
@@ -343,16 +345,15 @@ def options(question: Question, answer: str) -> list[str]:
             for letter in question.letters]
 
 
-def longest(asked: Iterable[tuple[Question, Turns, Callable[[], tuple[int, int]]]], answer: str,
-            fits: int) -> tuple[int, int, str]:
-    """(tokens of the prompt, of its answer, id) of the longest of some questions, each with its
-    dialogue and what counts those tokens. It counts where all texts have more than `fits` bytes
-    only, as no tokenizer makes more tokens of them; (0, 0, "") where none has.
+def longest(asked: Iterable[tuple[Question, list[str], Callable[[], tuple[int, int]]]],
+            answer: str, fits: int) -> tuple[int, int, str]:
+    """(tokens of the prompt, of its answer, id) of the longest of some questions, each with the
+    texts in front of its options and what counts those tokens. It counts where all texts have more
+    than `fits` bytes only, as no tokenizer makes more tokens of them; (0, 0, "") where none has.
     """
     found = [(0, 0, 0, "")]
-    for question, dialogue, count in asked:
-        texts = [*(text for _, text in dialogue), bridge(question, answer),
-                 max(options(question, answer), key=lambda text: len(text.encode()))]
+    for question, before, count in asked:
+        texts = [*before, max(options(question, answer), key=lambda text: len(text.encode()))]
         if sum(len(text.encode()) for text in texts) > fits:
             prompt, rest = count()
             found.append((prompt + rest, prompt, rest, question.id))

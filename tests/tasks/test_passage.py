@@ -1,0 +1,137 @@
+"""Several questions about a rationale that was written about their passage alone."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ponder.config.errors import UserError
+from ponder.models.huggingface.model import Model
+from ponder.models.policies.base import Rules
+from ponder.models.policies.choice import ChoicePolicy
+from ponder.tasks.choice.passage import Passage, PassageKeys
+from support.questions import WORDS, language_model, save_language_model
+from support.small import Door, generator
+
+THINGS = ("box", "cup", "jar", "pot")
+
+
+def file_of(path: Path, passages: int = 10, **changes: str) -> Path:
+    """Four questions about each passage, the last of which has three options."""
+    with path.open("w", newline="") as file:
+        rows = csv.DictWriter(file, ["passage", "question", "A", "B", "C", "answer"])
+        rows.writeheader()
+        for number in range(passages):
+            for place, thing in enumerate(THINGS):
+                rows.writerow({"passage": f"Passage {number}.", "question": f"The {thing}?",
+                               "A": "one", "B": "three", "C": "no" * (place == 3),
+                               "answer": "AB"[(number + place) % 2], **changes})
+    return path
+
+
+def made(path: Path, **keys: Any) -> Passage:
+    return Passage(replace(PassageKeys(seed=0, asked=3, test_questions=8), data=str(path), **keys),
+                   WORDS)
+
+
+def policy_of(task: Passage, sees_question: bool = False) -> ChoicePolicy:
+    net = Model(language_model(), len(WORDS))
+    return ChoicePolicy(net, WORDS, Rules(5, True, sees_question), task.config.answer)
+
+
+@pytest.mark.parametrize("answer", ["cloze", "letter"])
+def test_the_prompt_is_the_passage_and_questions_come_after(answer: str, tmp_path: Path) -> None:
+    task = made(file_of(tmp_path / "p.csv"), answer=answer)
+    problems = task.test()
+    asked = task.questions(problems)
+    assert problems.answer_prefix is not None and problems.also is None
+    for row, question in enumerate(asked):
+        prompt = WORDS.text([t for t in problems.question[row].tolist() if t != WORDS.pad])
+        bridge = WORDS.text([t for t in problems.answer_prefix[row].tolist() if t != WORDS.pad])
+        assert prompt.strip().endswith(f"Text: {question.passage}") and "?" not in prompt
+        options = "\nA. one\nB. three" + "\nC. no" * (question.question == "The pot?")
+        assert bridge == f"\nQuestion: {question.question}" + options * (
+            answer == "letter") + "\nAnswer:"
+
+
+def test_a_passage_is_held_out_with_all_its_questions(tmp_path: Path) -> None:
+    task = made(file_of(tmp_path / "p.csv", 40), test_questions=1000)
+    train, test = ({one.passage for one in part} for part in (
+        task.list[:task.epoch_size], task.list[task.epoch_size:]))
+    assert len(train | test) == 40 and not train & test and 2 < len(test) < 20
+
+
+def test_others_are_about_the_same_passage(tmp_path: Path) -> None:
+    task = made(file_of(tmp_path / "p.csv"))
+    pairs: Counter[tuple[str, ...]] = Counter()
+    for seed in range(60):
+        problems = task.sample(5, generator(seed))
+        own, groups = task.questions(problems), [
+            task.questions(one) for one in problems.alternatives()]
+        assert len(groups) == 2
+        for question, *others in zip(own, *groups, strict=True):
+            assert {one.passage for one in others} == {question.passage}
+            asked = [one.question for one in (question, *others)]
+            assert len({*asked}) == 3
+            pairs[tuple(asked[1:])] += 1
+    assert len(pairs) == 12  # drawn anew, in any order
+
+
+@pytest.mark.parametrize("answer", ["cloze", "letter"])
+@pytest.mark.parametrize("sees_question", [True, False])
+def test_a_rationale_is_judged_by_all_its_questions(answer: str, sees_question: bool,
+                                                    tmp_path: Path) -> None:
+    """The mean of what each question says by itself."""
+    task = made(file_of(tmp_path / "p.csv"), answer=answer)
+    policy = policy_of(task, sees_question)
+    problems = task.sample(4, generator(1))
+    thought = torch.randint(3, len(WORDS), (8, 6))
+    thought[:, 4] = WORDS.end
+    thought[:, 5] = WORDS.pad
+    found = policy.judge_thoughts(problems, thought, 2)
+    alone = torch.stack([policy.judge_thoughts(task.encode(one.index.tolist()), thought, 2)
+                         for one in (replace(problems, also=None), *problems.alternatives())
+                         if one.index is not None])
+    torch.testing.assert_close(found[:, :2], alone[..., :2].mean(0))
+    assert found[:, 2].equal(alone[0, :, 2]) and 0 < found[:, 1].max() <= 1
+    assert len({round(float(x), 3) for x in found[:, 1]} - {0.0, 1.0}) > 0  # shares of questions
+    other = replace(problems, question=problems.question.flip(0))
+    blind = policy.judge_thoughts(other, thought, 2)
+    assert torch.allclose(blind, found) is not sees_question
+
+
+@pytest.mark.parametrize("changes, keys, said", [
+    ({"passage": ""}, {}, "found no passage of question 1"),
+    ({}, {"asked": 5}, "thinker.asked=5: found task.data="),
+])
+def test_bad_files(changes: dict, keys: dict, said: str, tmp_path: Path) -> None:
+    path = file_of(tmp_path / "p.csv", **changes)
+    with pytest.raises(UserError, match=said):
+        Passage.listed(replace(PassageKeys(seed=0, asked=3, data=str(path)), **keys))
+
+
+def test_questions_are_typed_below_their_passage() -> None:
+    typed = Passage.typed("The cup\nis blue.\nQuestion: Which colour?\nA. red\nB. blue")
+    assert (typed.passage, typed.question) == ("The cup\nis blue.", "Which colour?")
+    assert typed.choices == ("red", "blue")
+    with pytest.raises(UserError, match="legal: the passage, a line Question"):
+        Passage.typed("Which colour?\nA. red\nB. blue")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", ["strategy=grpo thinker.asked=3", "strategy=star thinker.asked=2",
+                                   "strategy=dpo task.answer=letter variant=[think]"])
+def test_they_train(words: str, door: Door) -> None:
+    save_language_model(Path("model"))
+    file_of(Path("p.csv"))
+    code, _, err = door(
+        "task=passage", "task.data=p.csv", "task.test_questions=4", "model=hf", "model.name=model",
+        "trainer=text", "rollout=sample", "rollout.samples=3", "reward=log_likelihood",
+        "thinker.tokens=4", "trainer.gen_batch_size=8", "hydra.run.dir=run", *words.split())
+    assert code == 0 and not err, err
