@@ -124,6 +124,14 @@ def test_questions_are_typed_below_their_passage() -> None:
         Passage.typed("Which colour?\nA. red\nB. blue")
 
 
+def test_without_thoughts_nothing_can_be_asked_about_them(door: Door) -> None:
+    file_of(Path("p.csv"))
+    code, _, err = door("task=passage", "task.data=p.csv", "model=hf", "model.name=model",
+                        "variant=[]", "thinker.asked=2")
+    assert code == 2 and err == ("error: thinker.asked=2: found no thoughts; legal: 0, or with "
+                                 "think, as in think=true\n")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("words", ["strategy=grpo thinker.asked=3", "strategy=star thinker.asked=2",
                                    "strategy=dpo task.answer=letter variant=[think]"])

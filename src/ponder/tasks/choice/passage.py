@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from ponder.config.errors import UserError
 from ponder.config.option import option
@@ -34,6 +36,13 @@ class PassageKeys(QaKeys):
     shots: int = option(0, "there are no worked examples", low=0, high=0)
     asked: int = option("${thinker.asked}", "questions about the passage that a rationale is "
                         "rewarded by, its own among them; 0: its own", low=0)
+
+    def contradictions(self, config: Any = None) -> Iterator[str]:
+        """A line for each combination of legal values that makes no sense."""
+        yield from super().contradictions(config)
+        if self.asked and config is not None and not config.thinker.tokens:
+            yield (f"thinker.asked={self.asked}: found no thoughts; legal: 0, or with think, as in "
+                   "think=true")
 
 
 @task("passage", keys=PassageKeys)
