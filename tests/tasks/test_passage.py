@@ -128,8 +128,8 @@ def test_without_thoughts_nothing_can_be_asked_about_them(door: Door) -> None:
     file_of(Path("p.csv"))
     code, _, err = door("task=passage", "task.data=p.csv", "model=hf", "model.name=model",
                         "variant=[]", "thinker.asked=2")
-    assert code == 2 and err == ("error: thinker.asked=2: found no thoughts; legal: 0, or with "
-                                 "think, as in think=true\n")
+    assert code == 2 and err.startswith("error: thinker.asked=2: found no thoughts; legal: 0, or "
+                                        "with think, as in think=true")
 
 
 @pytest.mark.slow
