@@ -276,6 +276,18 @@ def test_few_questions_are_all_trained_on() -> None:
     assert len(tried) > 400 and not tried & out
 
 
+def test_short_questions_of_bits_are_all_trained_on() -> None:
+    """Those of nine bits are 512. A held-out one of three would be wrong for ever, and with it all
+    longer ones that begin with it, as wrong beginnings teach nothing."""
+    task, random = step_task("parity", steps=12, min_steps=1), Random(0)
+    shares = []
+    for moves in (3, 9, 10, 12):
+        asked = [task.asked([], bits, bits) for bits in (
+            [str(random.randrange(2)) for _ in range(moves)] for _ in range(500))]
+        shares.append(sum(map(task.is_held_out, asked)) / len(asked))
+    assert shares[:2] == [0, 0] and 0.15 < min(shares[2:]) <= max(shares[2:]) < 0.25
+
+
 def test_longer_questions_than_are_trained_on_are_held_out() -> None:
     """Room for 9 moves, none of more than 4 trained on; a network is tested on all."""
     task = step_task("cups", thoughts=5, steps=9, min_steps=1, train_steps=4)

@@ -7,6 +7,7 @@ begin with one move and grow.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -19,7 +20,9 @@ from ponder.core.types import Problem, Problems
 from ponder.tasks.toy.base import ToyTask
 from ponder.tasks.toy.survey import Survey
 
-ALL_TRAINED = 2  # moves of questions that are never held out
+ALL_TRAINED = 2  # moves of questions that are never held out, or more where ...
+MANY = 1000  # ... there are fewer questions of that many moves than this
+SAMPLE = 20  # problems that show which moves there are
 
 
 class StepTask(ToyTask):
@@ -27,7 +30,8 @@ class StepTask(ToyTask):
 
     A subclass draws them: `problem(random)` returns `self.asked(given, moves, states)` with
     `self.moves(random)` moves. There are too few questions of one or two moves to hold some out
-    (ten swaps of five cups), so all of them are trained on, unless the longest ones are as short.
+    (ten swaps of five cups), or of up to nine where a move is a bit, so all of them are trained on,
+    unless the longest ones are as short.
     """
 
     from_left = True
@@ -107,10 +111,19 @@ class StepTask(ToyTask):
         """One for each number of moves that is trained on."""
         return self.train_steps or self.steps
 
+    @cached_property
+    def _all_trained(self) -> int:
+        """Moves of the longest questions that are too few to hold some out."""
+        random = Random("moves")
+        drawn = (self.problem(random).question.split()[self._given:] for _ in range(SAMPLE))
+        different = len({move for moves in drawn for move in moves})
+        few = math.ceil(math.log(MANY, different)) - 1 if different > 1 else 0
+        return min(max(few, ALL_TRAINED), self.steps - 1)
+
     def is_held_out(self, problem: Problem) -> bool:
         """Whether a question is never trained on."""
         moves = len((problem.thought or "").split())
-        few = 0 < moves <= min(ALL_TRAINED, self.steps - 1)
+        few = 0 < moves <= self._all_trained
         return moves > self.levels or (not few and ToyTask.is_held_out(self, problem))
 
     def _held_out_problems(self, found: Sequence[Problem]) -> Problems:
