@@ -29,7 +29,7 @@ RECORDS = Records("outcome")
 CHASE = ["task=chase", "task.nodes=6", "task.steps=3", "variant=[think,fixed,blind,super]",
          "thinker.pace=1", "thinker.vocabulary=6", "answerer.positions=from_end",
          "reward=probability", *NETWORK, *LOOP, "trainer.lr=0.001", "trainer.train_batch_size=96",
-         "rollout.samples=8", "trainer.max_steps=3000"]
+         "rollout.samples=8", "trainer.max_steps=2000"]
 STRATEGIES = {
     "star": ["strategy=star", "rollout.epsilon=0.2"],
     "grpo": ["strategy=grpo", "strategy.scale=none", "strategy.entropy=0.05",
