@@ -33,7 +33,7 @@ MARKDOWN, PAGE = ROOT / "docs" / "map.md", ROOT / "docs" / "map.html"
 TASKS = {
     "add": ("add, sums modulo 10", ["task=add", "task.max=10"], 0.1),
     "cups": ("cups, 4 swaps of 5", ["task=cups", "task.steps=4"], 0.2),
-    "parity": ("parity, 6 bits", ["task=parity", "task.steps=6"], 0.5),
+    "parity": ("parity, 10 bits", ["task=parity", "task.steps=10"], 0.5),
     "chain": ("chain, 4 operations mod 5", ["task=chain", "task.steps=4", "task.modulus=5"], 0.2),
     "chase": ("chase, 3 hops of 6", ["task=chase", "task.steps=3", "task.nodes=6"], 1 / 6),
     "graph": ("graph, 2 hops", ["task=graph", "task.hops=2", "task.branches=1"], 0.5),
