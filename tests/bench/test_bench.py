@@ -50,6 +50,6 @@ def test_the_page_of_clusters_has_what_its_script_computes() -> None:
 
 def test_results_page_has_a_place_for_every_table() -> None:
     page = (BENCH.parent / "docs" / "results.md").read_text()
-    for name in ("training", "strategies", "star_addition", "ppo_exact", "ppo", "rollouts",
-                 "gpu"):
+    for name in ("training", "strategies", "steps", "outcome", "star_addition", "ppo_exact", "ppo",
+                 "rollouts", "gpu"):
         assert page.index(f"<!-- {name} -->") < page.index(f"<!-- end {name} -->")
