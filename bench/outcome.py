@@ -20,12 +20,12 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
+import records
 import results
-from paths import ROOT, fill
-from records import Records
+from paths import ROOT
 from steps import LOOP, NETWORK
 
-RECORDS = Records("outcome")
+RECORDS = records.Records("outcome")
 CHASE = ["task=chase", "task.nodes=6", "task.steps=3", "variant=[think,fixed,blind,super]",
          "thinker.pace=1", "thinker.vocabulary=6", "answerer.positions=from_end",
          "reward=probability", *NETWORK, *LOOP, "trainer.lr=0.001", "trainer.train_batch_size=96",
@@ -68,29 +68,30 @@ def run(job: tuple[str, int]) -> str:
 
 def outcomes(name: str) -> list[dict[str, Any]]:
     """What all seeds of a setting that have been run found."""
-    return [found for seed in results.SEEDS
-            if (found := RECORDS.get(f"{name}/{seed}", SETTINGS[name][1]))]
+    return RECORDS.of_seeds(name, SETTINGS[name][1])
 
 
 def row(name: str) -> str:
     """A line of the table: accuracy of each seed at three hops, with shuffled thoughts."""
     found = outcomes(name)
     title, overrides = SETTINGS[name]
-    if len(found) < len(results.SEEDS):
-        title += f" ({len(found)} of {len(results.SEEDS)} seeds run so far)"
     columns = [[f"{one['accuracy']:.3f}" for one in found],
                [f"{max(one['necessity']['shuffled'] for one in found):.3f}"],
                [str(one["steps"]) for one in found], [f"{one['seconds']:.0f}" for one in found]]
     cells = " | ".join(" / ".join(column) for column in columns)
-    return f"| {title} | {cells} | `{' '.join(overrides)}` |"
+    return f"| {records.titled(title, found)} | {cells} | `{' '.join(overrides)}` |"
 
 
 def draw() -> None:
-    """Accuracy by the share of gold thoughts: each seed, and their mean."""
-    figure, axis = plt.subplots(figsize=(5, 3))
+    """Accuracy by the share of gold thoughts: each seed, and their mean; nothing before there are
+    runs of two shares.
+    """
     points = {share: [one["accuracy"] for one in outcomes(f"outcome_share_{share}")]
               for share in SHARES}
     points = {share: found for share, found in points.items() if found}
+    if len(points) < 2:
+        return
+    figure, axis = plt.subplots(figsize=(5, 3))
     for share, found in points.items():
         axis.plot([share] * len(found), found, "o", color="tab:blue", markersize=4)
     axis.plot([*points], [*map(statistics.mean, points.values())], color="tab:blue")
@@ -104,13 +105,10 @@ def draw() -> None:
 
 
 def write_table() -> None:
-    """Replace the table between the markers of docs/results.md."""
-    head = ("| training | accuracy at 3 hops, seeds 0 / 1 / 2 | highest with shuffled thoughts | "
-            "steps | seconds | overrides |\n|---|---|---|---|---|---|\n")
-    ran = [name for name in SETTINGS if outcomes(name)]
-    missing = ", ".join(f"`{name}`" for name in SETTINGS if name not in ran)
-    left = f"\nNot run yet: {missing}.\n" if missing else ""
-    fill(results.PAGE, "outcome", head + "\n".join(map(row, ran)) + f"\n{left}")
+    """Replace the table of docs/results.md."""
+    records.write_table("outcome", "| training | accuracy at 3 hops, seeds 0 / 1 / 2 | highest "
+                        "with shuffled thoughts | steps | seconds | overrides |",
+                        {name: row(name) if outcomes(name) else None for name in SETTINGS})
 
 
 def main() -> None:

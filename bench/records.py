@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import results
+from paths import fill
 
 FOLDER = Path(__file__).resolve().parent / "records"
 
@@ -29,6 +30,10 @@ class Records:
         kept = [found for line in self._path.read_text().splitlines()
                 if (found := json.loads(line))["name"] == name and found["words"] == words]
         return kept[-1] if kept else None
+
+    def of_seeds(self, name: str, words: list[str]) -> list[dict[str, Any]]:
+        """What all seeds of a setting that have been run found."""
+        return [found for seed in results.SEEDS if (found := self.get(f"{name}/{seed}", words))]
 
     def put(self, name: str, words: list[str], found: dict[str, Any]) -> None:
         """Keep what a run found; processes that run side by side each add their lines."""
@@ -51,3 +56,21 @@ class Records:
             self.put(name, words, {key: summary[key] for key in (
                 "accuracy", "necessity", "steps", "seconds")} | more)
         return said
+
+
+def titled(title: str, found: list[dict[str, Any]]) -> str:
+    """A title that says how many seeds have been run, where some have not."""
+    if len(found) == len(results.SEEDS):
+        return title
+    return f"{title} ({len(found)} of {len(results.SEEDS)} seeds run so far)"
+
+
+def write_table(mark: str, head: str, rows: dict[str, str | None]) -> None:
+    """Replace a table of docs/results.md by the rows of settings (name: row); below it stand the
+    names of those without one, which have not been run.
+    """
+    columns = head.count("|") - 1
+    missing = ", ".join(f"`{name}`" for name, row in rows.items() if row is None)
+    lines = [head, "|" + "---|" * columns, *filter(None, rows.values())]
+    left = f"\nNot run yet: {missing}.\n" if missing else ""
+    fill(results.PAGE, mark, "\n".join(lines) + f"\n{left}")

@@ -24,11 +24,11 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
+import records
 import results
-from paths import ROOT, fill
-from records import Records
+from paths import ROOT
 
-RECORDS = Records("steps")
+RECORDS = records.Records("steps")
 COLOURS = ("tab:blue", "tab:orange", "tab:red", "tab:green")
 NETWORK = ["model.init_std=0.07", "model.query_key_std=0.07", "model.embedding_std=0.05",
            "model.position_std=0.05", "model.head_std=0.07"]  # those of invent_steps
@@ -158,14 +158,9 @@ def falls_of(folder: Path) -> int | None:
     return int(falls[-1]) if falls else None
 
 
-def outcome(job: tuple[str, int]) -> dict[str, Any] | None:
-    """What a run found; None where it has not been run."""
-    return RECORDS.get(f"{job[0]}/{job[1]}", SETTINGS[job[0]].words)
-
-
 def outcomes(name: str) -> list[dict[str, Any]]:
-    """Those of all seeds of a setting that have been run."""
-    return [found for seed in results.SEEDS if (found := outcome((name, seed)))]
+    """What all seeds of a setting that have been run found."""
+    return RECORDS.of_seeds(name, SETTINGS[name].words)
 
 
 def of_lengths(job: tuple[str, int]) -> dict[str, float]:
@@ -192,8 +187,10 @@ def newest(run: Path) -> Path:
 
 def draw(picture: Path, curves: dict[str, str], about: str) -> None:
     """Accuracy by number of swaps, of the settings (name: title): the mean of the seeds, and each
-    seed thinly.
+    seed thinly. Nothing before one of them has been run.
     """
+    if not any(map(outcomes, curves)):
+        return
     figure, axis = plt.subplots(figsize=(5.5, 3.2))
     for colour, (name, title) in zip(COLOURS, curves.items(), strict=False):
         found = [one["lengths"] for one in outcomes(name)]
@@ -217,8 +214,6 @@ def row(name: str) -> str:
     """
     found = outcomes(name)
     title, overrides, _ = SETTINGS[name]
-    if len(found) < len(results.SEEDS):
-        title += f" ({len(found)} of {len(results.SEEDS)} seeds run so far)"
     shuffled = [one["necessity"].get("shuffled") for one in found if one["necessity"]]
     columns = [
         [f"{[*one['lengths'].values()][-1] if one['lengths'] else one['accuracy']:.3f}"
@@ -229,18 +224,15 @@ def row(name: str) -> str:
         [str(one["falls"]) for one in found if one["falls"] is not None],
         [f"{one['seconds']:.0f}" for one in found]]
     cells = " | ".join(" / ".join(column) or "-" for column in columns)
-    return f"| {title} | {cells} | `{' '.join(overrides)}` |"
+    return f"| {records.titled(title, found)} | {cells} | `{' '.join(overrides)}` |"
 
 
 def write_table() -> None:
-    """Replace the table between the markers of docs/results.md."""
-    head = ("| task: way | accuracy at the longest, seeds 0 / 1 / 2 | highest with shuffled "
-            "thoughts | answers that follow a swapped state | steps | falls | seconds | overrides "
-            "|\n|---|---|---|---|---|---|---|---|\n")
-    run = [name for name in SETTINGS if outcomes(name)]
-    missing = ", ".join(f"`{name}`" for name in SETTINGS if name not in run)
-    left = f"\nNot run yet: {missing}.\n" if missing else ""
-    fill(results.PAGE, "steps", head + "\n".join(map(row, run)) + f"\n{left}")
+    """Replace the table of docs/results.md."""
+    records.write_table("steps", "| task: way | accuracy at the longest, seeds 0 / 1 / 2 | highest "
+                        "with shuffled thoughts | answers that follow a swapped state | steps | "
+                        "falls | seconds | overrides |",
+                        {name: row(name) if outcomes(name) else None for name in SETTINGS})
 
 
 def main() -> None:
