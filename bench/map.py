@@ -12,6 +12,7 @@ that was interrupted goes on. A cell that makes no sense shows the line that say
 from __future__ import annotations
 
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from paths import ROOT
-from records import Records
+from records import Records, began_with
 from results import SEEDS, run_what_is_asked
 
 RECORDS = Records("map")
@@ -127,6 +128,9 @@ def last(words: list[str]) -> list[str]:
 def run(cell: Cell) -> str:
     """Run the sweep of a cell unless it is in the records, and keep what it found."""
     if cell.outcome is None:
+        if not all(began_with(path.parent, [*cell.words])
+                   for path in cell.folder.rglob("words.json")):
+            shutil.rmtree(cell.folder)  # a sweep of an earlier setting
         words = [sys.executable, str(ROOT / "run.py"), "-m", *cell.words,
                  f"seed={','.join(map(str, SEEDS))}", f"hydra.sweep.dir={cell.folder}",
                  "hydra/launcher=here"]

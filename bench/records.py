@@ -7,6 +7,7 @@ its overrides are those that the table would use. To run one again, take its lin
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,13 +50,26 @@ class Records:
         name = f"{job[0]}/{job[1]}"
         if self.get(name, words):
             return f"{name}: is there"
+        folder = results.RUNS / job[0] / str(job[1])
+        if not began_with(folder, words):
+            shutil.rmtree(folder, ignore_errors=True)  # a run of an earlier setting
         said, summary = results.run(job), results.load(*job)
         if summary:
-            folder = results.RUNS / job[0] / str(job[1])
             more = found(folder, summary) if found else {}
             self.put(name, words, {key: summary[key] for key in (
                 "accuracy", "necessity", "steps", "seconds")} | more)
         return said
+
+
+def began_with(folder: Path, words: list[str]) -> bool:
+    """Whether the run in a folder has these overrides, whatever its seed."""
+    try:
+        said = json.loads((folder / "words.json").read_text())
+    except OSError:
+        return False
+    own = ("seed=", "trainer.threads=")
+    typed, wanted = ({word for word in some if not word.startswith(own)} for some in (said, words))
+    return typed == wanted
 
 
 def titled(title: str, found: list[dict[str, Any]]) -> str:

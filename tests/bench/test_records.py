@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,23 @@ def test_a_run_that_is_there_is_not_run_again(kept: records.Records, tmp_path: P
     assert kept.get("a/0", ["x=1"]) == {"name": "a/0", "accuracy": 0.5, "necessity": None,
                                         "steps": 3, "seconds": 1.0, "seen": [True, 7],
                                         "words": ["x=1"]}
+
+
+def test_a_run_of_an_earlier_setting_is_not_taken_for_one_of_this(
+        kept: records.Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "a" / "0"
+    summary = {"accuracy": 0.5, "necessity": None, "steps": 3, "seconds": 1.0}
+    monkeypatch.setattr(results, "RUNS", tmp_path)
+    monkeypatch.setattr(results, "load", lambda *job: summary if folder.is_dir() else None)
+    monkeypatch.setattr(results, "run", lambda job: "ran")
+    for said, words, found in ((["x=1", "seed=0"], ["x=2"], None),
+                               (["x=1", "y=3"], ["x=1"], None),
+                               (["x=1", "seed=0", "trainer.threads=1"], ["x=1"], 0.5)):
+        folder.mkdir(parents=True)
+        (folder / "words.json").write_text(json.dumps(said))
+        kept.run(("a", 0), words)
+        one = kept.get("a/0", words)
+        assert (one and one["accuracy"]) == found == (0.5 if folder.is_dir() else None)
 
 
 def test_a_run_that_failed_is_tried_again(kept: records.Records,

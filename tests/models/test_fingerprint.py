@@ -55,9 +55,11 @@ def test_every_changed_element_counts(dtype: torch.dtype) -> None:
 
 
 def test_names_shapes_and_types_count_and_frozen_weights_do_not() -> None:
-    plain = fingerprint(model())
-    assert plain != fingerprint(model().double()) != fingerprint(nn.ModuleDict(
-        {"a": model()[0], "b": model()[1]}))  # type: ignore[index]
+    plain, reshaped = fingerprint(model()), model()
+    weight = reshaped[0].weight  # type: ignore[index]
+    reshaped[0].weight = nn.Parameter(weight.detach().view(7, 5))  # type: ignore[index]
+    named = nn.ModuleDict({"a": model()[0], "b": model()[1]})  # type: ignore[index]
+    assert len({plain, *map(fingerprint, (model().double(), named, reshaped))}) == 4
     frozen = model()
     frozen[0].weight.requires_grad_(False)  # type: ignore[index]
     known = fingerprint(frozen)

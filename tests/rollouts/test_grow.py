@@ -288,6 +288,15 @@ def test_short_questions_of_bits_are_all_trained_on() -> None:
     assert shares[:2] == [0, 0] and 0.15 < min(shares[2:]) <= max(shares[2:]) < 0.25
 
 
+def test_short_questions_of_a_table_are_held_out_like_others(tmp_path: Path) -> None:
+    random, path = Random(0), tmp_path / "bits.csv"
+    rows = ["".join(random.choices("01", k=7)) for _ in range(50)]
+    path.write_text("question,answer,thought\n" + "".join(
+        f"{' '.join(bits)},{bits.count('1') % 2},{' '.join('0' * 7)}\n" for bits in rows))
+    task = step_task("parity", steps=12, min_steps=1, data=str(path), check="off")
+    assert 0 < len(task.test()) < 50
+
+
 def test_longer_questions_than_are_trained_on_are_held_out() -> None:
     """Room for 9 moves, none of more than 4 trained on; a network is tested on all."""
     task = step_task("cups", thoughts=5, steps=9, min_steps=1, train_steps=4)

@@ -108,12 +108,52 @@ def test_a_rationale_is_judged_by_all_its_questions(answer: str, sees_question: 
 
 @pytest.mark.parametrize("changes, keys, said", [
     ({"passage": ""}, {}, "found no passage of question 1"),
-    ({}, {"asked": 5}, "thinker.asked=5: found task.data="),
+    ({"passage": "One."}, {}, "found no question to"),  # all on one side
 ])
 def test_bad_files(changes: dict, keys: dict, said: str, tmp_path: Path) -> None:
     path = file_of(tmp_path / "p.csv", **changes)
     with pytest.raises(UserError, match=said):
         Passage.listed(replace(PassageKeys(seed=0, asked=3, data=str(path)), **keys))
+
+
+def test_a_part_of_the_questions_has_whole_passages(tmp_path: Path) -> None:
+    task = made(file_of(tmp_path / "p.csv"), train_questions=8, test_questions=4)
+    assert sorted(Counter(one.passage for one in task.list).values()) == [4, 4, 4]
+    assert task.list == Passage.listed(task.config)
+
+
+def test_passages_on_both_sides_are_told(tmp_path: Path) -> None:
+    text = file_of(tmp_path / "p.csv").read_text().splitlines()
+    rows = [f"{line},{'test' if i % 4 == 1 else 'train'}" for i, line in enumerate(text)]
+    (tmp_path / "p.csv").write_text("\n".join([f"{text[0]},split", *rows[1:]]) + "\n")
+    assert "8 of" in made(tmp_path / "p.csv").remarks[0]
+    assert made(file_of(tmp_path / "q.csv")).remarks == ()
+
+
+def test_a_table_of_the_problems_can_be_read_again(tmp_path: Path) -> None:
+    task = made(file_of(tmp_path / "p.csv"), test_questions=1000)
+    rows = [{"question": one.question, "answer": one.answer, "split": split, **one.metadata}
+            for split, one in task.problems()]
+    with (tmp_path / "again.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, [*rows[0]])
+        table.writeheader()
+        table.writerows(rows)
+    again = made(tmp_path / "again.csv", test_questions=1000)
+    assert [(one.passage, one.question, one.choices) for one in again.list] == [
+        (one.passage, one.question, one.choices) for one in task.list]
+
+
+def test_more_than_a_passage_has_cannot_be_asked(door: Door) -> None:
+    """In training; an evaluation asks a question by itself."""
+    file_of(Path("p.csv"))
+    words = ["task=passage", "task.data=p.csv", "model=hf", "model.name=model", "variant=[think]",
+             "strategy=star", "rollout=sample", "reward=log_likelihood", "trainer=text",
+             "thinker.asked=5"]
+    code, _, err = door(*words)
+    assert code == 2 and err.startswith("error: thinker.asked=5: found task.data=p.csv with 4 "
+                                        "training questions about a passage at most; legal: at "
+                                        "most 4")
+    assert "thinker.asked" not in door(*words, "action=evaluate")[2]
 
 
 def test_questions_are_typed_below_their_passage() -> None:

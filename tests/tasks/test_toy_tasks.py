@@ -150,6 +150,25 @@ def test_pairs_of_unit_digits_are_held_out_in_any_order() -> None:
     assert 0.1 < sum(True in side for side in sides.values()) / 55 < 0.35
 
 
+@pytest.mark.parametrize("base", [2, 3])
+def test_some_pair_of_digits_is_held_out_in_any_base(base: int) -> None:
+    for seed in range(20):
+        kind = TASKS["columns"].target
+        task = kind(kind.Keys(name="columns", seed=seed, base=base, split="systematic", steps=3,
+                              min_steps=3, thought_length=None), 16)
+        count = base * (base + 1) // 2
+        assert len(task._units_held_out) == max(1, round(0.2 * count)) < count
+
+
+def test_walks_of_a_table_may_lead_nowhere() -> None:
+    """Such a question is as easy as it gets; whether its answer is right is told elsewhere."""
+    task = drawn("graph", 1)[0]
+    for text in ("0>1 2>3 0 1 0", "0>1 2>3 1 2 3", "0 1 2 3", "0>1 1>0 2 1 0"):
+        problem = Problem(text, "1")
+        assert task.easier(problem) == problem
+        task.solution(problem)
+
+
 def test_products_are_sums_of_sums() -> None:
     for one in drawn("multiply", digits=3)[1]:
         a, b = (int(text[::-1]) for text in one.question[:-1].split("*"))

@@ -187,7 +187,9 @@ def _save_tokenizer(directory: Path, vocabulary: Vocabulary) -> None:
 
 
 def restore(policy: Policy, directory: Path) -> None:
-    """Give a policy the weights of its own earlier checkpoint."""
+    """Give a policy the weights of its own earlier checkpoint. Raises `UserError` where they have
+    other shapes, as of a version in which the task had other tokens.
+    """
     thinker = policy.thinker
     if isinstance(thinker, Model):
         restore_text_model(thinker, directory)
@@ -196,7 +198,12 @@ def restore(policy: Policy, directory: Path) -> None:
     for path, net in nets.items():
         if path == directory or net is not policy.thinker:
             weights = load_file(path / "model.safetensors")
-            net.load_state_dict(shard_state_dict(net, weights))
+            try:
+                net.load_state_dict(shard_state_dict(net, weights))
+            except RuntimeError as error:
+                raise UserError(f"resume={directory.parent}: found weights of other shapes "
+                                f"({brief(error)}); legal: the version of Ponder that began the "
+                                "run, or resume=never") from None
 
 
 def load_model(directory: Path, key: str = "model.name") -> Transformer:

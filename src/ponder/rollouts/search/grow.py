@@ -7,10 +7,10 @@ thought about the question without its last step. The last one is searched:
    + c_t T_{a, z} + c_n \epsilon
 
 with the answerer's log-probability (the sum of all answers, where `thinker.asked` is several), a
-little of the thinker's preference, and of a table T of which step has meant which answer at length
-1. There answers are dealt to steps by an assignment (Kuhn, 1955), so that no two share one. Left
-out are thoughts after whose beginning the easier question is answered wrongly: their last step
-would make up for a mistake, and teach the thinker to repeat it.
+little of the thinker's preference, and, where the task numbers its answers, of a table T of which
+step has meant which answer at length 1. There answers are dealt to steps by an assignment (Kuhn,
+1955), so that no two share one. Left out are thoughts after whose beginning the easier question is
+answered wrongly: their last step would make up for a mistake, and teach the thinker to repeat it.
 
 Both networks learn the result by likelihood. Nobody teaches the language; a curriculum decides
 which lengths are asked, and an answerer whose positions count from the end
@@ -161,6 +161,8 @@ class Grow(Source):
         if problems.asked is not None and problems.asked.shape[1] > 1:
             return scores.argmax(1)
         label = self._numbered(problems.answer) if problems.label is None else problems.label
+        if len(self.numbers) > len(scores[0]):  # nothing can be dealt
+            return scores.argmax(1)
         known = scores[:0] if self.table is None else self.table
         table = F.pad(known, (0, 0, 0, max(int(label.max()) + 1 - len(known), 0)))
         answers = F.one_hot(label, len(table)).to(scores.dtype)

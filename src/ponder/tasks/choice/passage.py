@@ -28,8 +28,8 @@ class PassageKeys(QaKeys):
 
     name: str = option("passage", "name of the task", legal=("passage",))
     data: str | None = option(None, "questions: .csv, .jsonl or .parquet with the columns of "
-                              "task=qa and a column passage; the rows of one passage are held out "
-                              "together")
+                              "task=qa and a column passage; where no split says which, the rows "
+                              "of one passage are held out together")
     answer: str = option("cloze", "how a question is answered after the rationale: by the most "
                          "likely letter, or by the most likely text of an option",
                          legal=("letter", "cloze"))
@@ -43,6 +43,18 @@ class PassageKeys(QaKeys):
         if self.asked and config is not None and not config.thinker.tokens:
             yield (f"thinker.asked={self.asked}: found no thoughts; legal: 0, or with think, as in "
                    "think=true")
+        elif self.asked and config is not None and config.action == "train":
+            yield from self._too_many()
+
+    def _too_many(self) -> Iterator[str]:
+        """A line where no passage of the training questions has as many as are asked."""
+        try:
+            most = Passage.most(self)
+        except (UserError, OSError):  # told when the files are checked
+            return
+        if self.asked > most:
+            yield (f"thinker.asked={self.asked}: found task.data={self.data} with {most} training "
+                   f"questions about a passage at most; legal: at most {most}")
 
 
 @task("passage", keys=PassageKeys)
@@ -68,14 +80,27 @@ class Passage(Qa):
                                 f"({one.question[:40]!r}); legal: text in a column passage")
         return found
 
-    def _split(self) -> tuple[list[Question], list[Question]]:
-        trained, held_out = super()._split()
-        most = max(Counter(one.passage for one in trained).values(), default=0)
-        if self.config.asked > most > 0:
-            raise UserError(f"thinker.asked={self.config.asked}: found task.data="
-                            f"{self.config.data} with {most} training questions about a passage "
-                            f"at most; legal: at most {most}")
-        return trained, held_out
+    @classmethod
+    def most(cls, keys: PassageKeys) -> int:
+        """Training questions about the passage that has most of them. Raises `UserError` where the
+        files cannot be used.
+        """
+        task = cls.__new__(cls)
+        task.config = keys
+        trained = task._some(task._split()[0], keys.train_questions)
+        return max(Counter(one.passage for one in trained).values())
+
+    def _some(self, questions: list[Question], count: int | None) -> list[Question]:
+        """Up to `count` of the questions, in their order: all of a passage before the next one,
+        passages chosen by a hash.
+        """
+        order = sorted(range(len(questions)), key=lambda i: (
+            self._share(questions[i].passage, "some"), i))
+        return [questions[i] for i in sorted(order[:count])]
+
+    def _words(self, question: Question) -> tuple[str, ...]:
+        """What must not be on both sides of the split: a passage."""
+        return (question.passage,)
 
     @classmethod
     def typed(cls, text: str) -> Question:

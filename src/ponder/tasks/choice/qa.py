@@ -137,8 +137,8 @@ class Qa(Task):
         train = self._some(trained, config.train_questions)
         test = self._some(held_out, config.test_questions)
         self.epoch_size = len(train)
-        self.remarks = leaked([*(("train", one.words) for one in train),
-                               *(("test", one.words) for one in test)],
+        self.remarks = leaked([*(("train", self._words(one)) for one in train),
+                               *(("test", self._words(one)) for one in test)],
                               config.data, config.test_data)
         self.list = [*train, *test]
         self._continued = lru_cache(1000)(vocabulary.continued)
@@ -356,6 +356,10 @@ class Qa(Task):
     def _of_subjects(self, questions: list[Question]) -> list[Question]:
         wanted = set(self.config.subjects)
         return [one for one in questions if not wanted or one.subject in wanted]
+
+    def _words(self, question: Question) -> tuple[str, ...]:
+        """What must not be on both sides of the split."""
+        return question.words
 
     def _key(self, question: Question) -> str:
         """What decides whether a question is held out."""

@@ -58,7 +58,7 @@ class Question:
     @property
     def words(self) -> tuple[str, ...]:
         """What it says, whatever the order of its options; its id may be that of another one."""
-        return (self.passage, self.question, *sorted(self.choices))
+        return (self.question, *sorted(self.choices))
 
     @property
     def letters(self) -> str:
@@ -93,7 +93,7 @@ def questions_of(source: str, rows: list[Row], language: str = "") -> list[Quest
             _text(cells.get("id")) or own, question, choices, _answer(where, cells, choices),
             subject, _text(cells.get("language")) or language, split,
             _text(cells.get("rationale", cells.get("thought"))) or None,
-            _text(cells.get("passage"))))
+            text_of(where, "passage", cells.get("passage"))))
     return questions
 
 
@@ -258,7 +258,8 @@ def as_row(question: Question, width: int) -> Problem:
     cells = dict(zip(LETTERS, question.choices, strict=False))
     return Problem(question.question, question.letter, question.rationale, {
         **{letter: cells.get(letter, "") for letter in LETTERS[:width]},
-        "id": question.id, "subject": question.subject, "language": question.language})
+        "id": question.id, "subject": question.subject, "language": question.language,
+        **({"passage": question.passage} if question.passage else {})})
 
 
 def size_of(choice: str, unit: str) -> int:

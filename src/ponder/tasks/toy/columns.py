@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
+from itertools import combinations_with_replacement
 from random import Random
 from typing import Any
 
@@ -55,8 +57,17 @@ class Columns(StepTask):
         """
         if self.split == "random":
             return super().is_held_out(problem)
-        moves, units = len(problem.question.split()), "".join(sorted(problem.question.split()[0]))
-        return moves > self.levels or hashed_share(f"{self.seed}/{units}") < self.held_out
+        columns = problem.question.split()
+        return len(columns) > self.levels or "".join(sorted(columns[0])) in self._units_held_out
+
+    @cached_property
+    def _units_held_out(self) -> set[str]:
+        """Pairs of unit digits, the smaller one first: a share of them, but at least one."""
+        digits = map(str, range(self.base))
+        pairs = sorted(map("".join, combinations_with_replacement(digits, 2)),
+                       key=lambda pair: hashed_share(f"{self.seed}/{pair}"))
+        count = round(self.held_out * len(pairs))
+        return {*pairs[:max(count, 1) if self.held_out else 0]}
 
     def _digits(self, pairs: Sequence[str]) -> list[str]:
         """The digit below each column."""

@@ -60,6 +60,9 @@ class Graph(ToyTask):
         """The parents of both nodes are asked about; a question of one hop is left as it is."""
         *edges, root, one, other = problem.question.split()
         parent = _parents(edges)
+        above = {*_above(one, parent), *_above(other, parent)}
+        if root not in above or not {one, other} <= {*parent}:  # in a table of a user
+            return problem
         asked = [parent[one], parent[other]]
         return problem if root in asked else _problem(edges, root, asked)
 
@@ -72,7 +75,8 @@ def _problem(edges: list[str], root: str, asked: list[str]) -> Problem:
 
 
 def _parents(edges: list[str]) -> dict[str, str]:
-    return {to: start for start, to in (edge.split(">") for edge in edges)}
+    pairs = (edge.partition(">") for edge in edges)
+    return {to: start for start, _, to in pairs if to}
 
 
 def _above(node: str, parent: dict[str, str]) -> Iterator[str]:

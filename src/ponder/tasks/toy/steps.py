@@ -20,9 +20,9 @@ from ponder.core.types import Problem, Problems
 from ponder.tasks.toy.base import ToyTask
 from ponder.tasks.toy.survey import Survey
 
-ALL_TRAINED = 2  # moves of questions that are never held out, or more where ...
-MANY = 1000  # ... there are fewer questions of that many moves than this
-SAMPLE = 20  # problems that show which moves there are
+ALL_TRAINED = 2  # questions of so many moves are never held out
+MANY = 1000  # nor are longer ones, where there are fewer of a length than this
+SAMPLE = 20  # problems that show how many different moves there are
 
 
 class StepTask(ToyTask):
@@ -113,7 +113,13 @@ class StepTask(ToyTask):
 
     @cached_property
     def _all_trained(self) -> int:
-        """Moves of the longest questions that are too few to hold some out."""
+        """Moves of the longest questions that are too few to hold some out; none where the
+        questions are those of a table.
+        """
+        if self.data:
+            return 0
+        if self._given:  # which alone makes many questions
+            return min(ALL_TRAINED, self.steps - 1)
         random = Random("moves")
         drawn = (self.problem(random).question.split()[self._given:] for _ in range(SAMPLE))
         different = len({move for moves in drawn for move in moves})
