@@ -23,6 +23,8 @@ from hydra.core.hydra_config import HydraConfig
 from ponder.cli import main as cli
 from support.small import Door
 
+ROOT = Path(__file__).parents[1]
+KEPT = {".hypothesis", ".pytest_cache", ".ruff_cache", "scratch", "star_runs"}  # git ignores them
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell runs us behind `&`
 
@@ -30,13 +32,15 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shel
 @pytest.fixture(autouse=True)
 def _nothing_left() -> Iterator[None]:
     """Each test begins with one seed and without what Hydra keeps of a job; the environment, the
-    paths of modules, the folder and the threads are put back."""
+    paths of modules, the folder and the threads are put back. None leaves a file in the checkout.
+    """
     torch.manual_seed(0)
     GlobalHydra.instance().clear()
     HydraConfig.instance().cfg = None
     environment, paths, folder = dict(os.environ), sys.path[:], Path.cwd()
-    threads = torch.get_num_threads()
+    threads, files = torch.get_num_threads(), {*os.listdir(ROOT)}
     yield
+    assert not {*os.listdir(ROOT)} - files - KEPT
     sys.path[:] = paths
     os.chdir(folder)
     torch.set_num_threads(threads)

@@ -523,14 +523,15 @@ def test_prompts_and_continuations_must_fit_as_well(run: Door, door: Door) -> No
 
 @pytest.mark.parametrize("kind, limit", [
     ("GPT2", 512), ("Llama", 512), ("Mistral", 64), ("Qwen2", 512), ("Gemma2", 64)])
-def test_positions_and_windows_are_known_without_weights(kind: str, limit: int) -> None:
+def test_positions_and_windows_are_known_without_weights(kind: str, limit: int,
+                                                         tmp_path: Path) -> None:
     import transformers
 
     sizes = {"n_positions": 512} if kind == "GPT2" else {"max_position_embeddings": 512}
     sizes |= {"sliding_window": 64} if kind not in ("GPT2", "Llama") else {}
     config = getattr(transformers, f"{kind}Config")(**sizes)
-    config.save_pretrained("bare")
-    assert reads_at_most(HfConfig(name="bare")) == limit
+    config.save_pretrained(tmp_path)
+    assert reads_at_most(HfConfig(name=str(tmp_path))) == limit
 
 
 def test_a_reference_of_other_tokens_is_refused(run: Door) -> None:
