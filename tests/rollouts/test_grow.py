@@ -357,8 +357,10 @@ def test_earlier_levels_are_asked_again() -> None:
 
 
 @pytest.mark.slow
-def test_a_run_that_was_cut_off_grows_the_same_language(door: Door) -> None:
-    words = [*GROW, "trainer.max_steps=10", "trainer.save_every_n_steps=4"]
+@pytest.mark.parametrize("task", ["cups", "columns"])
+def test_a_run_that_was_cut_off_grows_the_same_language(task: str, door: Door) -> None:
+    words = [*GROW[1:], f"task={task}", "thinker.vocabulary=16", "trainer.max_steps=10",
+             "trainer.save_every_n_steps=4"]
     assert door(*words)[0] == 0
     rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
     assert max(row["curriculum/level"] for row in rows if "curriculum/level" in row) > 1
