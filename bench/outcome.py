@@ -29,7 +29,7 @@ RECORDS = records.Records("outcome")
 CHASE = ["task=chase", "task.nodes=6", "task.steps=3", "variant=[think,fixed,blind,super]",
          "thinker.pace=1", "thinker.vocabulary=6", "answerer.positions=from_end",
          "reward=probability", *NETWORK, *LOOP, "trainer.lr=0.001", "trainer.train_batch_size=96",
-         "rollout.samples=8", "trainer.max_steps=2000"]
+         "rollout.samples=8", "trainer.max_steps=3000"]
 STRATEGIES = {
     "star": ["strategy=star", "rollout.epsilon=0.2"],
     "grpo": ["strategy=grpo", "strategy.scale=none", "strategy.entropy=0.05",
@@ -38,7 +38,7 @@ STRATEGIES = {
 }
 EASY = {  # which questions are trained on
     "curriculum": ("1 hop first, then one more", ["trainer.curriculum=accuracy",
-                   "trainer.curriculum_known=0.9", "trainer.curriculum_forgotten=0.75"]),
+                   "trainer.curriculum_known=0.95", "trainer.curriculum_forgotten=0.75"]),
     "mix": ("1 to 3 hops mixed", ["task.min_steps=1"]),
     "hard": ("3 hops alone", []),
 }
