@@ -214,7 +214,8 @@ def row(name: str) -> str:
     """
     found = outcomes(name)
     title, overrides, _ = SETTINGS[name]
-    shuffled = [one["necessity"].get("shuffled") for one in found if one["necessity"]]
+    shuffled = [one["necessity"]["shuffled"] for one in found
+                if one["necessity"] and "variant=[]" not in overrides]
     columns = [
         [f"{[*one['lengths'].values()][-1] if one['lengths'] else one['accuracy']:.3f}"
          for one in found],
