@@ -240,8 +240,8 @@ class Qa(Task):
 
         empty = len(self.vocabulary.prompt([(role, "") for role, _ in self._turns(self.list[0])]))
         rows = range(0 if train else self.epoch_size, len(self.list))
-        asked = ((self.list[i], [*(text for _, text in self._turns(self.list[i], hint)),
-                                 self.bridge(self.list[i])], partial(count, i)) for i in rows)
+        asked = ((one, [*(text for _, text in self._turns(one, hint)), self.bridge(one)],
+                  partial(count, i)) for i, one in ((i, self.list[i]) for i in rows))
         prompt, answer, name = prompts.longest(asked, self.way, limit - tokens - empty)
         if prompt + answer + tokens > limit:
             found = f"found a prompt of {prompt} tokens and {answer} of its answer ({name})"
@@ -314,10 +314,9 @@ class Qa(Task):
         """
         task = cls.__new__(cls)
         task.config = config
-        trained, held_out = task._split()
-        task._examples(trained, held_out)
-        return [*task._some(trained, config.train_questions),
-                *task._some(held_out, config.test_questions)]
+        train, test = task._split()
+        task._examples(train, test)
+        return task._some(train, config.train_questions) + task._some(test, config.test_questions)
 
     def data(self) -> list[Question]:
         """The questions of `task.data`."""
@@ -332,7 +331,7 @@ class Qa(Task):
         config = self.config
         data = self.data()
         test = self.read(Path(config.test_data)) if config.test_data else []
-        subjects = {question.subject for question in [*data, *test]} - {""}
+        subjects = {one.subject for one in [*data, *test]} - {""}
         for subject in config.subjects:
             if subject not in subjects:
                 raise UserError(f"task.subjects: found {subject!r}"
@@ -340,12 +339,11 @@ class Qa(Task):
                                 f"{', '.join(sorted(subjects)) or 'none, as no row has one'}")
         data, test = self._of_subjects(data), self._of_subjects(test)
         if not config.test_data:
-            held_out = [question.split in HELD_OUT for question in data]
+            held_out = [one.split in HELD_OUT for one in data]
             if len(set(held_out)) < 2:
-                held_out = [self._share(self._key(question), "split") < config.held_out
-                            for question in data]
-            test = [question for question, out in zip(data, held_out, strict=True) if out]
-            data = [question for question, out in zip(data, held_out, strict=True) if not out]
+                held_out = [self._share(self._key(one), "split") < config.held_out for one in data]
+            test = [one for one, out in zip(data, held_out, strict=True) if out]
+            data = [one for one, out in zip(data, held_out, strict=True) if not out]
         for side, questions in (("train on", data), ("evaluate on", test)):
             if not questions and (side == "evaluate on" or config.held_out < 1):
                 raise UserError(f"task.data={config.data or 'null'}: found no question to {side}; "
