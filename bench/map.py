@@ -25,7 +25,7 @@ from typing import Any
 
 from paths import ROOT
 from records import Records, began_with
-from results import SEEDS, run_what_is_asked
+from results import SEEDS, last_words, run_what_is_asked
 
 RECORDS = Records("map")
 SWEEPS = ROOT / "scratch" / "map"
@@ -111,18 +111,13 @@ def cells() -> Iterator[Cell]:
     """Every task in every way; and every subset of the variants on add and cups."""
     for task, (_, small, _) in TASKS.items():
         for way, (_, words) in WAYS.items():
-            yield Cell(f"{task}/{way}", way, task, tuple(last(LOOP + small + words)))
+            yield Cell(f"{task}/{way}", way, task, tuple(last_words(LOOP + small + words)))
     for task in ("add", "cups"):
         for size in range(len(FLAGS) + 1):
             for flags in combinations(FLAGS, size):
                 named = "_".join(flags) or "none"
                 yield Cell(f"variants_{task}/{named}", named, f"variants_{task}", tuple(
-                    last([*LOOP, *TASKS[task][1], f"variant=[{','.join(flags)}]"])))
-
-
-def last(words: list[str]) -> list[str]:
-    """Each key once, as said last."""
-    return list({word.partition("=")[0]: word for word in words}.values())
+                    last_words([*LOOP, *TASKS[task][1], f"variant=[{','.join(flags)}]"])))
 
 
 def run(cell: Cell) -> str:

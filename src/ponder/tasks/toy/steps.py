@@ -121,7 +121,7 @@ class StepTask(ToyTask):
         if self._given:  # which alone makes many questions
             return min(ALL_TRAINED, self.steps - 1)
         random = Random("moves")
-        drawn = (self.problem(random).question.split()[self._given:] for _ in range(SAMPLE))
+        drawn = (self.problem(random).question.split() for _ in range(SAMPLE))
         different = len({move for moves in drawn for move in moves})
         few = math.ceil(math.log(MANY, different)) - 1 if different > 1 else 0
         return min(max(few, ALL_TRAINED), self.steps - 1)
