@@ -27,6 +27,7 @@ from ponder.rewards.answers import Reward
 from ponder.rollouts.sampler import Sampler
 from ponder.strategies.grpo import GRPO
 from ponder.tasks.toy.add import Add
+from ponder.training.graph import Graphs
 from ponder.training.learner import Learner
 from ponder.training.trainer import Trainer
 
@@ -60,12 +61,12 @@ class ThinkerOnly(Learner):
 
 
 def build_trainer(work: Work, device: str = "cpu", dtype: str = "float32",
-                  seed: int = 0, shard: bool = False) -> Trainer:
+                  seed: int = 0, shard: bool = False, graphs: Graphs | None = None) -> Trainer:
     """GRPO on `add` below 100, paid for thought tokens that are the gold digits, by AdamW at 1e-3.
 
     One network of GPT-2's default initial scales, as the peer has. The vocabulary has 24 tokens:
     padding, ten digits, + and =, end-of-thought, ten thoughts. shard: each of several processes has
-    a share of it.
+    a share of it. graphs: replay rounds and steps.
     """
     torch.manual_seed(seed)
     task = Add(max=100, answer="digits", seed=seed, thought_length=2, thoughts=10)
@@ -78,7 +79,7 @@ def build_trainer(work: Work, device: str = "cpu", dtype: str = "float32",
                            device=device, dtype=dtype)
     kind = Learner if work.answerer else ThinkerOnly
     learner = kind(config, policy.to(device), GRPO(entropy=0.0), parse_schedule(0.0),
-                   learns_from_gold=False, device=torch.device(device))
+                   learns_from_gold=False, device=torch.device(device), graphs=graphs or Graphs())
     return Trainer(config, task, Sampler(SamplerConfig(samples=work.samples)),
                    Reward({"gold_tokens": 1.0}), learner, refresh_every=100, tokens_per_rollout=0,
                    generator=torch.Generator().manual_seed(seed))

@@ -31,6 +31,7 @@ from ponder.core.types import Problems, Rollouts
 from ponder.models.huggingface.pretrained import load_text_model, load_vocabulary
 from ponder.models.policies.base import Rules
 from ponder.models.policies.choice import ChoicePolicy
+from ponder.rollouts import Source
 from ponder.rollouts.recorded import pairs_of
 from ponder.strategies.dpo import DPO
 from ponder.training.learner import Learner
@@ -92,7 +93,7 @@ def ours(policy: ChoicePolicy, steps: int, device: torch.device) -> tuple[list[f
         start = time.perf_counter()
         rollouts = strategy.credit(policy.annotate(rollouts, Sampling()))
         parts = [rollouts[part] for part in torch.arange(PAIRS, device=device).split(MICRO)]
-        found = learner.step(parts, 0, RATE, Sampling(), lambda *_: None)
+        found = learner.step(parts, 0, RATE, Source())
         losses.append(float(found["loss"]))
         seconds.append(time.perf_counter() - start)
     return seconds, losses

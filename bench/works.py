@@ -18,6 +18,7 @@ from ponder.models.policies.base import Policy, Rules
 from ponder.models.policies.question import QuestionPolicy
 from ponder.rollouts.sampler import sample
 from ponder.tasks.toy.add import Add
+from ponder.training.graph import WARM, Graphs, Recorder, record_cuda
 
 SIZES = {"tiny (2 x 64)": (64, 2, 4, 512), "GPT-2 (12 x 768)": (768, 12, 12, 64)}
 TOKENS, SAMPLES = 4, 8
@@ -90,11 +91,23 @@ def update_work(policy: Policy, rollouts: Rollouts, dtype: torch.dtype, loss=los
     return update
 
 
-def step_work(size: str, device: torch.device, dtype: str) -> Work:
-    """The framework's own loop as users run it: questions, sampling, reward, credit, update."""
+def step_work(size: str, device: torch.device, dtype: str, record: Recorder | None = None) -> Work:
+    """The framework's own loop as users run it: questions, sampling, reward, credit, update; with
+    `record` its rounds and steps are replayed. Raises `RuntimeError` where that fails.
+    """
     width, layers, heads, count = SIZES[size]
-    trainer = build_trainer(Job(count, SAMPLES, TOKENS, width, layers, heads), device.type, dtype)
-    return lambda: trainer.step([trainer.collect()])
+    graphs = Graphs(record)
+    trainer = build_trainer(Job(count, SAMPLES, TOKENS, width, layers, heads), device.type, dtype,
+                            graphs=graphs)
+
+    def step() -> None:
+        trainer.step([trainer.collect()])
+        if graphs.failed:
+            raise RuntimeError(graphs.failed)
+
+    for _ in range(2 * WARM if record else 0):
+        step()
+    return step
 
 
 def graphed(work: Callable[[], Tensor | object]) -> Callable[[], object]:
@@ -143,4 +156,5 @@ def versions(size: str, device: torch.device, dtype: str) -> dict[tuple[str, str
     if device.type == "cuda":
         found["sample", "graph"] = lambda: graphed(sampling())
         found["update", "graph"] = lambda: graphed(update())
+        found["whole step", "graph"] = lambda: step_work(size, device, dtype, record_cuda)
     return found

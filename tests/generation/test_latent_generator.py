@@ -13,7 +13,7 @@ from ponder.evaluation.question import evaluate_latent
 from ponder.generation.decoding import ordinary_text, thought_text
 from ponder.generation.generators import QuestionGenerator
 from ponder.models.policies.question import ContinuousPolicy, GumbelPolicy
-from ponder.rollouts.sampler import latent_rollouts, vectors
+from ponder.rollouts.latent import latent_rollouts, vectors
 from ponder.tasks.toy.add import Add
 from support.latent import BLIND, SEEING, make_flowing
 from support.small import generator, make_task

@@ -17,7 +17,8 @@ from ponder.models.huggingface.model import Model
 from ponder.models.policies.base import Rules
 from ponder.models.policies.question import ContinuousPolicy, GumbelPolicy, QuestionPolicy
 from ponder.models.policies.value_head import ValueHead
-from ponder.rollouts.sampler import latent_rollouts, sample
+from ponder.rollouts.latent import latent_rollouts
+from ponder.rollouts.sampler import sample
 from support.small import generator, make_task
 
 V, D = 30, 16

@@ -20,7 +20,7 @@ from ponder.core.types import Rollouts
 from ponder.evaluation.question import dimensions, evaluate_latent, latent_replacements
 from ponder.models.policies.question import ContinuousPolicy, DifferentiablePolicy
 from ponder.rewards.answers import Reward
-from ponder.rollouts.sampler import LatentSource, latent_rollouts
+from ponder.rollouts.latent import LatentSource, latent_rollouts
 from ponder.strategies.exact import Pathwise
 from ponder.tasks.toy.add import Add
 from ponder.training.learner import Learner

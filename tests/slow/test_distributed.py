@@ -34,8 +34,7 @@ def steps(rank: int, world: int) -> Found:
         share = torch.arange(len(rollouts.problems)).tensor_split([5])[rank] if world > 1 else \
             torch.arange(len(rollouts.problems))
         gradient = gradients(trainer, [rollouts[share]])
-        losses = trainer.learner.step([rollouts[share]], 0, 0.0, trainer.source.sampling(0),
-                                      lambda *_: None)
+        losses = trainer.learner.step([rollouts[share]], 0, 0.0, trainer.source)
         found[name] = float(losses["loss"]), gradient
     return found
 

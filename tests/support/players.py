@@ -24,6 +24,7 @@ from ponder.strategies.grpo import GRPO
 from ponder.strategies.ppo import PPO
 from ponder.strategies.reinforce import REINFORCE
 from ponder.strategies.star import STaR
+from ponder.training.graph import Graphs
 from ponder.training.learner import Learner
 from ponder.training.trainer import Trainer
 from support.small import generator, make_policy, make_task
@@ -76,7 +77,7 @@ def outfit(policy: Policy, strategy: object) -> Policy:
 
 
 def trainer_of(name: str, gold: bool = False, stops: bool = True, samples: int = 4,
-               **changes) -> Trainer:
+               graphs: Graphs | None = None, **changes) -> Trainer:
     """A loop of one strategy with 2 thought tokens of 3 on sums below 10."""
     torch.manual_seed(0)
     strategy = STRATEGIES[name]()
@@ -85,13 +86,14 @@ def trainer_of(name: str, gold: bool = False, stops: bool = True, samples: int =
     policy = outfit(policy, strategy)
     config = replace(TrainerConfig(max_steps=3, train_batch_size=16, warmup=1), **changes)
     source = (EveryThought if name == "exact" else Sampler)(SamplerConfig(samples=samples))
-    learner = Learner(config, policy, strategy, lambda step: 0.1, gold, torch.device("cpu"))
+    learner = Learner(config, policy, strategy, lambda step: 0.1, gold, torch.device("cpu"),
+                      graphs or Graphs())
     return Trainer(config, task, source, Parity(), learner, 100, 0, generator())
 
 
 def gradients(trainer: Trainer, batch: list[Rollouts]) -> dict[str, Tensor]:
     """The gradient of one optimizer step from some micro-batches, taken at a learning rate of 0."""
-    trainer.learner.step(batch, 0, 0.0, trainer.source.sampling(0), trainer.source.observe)
+    trainer.learner.step(batch, 0, 0.0, trainer.source)
     return {name: p.grad.clone() for name, p in trainer.policy.named_parameters()
             if p.grad is not None}
 

@@ -90,6 +90,9 @@ class TrainerConfig:
     dtype: str = option("float32", "of the matrix products; auto: bfloat16 where the device has "
                         "units for it, else float32", legal=("float32", "bfloat16", "auto"))
     compile: bool = option(False, "torch.compile the networks")
+    graph: str = option("auto", "replay rounds and steps as CUDA graphs: tiny networks are many "
+                        "times faster; auto: on a GPU, where lengths are fixed and nothing is read "
+                        "in between", legal=("auto", "on", "off"))
     threads: int = option(0, "CPU threads; 0: one for networks below a million parameters, "
                          "else as torch chooses", low=0, high=1024)
 

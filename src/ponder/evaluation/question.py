@@ -22,7 +22,8 @@ from ponder.evaluation.swaps import asked_together, swap_test
 from ponder.models.policies.base import Policy
 from ponder.models.policies.question import ContinuousPolicy, QuestionPolicy
 from ponder.rollouts import given
-from ponder.rollouts.sampler import greedy, numbers, vectors
+from ponder.rollouts.latent import numbers, vectors
+from ponder.rollouts.sampler import greedy
 
 NECESSITY = ("own", "shuffled", "random", "constant", "dropped")
 Probes = Mapping[str, Problems]  # the problems with other questions about their thoughts, by name

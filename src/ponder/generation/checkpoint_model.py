@@ -30,7 +30,8 @@ from ponder.generation.generators import (
 from ponder.models.huggingface.pretrained import load_text_model, load_vocabulary
 from ponder.models.policies.choice import ChoicePolicy
 from ponder.models.policies.question import ContinuousPolicy
-from ponder.rollouts.sampler import greedy, vectors
+from ponder.rollouts.latent import vectors
+from ponder.rollouts.sampler import greedy
 from ponder.rollouts.written import Store, Written
 from ponder.tokenizers.pieces import FILE, PieceVocabulary, load_pieces
 from ponder.training import build as builders

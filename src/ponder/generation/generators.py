@@ -27,7 +27,7 @@ from ponder.generation.decoding import (
     sample_steps,
 )
 from ponder.models.policies.base import Policy
-from ponder.rollouts.sampler import numbers, vectors
+from ponder.rollouts.latent import numbers, vectors
 from ponder.tokenizers.pieces import PieceVocabulary
 from ponder.tokenizers.vocabulary import TextVocabulary
 

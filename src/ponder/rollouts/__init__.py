@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
 from ponder.config.option import parse_schedule
@@ -56,7 +57,34 @@ class Source:
         """Restore what `state` returned."""
 
 
-class SampledSource(Source):
+class PreparedSource(Source):
+    """A source in two parts: `prepare` decides on the host, `make` only computes on the device, so
+    that it can be replayed (`ponder.training.graph`).
+    """
+
+    def prepare(self, policy: Policy, problems: Problems, step: int,
+                generator: torch.Generator | None = None) -> Tensor | None:
+        """What `make` needs that is decided beforehand: the uniform numbers of its draws."""
+
+    def make(self, policy: Policy, problems: Problems, step: int, drawn: Tensor | None) -> Rollouts:
+        raise NotImplementedError
+
+    def collect(self, policy: Policy, problems: Problems, step: int,
+                generator: torch.Generator | None = None) -> Rollouts:
+        return self.make(policy, problems, step, self.prepare(policy, problems, step, generator))
+
+    def constants(self, policy: Policy, step: int) -> Hashable | None:
+        """The Python values that `make` and `observe` depend on at a step; None where they look at
+        values on the device.
+        """
+        return None
+
+    def tensors(self) -> list[Tensor]:
+        """What `observe` changes."""
+        return []
+
+
+class SampledSource(PreparedSource):
     """A source whose thoughts are scored under the distribution that its keys describe."""
 
     def __init__(self, config: SamplerConfig) -> None:

@@ -1,18 +1,18 @@
-"""Sampling thoughts from the thinker: after a question or at positions of a passage, as tokens or
-as vectors. A question is computed once, and no prefix twice.
+"""Sampling thoughts from the thinker: after a question or at positions of a passage. A question is
+computed once, and no prefix twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import replace
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ponder.config.players import SamplerConfig, ThinkerConfig
+from ponder.config.players import SamplerConfig
 from ponder.core.distributed import is_distributed, local_range, merge_parts
 from ponder.core.math import GREEDY, Sampling, columns, draw_tokens, precise
 from ponder.core.types import Problems, Rollouts
@@ -20,11 +20,11 @@ from ponder.models.backbone import Decoder, Segment
 from ponder.models.gpt2.layers import SIDE_BY_SIDE, side_by_side
 from ponder.models.policies.base import Policy
 from ponder.models.policies.next_token import PositionPolicy
-from ponder.models.policies.question import ContinuousPolicy, DifferentiablePolicy
-from ponder.rollouts import SampledSource, Source, given, sampled
+from ponder.rollouts import PreparedSource, SampledSource, given, sampled
 
-SHOWN = 3  # numbers of a vector that are shown
 AT_ONCE = 256  # rows of thoughts at positions that fit the caches of a CPU
+# What decides draws: a generator, or the uniform numbers (B, K) themselves.
+Randomness = torch.Generator | Tensor | None
 # Writes tokens into thought (B, K + 1) and their log-probabilities into logprobs (B, K), both full
 # of padding: (policy, problems, samples, sampling, noise (B, K), thought, logprobs).
 Fill = Callable[[Policy, Problems, int, Sampling, Tensor, Tensor, Tensor], None]
@@ -32,7 +32,7 @@ Fill = Callable[[Policy, Problems, int, Sampling, Tensor, Tensor, Tensor], None]
 
 @torch.no_grad()
 def sample(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
-           generator: torch.Generator | None = None) -> Rollouts:
+           generator: Randomness = None) -> Rollouts:
     """`samples` thoughts for each problem, drawn from the thinker (or its greedy choice)."""
     rules = policy.rules
     if rules.pace and rules.tokens:
@@ -50,7 +50,7 @@ def sample(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
 
 
 def _filled(fill: Fill, policy: Policy, problems: Problems, samples: int, sampling: Sampling,
-            generator: torch.Generator | None) -> Rollouts:
+            generator: Randomness) -> Rollouts:
     """Rollouts of thoughts that `fill` writes. The work is split across ranks, and every rank gets
     all rollouts.
     """
@@ -58,7 +58,8 @@ def _filled(fill: Fill, policy: Policy, problems: Problems, samples: int, sampli
     thought = torch.full((rows, tokens + 1), problems.pad, device=problems.question.device)
     logprobs = torch.zeros(rows, tokens, device=thought.device,
                            dtype=precise(policy.thinker.dtype))
-    noise = _noise(thought[:, :-1], sampling, generator)
+    noise = generator if isinstance(generator, Tensor) else _noise(
+        rows, tokens, thought.device, sampling, generator)
     own = slice(part.start * samples, part.stop * samples)
     if part:
         fill(policy, problems[slice(part.start, part.stop)], samples, sampling, noise[own],
@@ -70,7 +71,7 @@ def _filled(fill: Fill, policy: Policy, problems: Problems, samples: int, sampli
 
 
 def _sample_paced(policy: Policy, problems: Problems, samples: int, sampling: Sampling,
-                  generator: torch.Generator | None) -> Rollouts:
+                  generator: Randomness) -> Rollouts:
     """So many tokens for each move of a question, and an end that nobody chooses."""
     assert problems.moves is not None, "the configuration check lets no such run begin"
     rules = policy.rules
@@ -92,14 +93,15 @@ def greedy(policy: Policy, problems: Problems) -> Rollouts:
     return sample(policy, problems, 1, GREEDY)
 
 
-def _noise(thought: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:
+def _noise(rows: int, tokens: int, device: torch.device, sampling: Sampling,
+           generator: torch.Generator | None) -> Tensor:
     """Uniform numbers (B, K) that decide every draw. They are drawn on the generator's device, so
     they are the same whatever the thinker's is.
     """
     if sampling.temperature == 0:
-        return torch.zeros(thought.shape, device=thought.device)
-    drawn_on = thought.device if generator is None else generator.device
-    return torch.rand(thought.shape, generator=generator, device=drawn_on).to(thought.device)
+        return torch.zeros(rows, tokens, device=device)
+    drawn_on = device if generator is None else generator.device
+    return torch.rand(rows, tokens, generator=generator, device=drawn_on).to(device)
 
 
 def choose(policy: Policy, hidden: Tensor, sampling: Sampling,
@@ -192,17 +194,33 @@ def _sample_leaving(policy: Policy, problems: Problems, samples: int, sampling: 
 class Sampler(SampledSource):
     """Thoughts are sampled from the thinker."""
 
-    def collect(self, policy: Policy, problems: Problems, step: int,
-                generator: torch.Generator | None = None) -> Rollouts:
-        samples = self.config.samples if policy.rules.tokens else 1
-        return sample(policy, problems, samples, self.sampling(step), generator)
+    def prepare(self, policy: Policy, problems: Problems, step: int,
+                generator: torch.Generator | None = None) -> Tensor:
+        rules, tokens = policy.rules, policy.rules.tokens
+        if rules.pace and tokens:
+            assert problems.moves is not None, "the configuration check lets no such run begin"
+            tokens = int(problems.moves.max()) * rules.pace
+        return _noise(len(problems) * self._samples(policy), tokens, problems.question.device,
+                      self.sampling(step), generator)
+
+    def make(self, policy: Policy, problems: Problems, step: int, drawn: Tensor | None) -> Rollouts:
+        return sample(policy, problems, self._samples(policy), self.sampling(step), drawn)
+
+    def constants(self, policy: Policy, step: int) -> Hashable | None:
+        """Lengths that the thinker or the question decides are read on the host."""
+        return None if policy.rules.stops or policy.rules.pace else self.sampling(step)
+
+    def _samples(self, policy: Policy) -> int:
+        return self.config.samples if policy.rules.tokens else 1
 
 
-class Gold(Source):
+class Gold(PreparedSource):
     """The task's hand-made thoughts."""
 
-    def collect(self, policy: Policy, problems: Problems, step: int,
-                generator: torch.Generator | None = None) -> Rollouts:
+    def constants(self, policy: Policy, step: int) -> Hashable | None:
+        return ()
+
+    def make(self, policy: Policy, problems: Problems, step: int, drawn: Tensor | None) -> Rollouts:
         if policy.rules.tokens == 0:
             return sample(policy, problems, 1, Sampling())
         thought = problems.thought
@@ -211,85 +229,15 @@ class Gold(Source):
         return given(problems, F.pad(thought, (0, room), value=problems.pad))
 
 
-class Filler(Source):
+class Filler(PreparedSource):
     """The same meaningless tokens for each question; the thinker learns nothing from them."""
 
-    def collect(self, policy: Policy, problems: Problems, step: int,
-                generator: torch.Generator | None = None) -> Rollouts:
+    def constants(self, policy: Policy, step: int) -> Hashable | None:
+        return None if policy.rules.pace else ()
+
+    def make(self, policy: Policy, problems: Problems, step: int, drawn: Tensor | None) -> Rollouts:
         thought = greedy(policy, problems).thought
         return given(problems, thought, learn=torch.zeros_like(thought[:, :-1], dtype=torch.bool))
-
-
-# --- thoughts as vectors --------------------------------------------------------------------------
-
-def latent_rollouts(policy: DifferentiablePolicy, problems: Problems, samples: int = 1,
-                    generator: torch.Generator | None = None) -> Rollouts:
-    """Rollouts of thoughts that are made when they are scored: padding until then, and the uniform
-    numbers that decide them.
-    """
-    rows, tokens, device = len(problems) * samples, policy.rules.tokens, problems.question.device
-    thought = problems.question.new_full((rows, tokens + 1), problems.pad)
-    thought[:, -1] = policy.vocabulary.end
-    noise = torch.rand(rows, tokens, policy.noise_width, generator=generator).to(device)
-    chosen = torch.full((rows, tokens), policy.noise_width > 0, device=device)
-    return Rollouts(problems, samples, thought, chosen, torch.zeros(rows, tokens, device=device),
-                    learn=chosen, noise=noise)
-
-
-def vectors(policy: ContinuousPolicy, problems: Problems) -> tuple[Tensor, Tensor]:
-    """(thoughts (P, K, D), tokens that stand for them when they are shown (P, K + 1)): for each
-    vector the token that the thinker would most likely have written in its place, then
-    end-of-thought.
-    """
-    states, own = policy.unroll(latent_rollouts(policy, problems), GREEDY)
-    likeliest = policy.thinker.logits(states, policy.allowed).argmax(-1) + policy.allowed.start
-    return own, F.pad(likeliest, (0, 1), value=policy.vocabulary.end)
-
-
-def numbers(thought: Tensor) -> list[str]:
-    """The first numbers of each vector of a thought (K, D)."""
-    return [" ".join(f"{x:.2f}" for x in vector) for vector in thought[:, :SHOWN].tolist()]
-
-
-class LatentSource(Sampler):
-    """Thoughts that are made when they are scored, as their gradient is wanted.
-
-    In a curriculum (`thinker.stage_steps`) the thinker makes only the first `stage` tokens of a
-    thought itself: none at first, one more every `stage_steps` steps, all in the end. The others
-    are gold and learnt by likelihood.
-    """
-
-    def __init__(self, config: SamplerConfig, thinker: ThinkerConfig) -> None:
-        super().__init__(config)
-        self.thinker = thinker
-        self.stage = 0
-
-    def collect(self, policy: Policy, problems: Problems, step: int,
-                generator: torch.Generator | None = None) -> Rollouts:
-        policy = cast(DifferentiablePolicy, policy)
-        samples = self.config.samples if policy.noise_width else 1  # others would be the same
-        rollouts = latent_rollouts(policy, problems, samples, generator)
-        every, tokens = self.thinker.stage_steps, self.thinker.tokens
-        self.stage = min(step // every, tokens) if every else tokens
-        if self.stage == tokens:
-            return rollouts
-        gold = problems.thought
-        assert gold is not None, "the configuration check lets no such run begin"
-        left = slice(self.stage, tokens)
-        thought, chosen = rollouts.thought.clone(), rollouts.chosen.clone()
-        thought[:, left] = gold[:, left].repeat_interleave(samples, 0)
-        chosen[:, left] = False
-        return replace(rollouts, thought=thought, chosen=chosen,
-                       learn=chosen | (thought[:, :-1] != problems.pad))
-
-    def metrics(self) -> dict[str, float]:
-        return {"thought/said": self.stage}
-
-    def state(self) -> dict[str, Any]:
-        return {"stage": self.stage}
-
-    def load(self, state: dict[str, Any]) -> None:
-        self.stage = state["stage"]
 
 
 # --- thoughts at positions of a passage -----------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ponder.config.option import WithOptions, option, parse_schedule, schedule
@@ -105,6 +105,12 @@ class Strategy(WithOptions):
         """Whether to learn no more from this round, after a step that had these losses."""
         return False
 
+    def constants(self, step: int) -> Hashable | None:
+        """The Python values that `credit`, `loss` and `enough` depend on at a step, by which they
+        can be replayed (`ponder.training.graph`); None where they look at values on the device.
+        """
+        return None
+
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold to go on as if nothing had happened: plain values."""
         return {}
@@ -197,6 +203,9 @@ class RatioStrategy(Strategy):
             if self.kl_place == "loss":
                 found["thinker_loss"] = found["thinker_loss"] + self.kl_at(step) * found["kl"]
         return found
+
+    def constants(self, step: int) -> Hashable | None:
+        return None if self.kl_stop is not None else (self.clip_at(step), self.kl_at(step))
 
     def enough(self, losses: Losses) -> bool:
         """Whether the policy is farther than `kl_stop` from the one that sampled."""

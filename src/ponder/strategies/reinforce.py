@@ -10,6 +10,7 @@ clipping.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -68,6 +69,9 @@ class REINFORCE(Strategy):
             kl = kl_estimate(scores.logprobs.detach(), rollouts.reference, "k3")
             found["kl"] = (weight * kl).sum() / denominator
         return found
+
+    def constants(self, step: int) -> Hashable | None:
+        return None if self.baseline == "running_mean" else self.kl_at(step)
 
     def state(self) -> dict[str, Any]:
         return {"running": self.running}

@@ -8,14 +8,14 @@ search found and gold thoughts are learnt by the same equation: their groups hav
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from ponder.config.option import option
 from ponder.config.registry import TASKS, strategy
 from ponder.core.credit import flat_groups, instructive
-from ponder.core.lazy_imports import F, Tensor, torch
+from ponder.core.lazy_imports import Tensor, torch
 from ponder.core.types import Rollouts, Scores
 from ponder.strategies.base import UNSOLVED, Losses, Strategy
 
@@ -27,6 +27,9 @@ class Likelihood(Strategy):
     """The rows that `credit` keeps are learnt by likelihood."""
 
     rows_alone = True
+
+    def constants(self, step: int) -> Hashable | None:
+        return ()
 
     def loss(self, scores: Scores, rollouts: Rollouts, denominator: Tensor, step: int = 0,
              ) -> Losses:
@@ -70,7 +73,7 @@ class STaR(Likelihood):
             return keep_all(rollouts)
         reward, samples = rollouts.total_reward, rollouts.group_size
         best = reward.view(-1, samples).argmax(1)
-        kept = F.one_hot(best, samples).flatten() > 0
+        kept = (best[:, None] == torch.arange(samples, device=best.device)).flatten()
         flat = flat_groups(reward, samples).repeat_interleave(samples)
         return _keep(replace(rollouts, learn=rollouts.learn & ~flat[:, None]), kept)
 

@@ -33,8 +33,9 @@ from ponder.models.policies.base import Policy
 from ponder.rewards.answers import Reward
 from ponder.rollouts import Source
 from ponder.rollouts.demonstrations import Demonstrations
+from ponder.rollouts.latent import LatentSource
 from ponder.rollouts.recorded import Preloaded, read_generated
-from ponder.rollouts.sampler import Filler, Gold, LatentSource, PositionSampler, Sampler
+from ponder.rollouts.sampler import Filler, Gold, PositionSampler, Sampler
 from ponder.rollouts.search import choose
 from ponder.rollouts.search.balanced import Balanced
 from ponder.rollouts.search.exhaustive import EveryThought
@@ -45,6 +46,7 @@ from ponder.strategies.exact import Pathwise
 from ponder.strategies.star import SFT
 from ponder.tasks.base import Task
 from ponder.training.build_policies import build_judge, build_policy, build_task
+from ponder.training.graph import build_graphs
 from ponder.training.learner import Learner
 from ponder.training.trainer import Trainer
 
@@ -242,15 +244,19 @@ EVALUATIONS: dict[str, Callable[..., Evaluate]] = {
 # --- the loop -------------------------------------------------------------------------------------
 
 def build_trainer(config: Config, task: Task, policy: Policy, device: torch.device,
-                  listener: Listener | None = None) -> Trainer:
-    """The loop with everything it needs."""
+                  listener: Listener | None = None,
+                  note: Callable[[str], None] = lambda line: None) -> Trainer:
+    """The loop with everything it needs. note: gets a line where graphs are wanted and there are
+    none.
+    """
     gold = config.answerer.learns_from == "gold" and config.thinker.tokens > 0
     if config.trainer.compile:
         for net in {policy.thinker, policy.answerer}:
             net.compile()
     source = build_source(config, task, policy, device, listener)
-    learner = Learner(config.trainer, policy, _strategy(config),
-                      parse_schedule(config.strategy.entropy), gold, device)
+    strategy = _strategy(config)
+    learner = Learner(config.trainer, policy, strategy, parse_schedule(config.strategy.entropy),
+                      gold, device, build_graphs(config, task, source, strategy, device, note))
     loop = ENGINES[config.trainer.engine].target()
     return loop(config.trainer, task, source,
                 build_reward(config, task, device), learner, config.answerer.refresh_every,
@@ -287,10 +293,15 @@ def use_threads(config: Config, policy: torch.nn.Module) -> None:
 
 
 def build_device(config: Config) -> torch.device:
-    """The device of `trainer.device`. Raises `UserError` for CUDA where there is none."""
+    """The device of `trainer.device`. Raises `UserError` for CUDA where there is none, and for
+    `trainer.graph=on` elsewhere.
+    """
     wanted = config.trainer.device
     if wanted == "cuda" and not torch.cuda.is_available():
         raise UserError("trainer.device=cuda: this machine has no CUDA GPU; legal: cpu, auto")
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    if config.trainer.graph == "on" and wanted != "cuda":
+        raise UserError(f"trainer.graph=on: found trainer.device={wanted}, which has no CUDA graphs; "
+                        "legal: auto, off")
     return torch.device(wanted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -20,12 +21,13 @@ from ponder.core.math import Sampling, matmul_dtype
 from ponder.core.types import Problems, Rollouts
 from ponder.models.policies.base import Policy
 from ponder.rewards.answers import Reward
-from ponder.rollouts import Source, given
+from ponder.rollouts import PreparedSource, Source, given
 from ponder.rollouts.sampler import Gold
 from ponder.strategies.base import Strategy
 from ponder.strategies.star import SFT
 from ponder.tasks.base import Task
 from ponder.training.curriculum import Curriculum
+from ponder.training.graph import Graphs
 
 
 class StopRequested(Exception):
@@ -39,7 +41,7 @@ class Collector:
     metrics: numbers of the last round for the log, each 0-dim. single: the one batch of questions
     of `trainer.single_batch`. under: the distribution that rollouts of a step are scored under, by
     default the one that they are sampled from. curriculum: which questions are asked, where
-    `trainer.curriculum` says so.
+    `trainer.curriculum` says so. graphs: replays what can be.
     """
 
     config: TrainerConfig
@@ -54,6 +56,7 @@ class Collector:
     curriculum: Curriculum = field(default_factory=Curriculum)
     metrics: dict[str, Tensor] = field(default_factory=dict)
     single: Problems | None = None
+    graphs: Graphs = field(default_factory=Graphs)
 
     def collect(self, step: int) -> tuple[Rollouts, int]:
         """(rollouts with credit, how many were sampled).
@@ -74,9 +77,12 @@ class Collector:
             raise
 
     def _collect(self, step: int) -> tuple[Rollouts, int]:
-        config, policy = self.config, self.policy
+        config = self.config
+        if self.graphs.on:
+            rollouts = self._replayed(step)
+            return rollouts, len(rollouts)
         with matmul_dtype(self.config.dtype, self._device):
-            rollouts = self.rewarded(self.source.collect(policy, self._questions(step), step,
+            rollouts = self.rewarded(self.source.collect(self.policy, self._questions(step), step,
                                                          self.generator))
             count = len(rollouts)
             if config.rationalise:
@@ -87,6 +93,22 @@ class Collector:
         if self.task.epoch_size is not None:
             rollouts = rollouts.learnable(self.strategy.rows_alone)
         return (rollouts.concatenate(self._rehearsed()) if config.rehearse else rollouts), count
+
+    def _replayed(self, step: int) -> Rollouts:
+        """The same from one recorded pass, for sources and strategies that can be replayed."""
+        source, problems = cast(PreparedSource, self.source), self._questions(step)
+        with matmul_dtype(self.config.dtype, self._device):
+            drawn = source.prepare(self.policy, problems, step, self.generator)
+
+        def collect(problems: Problems, drawn: Tensor | None) -> tuple[Rollouts, dict[str, Tensor]]:
+            with matmul_dtype(self.config.dtype, self._device):
+                rollouts = self.rewarded(source.make(self.policy, problems, step, drawn))
+            return self.credited(rollouts, step), self.metrics
+
+        known = source.constants(self.policy, step), self.strategy.constants(step)
+        rollouts, self.metrics = self.graphs(collect, problems, drawn,
+                                             constants=None if None in known else known)
+        return rollouts
 
     def _rehearsed(self) -> Rollouts:
         """Rollouts of worked examples, with credit as in supervised learning. Half of them have a

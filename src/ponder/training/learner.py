@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,9 @@ from ponder.core.distributed import (
 from ponder.core.math import Sampling, matmul_dtype
 from ponder.core.types import Rollouts, Scores
 from ponder.models.policies.base import Policy
+from ponder.rollouts import PreparedSource, Source
 from ponder.strategies.base import Losses, Strategy
+from ponder.training.graph import Graphs
 
 NOT_HIDDEN = ("wte", "wpe", "embed", "lm_head", "critic", "mixer")  # Muon leaves them to AdamW
 
@@ -51,7 +53,8 @@ class Learner:
     Denominators are those of the whole optimizer step, over all processes, so that neither
     micro-batch size nor accumulation nor the number of processes changes the gradient. A step whose
     loss or gradient is not finite changes no weight. learns_from_gold: the answerer learns from the
-    task's gold thoughts.
+    task's gold thoughts. graphs: replays what can be. skipped (0-dim): steps in a row that were
+    not finite.
     """
 
     config: TrainerConfig
@@ -60,10 +63,14 @@ class Learner:
     entropy: Schedule
     learns_from_gold: bool
     device: torch.device
+    graphs: Graphs = field(default_factory=Graphs)
 
     def __post_init__(self) -> None:
         config, policy = self.config, self.policy
         self.optimizer = build_optimizer(config, policy)
+        self.rate, self.skipped = config.lr, torch.zeros((), device=self.device)
+        if self.graphs.on:
+            self._make_replayable()
         nets = [policy.thinker, policy.answerer, *([policy.critic] if policy.critic else []),
                 *policy.attached.values()]
         self.networks = [list(net.parameters()) for net in dict.fromkeys(nets)]
@@ -81,16 +88,49 @@ class Learner:
                 weight.copy_(value)
         self.optimizer = build_optimizer(self.config, self.policy)
 
-    def step(self, batch: list[Rollouts], step: int, rate: float, sampling: Sampling,
-             observe: Callable[[Policy, Rollouts, Scores], None]) -> Losses:
+    def step(self, batch: list[Rollouts], step: int, rate: float, source: Source) -> Losses:
         """Accumulate the gradients of all micro-batches, then take a step at learning rate `rate`.
 
         Returns the losses by name, each 0-dim; `skipped` is 1 where the loss or the gradient was
-        not finite and no step was taken. `observe` is called with every micro-batch and its scores,
+        not finite and no step was taken. The source observes every micro-batch and its scores,
         unless the step was skipped.
         """
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        self._set_rate(rate)
+        if self.graphs.on:
+            return self._replayed(batch, step, cast(PreparedSource, source))
+        losses, seen = self._gradients(batch, step, source.sampling(step))
+        finite = losses["skipped"] == 0
+        self.skipped = (self.skipped + 1) * losses["skipped"]
+        if finite:
+            for micro, scores in seen:
+                source.observe(self.policy, micro, scores)
+            self.optimizer.step()
+        return losses
+
+    def _replayed(self, batch: list[Rollouts], step: int, source: PreparedSource) -> Losses:
+        """The same from one recorded pass: a step that is not finite is skipped on the device."""
+        def learn(batch: list[Rollouts]) -> Losses:
+            losses, seen = self._gradients(batch, step, source.sampling(step))
+            skipped, observed = losses["skipped"], source.tensors()
+            before = [value.clone() for value in observed]
+            for micro, scores in seen:
+                source.observe(self.policy, micro, scores)
+            for value, kept in zip(observed, before, strict=True):
+                value.copy_(torch.where(skipped > 0, kept, value))
+            self.skipped.add_(1).mul_(skipped)
+            optimizer = cast(Any, self.optimizer)
+            optimizer.found_inf = skipped  # then fused AdamW changes nothing
+            optimizer.step()
+            del optimizer.found_inf
+            return losses
+
+        known = (source.constants(self.policy, step), self.strategy.constants(step),
+                 self.entropy(step))
+        return self.graphs(learn, batch, constants=None if None in known else known)
+
+    def _gradients(self, batch: list[Rollouts], step: int, sampling: Sampling,
+                   ) -> tuple[Losses, list[tuple[Rollouts, Scores]]]:
+        """(losses, each micro-batch and its scores); gradients are accumulated and clipped."""
         self.optimizer.zero_grad(set_to_none=True)
         denominators = self.denominators(batch)
         losses: Losses = {}
@@ -109,11 +149,21 @@ class Learner:
         losses["grad_norm"] = self.clip()
         finite = torch.isfinite(losses["loss"] + losses["grad_norm"])
         losses["skipped"] = (~finite).float()
-        if finite:
-            for micro, scores in seen:
-                observe(self.policy, micro, scores)
-            self.optimizer.step()
-        return losses
+        return losses, seen
+
+    def _set_rate(self, rate: float) -> None:
+        self.rate = rate
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+    def _make_replayable(self) -> None:
+        """Let a recorded step of the optimizer read its learning rate on the device."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = torch.tensor(float(group["lr"]), device=self.device)
+            group["capturable"] = self.device.type == "cuda"
 
     def _train_mode(self, training: bool) -> None:
         if self.policy.has_modes:
@@ -155,7 +205,7 @@ class Learner:
             return all_reduce_sum(torch.stack(live).sum()).clamp_min(1)
 
         if self.learns_from_gold:
-            rows = [torch.tensor(len(micro.problems), device=self.device) for micro in batch]
+            rows = [torch.full((), len(micro.problems), device=self.device) for micro in batch]
         elif self.policy.answers_in_text:
             rows = [(micro.mask[:, :-1].sum(1) * _weight(micro)).sum() for micro in batch]
         else:
@@ -195,11 +245,17 @@ class Learner:
         """
         extras = full_state_dict(
             self.policy, lambda name: not name.startswith(("thinker.", "answerer.")))
-        return {"optimizer": full_tensors(self.optimizer.state_dict()),
-                "strategy": self.strategy.state(), "extras": extras}
+        optimizer = self.optimizer.state_dict()
+        if self.graphs.on:
+            for group in optimizer["param_groups"]:
+                group.update(lr=self.rate, capturable=False)
+        return {"optimizer": full_tensors(optimizer), "strategy": self.strategy.state(),
+                "extras": extras}
 
     def load(self, state: dict[str, Any]) -> None:
         load_optimizer(self.optimizer, state["optimizer"])
+        if self.graphs.on:
+            self._make_replayable()
         self.strategy.load(state["strategy"])
         self.policy.load_state_dict(shard_state_dict(self.policy, state["extras"]), strict=False)
 

@@ -85,7 +85,7 @@ class Session:
         builders.use_threads(config, self.policy)
         self.trainer: Trainer = builders.build_trainer(
             config, self.task, self.policy, self.device,
-            ProgressReporter(self.console, self._pause, self._log_rollouts))
+            ProgressReporter(self.console, self._pause, self._log_rollouts), notes.append)
         length = self._start_or_resume(saved, notes.append)
         self.log = self._open_log(length)
         opened.callback(self.log.close)

@@ -108,7 +108,7 @@ class Trainer:
         self.end = self.config.max_steps
         self.collector = Collector(self.config, self.task, self.source, self.reward, self.policy,
                                    self.learner.strategy, self.tokens_per_rollout, self.generator,
-                                   self.scored_under)
+                                   self.scored_under, graphs=self.learner.graphs)
         self.round: Round | None = None
         self.recent: dict[str, Tensor] = {}
 
@@ -207,9 +207,12 @@ class Trainer:
     def _after_step(self, hooks: Hooks, batch: list[Rollouts], losses: Losses) -> None:
         """Log, validate and save where they are due."""
         config, progress = self.config, self.progress
-        skipped = bool(losses["skipped"])
-        progress.skipped_in_a_row = progress.skipped_in_a_row + 1 if skipped else 0
-        if skipped or progress.step % config.log_every_n_steps == 0 or progress.step == 1:
+        due = progress.step % config.log_every_n_steps == 0 or progress.step == 1
+        skipped = False
+        if due or not self.learner.graphs.on:  # a look waits until the device has come so far
+            skipped = bool(losses["skipped"])
+            progress.skipped_in_a_row = int(self.learner.skipped) if skipped else 0
+        if skipped or due:
             hooks.log(progress, self.metrics())
         if skipped:
             hooks.skipped(progress, batch)
@@ -255,8 +258,7 @@ class Trainer:
             elif levels:  # training may have gone back to an easier level
                 self.end = config.max_steps
         rate = config.lr * learning_rate_share(config, *self._schedule_position())
-        losses = self.learner.step(batch, progress.step, rate, self.source.sampling(progress.step),
-                                   self.source.observe)
+        losses = self.learner.step(batch, progress.step, rate, self.source)
         progress.step += 1
         if progress.step % self.refresh_every == 0:
             self.policy.refresh()
@@ -308,7 +310,7 @@ class Trainer:
         progress = self.progress
         seconds = max(progress.seconds, 1e-9)
         return {**{name: float(value) for name, value in self.recent.items()},
-                "lr": self.learner.optimizer.param_groups[0]["lr"], "epoch": progress.epoch,
+                "lr": self.learner.rate, "epoch": progress.epoch,
                 "last_step": self.expected_end or self.end, "seconds": progress.seconds,
                 "steps_per_second": progress.step / seconds,
                 "rollouts_per_second": progress.rollouts / seconds, **self.source.metrics(),
@@ -330,6 +332,7 @@ class Trainer:
         """Continue from a `state`, also of an earlier version."""
         self.progress = Progress(**renamed(state["progress"], RENAMED))
         self.learner.load(state["learner"])
+        self.learner.skipped.fill_(self.progress.skipped_in_a_row)
         self.source.load(state["source"])
         self.generator.set_state(state["generator"].cpu())
         self.end = min(state["end"] or self.config.max_steps, self.config.max_steps)

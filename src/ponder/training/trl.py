@@ -200,6 +200,7 @@ def _callback(trainer: TrlTrainer, hooks: Hooks) -> Any:
             losses = {ours: torch.tensor(float(logs[theirs])) for theirs, ours in NAMES.items()
                       if theirs in logs}
             losses["skipped"] = (~losses["loss"].isfinite()).float()
+            trainer.learner.skipped = (trainer.learner.skipped + 1) * losses["skipped"]
             trainer.recent = {**losses, **trainer.collector.metrics}
             with net.attending(NAME):  # type: ignore[operator]
                 trainer._after_step(hooks, [], losses)

@@ -10,7 +10,7 @@ one after another; a code that follows what the thinker finds easy is learnt at 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from ponder.core.credit import flat
 from ponder.core.lazy_imports import F, Tensor, no_grad, torch
 from ponder.core.math import sinkhorn
 from ponder.core.types import Problems, Rollouts, Scores
-from ponder.rollouts import Source, given
+from ponder.rollouts import PreparedSource, given
 
 if TYPE_CHECKING:
     from ponder.config.spine import Config
@@ -57,7 +57,7 @@ class BalancedConfig:
 
 
 @search("balanced", keys=BalancedConfig)
-class Balanced(Source):
+class Balanced(PreparedSource):
     """Balanced self-labelling: answers are dealt out evenly to codes, position after position.
 
     A position k starts when k - 1 is nearly learnt and its labels are nearly still; its labels are
@@ -84,9 +84,9 @@ class Balanced(Source):
                    "code is dealt to each answer; legal: auto, grow, exhaustive, beam, tree")
 
     @no_grad
-    def collect(self, policy: Policy, problems: Problems, step: int,
-                generator: torch.Generator | None = None) -> Rollouts:
-        """The assigned code of each problem's answer, as far as positions have begun."""
+    def prepare(self, policy: Policy, problems: Problems, step: int,
+                generator: torch.Generator | None = None) -> None:
+        """Assign codes, and begin another position, where it is time."""
         begins = self.active == 0
         if not begins and step - self.last >= self.config.every:
             self.last = step
@@ -97,7 +97,16 @@ class Balanced(Source):
                 begins = self._due(step)
         if begins:
             self._begin(policy, problems, generator)
+
+    def make(self, policy: Policy, problems: Problems, step: int, drawn: Tensor | None) -> Rollouts:
+        """The assigned code of each problem's answer, as far as positions have begun."""
         return given(problems, self._thoughts(policy, problems))
+
+    def constants(self, policy: Policy, step: int) -> Hashable | None:
+        return self.active, self.frozen, self.restarts
+
+    def tensors(self) -> list[Tensor]:
+        return [self.book.total, self.book.count, self.book.known]
 
     def _thoughts(self, policy: Policy, problems: Problems) -> Tensor:
         """(P, active + 1): codes as tokens, with end-of-thought."""
