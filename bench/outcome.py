@@ -28,13 +28,14 @@ from steps import LOOP, NETWORK
 RECORDS = records.Records("outcome")
 CHASE = ["task=chase", "task.nodes=6", "task.steps=3", "variant=[think,fixed,blind,super]",
          "thinker.pace=1", "thinker.vocabulary=6", "answerer.positions=from_end",
-         "reward=probability", *NETWORK, *LOOP, "trainer.lr=0.001", "trainer.train_batch_size=96",
+         "reward=probability", *NETWORK, *LOOP, "trainer.lr=0.0004", "trainer.train_batch_size=96",
          "rollout.samples=8", "trainer.max_steps=3000"]
+EXPLORES = ["rollout.epsilon=linear(0.2,0.02,2000)"]  # much at first, little in the end
+BONUS = ["strategy.entropy=linear(0.05,0,2000)"]
 STRATEGIES = {
-    "star": ["strategy=star", "rollout.epsilon=0.2"],
-    "grpo": ["strategy=grpo", "strategy.scale=none", "strategy.entropy=0.05",
-             "rollout.epsilon=0.2"],
-    "ppo": ["strategy=ppo", "strategy.entropy=0.05", "rollout.epsilon=0.2"],
+    "star": ["strategy=star", *EXPLORES],
+    "grpo": ["strategy=grpo", "strategy.scale=none", *BONUS, *EXPLORES],
+    "ppo": ["strategy=ppo", *BONUS, *EXPLORES],
 }
 EASY = {  # which questions are trained on
     "curriculum": ("1 hop first, then one more", ["trainer.curriculum=accuracy",

@@ -302,6 +302,6 @@ def build_device(config: Config) -> torch.device:
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     if config.trainer.graph == "on" and wanted != "cuda":
-        raise UserError(f"trainer.graph=on: found trainer.device={wanted}, which has no CUDA graphs; "
-                        "legal: auto, off")
+        raise UserError(f"trainer.graph=on: found trainer.device={wanted}, which has no CUDA "
+                        "graphs; legal: auto, off")
     return torch.device(wanted)
