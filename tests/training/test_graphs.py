@@ -14,9 +14,11 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
+from ponder.config.players import SamplerConfig
 from ponder.config.running import TrainerConfig
-from ponder.core.types import Rollouts
+from ponder.core.types import Rollouts, Scores
 from ponder.models.policies.base import Policy
+from ponder.rollouts.sampler import Sampler
 from ponder.training.build import build_device, build_policy, build_task, build_trainer
 from ponder.training.graph import Graphs, Replay
 from ponder.training.trainer import Trainer
@@ -95,7 +97,7 @@ def agree(first: tuple[Any, list[Tensor]], second: tuple[Any, list[Tensor]]) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REPLAYED)
 def test_replayed_steps_equal_ordinary_ones(name: str) -> None:
-    changes: dict[str, Any] = {"stops": False, "max_steps": STEPS, "warmup": 4, "lr": 0.01}
+    changes: dict[str, Any] = {"stops": False, "max_steps": STEPS, "warmup": 99, "lr": 0.1}
     expected = trained(trainer_of(name, **changes))
     notes: list[str] = []
     traces = Traced()
@@ -137,6 +139,20 @@ class Broken(Parity):
         return found
 
 
+class Counts(Sampler):
+    """Notes the thoughts of each step that was taken."""
+
+    def __init__(self, config: SamplerConfig) -> None:
+        super().__init__(config)
+        self.seen = torch.zeros(())
+
+    def observe(self, policy: Policy, rollouts: Rollouts, scores: Scores) -> None:
+        self.seen.add_(rollouts.thought.sum())
+
+    def tensors(self) -> list[Tensor]:
+        return [self.seen]
+
+
 @pytest.mark.slow
 def test_a_step_that_is_not_finite_changes_nothing() -> None:
     changes: dict[str, Any] = {"stops": False, "max_steps": 30, "warmup": 1}
@@ -145,6 +161,7 @@ def test_a_step_that_is_not_finite_changes_nothing() -> None:
     skipped = []
     for trainer in (plain, replayed):
         trainer.collector.reward = Broken()
+        trainer.source = trainer.collector.source = Counts(SamplerConfig(samples=4))
         in_a_row = []
         for _ in range(20):
             before = [value.detach().clone() for value in trainer.policy.parameters()]
@@ -153,6 +170,7 @@ def test_a_step_that_is_not_finite_changes_nothing() -> None:
             in_a_row.append(int(trainer.learner.skipped))
             assert same == (in_a_row[-1] > 0)
         skipped.append(in_a_row)
+    assert float(plain.source.seen) == float(replayed.source.seen) > 0  # type: ignore
     assert skipped[0] == skipped[1] and 2 <= sum(count > 0 for count in skipped[0]) <= 18
     agree(trained(plain, 2), trained(replayed, 2))
 
