@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from ponder.config.errors import UserError
 from ponder.models.gpt2.layers import Shape, sinusoids
@@ -129,3 +130,25 @@ def test_sinusoidal_positions_are_not_trained() -> None:
     net = network(sinusoidal=True)
     assert not net.wpe.weight.requires_grad
     assert torch.equal(net.wpe.weight, sinusoids(24, 16))
+
+
+@pytest.mark.slow
+def test_compiled_blocks_are_few_graphs_whatever_the_depth() -> None:
+    """One of training, one of evaluation, one for batches of other sizes; the same losses."""
+    found, counter = [], CompileCounterWithBackend("eager")
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        net = Transformer(Shape(30, 64, 16, 5, 2))
+        for block in net.blocks if compiled else []:
+            block.compile(backend=counter)
+        losses = []
+        for rows, learns in ((8, True), (8, True), (8, False), (3, True), (5, True)):
+            text = torch.randint(30, (rows, 20), generator=torch.Generator().manual_seed(rows))
+            with torch.set_grad_enabled(learns):
+                loss = net.read(text, keep=False)[0].sin().mean()
+            losses.append(float(loss.detach()))
+            if learns:
+                loss.backward()
+        found.append((losses, net.wte.weight.grad.clone()))
+    torch.testing.assert_close(*found)
+    assert counter.frame_count <= 3

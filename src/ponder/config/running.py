@@ -89,7 +89,8 @@ class TrainerConfig:
     device: str = option("auto", "where to compute", legal=("auto", "cpu", "cuda"))
     dtype: str = option("float32", "of the matrix products; auto: bfloat16 where the device has "
                         "units for it, else float32", legal=("float32", "bfloat16", "auto"))
-    compile: bool = option(False, "torch.compile the networks")
+    compile: bool = option(False, "torch.compile the blocks of the networks, which takes some "
+                           "minutes at first")
     graph: str = option("auto", "replay rounds and steps as CUDA graphs: tiny networks are many "
                         "times faster; auto: on a GPU, where lengths are fixed and nothing is read "
                         "in between", legal=("auto", "on", "off"))

@@ -251,8 +251,8 @@ def build_trainer(config: Config, task: Task, policy: Policy, device: torch.devi
     """
     gold = config.answerer.learns_from == "gold" and config.thinker.tokens > 0
     if config.trainer.compile:
-        for net in {policy.thinker, policy.answerer}:
-            net.compile()
+        for block in {block for net in (policy.thinker, policy.answerer) for block in net.blocks}:
+            block.compile()  # all blocks share one graph, which the whole network would unroll
     source = build_source(config, task, policy, device, listener)
     strategy = _strategy(config)
     learner = Learner(config.trainer, policy, strategy, parse_schedule(config.strategy.entropy),
