@@ -75,7 +75,7 @@ def test_chase_goes_where_the_list_says() -> None:
 
 def test_graph_reaches_one_node_alone() -> None:
     for one in drawn("graph", hops=3, branches=3)[1]:
-        *listed, root, left, right = one.question.split()
+        *listed, left, right, root = one.question.split()
         edges = [tuple(edge.split(">")) for edge in listed]
         reached = {root: [root]}
         for _ in edges:
@@ -86,8 +86,9 @@ def test_graph_reaches_one_node_alone() -> None:
         *walk, last = (one.thought or "").split()
         walks = walk[:len(walk) // 2], walk[len(walk) // 2:]
         upwards = reached[one.answer][-2::-1]  # from the node up to the root
-        assert last == one.answer and walks[[left, right].index(last)] == upwards
+        assert last == one.answer and walks[[left, right].index(last)] == [*upwards, last]
         place, other = (right, walks[1]) if last == left else (left, walks[0])
+        assert other.pop() == place
         for above in other:
             assert (above, place) in edges
             place = above
@@ -163,7 +164,7 @@ def test_some_pair_of_digits_is_held_out_in_any_base(base: int) -> None:
 def test_walks_of_a_table_may_lead_nowhere() -> None:
     """Such a question is as easy as it gets; whether its answer is right is told elsewhere."""
     task = drawn("graph", 1)[0]
-    for text in ("0>1 2>3 0 1 0", "0>1 2>3 1 2 3", "0 1 2 3", "0>1 1>0 2 1 0"):
+    for text in ("0>1 2>3 1 0 0", "0>1 2>3 2 3 1", "0 1 2 3", "0>1 1>0 1 0 2"):
         problem = Problem(text, "1")
         assert task.easier(problem) == problem
         task.solution(problem)

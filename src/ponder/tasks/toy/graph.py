@@ -1,4 +1,4 @@
-"""Which of two nodes can be reached? `0>1 2>3 1>4 3>5 0 4 5` -> `4`: from 0 by 1, and 5 not."""
+"""Which of two nodes can be reached? `0>1 2>3 1>4 3>5 4 5 0` -> `4`: from 0 by 1, and 5 not."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from ponder.tasks.toy.base import ToyTask
 class Graph(ToyTask):
     """Two trees of equal shape: which of two nodes, equally deep, is below the root that is asked?
 
-    A question is the shuffled list of all edges, each of them one symbol, the root and the two
-    nodes, as in ProsQA (Hao et al., 2024, "Training large language models to reason in a continuous
+    A question is the shuffled list of all edges, each of them one symbol, the two nodes and the
+    root, as in ProsQA (Hao et al., 2024, "Training large language models to reason in a continuous
     latent space"). Both trees are drawn in the same way, so nothing but following edges tells the
     nodes apart. The thought goes up, as an edge up is the only one while several may lead down: the
-    nodes above the first node, as far as its root, those above the second, and at last the answer.
+    nodes above the first node, as far as its root, and that node again, the same of the second, and
+    at last the answer, which stands behind the root that is asked.
     """
 
     hops: int = option(4, "edges between the root and the nodes that are asked about", low=1,
@@ -51,14 +52,14 @@ class Graph(ToyTask):
 
     def solution(self, problem: Problem) -> str | None:
         """The node that is below the root."""
-        *edges, root, one, other = problem.question.split()
+        *edges, one, other, root = problem.question.split()
         parent = _parents(edges)
         found = [node for node in (one, other) if root in _above(node, parent)]
         return found[0] if len(found) == 1 else None
 
     def easier(self, problem: Problem) -> Problem:
         """The parents of both nodes are asked about; a question of one hop is left as it is."""
-        *edges, root, one, other = problem.question.split()
+        *edges, one, other, root = problem.question.split()
         parent = _parents(edges)
         above = {*_above(one, parent), *_above(other, parent)}
         if root not in above or not {one, other} <= {*parent}:  # in a table of a user
@@ -69,9 +70,9 @@ class Graph(ToyTask):
 
 def _problem(edges: list[str], root: str, asked: list[str]) -> Problem:
     parent = _parents(edges)
-    first, second = ([*_above(node, parent)] for node in asked)
+    first, second = ([*_above(node, parent), node] for node in asked)
     answer = asked[0] if root in first else asked[1]
-    return Problem(" ".join([*edges, root, *asked]), answer, " ".join([*first, *second, answer]))
+    return Problem(" ".join([*edges, *asked, root]), answer, " ".join([*first, *second, answer]))
 
 
 def _parents(edges: list[str]) -> dict[str, str]:
