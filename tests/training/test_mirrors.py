@@ -169,7 +169,7 @@ def test_a_package_that_is_missing(name: str, extra: str, monkeypatch: pytest.Mo
 def test_a_server_that_is_not_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(running.importlib.util, "find_spec", lambda one: True)
-    with pytest.raises(UserError, match="logger.mode=online: found no MLFLOW_TRACKING_URI"):
+    with pytest.raises(UserError, match=r"logger\.mode=online: found no MLFLOW_TRACKING_URI"):
         check(config_of("logger=mlflow", "logger.mode=online"))
     check(config_of("logger=mlflow"))
 

@@ -196,8 +196,8 @@ def pull(config: Config) -> None:
                         "there yet")
     api, making = _api("pull"), target.with_name(f".{target.name}.tmp")
     with writing(target), _errors(f"hub.repo={repo}"):
-        files = api.list_repo_files(repo, revision=hub.revision)
-        if not {"config.json", "adapter_config.json"} & {*files}:
+        files = {one.rfilename for one in api.repo_info(repo, revision=hub.revision).siblings}
+        if not {"config.json", "adapter_config.json"} & files:
             raise UserError(f"hub.repo={repo}: found no config.json in the repository; legal: one "
                             "with a checkpoint, or a model of Hugging Face")
         shutil.rmtree(making, ignore_errors=True)
@@ -227,8 +227,8 @@ def _api(action: str) -> Any:
         raise UserError(f"action={action}: found HF_HUB_OFFLINE=1 in the environment; legal: "
                         f"HF_HUB_OFFLINE=0{', or hub.dry=true' * (action == 'push')}")
     if action == "push" and not hub.get_token():
-        raise UserError("action=push: found no token of the Hugging Face Hub; legal: hf auth login, "
-                        "HF_TOKEN in the environment, or hub.dry=true")
+        raise UserError("action=push: found no token of the Hugging Face Hub; legal: hf auth "
+                        "login, HF_TOKEN in the environment, or hub.dry=true")
     return hub.HfApi()
 
 
@@ -254,5 +254,6 @@ def _errors(what: str) -> Iterator[None]:
     except Exception as error:  # of the network, each library has its own
         if isinstance(error, OSError) and error.errno and not isinstance(error, ConnectionError):
             raise  # of the disk
-        raise UserError(f"{what}: the hub cannot be asked ({type(error).__name__}: {brief(error)}); "
-                        "legal: with a network, and HF_ENDPOINT where the hub is another") from None
+        raise UserError(f"{what}: the hub cannot be asked ({type(error).__name__}: "
+                        f"{brief(error)}); legal: with a network, and HF_ENDPOINT where the hub is "
+                        "another") from None

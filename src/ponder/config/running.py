@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ponder.config.errors import shown
 from ponder.config.option import option
 from ponder.config.registry import ENGINES, STRATEGIES, TASKS, TRACKERS
 
@@ -161,8 +162,8 @@ class LoggerConfig:
     naming: str = option("directory", "a run's name in wandb, trackio and mlflow: that of its "
                          "directory, or its run type and parameters",
                          legal=("directory", "parameters"))
-    mode: str = option("offline", "online: wandb, and mlflow (MLFLOW_TRACKING_URI), send numbers to "
-                       "their servers; disabled: no tracker begins",
+    mode: str = option("offline", "online: wandb, and mlflow (MLFLOW_TRACKING_URI), send numbers "
+                       "to their servers; disabled: no tracker begins",
                        legal=("online", "offline", "disabled"))
     dir: str = option("star_runs/trackers", "directory in which trackio and mlflow keep all runs")
 
@@ -197,8 +198,7 @@ class SweepConfig:
 
 @dataclass
 class HubConfig:
-    """Repositories of the Hugging Face Hub: action=push sends a checkpoint, action=pull brings one.
-    """
+    """Checkpoints on the Hugging Face Hub: action=push sends one, action=pull brings one."""
 
     repo: str | None = option(None, "user/name of the repository")
     dataset: str | None = option(None, "push: user/name of a data set, which gets the rollouts of "
@@ -217,7 +217,7 @@ class HubConfig:
             value = getattr(self, key)
             if (value is None and key == "repo") or (
                     value is not None and not REPOSITORY.fullmatch(value)):
-                yield (f"hub.{key}={'null' if value is None else value}: found no name of a "
+                yield (f"hub.{key}={shown(value)}: found no name of a "
                        "repository; legal: user/name")
         if pushes and config.model.name is None:
             yield ("action=push: found model.name=null; legal: with model.name=<checkpoint "
@@ -225,8 +225,8 @@ class HubConfig:
         plain = {"dataset": None, "private": True, "licence": None, "replace": False, "dry": False}
         for key, value in ({"revision": None} if pushes else plain).items():
             if getattr(self, key) != value:
-                yield (f"hub.{key}={getattr(self, key)}: found action={config.action}; legal: "
-                       f"action={'pull' if pushes else 'push'}, or no word about it")
+                yield (f"hub.{key}={shown(getattr(self, key))}: found action={config.action}; "
+                       f"legal: action={'pull' if pushes else 'push'}, or no word about it")
 
 
 @dataclass

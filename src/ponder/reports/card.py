@@ -194,6 +194,7 @@ def _open(origin: Origin, repo: str) -> Iterator[str]:
     kind, package = (("AutoPeftModelForCausalLM", "peft") if adapter
                      else ("AutoModelForCausalLM", "transformers"))
     asked = origin.rows[0].get("question", "") if origin.rows else ""
+    call = f"think([{json.dumps(asked, ensure_ascii=False)}])" if asked else 'generate("Once")'
     yield f"""## Opening it
 
 With thoughts, by Ponder:
@@ -206,7 +207,7 @@ ponder action=generate model.name=checkpoint prompt={shlex.quote(asked or 'Once'
 ```python
 import ponder
 model = ponder.load("checkpoint")
-{'model.think([' + json.dumps(asked, ensure_ascii=False) + '])' if asked else 'model.generate("Once")'}
+model.{call}
 ```
 
 As a language model, by {package}:

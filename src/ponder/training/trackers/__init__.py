@@ -176,8 +176,9 @@ def necessity_bars(shares: dict[str, float]) -> Rows:
 def markdown(rows: Rows) -> str:
     """Rows as a table in Markdown, one line each."""
     def line(cells: Any) -> str:
-        return "| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|").replace("<", "&lt;")
-                                 for cell in cells) + " |"
+        whole = (" ".join(str(cell).split()) for cell in cells)
+        safe = (cell.replace("|", "\\|").replace("<", "&lt;") for cell in whole)
+        return f"| {' | '.join(safe)} |"
 
     return "\n".join([line(rows[0]), line("---" for _ in rows[0]),
                       *(line(row.values()) for row in rows)])

@@ -27,7 +27,7 @@ PATIENCE = 60  # seconds that a process waits for others that write
 
 @tracker("mlflow")
 class MLflow:
-    """MLflow: a database in `logger.dir`; with `logger.mode=online` the server of MLFLOW_TRACKING_URI.
+    """MLflow: a database in `logger.dir`; with `logger.mode=online` a server.
 
     A run that goes on takes the place of what is there of it, with every step once.
     """

@@ -60,8 +60,8 @@ def _library(folder: Path, config: LoggerConfig) -> Any:
     os.environ.setdefault("TRACKIO_STORAGE_MODE", "sqlite")
     trackio, there = library("trackio"), Path(library("trackio.utils").TRACKIO_DIR)
     if there.resolve() != folder:
-        raise UserError(f"logger.dir={config.dir}: found trackio of this process in {there}; legal: "
-                        f"logger.dir={there.parent}, or another process")
+        raise UserError(f"logger.dir={config.dir}: found trackio of this process in {there}; "
+                        f"legal: logger.dir={there.parent}, or another process")
     return trackio
 
 
