@@ -15,7 +15,6 @@ import pytest
 from huggingface_hub import constants
 
 import ponder
-from ponder.reports.card import without_folders
 from support.hub import TOKEN, Hub, serving
 from support.processes import run
 from support.small import Door
@@ -208,9 +207,3 @@ def test_folders_of_this_machine_are_not_sent(hub: Hub, door: Door) -> None:
     config = json.loads(hub.repositories[MODEL]["ponder.json"])["config"]
     assert config["task"]["data"] == "sums.csv"
     assert b"task.data=sums.csv" in hub.repositories[MODEL]["README.md"]
-
-
-def test_without_folders() -> None:
-    assert without_folders({"a": ["/x/y.csv", "~/z", "x/y.csv", "user/name", "1 / 2", 3, "C:\\e"],
-                            "b": None}) == {"a": ["y.csv", "z", "x/y.csv", "user/name", "1 / 2", 3,
-                                                  "e"], "b": None}
