@@ -20,7 +20,7 @@ from ponder.training.trackers import Rows, TrackedRun
 
 URI = "MLFLOW_TRACKING_URI"
 RUN = "ponder.run"  # the tag by which a run is found again
-EVERY = 1.0  # seconds between transactions
+EVERY = 5.0  # seconds between transactions, of which each takes some hundredths
 METRICS, PARAMETERS = 1000, 100  # of a transaction, at most
 PATIENCE = 60  # seconds that a process waits for others that write
 
