@@ -23,10 +23,11 @@ from ponder.training import checkpoint
 from ponder.training.collector import StopRequested
 from ponder.training.console import ProgressReporter, build_console
 from ponder.training.diagnostics import summarise, verdict
+from ponder.training.log import Log
 from ponder.training.run_directory import inputs_of
 from ponder.training.session import Session
 from ponder.training.signals import Signals
-from ponder.training.trackers import Log, TrackedRun, build_tracker
+from ponder.training.trackers import TrackedRun, build_tracker
 
 PATIENCE = 5  # seconds in which a process that failed may say so, before srun ends it with the rest
 
@@ -95,9 +96,10 @@ def evaluate_checkpoint(config: Config, directory: Path) -> float:
         console.close()
     if not distributed.is_main_process():
         return found.metrics["accuracy"]
-    log = Log(directory, build_tracker(config.logger, TrackedRun(directory, asdict(config))))
+    run = TrackedRun(directory, asdict(config))
+    log = Log(directory, build_tracker(config.logger, run, console.note))
     log.write(config.step, found.metrics)
-    log.table(f"val_{config.step}", found.rows)
+    log.table(config.step, found.rows)
     log.close()
     read = builders.inputs_of(config, test)
     _warn_of_changes(Path(config.model.name or ""), read, console.note)

@@ -54,8 +54,8 @@ def _in_quotes(word: str) -> str:
 
 
 def _refuse_choice(group: str, typed: str, value: Any, legal: Iterable[str]) -> None:
-    """A group takes the name of a choice; rewards and variants a list of them."""
-    several = isinstance(value, list) and group in ("reward", "variant")
+    """A group takes the name of a choice; rewards, variants and loggers a list of them."""
+    several = isinstance(value, list) and group in ("reward", "variant", "logger")
     names = value if several else [value]
     if isinstance(value, dict) or all(isinstance(name, str) and name for name in names):
         return

@@ -32,7 +32,7 @@ from ponder.config.errors import (
 )
 from ponder.config.inputs import SCRATCH
 from ponder.config.registry import TASKS
-from ponder.config.spine import CONF, OF_A_PROMPT, WORDS, register
+from ponder.config.spine import CONF, OF_A_PROMPT, OF_THE_HUB, WORDS, register
 from ponder.training.run_directory import (
     DIFF,
     JOB_LOG,
@@ -44,7 +44,7 @@ from ponder.training.run_directory import (
 )
 from ponder.training.signals import GivenUp, guard
 
-WITHOUT_DIRECTORY = ("sweep", *OF_A_PROMPT)  # actions that write no files of their own
+WITHOUT_DIRECTORY = ("sweep", *OF_A_PROMPT, *OF_THE_HUB)  # actions that write no files of their own
 
 
 def as_utf8(word: str) -> str:
@@ -94,10 +94,10 @@ def _help(arguments: list[str]) -> int:
 
 def _has_no_directory(arguments: list[str]) -> bool:
     """Whether this call has no run directory. Raises `UserError` for a sweep of such calls."""
-    for action in OF_A_PROMPT:
+    for action in (*OF_A_PROMPT, *OF_THE_HUB):
         if f"action={action}" in arguments and sweeps(arguments):
-            raise UserError(f"action={action}: found -m; legal: one call at a time, for several "
-                            "texts generate.samples=<number>")
+            texts = ", for several texts generate.samples=<number>" * (action in OF_A_PROMPT)
+            raise UserError(f"action={action}: found -m; legal: one call at a time{texts}")
     return bool({f"action={name}" for name in WITHOUT_DIRECTORY} & set(arguments))
 
 
@@ -228,6 +228,10 @@ def _act(config: Any, directory: Path) -> float | None:
         from ponder.reports.compare import run as compare
 
         return compare(config, directory)
+    if config.action in OF_THE_HUB:
+        from ponder.cli.hub import run as ask_hub
+
+        return ask_hub(config)
     from ponder.rollouts.recorded import check_files
 
     check_files(config)

@@ -27,7 +27,16 @@ from ponder.config.registry import (
     lines_of,
 )
 from ponder.config.resolve import no_model
-from ponder.config.spine import GROUPS, OF_A_PROMPT, VARIANTS, Config, schemas, variants, writes
+from ponder.config.spine import (
+    GROUPS,
+    OF_A_PROMPT,
+    OF_THE_HUB,
+    VARIANTS,
+    Config,
+    schemas,
+    variants,
+    writes,
+)
 
 TABLES = (".csv", ".jsonl", ".parquet")
 OUTPUTS = {"problems": TABLES, "export": TABLES, "compare": (*TABLES, ".md", ".html"),
@@ -83,7 +92,8 @@ def check_leaf(key: str, value: Any, about: dict) -> None:
     for number in numbers:
         _check_range(typed, number, about)
     legal = legal_words(about)
-    for word in value if isinstance(value, list) else [value]:
+    several = isinstance(value, list) or (isinstance(value, dict) and legal)
+    for word in value if several else [value]:
         if isinstance(word, str):
             must_be_text(key, word)
         if legal and word not in legal:
@@ -111,6 +121,8 @@ def contradictions(config: Config) -> Iterator[str]:
     """Each combination of legal values that means nothing, as the line that says why."""
     if config.action in OF_A_PROMPT:
         yield from config.generate.contradictions(config)
+    elif config.action in OF_THE_HUB:
+        yield from config.hub.contradictions(config)
     elif config.action not in ("compare", "sweep"):  # which read runs, and nothing of a task
         yield from _of(config.task, config)
         if config.action == "problems":  # which asks the task alone
@@ -134,6 +146,7 @@ def _of_a_run(config: Config) -> Iterator[str]:
             yield from _of(whole, config)
     yield from _rewards_need(config)
     yield from _of(config.trainer, config)
+    yield from _of(config.logger, config)
     refuses = ENGINES[config.trainer.engine].refuses
     yield from refuses(config) if refuses else ()
     yield from _models_must_be_there(config)

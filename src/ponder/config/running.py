@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ponder.config.errors import shown
 from ponder.config.option import option
 from ponder.config.registry import ENGINES, STRATEGIES, TASKS, TRACKERS
 
 if TYPE_CHECKING:
     from ponder.config.spine import Config
+
+REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)  # user/name on the hub
 
 @dataclass
 class TrainerConfig:
@@ -155,11 +160,33 @@ def _shards_need(config: Config) -> Iterator[str]:
 class LoggerConfig:
     """Where metrics go besides metrics.jsonl."""
 
-    kind: str = option("none", "tracker", legal=lambda: TRACKERS.names())
-    project: str = option("ponder", "wandb project")
-    naming: str = option("directory", "a run's name in wandb: that of its directory, or its run "
-                         "type and parameters", legal=("directory", "parameters"))
-    mode: str = option("offline", "wandb mode", legal=("online", "offline", "disabled"))
+    kind: Any = option("none", "trackers: one, or several as logger=[wandb,trackio]",
+                       legal=lambda: TRACKERS.names())
+    project: str = option("ponder", "wandb and trackio project, mlflow experiment")
+    naming: str = option("directory", "a run's name in wandb, trackio and mlflow: that of its "
+                         "directory, or its run type and parameters",
+                         legal=("directory", "parameters"))
+    mode: str = option("offline", "online: wandb, and mlflow (MLFLOW_TRACKING_URI), send numbers "
+                       "to their servers; disabled: no tracker begins",
+                       legal=("online", "offline", "disabled"))
+    dir: str = option("star_runs/trackers", "directory in which trackio and mlflow keep all runs")
+
+    @property
+    def names(self) -> list[str]:
+        """The trackers that are asked for; `kind` is a name, a list, or names as keys."""
+        kind = [self.kind] if isinstance(self.kind, str) else self.kind
+        chosen = [name for name, on in kind.items() if on] if isinstance(kind, dict) else kind
+        return [name for name in dict.fromkeys(chosen) if name != "none"]
+
+    def contradictions(self, config: Config) -> Iterator[str]:
+        """A line for each tracker whose package is missing, and what a tracker itself refuses."""
+        for name in self.names if self.mode != "disabled" else ():
+            target = TRACKERS[name].target
+            for package in getattr(target, "packages", ()):
+                if importlib.util.find_spec(package) is None:
+                    yield (f"logger={name}: found no package {package}; legal: pip install "
+                           f"{target.install}, or logger=none")
+            yield from getattr(target, "refusals", lambda keys: ())(self)
 
 
 @dataclass
@@ -171,6 +198,39 @@ class SweepConfig:
     retry: str = option("none", "failed: send jobs again that failed or vanished, each with the "
                         "configuration that it was sent with", legal=("none", "failed"))
     detach: bool = option(False, "with -m on Slurm: do not wait for the jobs")
+
+
+@dataclass
+class HubConfig:
+    """Checkpoints on the Hugging Face Hub: action=push sends one, action=pull brings one."""
+
+    repo: str | None = option(None, "user/name of the repository")
+    dataset: str | None = option(None, "push: user/name of a data set, which gets the rollouts of "
+                                 "the evaluation at the checkpoint's step (generated.csv)")
+    private: bool = option(True, "push: a new repository is private")
+    licence: str | None = option(None, "push: the hub's word for it (apache-2.0, mit, ...); null: "
+                                 "none is stated")
+    replace: bool = option(False, "push: take the place of what is in the repository")
+    dry: bool = option(False, "push: make the folder, say what would be sent, and send nothing")
+    revision: str | None = option(None, "pull: branch, tag or commit; null: main")
+
+    def contradictions(self, config: Config) -> Iterator[str]:
+        """Each combination of legal values that means nothing, as the line that says why."""
+        pushes = config.action == "push"
+        for key in ("repo", "dataset"):
+            value = getattr(self, key)
+            if (value is None and key == "repo") or (
+                    value is not None and not REPOSITORY.fullmatch(value)):
+                yield (f"hub.{key}={shown(value)}: found no name of a "
+                       "repository; legal: user/name")
+        if pushes and config.model.name is None:
+            yield ("action=push: found model.name=null; legal: with model.name=<checkpoint "
+                   "directory, or directory of a run>")
+        plain = {"dataset": None, "private": True, "licence": None, "replace": False, "dry": False}
+        for key, value in ({"revision": None} if pushes else plain).items():
+            if getattr(self, key) != value:
+                yield (f"hub.{key}={shown(getattr(self, key))}: found action={config.action}; "
+                       f"legal: action={'pull' if pushes else 'push'}, or no word about it")
 
 
 @dataclass

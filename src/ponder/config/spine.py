@@ -39,6 +39,7 @@ from ponder.config.registry import (
 )
 from ponder.config.running import (
     GenerateConfig,
+    HubConfig,
     LoggerConfig,
     StudyConfig,
     SweepConfig,
@@ -50,7 +51,7 @@ INSTALLED = (PACKAGE / "conf").is_dir()  # a wheel has the files of conf/ inside
 CONF = (PACKAGE if INSTALLED else PACKAGE.parents[1]) / "conf"
 THOUGHT_TOKENS = 10  # that exist, unless gold thoughts need more
 WORDS = "words.json"  # in a run directory: the words that run was begun with
-WANDB_ID = "wandb_id"  # in a run directory: under which wandb knows the run
+TRACKER_ID = "{}_id"  # in a run directory: under which a tracker, by name, knows the run
 OWN = "own"  # in the words of a sweep over tasks: the variants of each job's own task
 VARIANTS = ("think", "fixed", "blind", "super", "clean", "search")  # in the order of help
 
@@ -59,8 +60,9 @@ VARIANTS = ("think", "fixed", "blind", "super", "clean", "search")  # in the ord
 GROUPS = (("task", "name"), ("model", "kind"), ("rollout", "kind"), ("strategy", "name"))
 # keys that say what is done, where it goes and how it is called, and nothing of a result
 OF_THE_CALL = ("action", "run_type", "out", "runs", "step", "logger", "resume", "sweep", "prompt",
-               "generate", "scratch")
+               "generate", "hub", "scratch")
 OF_A_PROMPT = ("generate", "chat")  # actions that need a model and no task
+OF_THE_HUB = ("push", "pull")  # actions that copy a checkpoint and compute nothing
 
 
 @dataclass
@@ -68,7 +70,7 @@ class Config:
     """The spine: one node per group of `conf/`."""
 
     action: str = option("train", "what to do", legal=("train", "evaluate", "problems",
-                                                         "export", "compare", "sweep",
+                                                         "export", "compare", "sweep", *OF_THE_HUB,
                                                          *OF_A_PROMPT))
     seed: int = option(0, "of weights, questions and samples", low=0)
     run_type: str = option("train", "first part of the name of the run directory")
@@ -76,12 +78,13 @@ class Config:
                          "on the command line also a run directory, which is then gone on with "
                          "as it was begun", legal=("auto", "never"))
     out: str | None = option(None, "problems, export, compare and generate: file to write (.csv, "
-                             ".jsonl, .parquet; compare also .md, .html)")
+                             ".jsonl, .parquet; compare also .md, .html); push and pull: directory")
     scratch: str = option("scratch", "directory of what is kept to save time: texts that "
                           "models have written, and encoded texts")
     prompt: str | None = option(None, "action=generate: the text that model.name goes on from, as "
                                 "it is typed")
     generate: GenerateConfig = field(default_factory=GenerateConfig)
+    hub: HubConfig = field(default_factory=HubConfig)
     runs: Any = option(["star_runs"], "action=compare: directories or globs; every run in them, "
                        "at any depth, is compared")
     sweep: SweepConfig = field(default_factory=SweepConfig)
@@ -247,7 +250,8 @@ def register() -> None:
             if group in ("task", "strategy", "rollout"):
                 _store_once(name, schema, group)
     for entry in TRACKERS:
-        _store_once(entry.name, LoggerConfig(kind=entry.name), "logger")
+        kinds = {} if entry.name == "none" else {"kind": {entry.name: True}}
+        _store_once(entry.name, kinds, "logger")
     for entry in REWARDS:
         _store_once(entry.name, {entry.name: entry.weight}, "reward")
     _store_once("optuna", StudyConfig, "hydra", "sweeper", "schema")

@@ -29,9 +29,9 @@ from omegaconf import OmegaConf, open_dict, read_write
 
 from ponder.config.errors import UserError, replacing, unwritable
 from ponder.config.inputs import PROMPTS, changed
-from ponder.config.registry import plugin_files
+from ponder.config.registry import TRACKERS, plugin_files
 from ponder.config.resolve import typed_words
-from ponder.config.spine import INSTALLED, OF_THE_CALL, PACKAGE, WANDB_ID, WORDS, restored
+from ponder.config.spine import INSTALLED, OF_THE_CALL, PACKAGE, TRACKER_ID, WORDS, restored
 
 LOCK = ".lock"  # in a run directory: which process works there, or was the last to
 ROOT = PACKAGE.parents[1]
@@ -109,7 +109,7 @@ def clear(directory: Path) -> None:
     for pattern in ("checkpoint_*", "damaged_checkpoint_*", ".checkpoint_*", "val_*", "bad_*"):
         for path in directory.glob(pattern):
             shutil.rmtree(path, ignore_errors=True)
-    for name in ("summary.json", WANDB_ID):
+    for name in ("summary.json", *(TRACKER_ID.format(name) for name in TRACKERS.names())):
         (directory / name).unlink(missing_ok=True)
 
 

@@ -43,14 +43,9 @@ from ponder.training.build_policies import place
 from ponder.training.collector import StopRequested
 from ponder.training.console import Plain, ProgressReporter, build_console
 from ponder.training.diagnostics import RunWarnings, summarise, verdict
+from ponder.training.log import Log, NoLog, RolloutLog
 from ponder.training.signals import ORDER, Signals
-from ponder.training.trackers import (
-    Log,
-    NoLog,
-    RolloutLog,
-    TrackedRun,
-    build_tracker,
-)
+from ponder.training.trackers import TrackedRun, build_tracker
 from ponder.training.trainer import Hooks, Metrics, Progress, Trainer
 
 SHOWN_ROLLOUTS = 5
@@ -159,8 +154,8 @@ class Session:
         if not is_main_process():
             return NoLog()
         config = self.config
-        run = TrackedRun(self.directory, asdict(config), self.trainer.progress.step)
-        return Log(self.directory, build_tracker(config.logger, run), length)
+        run = TrackedRun(self.directory, asdict(config), self.trainer.progress.step, length)
+        return Log(self.directory, build_tracker(config.logger, run, self.console.note), length)
 
     def _log_rollouts(self, batch: Batch) -> None:
         if self.rollout_log is not None:
@@ -261,7 +256,7 @@ class Session:
             self.evaluation = self.evaluate()
         found = self.evaluation
         self.log_metrics(progress, {"epoch": progress.epoch, **losses, **found.metrics})
-        self.log.table(name, found.rows)
+        self.log.table(progress.step, found.rows)
         self.console.samples([f"{row['question']}{row.get('thought', '')}"
                               f"{row['answer']}" for row in found.rows[:SHOWN_ROLLOUTS]])
         return found.metrics["accuracy"]
