@@ -44,7 +44,7 @@ from ponder.training.run_directory import (
 )
 from ponder.training.signals import GivenUp, guard
 
-WITHOUT_DIRECTORY = ("sweep", *OF_A_PROMPT)  # actions that write no files of their own
+WITHOUT_DIRECTORY = ("sweep", "browse", *OF_A_PROMPT)  # actions that write no files of their own
 
 
 def as_utf8(word: str) -> str:
@@ -228,6 +228,10 @@ def _act(config: Any, directory: Path) -> float | None:
         from ponder.reports.compare import run as compare
 
         return compare(config, directory)
+    if config.action == "browse":
+        from ponder.reports.browse import run as browse
+
+        return browse(config)
     from ponder.rollouts.recorded import check_files
 
     check_files(config)

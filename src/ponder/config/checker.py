@@ -31,7 +31,8 @@ from ponder.config.spine import GROUPS, OF_A_PROMPT, VARIANTS, Config, schemas, 
 
 TABLES = (".csv", ".jsonl", ".parquet")
 OUTPUTS = {"problems": TABLES, "export": TABLES, "compare": (*TABLES, ".md", ".html"),
-           "generate": TABLES}
+           "browse": (".html",), "generate": TABLES}
+OF_RUNS = ("compare", "browse", "sweep")  # actions that read runs, and nothing of a task
 Required = tuple[str, set[str] | frozenset[str]]
 LARGEST = 10**18  # every whole number fits 64 bits, with room for arithmetic
 
@@ -111,7 +112,7 @@ def contradictions(config: Config) -> Iterator[str]:
     """Each combination of legal values that means nothing, as the line that says why."""
     if config.action in OF_A_PROMPT:
         yield from config.generate.contradictions(config)
-    elif config.action not in ("compare", "sweep"):  # which read runs, and nothing of a task
+    elif config.action not in OF_RUNS:
         yield from _of(config.task, config)
         if config.action == "problems":  # which asks the task alone
             own = TASKS[config.task.name].requires - {"hf_model"}  # a table needs no tokenizer
@@ -289,8 +290,9 @@ def _models_must_be_there(config: Config) -> Iterator[str]:
 def _files_must_fit(config: Config) -> Iterator[str]:
     ends = OUTPUTS.get(config.action, ("",))
     if not str(config.out or "").endswith(ends) and (
-            config.out or config.action not in ("compare", "generate")):
-        yield (f"out={shown(config.out)}: found no table to write; legal: out=<file> that ends in "
+            config.out or config.action not in ("compare", "browse", "generate")):
+        found = "no table to write" if TABLES[0] in ends else "another kind of file"
+        yield (f"out={shown(config.out)}: found {found}; legal: out=<file> that ends in "
                f"{', '.join(ends)}")
     if not re.fullmatch(r"\w[\w.-]*", config.run_type):
         yield (f"run_type={config.run_type}: found {config.run_type!r}; legal: letters, digits, "
