@@ -183,7 +183,7 @@ def index_link(directory: Path) -> str:
     above = [folder for folder in directory.absolute().parents if folder.name == "star_runs"]
     if not above:
         return ""
-    way = _address(Path(os.path.relpath(above[0] / INDEX, directory)))
+    way = address(Path(os.path.relpath(above[0] / INDEX, directory)))
     return (f'<p class="note nav"><a href="{way}">All runs</a> (a page that '
             f"<code>{escape(program())} action=browse</code> writes)</p>")
 
@@ -225,7 +225,7 @@ def _body(sweep: str, entries: list[Entry], found: Listing, folder: Path, keys: 
     said = ", ".join(f"{count:,} {status}" for status, count in counts.items())
     shared = " ".join(shared_words(entries))
     place = Path(os.path.commonpath([entry.directory.parent for entry in entries]))
-    links = [f'<a href="{_address(path, folder)}">comparison</a>'
+    links = [f'<a href="{address(path, folder)}">comparison</a>'
              for path, runs in found.comparisons if [Path(run) for run in runs] == [place]][:1]
     parts = [f"<button>{escape(sweep)}</button>", escape(said),
              f"<code>{escape(shared)}</code>" if shared else "", *links]
@@ -238,9 +238,9 @@ def _row(entry: Entry, folder: Path, keys: list[str]) -> str:
     report, settings = entry.directory / "report.html", entry.settings
     title = escape(entry.title)
     if report.is_file():
-        title = f'<a href="{_address(report, folder)}">{title}</a>'
+        title = f'<a href="{address(report, folder)}">{title}</a>'
     action = "evaluation " * (settings.get("action") == "evaluate")
-    title += (f'<small>{escape(action)}<a href="{_address(entry.directory, folder)}">'
+    title += (f'<small>{escape(action)}<a href="{address(entry.directory, folder)}">'
               f"{escape(str(entry.directory))}</a></small>")
     status = escape(entry.status)
     status += f"<small>{escape(entry.reason)}</small>" if entry.reason else ""
@@ -272,7 +272,7 @@ def _share(value: float | None) -> str:
     return "" if value is None else f"{value:.1%}"
 
 
-def _address(path: Path, folder: Path | None = None) -> str:
+def address(path: Path, folder: Path | None = None) -> str:
     """The relative address of a file, also where its name is no UTF-8."""
     return quote(os.fsencode(path if folder is None else os.path.relpath(path, folder)))
 
@@ -281,7 +281,7 @@ def _comparisons(found: Listing, folder: Path) -> str:
     if not found.comparisons:
         return ""
     listed: Iterable[str] = (
-        f'<li><a href="{_address(path, folder)}">{escape(str(path.parent))}</a> of '
+        f'<li><a href="{address(path, folder)}">{escape(str(path.parent))}</a> of '
         f"<code>{escape(' '.join(map(shown, runs)))}</code></li>"
         for path, runs in found.comparisons[:MAX_COMPARISONS])
     return (f'<details><summary class="note">Comparisons ({len(found.comparisons)})</summary>'
