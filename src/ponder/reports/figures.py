@@ -30,9 +30,9 @@ STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #22262c; --soft: #69707a; --rule: #e3e6ea;
   --box: #f6f7f9; --blue: #1d4fd7; --cyan: #0b7a8a; --magenta: #b3128f; --right: #1f7a3a;
   --wrong: #c4221c }
-@media screen and (prefers-color-scheme: dark) { :root { --paper: #15181c; --ink: #e4e7eb; --soft: #98a1ac;
-  --rule: #30363d; --box: #1d2126; --blue: #8fb1ff; --cyan: #4fd6e4; --magenta: #f590e4;
-  --right: #5fd083; --wrong: #ff8a80 } }
+@media screen and (prefers-color-scheme: dark) { :root { --paper: #15181c; --ink: #e4e7eb;
+  --soft: #98a1ac; --rule: #30363d; --box: #1d2126; --blue: #8fb1ff; --cyan: #4fd6e4;
+  --magenta: #f590e4; --right: #5fd083; --wrong: #ff8a80 } }
 body { margin: 0 auto; max-width: 1100px; padding: 24px; background: var(--paper);
   color: var(--ink); font: 15px/1.5 system-ui, sans-serif }
 @media (max-width: 600px) { body { padding: 12px } }
@@ -64,7 +64,8 @@ pre { background: var(--box); padding: 12px; border-radius: 6px; white-space: pr
 details[name] { margin: 2px 0 } details[name] .scroll { margin: 6px 0 14px 18px }
 .soft { color: var(--soft) }
 .right { color: var(--right) } .wrong { color: var(--wrong) } summary { cursor: pointer }
-@media print { body { zoom: 0.62; padding: 0 } .modebar { display: none } }
+@media print { :root { color-scheme: light } body { zoom: 0.62; padding: 0 }
+  .modebar, .nav { display: none } }
 """
 POLICY = ("default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
           "img-src data: blob:; form-action 'none'; base-uri 'none'")
