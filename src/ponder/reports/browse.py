@@ -42,7 +42,8 @@ button { font: inherit; color: inherit; background: none; border: 0; padding: 0;
 .runs th button { color: var(--soft) } .runs th[aria-sort] button { color: var(--ink) }
 th[aria-sort=ascending] button::after { content: " ▲" }
 th[aria-sort=descending] button::after { content: " ▼" }
-.runs td { overflow-wrap: anywhere } .runs td:nth-child(1), .runs td:nth-child(6) {
+.runs td { overflow-wrap: break-word } .runs td:nth-child(2), .runs small {
+  overflow-wrap: anywhere } .runs td:nth-child(1), .runs td:nth-child(6) {
   white-space: nowrap }
 .runs small { display: block; color: var(--soft); font-size: 12px }
 .runs .n { text-align: right; white-space: nowrap }
