@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import os
 import statistics
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,6 +26,9 @@ SETTINGS = {
     "arc_sft": ("control: as many steps on all rationales", ["experiment=sft_smollm2"]),
     "arc_dpo": ("DPO: right against wrong rationales", ["experiment=dpo_smollm2"]),
 }
+DATA = Path(os.environ.get("PONDER_DATA", "data")) / "qa"
+QUESTIONS = [f"task.{key}={DATA}/arc_easy_{part}.csv"
+             for key, part in (("data", "train"), ("test_data", "test"))]
 KINDS = {"own": "its own rationale", "shuffled": "that about another question",
          "dropped": "no rationale"}
 
@@ -80,7 +84,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of a run")
     arguments = parser.parse_args()
-    results.ALL.update(SETTINGS)
+    results.ALL.update({name: (title, [*overrides, *QUESTIONS])
+                        for name, (title, overrides) in SETTINGS.items()})
     results.THREADS = arguments.threads
     jobs = [] if arguments.table else [(name, seed) for seed in results.SEEDS for name in SETTINGS]
     with ThreadPoolExecutor(arguments.jobs) as pool:

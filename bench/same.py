@@ -40,7 +40,7 @@ from same_cases import CASES, Case, make_inputs
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARIES = ("torch", "numpy", "pandas", "hydra", "transformers", "tokenizers", "peft",
-             "safetensors.torch", "rich.console", "rich.progress", "plotly.graph_objects",
+             "safetensors.torch", "rich.console", "rich.progress",
              "torch.distributed", "torch._dynamo", "transformers.models.llama.modeling_llama",
              "accelerate", "pyarrow.parquet")
 SUMMARY = ("weights_sha256", "accuracy", "necessity", "steps", "status")

@@ -20,7 +20,7 @@ ROOMS = ("cli", "sweeps", "reports", "generation", "training", "evaluation", "ro
 HOMES = {f"ponder.{name}": module for name, module in ponder._HOME.items()}
 DOOR = ("__init__", "__main__")  # the package itself, which may use all
 HEAVY = {"torch", "transformers", "pandas", "numpy", "peft", "accelerate", "datasets", "wandb",
-         "plotly", "rich", "safetensors", "pyarrow", "submitit", "optuna", "trackio", "mlflow"}
+         "rich", "safetensors", "pyarrow", "submitit", "optuna", "trackio", "mlflow"}
 
 
 def part_of(file: Path) -> str:

@@ -159,17 +159,8 @@ NEEDS = {"model=hf": ["model.name=gpt2", *QUESTIONS],
          "task=text": ["task.data=text.txt", "variant=[]"],
          "task=corpus": ["task.data=text.txt", "variant=[think]", "rollout=sample",
                          "strategy=ppo", "reward=whitespace"],
-         "experiment=ppo_corpus": ["task.data=text.txt", "task.wanted=e"],
-         "experiment=rollout_think": ["task.data=text.txt", "model.ref_name=normal"],
-         "experiment=normal": ["task.data=text.txt"],
-         "experiment=normal_long": ["task.data=text.txt"],
-         "experiment=normal_smollm2": ["task.data=text.txt"],
-         "experiment=supervised_rollout_smollm2": ["task.data=text.txt"],
-         "experiment=ppo_smollm2": ["task.data=text.txt", "task.wanted=e"],
-         "experiment=rollout_smollm2": ["task.data=text.txt"],
-         "experiment=supervised_rollout_think": ["task.data=text.txt"],
-         **{f"experiment={name}_smollm2": ["task.data=questions.csv", "task.test_data=null"]
-            for name in ("star", "dpo", "sft")}}
+         "experiment=ppo_corpus": ["task.wanted=e"], "experiment=ppo_smollm2": ["task.wanted=e"],
+         "experiment=rollout_think": ["model.ref_name=normal"]}  # no experiment needs a file
 
 
 @pytest.mark.slow

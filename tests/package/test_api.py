@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -55,6 +56,24 @@ def test_every_public_name_is_there() -> None:
         assert getattr(ponder, name) is not None and name in dir(ponder)
     with pytest.raises(AttributeError, match="trian"):
         ponder.trian  # noqa: B018
+
+
+# --- without Ponder ------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_recipe_for_plain_transformers(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "api.md").read_text("utf-8")
+    code, = re.findall(r"```python\n(import torch\n.*?)```", text, re.S)
+    run = ponder.train(SMALL, trainer__max_steps=20, trainer__lr=0.01, task__max=100)
+    for question in ("31+84=", "50+32=", "07+09="):
+        reply, = run.load().think([question])
+        capsys.readouterr()
+        exec(code.replace("star_runs/<run>/checkpoint_<step>", str(run.checkpoint)).replace(
+            "31+84=", question), {})
+        written, said = capsys.readouterr().out.split("\n")[-2].rsplit(maxsplit=1)
+        assert (written.replace(" ", ""), said.strip("#")) == (
+            reply.thought.replace(" ", ""), reply.answer)
 
 
 # --- composing ------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -84,6 +85,24 @@ def test_a_search_can_be_interrupted_between_its_parts(monkeypatch: pytest.Monke
     policy.on_progress = stop
     with pytest.raises(StopRequested):
         search.collect(policy, problems, 0, generator())
+
+
+@pytest.mark.parametrize(("search", "said"), [(Beam, "searching token"), (Tree, "simulation")])
+def test_what_takes_rounds_can_be_interrupted_between_them(search: Any, said: str) -> None:
+    policy, problems = players(True, ("question", "thought"))
+    heard: list[tuple] = []
+    policy.on_progress = lambda *now: heard.append(now)
+    search(QUIET).collect(policy, problems, 0, generator())
+    total = policy.rules.tokens if search is Beam else QUIET.tree.simulations
+    assert heard == [(said, number, total) for number in range(total + 1)] and total > 1
+
+    def stop(doing: str, number: int, total: int) -> None:
+        if number == 1:
+            raise StopRequested
+
+    policy.on_progress = stop
+    with pytest.raises(StopRequested):
+        search(QUIET).collect(policy, problems, 0, generator())
 
 
 @pytest.mark.parametrize("stops", [True, False])

@@ -59,7 +59,9 @@ def used(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Used:
 def test_a_wheel_holds_every_file_of_conf(wheel: Path) -> None:
     inside = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("ponder/conf/")}
     assert inside == {f"ponder/{path.relative_to(ROOT)}" for path in ROOT.glob("conf/**/*.yaml")}
-    assert "ponder/py.typed" in zipfile.ZipFile(wheel).namelist()
+    others = {"py.typed", "tasks/examples/questions.csv", "tasks/examples/shakespeare.txt",
+              "reports/plotly/plotly-cartesian.min.js.gz", "reports/plotly/LICENSE"}
+    assert {f"ponder/{name}" for name in others} <= {*zipfile.ZipFile(wheel).namelist()}
 
 
 def test_an_installed_ponder_trains_in_an_empty_directory(used: Used, tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ Examples
   python run.py action=chat model.name=<checkpoint>        talk with it
   python run.py action=push model.name=<checkpoint> hub.repo=me/name   to the Hugging Face Hub
   python run.py action=compare 'runs=star_runs/train_*'    runs in one table, means over seeds
+  python run.py action=browse                              one page over all runs: filter, sort
   python run.py -m hydra.launcher.partition=overcap seed=0,1,2   a sweep on Slurm
   python run.py -m hydra/launcher=local seed=0,1,2         several runs at once on this machine
   python run.py -m hydra/sweeper=optuna 'trainer.lr=tag(log, interval(1e-4, 1e-1))'

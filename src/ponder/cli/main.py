@@ -44,7 +44,7 @@ from ponder.training.run_directory import (
 )
 from ponder.training.signals import GivenUp, guard
 
-WITHOUT_DIRECTORY = ("sweep", *OF_A_PROMPT, *OF_THE_HUB)  # actions that write no files of their own
+WITHOUT_DIRECTORY = ("sweep", "browse", *OF_A_PROMPT, *OF_THE_HUB)  # they write no files of their own
 
 
 def as_utf8(word: str) -> str:
@@ -232,6 +232,10 @@ def _act(config: Any, directory: Path) -> float | None:
         from ponder.cli.hub import run as ask_hub
 
         return ask_hub(config)
+    if config.action == "browse":
+        from ponder.reports.browse import run as browse
+
+        return browse(config)
     from ponder.rollouts.recorded import check_files
 
     check_files(config)

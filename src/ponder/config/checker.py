@@ -40,7 +40,8 @@ from ponder.config.spine import (
 
 TABLES = (".csv", ".jsonl", ".parquet")
 OUTPUTS = {"problems": TABLES, "export": TABLES, "compare": (*TABLES, ".md", ".html"),
-           "generate": TABLES}
+           "browse": (".html",), "generate": TABLES}
+OF_RUNS = ("compare", "browse", "sweep")  # actions that read runs, and nothing of a task
 Required = tuple[str, set[str] | frozenset[str]]
 LARGEST = 10**18  # every whole number fits 64 bits, with room for arithmetic
 
@@ -123,7 +124,7 @@ def contradictions(config: Config) -> Iterator[str]:
         yield from config.generate.contradictions(config)
     elif config.action in OF_THE_HUB:
         yield from config.hub.contradictions(config)
-    elif config.action not in ("compare", "sweep"):  # which read runs, and nothing of a task
+    elif config.action not in OF_RUNS:
         yield from _of(config.task, config)
         if config.action == "problems":  # which asks the task alone
             own = TASKS[config.task.name].requires - {"hf_model"}  # a table needs no tokenizer
@@ -302,8 +303,9 @@ def _models_must_be_there(config: Config) -> Iterator[str]:
 def _files_must_fit(config: Config) -> Iterator[str]:
     ends = OUTPUTS.get(config.action, ("",))
     if not str(config.out or "").endswith(ends) and (
-            config.out or config.action not in ("compare", "generate")):
-        yield (f"out={shown(config.out)}: found no table to write; legal: out=<file> that ends in "
+            config.out or config.action not in ("compare", "browse", "generate")):
+        found = "no table to write" if TABLES[0] in ends else "another kind of file"
+        yield (f"out={shown(config.out)}: found {found}; legal: out=<file> that ends in "
                f"{', '.join(ends)}")
     if not re.fullmatch(r"\w[\w.-]*", config.run_type):
         yield (f"run_type={config.run_type}: found {config.run_type!r}; legal: letters, digits, "

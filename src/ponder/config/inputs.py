@@ -17,6 +17,7 @@ from typing import Any
 
 from ponder.config.checker import leaves
 from ponder.config.errors import UserError, brief, replacing
+from ponder.config.examples import located
 from ponder.config.option import legal_words
 from ponder.config.registry import SOURCE, plugin_files
 from ponder.config.spine import OF_THE_CALL
@@ -66,8 +67,8 @@ def input_files(config: Any) -> dict[str, Path]:
 def _files_of(key: str, word: str, scratch: Path) -> dict[str, Path]:
     """The files that a value names, by what `inputs` calls them."""
     with contextlib.suppress(OSError, ValueError):  # a text that can be no name
-        if ("." in word or "/" in word) and Path(word).is_file():
-            return {key: Path(word)}
+        if ("." in word or "/" in word) and located(word).is_file():
+            return {key: located(word)}
     return {f"{key}/{name}": file for name, file in model_files(word, scratch).items()}
 
 

@@ -70,7 +70,8 @@ class Config:
     """The spine: one node per group of `conf/`."""
 
     action: str = option("train", "what to do", legal=("train", "evaluate", "problems",
-                                                         "export", "compare", "sweep", *OF_THE_HUB,
+                                                         "export", "compare", "browse", "sweep",
+                                                         *OF_THE_HUB,
                                                          *OF_A_PROMPT))
     seed: int = option(0, "of weights, questions and samples", low=0)
     run_type: str = option("train", "first part of the name of the run directory")
@@ -78,15 +79,16 @@ class Config:
                          "on the command line also a run directory, which is then gone on with "
                          "as it was begun", legal=("auto", "never"))
     out: str | None = option(None, "problems, export, compare and generate: file to write (.csv, "
-                             ".jsonl, .parquet; compare also .md, .html); push and pull: directory")
+                             ".jsonl, .parquet; compare also .md, .html); browse: its page "
+                             "(.html); push and pull: directory")
     scratch: str = option("scratch", "directory of what is kept to save time: texts that "
                           "models have written, and encoded texts")
     prompt: str | None = option(None, "action=generate: the text that model.name goes on from, as "
                                 "it is typed")
     generate: GenerateConfig = field(default_factory=GenerateConfig)
     hub: HubConfig = field(default_factory=HubConfig)
-    runs: Any = option(["star_runs"], "action=compare: directories or globs; every run in them, "
-                       "at any depth, is compared")
+    runs: Any = option(["star_runs"], "action=compare, browse: directories or globs; every run in "
+                       "them, at any depth, is compared or listed")
     sweep: SweepConfig = field(default_factory=SweepConfig)
     step: int = option(0, "action=evaluate: the step that its numbers are logged at", low=0)
     task: Any = option(None, "what is learnt")

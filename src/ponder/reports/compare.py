@@ -6,16 +6,15 @@ Only what runs left on disk is read, so torch is never loaded.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from ponder.config.errors import UserError, replacing, shown, writing
 from ponder.config.spine import Config
 from ponder.reports import figures
+from ponder.reports.browse import address, index_link
 from ponder.reports.figures import Curve, note
 from ponder.reports.groups import (
     NUMBERS,
@@ -154,7 +153,7 @@ def write(path: Path, comparison: Comparison) -> list[Path]:
         page = comparison_page(comparison, path.parent) if path.suffix == ".html" else (
             markdown(comparison))
         with replacing(path) as temporary:
-            temporary.write_text(page, encoding="utf-8")
+            temporary.write_text(page, "utf-8", "xmlcharrefreplace")
         return [path]
     beside = path.with_name(f"{path.stem}_runs{path.suffix}")
     keys = comparison.keys
@@ -217,7 +216,7 @@ def comparison_page(comparison: Comparison, folder: Path) -> str:
              "Accuracy over the steps": _curves_figure(comparison),
              "Accuracy at the end": _bars_figure(comparison),
              "Accuracy by number of steps": _lengths_figure(comparison)}
-    head = f'<p class="result">{escape(comparison.headline)}</p>' + "".join(
+    head = index_link(folder) + f'<p class="result">{escape(comparison.headline)}</p>' + "".join(
         map(note, comparison.notes))
     differing = ", ".join(key.rpartition(".")[2] for key in comparison.distinguishing[:3])
     title = f"Comparison by {differing}" if differing else "Comparison"
@@ -260,8 +259,8 @@ def _groups_table(comparison: Comparison, folder: Path) -> str:
 def _report_links(group: Group, folder: Path) -> str:
     """Links to the reports of the first runs, named by their seeds."""
     reports = [(run, run.directory / "report.html") for run in group.runs]
-    there = [(run, os.path.relpath(path, folder)) for run, path in reports if path.is_file()]
-    return " ".join(f'<a href="{quote(Path(path).as_posix())}">{escape(shown(run.seed))}</a>'
+    there = [(run, address(path, folder)) for run, path in reports if path.is_file()]
+    return " ".join(f'<a href="{path}">{escape(shown(run.seed))}</a>'
                     for run, path in there[:MAX_LINKS]) + " …" * (len(there) > MAX_LINKS)
 
 

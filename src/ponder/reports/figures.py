@@ -1,19 +1,18 @@
 """The parts of an HTML page: figures, tables, coloured tokens, and the page around them.
 
-Figures are plain dictionaries that plotly.js draws in the browser; plotly's Python objects take
-longer to import than to draw and repeat a template of 7 kB in every figure. Titles and legends are
+Figures are plain dictionaries that plotly.js draws in the browser. Titles and legends are
 HTML, so that they wrap on a narrow screen. Colours are legible on light and on dark paper.
 """
 
 from __future__ import annotations
 
 import base64
-import gzip
 import html
 import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ponder.tokenizers.vocabulary import COLOURS, pieces
@@ -31,9 +30,9 @@ STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #22262c; --soft: #69707a; --rule: #e3e6ea;
   --box: #f6f7f9; --blue: #1d4fd7; --cyan: #0b7a8a; --magenta: #b3128f; --right: #1f7a3a;
   --wrong: #c4221c }
-@media (prefers-color-scheme: dark) { :root { --paper: #15181c; --ink: #e4e7eb; --soft: #98a1ac;
-  --rule: #30363d; --box: #1d2126; --blue: #8fb1ff; --cyan: #4fd6e4; --magenta: #f590e4;
-  --right: #5fd083; --wrong: #ff8a80 } }
+@media screen and (prefers-color-scheme: dark) { :root { --paper: #15181c; --ink: #e4e7eb;
+  --soft: #98a1ac; --rule: #30363d; --box: #1d2126; --blue: #8fb1ff; --cyan: #4fd6e4;
+  --magenta: #f590e4; --right: #5fd083; --wrong: #ff8a80 } }
 body { margin: 0 auto; max-width: 1100px; padding: 24px; background: var(--paper);
   color: var(--ink); font: 15px/1.5 system-ui, sans-serif }
 @media (max-width: 600px) { body { padding: 12px } }
@@ -65,13 +64,16 @@ pre { background: var(--box); padding: 12px; border-radius: 6px; white-space: pr
 details[name] { margin: 2px 0 } details[name] .scroll { margin: 6px 0 14px 18px }
 .soft { color: var(--soft) }
 .right { color: var(--right) } .wrong { color: var(--wrong) } summary { cursor: pointer }
-@media print { body { zoom: 0.62; padding: 0 } .modebar { display: none } }
+@media print { :root { color-scheme: light } body { zoom: 0.62; padding: 0 }
+  .modebar, .nav { display: none } }
 """
 POLICY = ("default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
           "img-src data: blob:; form-action 'none'; base-uri 'none'")
 OPTIONS = {"displaylogo": False, "showSendToCloud": False, "responsive": True,
            "modeBarButtonsToRemove": ["sendChartToCloud", "select2d", "lasso2d", "autoScale2d"]}
-# plotly.js is stored compressed, at a third of its size. A figure is the JSON after its box.
+# plotly.js 4.1.1 without maps and three dimensions, as its authors publish it at npm under the name
+# plotly.js-cartesian-dist-min, compressed to a third. A figure is the JSON after its box.
+LIBRARY = Path(__file__).with_name("plotly") / "plotly-cartesian.min.js.gz"
 DRAW = """
 (async () => {
   const packed = document.getElementById("plotly").textContent;
@@ -287,9 +289,7 @@ def page(title: str, body: str) -> str:
     """The whole page; plotly.js is in it once, if a figure needs it."""
     library = ""
     if "plotly-graph-div" in body:
-        from plotly.offline import get_plotlyjs
-
-        packed = base64.b64encode(gzip.compress(get_plotlyjs().encode(), 6, mtime=0)).decode()
+        packed = base64.b64encode(LIBRARY.read_bytes()).decode()
         draw = DRAW.replace("OPTIONS", json.dumps(OPTIONS))
         library = (f'<script id="plotly" type="text/plain">{packed}</script>\n'
                    f"<script>{draw}</script>\n")

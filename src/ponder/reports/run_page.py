@@ -21,6 +21,7 @@ from ponder.config.errors import replacing
 from ponder.config.spine import program
 from ponder.core.metrics import wilson_interval
 from ponder.reports import figures, language, state
+from ponder.reports.browse import index_link
 from ponder.reports.figures import Curve, Level, note
 from ponder.reports.runs import (
     chance_level,
@@ -88,7 +89,8 @@ def write_report(directory: Path, summary: dict[str, Any], config: dict[str, Any
                      if run.thinks or name not in OF_THOUGHTS)
     title = title_of(run) or str(summary.get("run_name") or directory.name)
     with replacing(directory / "report.html") as path:
-        path.write_text(figures.page(title, body), encoding="utf-8")
+        path.write_text(figures.page(title, index_link(directory) + body), "utf-8",
+                        "xmlcharrefreplace")
 
 
 def _section(name: str, run: RunRecord) -> str:

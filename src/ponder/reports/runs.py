@@ -34,6 +34,7 @@ KNOWN = "configuration"  # a key of ours: how much is known of a run, `whole`, `
 CONTENT = " (content)"  # after a key: the settings of ours that say what was in its files
 VARIANTS_KEY = "variants"  # a key of ours: the flags in force, as in think,fixed,blind
 LEGAL = "legal: directories or globs that hold runs, as in runs=[star_runs/a,star_runs/b*]"
+MARKS = frozenset({"summary.json", "metrics.jsonl"})  # files that only a run's directory has
 Settings = dict[str, Any]  # `group.key` -> value, `${references}` as they were written
 
 
@@ -81,18 +82,14 @@ def find_runs(runs: Any) -> FoundRuns:
 
     Raises `UserError` where one of them does not exist, or none of them holds a run.
     """
-    patterns = [runs] if isinstance(runs, str) else runs
-    if not isinstance(patterns, list) or not patterns or not all(
-            isinstance(pattern, str) and pattern for pattern in patterns):
-        raise UserError(f"runs={shown(runs)}: found no directory; {LEGAL}")
     found, reader = FoundRuns(), SettingsReader()
-    directories = sorted(_run_directories(patterns, found),
+    directories = sorted(run_directories(patterns_of(runs), found.unreadable),
                          key=lambda entry: natural_order(str(entry[0])))
     for directory, done in directories:
         if not done:
             found.unfinished.append(directory)
             continue
-        summary = _read_summary(directory / "summary.json", found)
+        summary = read_summary(directory / "summary.json", found.unreadable)
         if summary is not None:
             settings = reader.read(directory)
             settings |= contents(summary, settings.get("action") == "evaluate")
@@ -100,6 +97,15 @@ def find_runs(runs: Any) -> FoundRuns:
     if not any((found.results, found.unfinished, found.unreadable)):
         raise UserError(f"runs={shown(runs)}: found no run there; {LEGAL}")
     return found
+
+
+def patterns_of(runs: Any) -> list[str]:
+    """The directories and globs in the key `runs`. Raises `UserError` where it names none."""
+    patterns = [runs] if isinstance(runs, str) else runs
+    if not isinstance(patterns, list) or not patterns or not all(
+            isinstance(pattern, str) and pattern for pattern in patterns):
+        raise UserError(f"runs={shown(runs)}: found no directory; {LEGAL}")
+    return patterns
 
 
 def contents(summary: dict[str, Any], evaluation: bool = False) -> Settings:
@@ -115,8 +121,11 @@ def contents(summary: dict[str, Any], evaluation: bool = False) -> Settings:
             for key, said in parts.items()}
 
 
-def _run_directories(patterns: list[str], found: FoundRuns) -> Iterator[tuple[Path, bool]]:
-    """(directory, whether it is done) of every run, each once, also through links."""
+def run_directories(patterns: list[str], unreadable: list[str],
+                    marks: frozenset[str] = MARKS) -> Iterator[tuple[Path, bool]]:
+    """(directory, whether it has a summary) of every directory with one of the files `marks`, each
+    once, also through links. Hidden directories, as of a sweep's copy of the code, hold no runs.
+    """
     folders: list[str] = []
     for pattern in patterns:
         matches = [pattern] if os.path.isdir(pattern) else [
@@ -134,15 +143,17 @@ def _run_directories(patterns: list[str], found: FoundRuns) -> Iterator[tuple[Pa
             seen.add((status.st_dev, status.st_ino))
             with os.scandir(folder) as entries:
                 inside = {entry.name: entry for entry in entries}
-            if "summary.json" in inside or "metrics.jsonl" in inside:
+            if not marks.isdisjoint(inside):
                 yield Path(folder), "summary.json" in inside
                 continue
-            folders += [entry.path for entry in inside.values() if entry.is_dir()]
+            folders += [entry.path for name, entry in inside.items()
+                        if name[0] != "." and entry.is_dir()]
         except OSError as error:
-            found.unreadable.append(f"{folder} ({error.strerror})")
+            unreadable.append(f"{folder} ({error.strerror})")
 
 
-def _read_summary(path: Path, found: FoundRuns) -> dict[str, Any] | None:
+def read_summary(path: Path, unreadable: list[str]) -> dict[str, Any] | None:
+    """The content of a summary.json; None, and a message in `unreadable`, where it has none."""
     try:
         content = json.loads(path.read_bytes())
         if isinstance(content, dict):
@@ -152,7 +163,7 @@ def _read_summary(path: Path, found: FoundRuns) -> dict[str, Any] | None:
         reason = str(error.strerror)
     except (ValueError, RecursionError):
         reason = "no JSON"
-    found.unreadable.append(f"{path} ({reason})")
+    unreadable.append(f"{path} ({reason})")
     return None
 
 

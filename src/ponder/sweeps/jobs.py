@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from ponder.config.errors import ERROR, UserError
-from ponder.reports.runs import finite
+from ponder.reports.tails import error_message, last_metrics, tail
 
 RECORD = "sweep.jsonl"
 ACTIVE = ("running", "queued", "elsewhere")
 LOST = ("failed", "vanished")
 SLURM_WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD",
                  "RESV_DEL_HOLD", "SPECIAL_EXIT", "PREEMPTED", "STOPPED"}
-TAIL_BYTES = 1 << 14  # read first from the end of a file; more if that is not enough
 Queue = dict[str, str] | None  # Slurm job id -> state; None where Slurm cannot be asked
 
 
@@ -154,10 +153,10 @@ def _job_state(sweep: Path, job: Job, queue: Queue) -> JobState:
                         summary.get("accuracy"))
     status, error = _process_status(job, queue), ""
     if (directory / ERROR).is_file():
-        status, error = "failed", _error_message(directory / ERROR)
+        status, error = "failed", error_message(directory / ERROR)
     elif status == "vanished":
         error = _last_stderr_line(sweep, job)
-    last = _last_metrics(directory / "metrics.jsonl")
+    last = last_metrics(directory / "metrics.jsonl")
     return JobState(job, status, last.get("step"), last.get("last_step"),
                     last.get("steps_per_second"), last.get("accuracy"), error)
 
@@ -199,50 +198,8 @@ def _slurm_queue() -> Queue:
     return dict(line.split(maxsplit=1) for line in output.splitlines() if " " in line)
 
 
-# --- the ends of files ---------------------------------------------------------------------------
-
-
-def _tail(path: Path, length: int = TAIL_BYTES) -> list[str]:
-    """The lines in the last `length` bytes of a file; [] if it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - length))
-            return file.read().decode("utf-8", "replace").rstrip().split("\n")
-    except OSError:
-        return []
-
-
-def _last_metrics(path: Path) -> dict[str, Any]:
-    """The last value of each number that the table shows; {} if there is none.
-
-    An accuracy may stand far from the end, so longer tails are read until all numbers are found.
-    """
-    wanted, found = ("step", "last_step", "steps_per_second", "accuracy"), dict[str, Any]()
-    for length in (TAIL_BYTES, TAIL_BYTES * 8, TAIL_BYTES * 64):
-        for line in _tail(path, length):
-            try:
-                content = json.loads(line)
-            except ValueError:  # the first line of a tail may be cut
-                continue
-            if isinstance(content, dict):
-                found |= {name: content[name] for name in wanted if finite(content.get(name))}
-        if len(found) == len(wanted):
-            break
-    return found
-
-
-def _error_message(path: Path) -> str:
-    """The message of a traceback, without its frames, in one line."""
-    message: list[str] = []
-    for line in reversed(_tail(path)):
-        if message and line.startswith((" ", "Traceback")):
-            break
-        message.insert(0, line.strip())
-    return " ".join(message)[:300]
-
-
 def _last_stderr_line(sweep: Path, job: Job) -> str:
     """The last line on stderr of a job that vanished, which may be Slurm's."""
     name = str(job.id).split(":")[1 if ":" in str(job.id) else 0]
-    lines = _tail(sweep / ".submitit" / name / f"{name}_0_log.err")
+    lines = tail(sweep / ".submitit" / name / f"{name}_0_log.err")
     return lines[-1].strip() if lines else ""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from ponder.config.errors import UserError, must_be_text, replacing
+from ponder.config.examples import located
 from ponder.config.registry import DEFAULT_VARIANTS
 from ponder.core.lazy_imports import Tensor, torch
 from ponder.core.types import Problem, Problems
@@ -172,7 +173,7 @@ Row = tuple[str, dict[str, Any]]  # where it stands ("x.csv, line 3"), and its c
 
 def missing(key: str, path: str | None, kinds: tuple[str, ...] = TABLES) -> Iterator[str]:
     """A line that refuses `task.<key>` if it names a table that does not exist."""
-    if path is not None and not (Path(path).is_file() and path.endswith(kinds)):
+    if path is not None and not (located(path).is_file() and path.endswith(kinds)):
         yield (f"task.{key}={path}: found no such table; legal: a file that ends in "
                f"{', '.join(kinds[:-1])} or {kinds[-1]}")
 
@@ -191,7 +192,7 @@ def read_table(path: Path, kinds: tuple[str, ...] = TABLES) -> list[Row]:
         if path.suffix == ".parquet":
             rows = list(_parquet(path))
         else:
-            text = _text(path)
+            text = _text(located(path))
             with long_cells():
                 rows = list(_csv(path, text) if path.suffix == ".csv" else json_rows(
                     path, io.StringIO(text, newline="")))
@@ -281,7 +282,6 @@ def json_rows(path: Path, lines: Iterable[str]) -> Iterator[Row]:
         def once(pairs: list[tuple[str, Any]], where: str = f"{path}, line {number}") -> Any:
             _each_once(where, [name for name, _ in pairs])
             return dict(pairs)
-
         try:
             row = json.loads(line, object_pairs_hook=once)
         except ValueError as error:

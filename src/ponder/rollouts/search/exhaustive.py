@@ -112,6 +112,7 @@ class Beam(Source):
         beams = torch.full((len(problems), 1, rules.tokens), problems.pad, device=device)
         seen, scores = [], []
         for depth in range(rules.tokens):
+            policy.on_progress("searching token", depth, rules.tokens)
             children = beams[:, :, None].repeat(1, 1, len(words), 1)
             children[..., depth] = words
             children = children.flatten(1, 2)
@@ -121,6 +122,7 @@ class Beam(Source):
                 scores.append(values)
             top = values.topk(min(self.config.width, values.shape[1]), 1).indices
             beams = children.gather(1, top[..., None].expand(-1, -1, rules.tokens))
+        policy.on_progress("searching token", rules.tokens, rules.tokens)
         thought = best(problems, torch.cat(seen, 1), torch.cat(scores, 1), self.config.samples,
                        vocabulary.end)
         return given(problems, thought, self.config.samples)

@@ -55,9 +55,12 @@ class Tree(Source):
             net = policy.thinker
             assert isinstance(net, Transformer)
             self._build_value(net.shape, problems.question.device)
-        forest = Forest(policy, problems, self.config.tree.simulations)
-        for _ in range(self.config.tree.simulations):
+        simulations = self.config.tree.simulations
+        forest = Forest(policy, problems, simulations)
+        for number in range(simulations):
+            policy.on_progress("simulation", number, simulations)
             forest.simulate(self.config.tree.exploration, self._leaf)
+        policy.on_progress("simulation", simulations, simulations)
         prefixes, values = forest.endpoints()
         prefixes = complete(policy, problems, prefixes)
         thought = best(problems, prefixes, values, self.config.samples, policy.vocabulary.end)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ponder.config.errors import HALVES, UserError, brief, shown
+from ponder.config.examples import examples, located
 from ponder.config.option import option
 from ponder.config.registry import TASKS
 from ponder.core.lazy_imports import numpy as np
@@ -72,12 +73,13 @@ class TextKeys:
         """A line for each combination of legal values that makes no sense."""
         if not self.data:
             yield (f"task.data={'null' if self.data is None else ''}: found no text; legal: "
-                   f"task.data=<file> ({', '.join(DOCUMENTS)}), a directory, a glob, or a data set "
-                   "of the hub")
+                   f"task.data=<file> ({', '.join(DOCUMENTS)}), a directory, a glob, a data set of "
+                   f"the hub, or {examples(('.txt',))}")
         elif not self.streamed and not self.files:
             found = "nothing to read there" if Path(self.data).exists() else "no such text"
             yield (f"task.data={self.data}: found {found}; legal: files that end in "
-                   f"{', '.join(DOCUMENTS[:-1])} or {DOCUMENTS[-1]}, or <owner>/<name> of the hub")
+                   f"{', '.join(DOCUMENTS[:-1])} or {DOCUMENTS[-1]}, <owner>/<name> of the hub, or "
+                   f"{examples(('.txt',))}")
         if self.tokens == "hf" and self.tokenizer is None:
             yield ("task.tokenizer=null: found no tokenizer; legal: a name on the hub or a "
                    "directory, or task.tokens=chars, trie")
@@ -92,7 +94,7 @@ class TextKeys:
     @property
     def files(self) -> list[str]:
         """The local files that `data` names, in order."""
-        path = Path(self.data or "")
+        path = located(self.data or "")
         found = [str(path)] if path.is_file() else glob.glob(str(self.data), recursive=True)
         if path.is_dir():
             found = [str(file) for file in path.rglob("*")]

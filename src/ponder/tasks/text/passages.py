@@ -357,9 +357,9 @@ class Corpus(Passages):
             pieces: Pieces | None = HfPieces(words.tokenizer)
         else:
             pieces = None if start is None else load_pieces(Path(start))
-        text = None if config.data is None else packed(config, pieces, thoughts, scratch)
-        known = pieces if text is None else text.vocabulary.pieces
-        assert known is not None, "the configuration check lets no such run begin"
+        needed = config.data is not None and (config.prompt is None or pieces is None)
+        text = packed(config, pieces, thoughts, scratch) if needed else None
+        known: Any = pieces if text is None else text.vocabulary.pieces
         self.vocabulary = PieceVocabulary(known, thoughts) if words is None else words
         if config.wanted and isinstance(known, Characters) and not set(config.wanted) & {
                 *known.names}:
