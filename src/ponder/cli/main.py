@@ -44,7 +44,8 @@ from ponder.training.run_directory import (
 )
 from ponder.training.signals import GivenUp, guard
 
-WITHOUT_DIRECTORY = ("sweep", "browse", *OF_A_PROMPT, *OF_THE_HUB)  # they write no files of their own
+# Actions that write no files of their own.
+WITHOUT_DIRECTORY = ("sweep", "browse", *OF_A_PROMPT, *OF_THE_HUB)
 
 
 def as_utf8(word: str) -> str:
