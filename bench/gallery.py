@@ -96,9 +96,9 @@ def listed(markdown: str) -> str:
 def _result(name: str, summary: dict[str, Any] | None) -> str:
     if summary is None:
         return f"not made yet: `python bench/gallery.py {name}`, {ENTRIES[name].minutes:g} minutes"
-    accuracy, seconds = summary.get("accuracy"), summary.get("seconds", 0)
-    said = f"accuracy {accuracy:.3f}, " if isinstance(accuracy, float) else ""
-    return f"{said}{summary['steps']} steps in {seconds:.0f} s"
+    reward = summary["metrics"].get("val/reward")
+    said = f"accuracy {summary['accuracy']:.3f}" if reward is None else f"reward {reward:.2f} a text"
+    return f"{said}, {summary['steps']} steps in {summary['seconds']:.0f} s"
 
 
 def main(words: list[str]) -> None:

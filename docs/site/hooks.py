@@ -23,13 +23,17 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changes.md"}
 GALLERY = ROOT / "scratch" / "gallery"
 LINK = re.compile(r"(?<=\]\()([\w./-]+)(?=[#)])")
+SPACE = '<mspace width="0.17em"></mspace>'
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages of the root, and the reports that are there."""
     for name, page in PAGES.items():
-        files.append(File.generated(config, page, content=(ROOT / name).read_text("utf-8")))
+        content = (ROOT / name).read_text("utf-8")
+        if page == "index.md":
+            content = f"---\nhide: [navigation]\n---\n{content}"
+        files.append(File.generated(config, page, content=content))
     for report in sorted(GALLERY.glob("*/report.html")):
         files.append(File.generated(config, f"gallery/{report.parent.name}.html",
                                     abs_src_path=str(report)))
@@ -58,6 +62,7 @@ def _moved(link: str, there: str, source: str) -> str:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Formulas as MathML."""
-    return FORMULA.sub(lambda found: convert(
+    """Formulas as MathML, with the thin space that belongs around the name of a function."""
+    drawn = FORMULA.sub(lambda found: convert(
         unescape(found[2]).strip(), display="block" if found[1] == "div" else "inline"), html)
+    return re.sub(r"(<mi>(?:log|arg|max)</mi>)", rf"{SPACE}\1{SPACE}", drawn)
