@@ -36,7 +36,7 @@ ENTRIES = {
                   "two networks invent a language; one heat map for each token of a thought says "
                   "which answers it stands for"),
     "text": Entry(f"experiment=normal task.data={BOOK.relative_to(ROOT)} trainer.max_steps=300",
-                  "A GPT-2 of 110,000 weights learns text",
+                  "A small GPT-2 learns text",
                   "its text is the documentation that you read; held-out loss, no thoughts"),
     "ppo": Entry(f"experiment=ppo_corpus task.data={BOOK.relative_to(ROOT)} task.wanted=e "
                  "model.name=scratch/gallery/text/checkpoint_300 trainer.max_steps=100",
@@ -97,7 +97,7 @@ def _result(name: str, summary: dict[str, Any] | None) -> str:
     if summary is None:
         return f"not made yet: `python bench/gallery.py {name}`, {ENTRIES[name].minutes:g} minutes"
     reward = summary["metrics"].get("val/reward")
-    said = f"accuracy {summary['accuracy']:.3f}" if reward is None else f"reward {reward:.2f} a text"
+    said = f"reward {reward:.2f} a text" if reward else f"accuracy {summary['accuracy']:.3f}"
     return f"{said}, {summary['steps']} steps in {summary['seconds']:.0f} s"
 
 

@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from latex2mathml.converter import convert
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changes.md"}
+PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md",
+         "CHANGELOG.md": "changes.md"}
 GALLERY = ROOT / "scratch" / "gallery"
 LINK = re.compile(r"(?<=\]\()([\w./-]+)(?=[#)])")
 SPACE = '<mspace width="0.17em"></mspace>'
@@ -63,6 +65,15 @@ def _moved(link: str, there: str, source: str) -> str:
 
 def on_page_content(html: str, **_: Any) -> str:
     """Formulas as MathML, with the thin space that belongs around the name of a function."""
-    drawn = FORMULA.sub(lambda found: convert(
-        unescape(found[2]).strip(), display="block" if found[1] == "div" else "inline"), html)
-    return re.sub(r"(<mi>(?:log|arg|max)</mi>)", rf"{SPACE}\1{SPACE}", drawn)
+    drawn = FORMULA.sub(_drawn, html)
+    return re.sub(r"(<mi>log</mi>)", rf"{SPACE}\1{SPACE}", drawn)
+
+
+def _drawn(found: re.Match[str]) -> str:
+    """The MathML of a formula. Raises `PluginError` for a command of LaTeX that stays one."""
+    formula = unescape(found[2]).strip()
+    mathml = convert(formula, display="block" if found[1] == "div" else "inline")
+    left = re.search(r">(\\\w*)<", mathml)
+    if left:
+        raise PluginError(f"found {left[1]}, which is not drawn, in the formula {formula}")
+    return mathml

@@ -84,9 +84,9 @@ def test_what_others_name_is_there(command: Any) -> None:
         assert (ROOT / name).is_file()
     for module in re.findall(r"^python -m (ponder[\w.]*)", text):
         assert (ROOT / "src" / f"{module.replace('.', '/')}.py").is_file()
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for extra in re.findall(r"'\.\[(\w+)\]'", text):
-        assert extra in extras
+        assert extra in project["optional-dependencies"]
 
 
 @pytest.mark.parametrize(("page", "block"), PYTHON, ids=lambda part: part[:40])

@@ -24,7 +24,8 @@ FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`((?:\w+=\S+ )?(?:python|ponder|torchrun|accelerate|make|pip|bash|source) "
                     r"[^`]+)`|`(make|ponder)`")
 PLACEHOLDER = re.compile(r"<[^<>]+>")
-OURS = re.compile(r"(?:python run\.py|ponder|torchrun \S+ run\.py|accelerate launch run\.py)(?: |$)")
+OURS = re.compile(r"(?:python run\.py|ponder|torchrun \S+ run\.py|accelerate launch run\.py)"
+                  r"(?: |$)")
 KNOWN = ("python", "ponder", "torchrun", "accelerate", "make", "pip", "source", "export", "srun",
          "sinfo", "squeue", "bash", "exec", "[", "RANK=$SLURM_PROCID", "git")  # of shell blocks
 
