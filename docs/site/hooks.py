@@ -23,6 +23,7 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md",
          "CHANGELOG.md": "changes.md"}
+ALONE = ("index.md", "start.md", "gallery.md", "results.md")  # pages without neighbours
 GALLERY = ROOT / "scratch" / "gallery"
 LINK = re.compile(r"(?<=\]\()([\w./-]+)(?=[#)])")
 SPACE = '<mspace width="0.17em"></mspace>'
@@ -32,10 +33,7 @@ FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>',
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages of the root, and the reports that are there."""
     for name, page in PAGES.items():
-        content = (ROOT / name).read_text("utf-8")
-        if page == "index.md":
-            content = f"---\nhide: [navigation]\n---\n{content}"
-        files.append(File.generated(config, page, content=content))
+        files.append(File.generated(config, page, content=(ROOT / name).read_text("utf-8")))
     for report in sorted(GALLERY.glob("*/report.html")):
         files.append(File.generated(config, f"gallery/{report.parent.name}.html",
                                     abs_src_path=str(report)))
@@ -45,6 +43,8 @@ def on_files(files: Files, config: Any) -> Files:
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Links between docs/ and the root of the checkout, as links of the site; the gallery."""
     source = page.file.src_uri
+    if source in ALONE:
+        page.meta["hide"] = ["navigation"]
     if source == "gallery.md":
         sys.path.insert(0, str(ROOT / "bench"))
         import gallery
