@@ -12,13 +12,12 @@ import torch
 
 from ponder.config.errors import ERROR, UserError, brief, writing
 from ponder.config.inputs import PROMPTS, changed
-from ponder.config.registry import TASKS
 from ponder.config.spine import Config, described
 from ponder.core import distributed
 from ponder.reports.run_page import write_report
 from ponder.rollouts.recorded import texts_of
-from ponder.tasks.base import Task, write_problems, write_table
-from ponder.tokenizers.vocabulary import NoVocabulary, TextVocabulary
+from ponder.tasks.base import write_problems, write_table
+from ponder.tokenizers.vocabulary import TextVocabulary
 from ponder.training import build as builders
 from ponder.training import checkpoint
 from ponder.training.collector import StopRequested
@@ -126,16 +125,8 @@ def _warn_of_changes(saved: Path, now: dict[str, str], note: Callable[[str], Non
 
 def problems(config: Config, directory: Path) -> None:
     """Write the task's problems to `out`."""
-    rows = _task_alone(config).problems()
+    rows = builders.build_task(config).problems()
     _write(config, f"{len(rows)} problems", lambda path: write_problems(path, rows))
-
-
-def _task_alone(config: Config) -> Task:
-    """The task, whose table needs no tokenizer where no language model is named."""
-    kind = TASKS[config.task.name].target
-    if "hf_model" in kind.requires and config.model.kind != "hf":
-        return kind(config.task, NoVocabulary())
-    return builders.build_task(config)
 
 
 def export(config: Config, directory: Path) -> None:

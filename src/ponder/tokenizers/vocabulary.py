@@ -330,18 +330,6 @@ class TextVocabulary:
         return self.decode(tokens).rstrip(TORN)
 
 
-class NoVocabulary:
-    """In place of a vocabulary where only the table of a task is asked for: nothing is encoded."""
-
-    chat = False
-
-    def stopped_by(self, stops: Sequence[str]) -> NoVocabulary:
-        return self
-
-    def continued(self, *_: Any) -> Any:
-        raise NotImplementedError
-
-
 class ThinkingVocabulary(TextVocabulary):
     """Of a model that thinks at positions of a text: thoughts consist of thought tokens and end
     with end-of-thought.
