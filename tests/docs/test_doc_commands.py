@@ -52,7 +52,10 @@ def test_there_are_many() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("command", OURS, ids=lambda one: f"{one.page}: {one.text[:60]}")
 def test_it_composes(command: Any, said: dict[tuple[str, ...], dict[str, Any]]) -> None:
-    assert "jobs" in said[tuple(command.words)], said[tuple(command.words)].get("error")
+    found = said[tuple(command.words)]
+    if "pip install" in found.get("error", ""):
+        pytest.skip(found["error"])  # of a package that not everybody needs
+    assert "jobs" in found, found.get("error")
 
 
 @pytest.mark.slow
