@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from ponder.config.errors import EngineFailed
 from ponder.config.running import TrainerConfig
 from ponder.core.credit import flat_groups, some_tokens
 from ponder.core.distributed import (
@@ -58,15 +59,15 @@ class Collector:
     def collect(self, step: int) -> tuple[Rollouts, int]:
         """(rollouts with credit, how many were sampled).
 
-        `StopRequested` on the way leaves the generator as it was, so that the same round can be
-        collected later.
+        `StopRequested` or `EngineFailed` on the way leaves the generator as it was, so that the
+        same round can be collected later.
         """
         random, single = self.generator.get_state(), self.single
         learnt = self.curriculum.state()
         try:
             with full_parameters(self.policy):
                 return self._collect(step)
-        except StopRequested:
+        except (StopRequested, EngineFailed):
             self.generator.set_state(random)
             self.single = single
             self.curriculum.load(learnt)

@@ -83,16 +83,19 @@ class Session:
         self.policy: Policy = place(
             config, builders.build_policy(config, self.task, reporter.scoring), self.device)
         builders.use_threads(config, self.policy)
+        self.engine = builders.build_engine(config)
+        opened.callback(self.engine.close)
         self.trainer: Trainer = builders.build_trainer(
             config, self.task, self.policy, self.device,
-            ProgressReporter(self.console, self._pause, self._log_rollouts))
+            ProgressReporter(self.console, self._pause, self._log_rollouts), self.engine)
         length = self._start_or_resume(saved, notes.append)
         self.log = self._open_log(length)
         opened.callback(self.log.close)
         self.rollout_log = self._rollout_log()
         self.evaluation: Evaluation | None = None
         self.evaluate = builders.build_evaluation(config, self.policy, self.task, self.test,
-                                                  reporter, self.trainer.collector.reward)
+                                                  reporter, self.trainer.collector.reward,
+                                                  self.engine)
         self.val_rollouts = builders.build_val_rollouts(config, self.policy, self.task, reporter)
         self.warnings = self._warnings()
         self.end = self.trainer.end
@@ -317,6 +320,7 @@ class Session:
             found = self.evaluation or (
                 self.evaluate() if trainer.do_eval and trainer.do_acc_eval
                 else Evaluation({}, []))
+        self.engine.close()  # which has begun again where texts were written now
         weights = full_state_dict(self.policy)
         if not is_main_process():
             return found.metrics.get("accuracy")
