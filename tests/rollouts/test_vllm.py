@@ -79,7 +79,7 @@ def test_a_server_gets_every_new_set_of_weights(run: Any) -> None:
     asked = [path for path, _ in fake.asked if path != "/v1/completions"]
     handing = ["/collective_rpc", "/reset_prefix_cache", "/update_weight_version", "/weight_info"]
     assert asked[:6] == ["/v1/models", *handing, "/weight_info"]
-    assert asked.count("/collective_rpc") == 4 == len({
+    assert asked.count("/collective_rpc") == 3 == len({
         body["kwargs"]["weights_path"] for path, body in fake.asked if path == "/collective_rpc"})
     bodies = [body for path, body in fake.asked if path == "/v1/completions"]
     assert len({body["seed"] for body in bodies if body["temperature"]}) == 8 * 2  # two rounds

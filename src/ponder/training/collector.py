@@ -102,9 +102,16 @@ class Collector:
 
     def credited(self, rollouts: Rollouts, step: int) -> Rollouts:
         """Rewarded rollouts with credit, and with value and reference log-probabilities."""
+        weight, sampling = None, (self.under or self.source.sampling)(step)
         with matmul_dtype(self.config.dtype, self._device):
-            rollouts = self.policy.annotate(rollouts, (self.under or self.source.sampling)(step))
+            rollouts = self.policy.annotate(rollouts, sampling)
+            if self.strategy.corrects and rollouts.thought.shape[1] > 1:
+                own = self.policy.logprobs(rollouts, sampling)
+                rollouts, weight, noted = self.strategy.corrected(rollouts, own)
+                self.metrics = {**self.metrics, **noted}
         rollouts = self.strategy.credit(rollouts, step)
+        if weight is not None:
+            rollouts = replace(rollouts, credit=rollouts.credit * weight)
         self.metrics = {**self.metrics, **self.policy.remarks(rollouts)}
         return rollouts
 
