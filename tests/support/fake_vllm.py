@@ -13,6 +13,15 @@ from pathlib import Path
 from typing import Any
 
 
+class Quiet(ThreadingHTTPServer):
+    """Says nothing of clients that have gone."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        pass
+
+
 class Fake:
     """The state of a server. fails: what it does wrong; after: not before so many completions;
     times: and so often.
@@ -25,8 +34,7 @@ class Fake:
         self.asked: list[tuple[str, Any]] = []
         self.lock, self.done = threading.Lock(), 0
         self.hung = threading.Event()
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self.server.daemon_threads = True
+        self.server = Quiet(("127.0.0.1", 0), self._handler())
 
     @property
     def url(self) -> str:
@@ -156,7 +164,7 @@ def main(words: list[str]) -> None:
     fake.server.server_close()
     port = int(words[words.index("--port") + 1])
     fake.path = words[0]
-    fake.server = ThreadingHTTPServer(("127.0.0.1", port), fake._handler())
+    fake.server = Quiet(("127.0.0.1", port), fake._handler())
     threading.Thread(target=fake.server.serve_forever, daemon=True).start()
     print("ready", flush=True)
     while True:
