@@ -7,7 +7,6 @@ import contextlib
 import http.client
 import json
 import os
-import shlex
 import socket
 import subprocess
 import sys
@@ -111,16 +110,18 @@ def _message(said: bytes) -> str:
 
 
 class Server:
-    """A server that was started here, and ends with this process whatever happens to it."""
+    """A server that was started here, and ends with this process whatever happens to it. typed: the
+    command as errors name it; command: its words, with what was added.
+    """
 
-    def __init__(self, command: str, arguments: list[str], environment: dict[str, str],
+    def __init__(self, typed: str, command: list[str], environment: dict[str, str],
                  log: Path) -> None:
-        self.command, self.log = command, log
+        self.command, self.log = typed, log
         log.parent.mkdir(parents=True, exist_ok=True)
         kept = {name: value for name, value in os.environ.items() if name not in NOT_PASSED_ON}
         with log.open("wb") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-S", str(KEEPER), *shlex.split(command), *arguments],
+                [sys.executable, "-S", str(KEEPER), *command],
                 stdin=subprocess.PIPE, stdout=file, stderr=subprocess.STDOUT,
                 env={**kept, **environment}, start_new_session=True)
         atexit.register(self.close)

@@ -11,6 +11,7 @@ Left out: several servers, and weights over anything but files.
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -90,12 +91,15 @@ class VllmEngine(Engine):
         wanted = {"--served-model-name": SERVED, "--host": "127.0.0.1", "--port": port,
                   "--dtype": self.keys.dtype, "--logprobs-mode": "processed_logprobs",
                   "--generation-config": "vllm", "--max-lora-rank": rank_of(net) if adapter else ""}
-        arguments = [str(folder.resolve()), *(["--enable-lora"] if adapter else [])]
+        typed = shlex.split(self.config.command)
+        first = typed.index("serve") + 1 if "serve" in typed else len(typed)
+        command = [*typed[:first], str(folder.resolve()), *typed[first:]]  # else it is refused
+        command += ["--enable-lora"] if adapter else []
         for flag, value in wanted.items():
-            if value and flag not in self.config.command.split():
-                arguments += [flag, str(value)]
+            if value and flag not in typed:
+                command += [flag, str(value)]
         log = self.scratch / f"{self._folder().name}.log"
-        self.server = Server(self.config.command, arguments, ENVIRONMENT, log)
+        self.server = Server(self.config.command, command, ENVIRONMENT, log)
         self.client = Client(f"http://127.0.0.1:{port}", self.config.retries, self.server.gone)
         quick = Client(self.client.url, 0, self.server.gone)
         self.server.wait(lambda: quick.ask("/health", timeout=5.0), self.config.start_timeout,
