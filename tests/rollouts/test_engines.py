@@ -173,6 +173,8 @@ def test_a_run_is_the_same_whoever_writes(door: Door) -> None:
      "rollout.top_k=5: found rollout.top_p=0.9 with rollout.engine=vllm"),
     (["rollout.engine=transformers", "trainer.data_parallel=shard"],
      "trainer.data_parallel=shard: found rollout.engine=transformers"),
+    (["strategy.engine_correction=mask"], "strategy.engine_correction=mask: found "
+     "rollout.engine=own, whose log-probabilities are the thinker's; legal: none, or "),
     (["engine.gap=-1"], "engine.gap=-1.0: found -1.0; legal: at least 0"),
 ])
 def test_what_an_engine_cannot_do_is_refused_at_once(words: list[str], said: str,

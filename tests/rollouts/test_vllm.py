@@ -57,13 +57,18 @@ def losses(run: str = "run") -> list[float]:
     return [line["loss"] for line in lines(run) if "loss" in line]
 
 
+UNDISTURBED: list[float] = []  # made once
+
+
 @pytest.fixture
 def undisturbed(run: Any) -> list[float]:
-    with Fake() as fake:
-        code, _, err = run(f"engine.url={fake.url}", "hydra.run.dir=undisturbed",
-                           "scratch=scratch_of_it")
-    assert (code, err) == (0, "") and len(losses("undisturbed")) == 3
-    return losses("undisturbed")
+    if not UNDISTURBED:
+        with Fake() as fake:
+            code, _, err = run(f"engine.url={fake.url}", "hydra.run.dir=undisturbed",
+                               "scratch=scratch_of_it")
+        assert (code, err) == (0, "") and len(losses("undisturbed")) == 3
+        UNDISTURBED.extend(losses("undisturbed"))
+    return UNDISTURBED
 
 
 @pytest.mark.slow
@@ -122,6 +127,21 @@ def test_what_fails_now_and_then_is_asked_again(fails: str, run: Any,
     with Fake(fails, after=3, times=2) as fake:
         code, _, err = run(f"engine.url={fake.url}")
     assert (code, err) == (0, "") and losses() == pytest.approx(undisturbed, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_what_an_engine_finds_less_likely_than_we_do_weighs_more(run: Any) -> None:
+    """Each token has 1 nat less with the server: e times as much weight, up to the limit of 2; and
+    `old` is our own forward pass, so the first ratio is 1.
+    """
+    with Fake("support") as fake:
+        code, _, err = run(f"engine.url={fake.url}", "engine.gap=2", "trainer.max_steps=1",
+                           "strategy.engine_correction=truncate")
+    assert (code, err) == (0, "")
+    first = next(line for line in lines() if "loss" in line)
+    assert (first["engine/weight"], first["engine/limited"]) == (2.0, 1.0)
+    assert first["engine/logprob_gap"] == pytest.approx(1, abs=1e-4)
+    assert first["clip_fraction"] == 0 and abs(first["kl_old"]) < 1e-6
 
 
 @pytest.mark.slow
@@ -263,16 +283,19 @@ def test_a_server_ends_when_it_is_closed(tmp_path: Path) -> None:
 def test_a_server_ends_with_the_process_that_began_it(number: int, tmp_path: Path) -> None:
     """Killed, or by Ctrl-C: nothing is left behind."""
     port = http_server.free_port()
-    code = ("import sys, time; from pathlib import Path; sys.path[:0] = sys.argv[3:]\n"
-            "from rollouts import test_vllm as own\n"
-            "server = own.started(Path(sys.argv[1]), int(sys.argv[2]))\n"
-            "print(server.process.pid, *own.children(server.process.pid), flush=True)\n"
-            "time.sleep(60)")
-    parent = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path), str(port), str(Path(__file__).parents[1])],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    code = ("import importlib.util as util, sys, time; from pathlib import Path\n"
+            "about = util.spec_from_file_location('server', sys.argv[1])\n"  # and not torch
+            "found = util.module_from_spec(about); about.loader.exec_module(found)\n"
+            "server = found.Server('fake', sys.argv[3:], {}, Path(sys.argv[2]))\n"
+            "client = found.Client('http://127.0.0.1:' + sys.argv[-1], 0, server.gone)\n"
+            "server.wait(lambda: client.ask('/health'), 60, lambda: None)\n"
+            "print(server.process.pid, flush=True); time.sleep(60)")
+    words = [str(http_server.__file__), str(tmp_path / "log"), *FAKE.split(), "model", "--port"]
+    parent = subprocess.Popen([sys.executable, "-c", code, *words, str(port)],
+                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert parent.stdout is not None
-    keeper, own = map(int, parent.stdout.readline().split())
+    keeper = int(parent.stdout.readline())
+    own, = children(keeper)
     assert alive(keeper) and alive(own)
     os.kill(parent.pid, number)
     parent.wait()
