@@ -110,7 +110,7 @@ class Collector:
                 rollouts, weight, noted = self.strategy.corrected(rollouts, own)
                 self.metrics = {**self.metrics, **noted}
         rollouts = self.strategy.credit(rollouts, step)
-        if weight is not None:
+        if weight is not None and rollouts.credit is not None:
             rollouts = replace(rollouts, credit=rollouts.credit * weight)
         self.metrics = {**self.metrics, **self.policy.remarks(rollouts)}
         return rollouts

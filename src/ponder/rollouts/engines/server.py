@@ -44,6 +44,7 @@ class Client:
         """The answer, as JSON (None: empty), to a GET, or a POST of a body. Raises `EngineFailed`,
         which names the server.
         """
+        failure = ""
         for number in range(self.retries + 1):
             try:
                 return self._ask(path, body, timeout)
