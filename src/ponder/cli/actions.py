@@ -89,10 +89,12 @@ def evaluate_checkpoint(config: Config, directory: Path) -> float:
     builders.use_threads(config, policy)
     console.note(described(config))
     test = task.test().to(device)
-    evaluate = builders.build_evaluation(config, policy, task, test, reporter)
+    engine = builders.build_engine(config)
+    evaluate = builders.build_evaluation(config, policy, task, test, reporter, engine=engine)
     try:
         found = evaluate()
     finally:
+        engine.close()
         console.close()
     if not distributed.is_main_process():
         return found.metrics["accuracy"]

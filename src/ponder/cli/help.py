@@ -86,7 +86,7 @@ Made by `python -m ponder.cli.help`. A group is chosen as `group=name`; a key is
 def keys_page() -> str:
     """The whole page as Markdown."""
     parts = [KEYS_HEAD, "## The spine\n", table(Config, "")]
-    for key in ("thinker", "answerer", "generate", "hub", "sweep"):
+    for key in ("thinker", "answerer", "engine", "generate", "hub", "sweep"):
         schema = type(getattr(Config(), key))
         parts += [f"## {key}\n", f"{schema.__doc__}\n", table(schema, f"{key}.")]
     for group in ("task", "model", "rollout", "strategy", "trainer", "logger"):

@@ -143,7 +143,7 @@ def _of_a_run(config: Config) -> Iterator[str]:
     yield from _of(config.answerer, config)
     yield from _gold_must_fit(config)
     if config.thinker.tokens:
-        for whole in (config.strategy, config.rollout):
+        for whole in (config.strategy, config.rollout, config.engine):
             yield from _of(whole, config)
     yield from _rewards_need(config)
     yield from _of(config.trainer, config)

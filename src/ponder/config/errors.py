@@ -32,6 +32,10 @@ class JobFailed(Exception):
     """A job that failed through no fault of the input; the exit code is 1."""
 
 
+class EngineFailed(JobFailed):
+    """The engine that writes texts is gone, slow, or not the one that was expected."""
+
+
 def unwritable(what: object, error: OSError, legal: str) -> UserError:
     """The line about a file that cannot be written. legal: where the error does not say more."""
     more = next((line for codes, line in REMEDIES.items() if error.errno in codes), legal)

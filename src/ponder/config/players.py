@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from ponder.config.engine import ENGINES
 from ponder.config.option import option, schedule
 from ponder.config.registry import SEARCHES, STRATEGIES, TASKS
 
@@ -285,6 +286,9 @@ class SamplerConfig:
     top_p: float = option(1.0, "keep the smallest set with this probability", low=1e-6, high=1.0)
     epsilon: int | float | str = schedule(0.0, "share of uniform exploration mixed in", low=0.0,
                                           high=1.0)
+    engine: str = option("own", "who writes the texts of a Hugging Face model: our own decoding, "
+                         "continuous batching of transformers, or a vLLM server (engine.*)",
+                         legal=ENGINES, later=True)
     gold_share: float = option(0.0, "share of the questions, always the same ones, whose gold "
                                "thoughts are learnt by likelihood beside what rewards teach of "
                                "the others", low=0, high=1, later=True)

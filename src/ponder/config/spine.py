@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
 from pathlib import Path
 from typing import Any
 
+from ponder.config.engine import EngineConfig
 from ponder.config.errors import UserError
 from ponder.config.option import option
 from ponder.config.players import (
@@ -60,7 +61,7 @@ VARIANTS = ("think", "fixed", "blind", "super", "clean", "search")  # in the ord
 GROUPS = (("task", "name"), ("model", "kind"), ("rollout", "kind"), ("strategy", "name"))
 # keys that say what is done, where it goes and how it is called, and nothing of a result
 OF_THE_CALL = ("action", "run_type", "out", "runs", "step", "logger", "resume", "sweep", "prompt",
-               "generate", "hub", "scratch")
+               "generate", "hub", "scratch", "engine")
 OF_A_PROMPT = ("generate", "chat")  # actions that need a model and no task
 OF_THE_HUB = ("push", "pull")  # actions that copy a checkpoint and compute nothing
 
@@ -96,6 +97,7 @@ class Config:
     thinker: ThinkerConfig = field(default_factory=ThinkerConfig)
     answerer: AnswererConfig = field(default_factory=AnswererConfig)
     rollout: Any = option(None, "how thoughts are made")
+    engine: EngineConfig = field(default_factory=EngineConfig)
     reward: dict[str, float] = option({}, "weight of each reward that counts")
     strategy: Any = option(None, "how thoughts are learnt")
     trainer: TrainerConfig = field(default_factory=TrainerConfig)

@@ -143,6 +143,25 @@ def shares(mask: Tensor, normalise: str) -> tuple[Tensor, Tensor]:
     return weight, rows * mask.shape[1]
 
 
+def limited_weights(own: Tensor, other: Tensor, chosen: Tensor, whole: bool, limit: float,
+                    mask: bool) -> tuple[Tensor, Tensor]:
+    r"""(importance weights (B, T), which of them were above the limit (B, T)).
+
+    .. math:: w_t = \min(p(z_t) / q(z_t), C), \quad \mathrm{or}\ 0\ \mathrm{above}\ C
+
+    own and other (B, T): log-probabilities log p and log q of the tokens, which are drawn from q
+    where chosen (B, T) is True; others have the weight 1 and change nothing. whole: each token has
+    the product over its row, which is limited as one; mask: 0 above the limit C.
+    """
+    change = (own - other).masked_fill(~chosen, 0.0)
+    if whole:
+        change = change.sum(1, keepdim=True).expand_as(change)
+    ratio = change.exp()
+    beyond = ratio > limit
+    weight = ratio.masked_fill(beyond, 0.0 if mask else limit)
+    return weight.masked_fill(~chosen, 1.0), beyond & chosen
+
+
 def kl_estimate(logprobs: Tensor, reference: Tensor, kind: str) -> Tensor:
     r"""Estimates of KL(p || q) for each token sampled from p (Schulman 2020).
 

@@ -102,6 +102,15 @@ METRICS: dict[str, list[Metric]] = {
         Metric("language/known", "share", "labels of the last position that the thinker predicts"),
         Metric("language/codes", "codes", "distinct codes among the answers"),
     ],
+    "An engine that writes texts (rollout.engine=transformers or vllm)": [
+        Metric("engine/logprob_gap", "nats", "mean absolute difference between its "
+               "log-probabilities and those of our own forward pass, of engine.rescored rows, when "
+               "weights were last handed over; the run ends above engine.gap"),
+        Metric("engine/logprob_gap_max", "nats", "the largest of these differences"),
+        Metric("engine/weight", "", "mean importance weight of the tokens of a round, as limited "
+               "(strategy.engine_correction)"),
+        Metric("engine/limited", "share", "tokens whose weight was truncated or masked"),
+    ],
     "A curriculum (trainer.curriculum) and growing thoughts (rollout.method=grow)": [
         Metric("curriculum/level", "level", "the hardest level of difficulty that has begun"),
         Metric("curriculum/falls", "times", "returns to a level that was no longer right"),

@@ -219,6 +219,9 @@ class Preloaded(Source):
     def sampling(self, step: int) -> Sampling:
         return self.inner.sampling(step)
 
+    def metrics(self) -> dict[str, float]:
+        return self.inner.metrics()
+
     def state(self) -> dict[str, Any]:
         return {"used": self.used, "inner": self.inner.state()}
 

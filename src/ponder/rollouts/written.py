@@ -22,7 +22,8 @@ from ponder.models.fingerprint import fingerprint
 from ponder.models.huggingface.model import Model
 from ponder.models.policies.base import Policy
 from ponder.rollouts import sampled
-from ponder.rollouts.engine import Writer
+from ponder.rollouts.engines import Engine, Order
+from ponder.rollouts.engines.handshake import Handshake
 from ponder.rollouts.sampler import Sampler
 from ponder.tokenizers.vocabulary import TextVocabulary
 
@@ -77,13 +78,17 @@ class Written(Sampler):
     holds is not sampled again, so a round that was interrupted goes on at the batch it was at.
 
     model: what else decides how texts are written (files of the model, versions), judged: and how
-    they are judged, as plain values.
+    they are judged, as plain values. engine: who writes them; the first ones with new weights are
+    compared with our own forward pass, by `handshake`.
     """
 
     def __init__(self, config: SamplerConfig, batch: int, at_once: int, store: Store,
                  model: Any, greedy: bool = False, listener: Listener | None = None,
-                 judged: Any = None) -> None:
+                 judged: Any = None, engine: Engine | None = None,
+                 handshake: Handshake | None = None) -> None:
         super().__init__(config)
+        self.engine = engine or Engine()
+        self.handshake = handshake or Handshake(self.engine.name)
         self.batch, self.at_once, self.store, self.model = batch, at_once, store, model
         self.judged = judged
         self.greedy, self.listener = greedy, listener or Listener()
@@ -91,6 +96,9 @@ class Written(Sampler):
 
     def sampling(self, step: int) -> Sampling:
         return GREEDY if self.greedy else super().sampling(step)
+
+    def metrics(self) -> dict[str, float]:
+        return self.handshake.numbers
 
     def collect(self, policy: Policy, problems: Problems, step: int,
                 generator: torch.Generator | None = None) -> Rollouts:
@@ -128,15 +136,17 @@ class Written(Sampler):
         """The rollouts of some questions with their answers, and whether they were in the store."""
         samples, device = self.config.samples, problems.question.device
         net, words = _text_model(policy)
+        identity = self.engine.identity()
         key = key_of(weights=weights, model=self.model, device=device.type,
                      question=_trimmed(problems), samples=samples,
                      room=policy.rules.tokens, sampling=asdict(sampling), seed=seed,
                      writable=[net.words, list(net.barred)], precision=_precision(policy), format=5,
-                     ends=policy.ends, stops=words.stops)
+                     ends=policy.ends, stops=words.stops,
+                     **({} if identity is None else {"engine": identity}))
         found = self.store.load(key)
         cached = found is not None
         if found is None:
-            found = self._write(policy, problems, sampling, seed, progress)
+            found = self._write(policy, problems, sampling, seed, progress, weights)
             self.store.save(key, found)
         else:
             progress.cached += len(found["thought"])
@@ -146,7 +156,7 @@ class Written(Sampler):
                        self._judged(policy, problems, thought, key)), cached
 
     def _write(self, policy: Policy, problems: Problems, sampling: Sampling, seed: int,
-               progress: SamplingProgress) -> dict[str, Tensor]:
+               progress: SamplingProgress, weights: str) -> dict[str, Tensor]:
         """New thoughts about some questions, and their log-probabilities."""
         def heard(tokens: int, rows: int) -> None:
             progress.tokens += tokens
@@ -159,10 +169,13 @@ class Written(Sampler):
             heard(0, rows)
             return {"thought": problems.question.new_full((rows, 1), policy.vocabulary.end),
                     "logprobs": torch.zeros(rows, 0, device=problems.question.device)}
-        writer = Writer(*_text_model(policy), samples, room, sampling, self.at_once, heard)
-        noise = torch.rand(len(problems) * samples, room,
-                           generator=torch.Generator().manual_seed(seed))
-        thought, logprobs = writer.write(problems, noise.to(problems.question.device))
+        net, words = _text_model(policy)
+        self.engine.hand_over(net, words, weights, lambda: heard(0, 0))
+        thought, logprobs = self.engine.write(net, words, Order(
+            problems, samples, room, sampling, seed, self.at_once, heard))
+        if not self.engine.own:
+            self.handshake.compare(policy, sampled(problems, samples, thought, logprobs), sampling,
+                                   weights)
         return {"thought": thought, "logprobs": logprobs}
 
     @torch.no_grad()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Hashable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ponder.config.option import WithOptions, option, parse_schedule, schedule
 from ponder.config.registry import STRATEGIES
-from ponder.core.credit import kl_estimate, shares
+from ponder.core.credit import kl_estimate, limited_weights, shares
 from ponder.core.lazy_imports import Tensor, torch
 from ponder.core.types import Rollouts, Scores
 
@@ -35,6 +36,7 @@ class Strategy(WithOptions):
     normalise = "tokens"
     thoughts = "sampled"  # what it learns from: sampled ones, the task's gold ones, or all
     rows_alone = False  # whether, once credit is given, a row means the same without its group
+    corrects = False  # whether it weighs what an engine wrote (`EngineCorrected`)
     weighs_whole_thoughts = False  # so that single tokens cannot be left out
 
     entropy: int | float | str = schedule(0.0, "weight of the thought-entropy bonus")
@@ -87,6 +89,11 @@ class Strategy(WithOptions):
         """New rollouts with `credit` (B, K) and `weight` (B,), computed from the rewards."""
         raise NotImplementedError
 
+    def corrected(self, rollouts: Rollouts, own: Tensor,
+                  ) -> tuple[Rollouts, Tensor, dict[str, Tensor]]:
+        """As of `EngineCorrected`, where `corrects`."""
+        raise NotImplementedError
+
     def count(self, rollouts: Rollouts) -> Tensor:
         """What a micro-batch adds to the denominator (0-dim): tokens, rows, pairs or questions."""
         return shares(rollouts.learn, self.normalise)[1]
@@ -119,6 +126,53 @@ class Strategy(WithOptions):
         """Restore what `state` returned."""
 
 
+class EngineCorrected(Strategy):
+    r"""A policy gradient that weighs what an engine wrote.
+
+    .. math:: w = \prod_t p(z_t) / q(z_t), \quad E_q[\min(w, C)\, A\, \nabla \log p(z)]
+
+    q is the distribution of the engine's log-probabilities, p our own forward pass when the round
+    begins. Weights of whole texts have the exact gradient as their mean but for the limit C, which
+    bounds the variance and makes the mean smaller by what lies above it (truncated: Ionides 2008,
+    Yao et al. 2025; masked: left out). Those of tokens have less variance, and a bias: the text
+    before a token is the engine's. Then `old` in the ratios of grpo and ppo is p. Without a
+    correction it is q, so that the ratio is the weight, within its clip.
+    """
+
+    engine_correction: str = option("none", "weigh texts of rollout.engine by how much likelier "
+                                    "our own forward pass finds them, up to engine_limit: "
+                                    "truncate weights there, or mask what is above (weight 0)",
+                                    legal=("none", "truncate", "mask"), later=True)
+    engine_limit: float = option(2.0, "largest weight of engine_correction", low=1, later=True)
+    engine_weights: str = option("tokens", "engine_correction: each token has a weight, or each "
+                                 "text, which is unbiased but for the limit",
+                                 legal=("tokens", "sequences"), later=True)
+
+    def contradictions(self, config: Config) -> Iterator[str]:
+        if self.engine_correction != "none" and config.rollout.engine == "own":
+            yield (f"strategy.engine_correction={self.engine_correction}: found "
+                   "rollout.engine=own, whose log-probabilities are the thinker's; legal: none, or "
+                   "rollout.engine=transformers, vllm")
+
+    @property
+    def corrects(self) -> bool:
+        return self.engine_correction != "none"
+
+    def corrected(self, rollouts: Rollouts, own: Tensor,
+                  ) -> tuple[Rollouts, Tensor, dict[str, Tensor]]:
+        """(the rollouts with our own log-probabilities, the weight (B, K) of each token's credit,
+        numbers for the log), from log-probabilities own (B, K) by our own forward pass.
+        """
+        weight, beyond = limited_weights(own, rollouts.logprobs, rollouts.chosen,
+                                         self.engine_weights == "sequences", self.engine_limit,
+                                         self.engine_correction == "mask")
+        count = rollouts.chosen.sum().clamp_min(1)
+        noted = {"engine/weight": (weight * rollouts.chosen).sum() / count,
+                 "engine/limited": (beyond & rollouts.chosen).sum() / count}
+        logprobs = torch.where(rollouts.chosen, own.to(rollouts.logprobs), rollouts.logprobs)
+        return replace(rollouts, logprobs=logprobs), weight, noted
+
+
 def clipped_gain(change: Tensor, advantage: Tensor, low: float, high: float | None,
                  ) -> tuple[Tensor, Tensor]:
     r"""(surrogate gain, whether the clip took its gradient), each (B, T) (Schulman et al. 2017).
@@ -145,7 +199,7 @@ def kl_penalty(rollouts: Rollouts, weight: float, kind: str) -> Tensor:
     return weight * kl_estimate(rollouts.logprobs, rollouts.reference, kind) * rollouts.chosen
 
 
-class RatioStrategy(Strategy):
+class RatioStrategy(EngineCorrected):
     """Clipped ratios with a KL penalty to the reference policy, in the loss or in the reward.
 
     A round ends early once the policy is too far from the one that sampled it (`kl_stop`).

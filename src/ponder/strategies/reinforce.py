@@ -19,11 +19,11 @@ from ponder.config.registry import strategy
 from ponder.core.credit import discounted, group_advantages, kl_estimate, shares
 from ponder.core.lazy_imports import Tensor, torch
 from ponder.core.types import Rollouts, Scores
-from ponder.strategies.base import NORMALISE, Losses, Strategy, kl_penalty
+from ponder.strategies.base import NORMALISE, EngineCorrected, Losses, kl_penalty
 
 
 @strategy("reinforce")
-class REINFORCE(Strategy):
+class REINFORCE(EngineCorrected):
     """Policy gradient on every sampled thought (Williams 1992)."""
 
     offers: ClassVar[set[str]] = {"flowing"}

@@ -33,6 +33,10 @@ from ponder.models.policies.base import Policy
 from ponder.rewards.answers import Reward
 from ponder.rollouts import Source
 from ponder.rollouts.demonstrations import Demonstrations
+from ponder.rollouts.engines import Engine
+from ponder.rollouts.engines.batching import ContinuousBatching
+from ponder.rollouts.engines.handshake import Handshake
+from ponder.rollouts.engines.vllm import VllmEngine
 from ponder.rollouts.latent import LatentSource
 from ponder.rollouts.recorded import Preloaded, read_generated
 from ponder.rollouts.sampler import Filler, Gold, PositionSampler, Sampler
@@ -74,8 +78,10 @@ def build_reward(config: Config, task: Task, device: torch.device) -> Reward:
 # --- sources of thoughts --------------------------------------------------------------------------
 
 def build_source(config: Config, task: Task, policy: Policy, device: torch.device,
-                 listener: Listener | None = None) -> Source:
-    """Where thoughts come from: samples, gold ones, or a search. listener: of written texts."""
+                 listener: Listener | None = None, engine: Engine | None = None) -> Source:
+    """Where thoughts come from: samples, gold ones, or a search. listener: of written texts;
+    engine: who writes them, if not our own decoding.
+    """
     kind, tokens = task.policy_kind, config.thinker.tokens
     if config.rollout.kind == "search":
         return _search(config, task, device)
@@ -84,7 +90,7 @@ def build_source(config: Config, task: Task, policy: Policy, device: torch.devic
     if kind in ("choice", "continuation") and policy.thinker.chunked:
         rows = None if kind == "choice" else config.model.rows_at_once
         return _preloaded(config, policy, task, text_writer(
-            config, config.rollout, listener, rows), listener or Listener())
+            config, config.rollout, listener, rows, engine=engine), listener or Listener())
     if policy.rules.filler:
         return Filler()
     if policy.draws_vectors:
@@ -114,7 +120,8 @@ def _search(config: Config, task: Task, device: torch.device) -> Source:
 
 
 def text_writer(config: Config, sampler: SamplerConfig, listener: Listener | None,
-                rows: int | None = None, greedy: bool = False) -> Written:
+                rows: int | None = None, greedy: bool = False, engine: Engine | None = None,
+                ) -> Written:
     """What writes texts with a model of a wide vocabulary: `trainer.gen_batch_size` questions at a
     time, or `rows` rows.
     """
@@ -123,8 +130,22 @@ def text_writer(config: Config, sampler: SamplerConfig, listener: Listener | Non
     batch = (config.trainer.gen_batch_size or 32) if rows is None else max(
         rows // sampler.samples, 1)
     store = Store(Path(config.scratch) / "generated")
+    asked = Handshake(config.rollout.engine, config.engine.gap, config.engine.rescored)
     return Written(sampler, batch, config.model.rows_at_once, store, _writing(config), greedy,
-                   listener, _judging(config))
+                   listener, _judging(config), engine, asked)
+
+
+def build_engine(config: Config) -> Engine:
+    """Who writes texts. What it starts begins when it is first needed, and ends with `close`."""
+    name = config.rollout.engine
+    if name == "transformers" and config.thinker.tokens:
+        return ContinuousBatching()
+    if name == "vllm" and config.thinker.tokens:
+        if is_distributed():
+            raise UserError("rollout.engine=vllm: found several processes; legal: one, or another "
+                            "engine")
+        return VllmEngine(config.engine, config.model, Path(config.scratch))
+    return Engine()
 
 
 def _writing(config: Config) -> dict[str, Any]:
@@ -187,13 +208,14 @@ def build_val_rollouts(config: Config, policy: Any, task: Any, listener: Listene
 # --- evaluations ----------------------------------------------------------------------------------
 
 def build_evaluation(config: Config, policy: Any, task: Any, test: Problems,
-                     listener: Listener | None = None, reward: Reward | None = None) -> Evaluate:
-    """What evaluates the policy on held-out questions. listener: of texts that are written for it;
-    reward: that of the training, where there is one already.
+                     listener: Listener | None = None, reward: Reward | None = None,
+                     engine: Engine | None = None) -> Evaluate:
+    """What evaluates the policy on held-out questions. listener: of texts that are written for it,
+    by engine; reward: that of the training, where there is one already.
     """
     # A language model is evaluated in the precision that it learns in.
     dtype = config.trainer.dtype if policy.thinker.chunked else "float32"
-    found = EVALUATIONS[task.policy_kind](config, policy, task, test, listener, reward)
+    found = EVALUATIONS[task.policy_kind](config, policy, task, test, listener, reward, engine)
 
     def evaluation() -> Evaluation:
         with matmul_dtype(dtype, test.question.device):
@@ -203,19 +225,22 @@ def build_evaluation(config: Config, policy: Any, task: Any, test: Problems,
 
 
 def _question(config: Config, policy: Any, task: Any, test: Problems,
-              listener: Listener | None, reward: Reward | None) -> Evaluate:
+              listener: Listener | None, reward: Reward | None, engine: Engine | None,
+              ) -> Evaluate:
     look = evaluate_latent if policy.thinks_in_vectors else evaluate
     probes = {name: found.to(test.question.device) for name, found in task.probes().items()}
     return lambda: look(policy, test, config.seed, probes)
 
 
 def _next_token(config: Config, policy: Any, task: Any, test: Problems,
-                listener: Listener | None, reward: Reward | None) -> Evaluate:
+                listener: Listener | None, reward: Reward | None, engine: Engine | None,
+                ) -> Evaluate:
     return lambda: evaluate_reading(policy, test, task.text.bytes_per_token, config.seed)
 
 
 def _choice(config: Config, policy: Any, task: Any, test: Problems,
-            listener: Listener | None, reward: Reward | None) -> Evaluate:
+            listener: Listener | None, reward: Reward | None, engine: Engine | None,
+            ) -> Evaluate:
     """With one greedy thought a question, or `trainer.val_samples` sampled ones; a batch has as
     many rows as one of training.
     """
@@ -223,15 +248,16 @@ def _choice(config: Config, policy: Any, task: Any, test: Problems,
     sampler = replace(config.rollout, samples=count,
                       temperature=config.rollout.temperature if count > 1 else 1.0)
     rows = (config.trainer.gen_batch_size or 32) * config.rollout.samples
-    writer = text_writer(config, sampler, listener, rows, greedy=count == 1)
+    writer = text_writer(config, sampler, listener, rows, greedy=count == 1, engine=engine)
     return lambda: evaluate_text(policy, task, test, writer, config.seed)
 
 
 def _continuation(config: Config, policy: Any, task: Any, test: Problems,
-                  listener: Listener | None, reward: Reward | None) -> Evaluate:
+                  listener: Listener | None, reward: Reward | None, engine: Engine | None,
+                  ) -> Evaluate:
     source: Source = Sampler(ONE)
     if policy.thinker.chunked:
-        source = text_writer(config, ONE, listener, config.model.rows_at_once)
+        source = text_writer(config, ONE, listener, config.model.rows_at_once, engine=engine)
     judge = reward or build_reward(config, task, test.question.device)
     return lambda: evaluate_corpus(policy, test, source, judge, config.task.enough, config.seed)
 
@@ -244,16 +270,16 @@ EVALUATIONS: dict[str, Callable[..., Evaluate]] = {
 # --- the loop -------------------------------------------------------------------------------------
 
 def build_trainer(config: Config, task: Task, policy: Policy, device: torch.device,
-                  listener: Listener | None = None,
+                  listener: Listener | None = None, engine: Engine | None = None,
                   note: Callable[[str], None] = lambda line: None) -> Trainer:
-    """The loop with everything it needs. note: gets a line where graphs are wanted and there are
-    none.
+    """The loop with everything it needs. engine: who writes texts. note: gets a line where graphs
+    are wanted and there are none.
     """
     gold = config.answerer.learns_from == "gold" and config.thinker.tokens > 0
     if config.trainer.compile:
         for block in {block for net in (policy.thinker, policy.answerer) for block in net.blocks}:
             block.compile()  # all blocks share one graph, which the whole network would unroll
-    source = build_source(config, task, policy, device, listener)
+    source = build_source(config, task, policy, device, listener, engine)
     strategy = _strategy(config)
     learner = Learner(config.trainer, policy, strategy, parse_schedule(config.strategy.entropy),
                       gold, device, build_graphs(config, task, source, strategy, device, note))

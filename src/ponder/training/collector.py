@@ -9,6 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from ponder.config.errors import EngineFailed
 from ponder.config.running import TrainerConfig
 from ponder.core.credit import flat_groups, some_tokens
 from ponder.core.distributed import (
@@ -61,15 +62,15 @@ class Collector:
     def collect(self, step: int) -> tuple[Rollouts, int]:
         """(rollouts with credit, how many were sampled).
 
-        `StopRequested` on the way leaves the generator as it was, so that the same round can be
-        collected later.
+        `StopRequested` or `EngineFailed` on the way leaves the generator as it was, so that the
+        same round can be collected later.
         """
         random, single = self.generator.get_state(), self.single
         learnt = self.curriculum.state()
         try:
             with full_parameters(self.policy):
                 return self._collect(step)
-        except StopRequested:
+        except (StopRequested, EngineFailed):
             self.generator.set_state(random)
             self.single = single
             self.curriculum.load(learnt)
@@ -123,9 +124,16 @@ class Collector:
 
     def credited(self, rollouts: Rollouts, step: int) -> Rollouts:
         """Rewarded rollouts with credit, and with value and reference log-probabilities."""
+        weight, sampling = None, (self.under or self.source.sampling)(step)
         with matmul_dtype(self.config.dtype, self._device):
-            rollouts = self.policy.annotate(rollouts, (self.under or self.source.sampling)(step))
+            rollouts = self.policy.annotate(rollouts, sampling)
+            if self.strategy.corrects and rollouts.thought.shape[1] > 1:
+                own = self.policy.logprobs(rollouts, sampling)
+                rollouts, weight, noted = self.strategy.corrected(rollouts, own)
+                self.metrics = {**self.metrics, **noted}
         rollouts = self.strategy.credit(rollouts, step)
+        if weight is not None and rollouts.credit is not None:
+            rollouts = replace(rollouts, credit=rollouts.credit * weight)
         self.metrics = {**self.metrics, **self.policy.remarks(rollouts)}
         return rollouts
 

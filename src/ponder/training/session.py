@@ -78,16 +78,20 @@ class Session:
         self.policy: Policy = place(
             config, builders.build_policy(config, self.task, reporter.scoring), self.device)
         builders.use_threads(config, self.policy)
+        self.engine = builders.build_engine(config)
+        opened.callback(self.engine.close)
         self.trainer: Trainer = builders.build_trainer(
             config, self.task, self.policy, self.device,
-            ProgressReporter(self.console, self._pause, self._log_rollouts), notes.append)
+            ProgressReporter(self.console, self._pause, self._log_rollouts), self.engine,
+            notes.append)
         length = self._start_or_resume(saved, notes.append)
         self.log = self._open_log(length)
         opened.callback(self.log.close)
         self.rollout_log = self._rollout_log()
         self.evaluation: Evaluation | None = None
         self.evaluate = builders.build_evaluation(config, self.policy, self.task, self.test,
-                                                  reporter, self.trainer.collector.reward)
+                                                  reporter, self.trainer.collector.reward,
+                                                  self.engine)
         self.val_rollouts = builders.build_val_rollouts(config, self.policy, self.task, reporter)
         self.warnings = self._warnings()
         self.end = self.trainer.end
@@ -312,6 +316,7 @@ class Session:
             found = self.evaluation or (
                 self.evaluate() if trainer.do_eval and trainer.do_acc_eval
                 else Evaluation({}, []))
+        self.engine.close()  # which has begun again where texts were written now
         weights = full_state_dict(self.policy)
         if not is_main_process():
             return found.metrics.get("accuracy")

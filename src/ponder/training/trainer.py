@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ponder.config.errors import EngineFailed
 from ponder.config.running import TrainerConfig
-from ponder.core.distributed import full_parameters
+from ponder.core.distributed import full_parameters, is_distributed
 from ponder.core.math import Sampling
 from ponder.core.types import Problems, Rollouts, renamed
 from ponder.models.policies.base import Policy
@@ -119,7 +120,9 @@ class Trainer:
     # --- the loop -------------------------------------------------------------------------------
 
     def fit(self, hooks: Hooks) -> Progress:
-        """Train until a limit is reached or a stop is requested; save in either case."""
+        """Train until a limit is reached or a stop is requested; save in either case, and where
+        the engine that writes texts has failed.
+        """
         try:
             self._validate_first(hooks)
             while not (self.finished() or hooks.stop_requested()):
@@ -131,6 +134,10 @@ class Trainer:
                 self._validate(hooks)
         except StopRequested:
             pass
+        except EngineFailed:
+            if not is_distributed():  # saving is the work of all processes
+                self._save(hooks)
+            raise
         self._save(hooks)
         return self.progress
 
