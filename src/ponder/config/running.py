@@ -98,7 +98,7 @@ class TrainerConfig:
                            "minutes at first")
     graph: str = option("auto", "replay rounds and steps as CUDA graphs: tiny networks are many "
                         "times faster; auto: on a GPU, where lengths are fixed and nothing is read "
-                        "in between", legal=("auto", "on", "off"))
+                        "in between", legal=("auto", "on", "off"), later=True)
     threads: int = option(0, "CPU threads; 0: one for networks below a million parameters, "
                          "else as torch chooses", low=0, high=1024)
 
