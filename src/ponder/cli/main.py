@@ -32,7 +32,7 @@ from ponder.config.errors import (
 )
 from ponder.config.inputs import SCRATCH
 from ponder.config.registry import TASKS
-from ponder.config.spine import CONF, OF_A_PROMPT, WORDS, register
+from ponder.config.spine import CONF, OF_A_MODEL, OF_A_PROMPT, WORDS, register
 from ponder.training.run_directory import (
     DIFF,
     JOB_LOG,
@@ -44,7 +44,7 @@ from ponder.training.run_directory import (
 )
 from ponder.training.signals import GivenUp, guard
 
-WITHOUT_DIRECTORY = ("sweep", *OF_A_PROMPT)  # actions that write no files of their own
+WITHOUT_DIRECTORY = ("sweep", *OF_A_MODEL)  # actions that write no files of their own
 
 
 def as_utf8(word: str) -> str:
@@ -94,10 +94,11 @@ def _help(arguments: list[str]) -> int:
 
 def _has_no_directory(arguments: list[str]) -> bool:
     """Whether this call has no run directory. Raises `UserError` for a sweep of such calls."""
-    for action in OF_A_PROMPT:
+    several = {"lm_eval": "tasks lm_eval.tasks=[<name>,<name>]"}
+    for action in OF_A_MODEL:
         if f"action={action}" in arguments and sweeps(arguments):
             raise UserError(f"action={action}: found -m; legal: one call at a time, for several "
-                            "texts generate.samples=<number>")
+                            f"{several.get(action, 'texts generate.samples=<number>')}")
     return bool({f"action={name}" for name in WITHOUT_DIRECTORY} & set(arguments))
 
 
@@ -235,6 +236,10 @@ def _act(config: Any, directory: Path) -> float | None:
         from ponder.generation.terminal import run as run_terminal
 
         return run_terminal(config)
+    if config.action == "lm_eval":
+        from ponder.generation.harness import run as run_harness
+
+        return run_harness(config)
     from ponder.cli.actions import run
 
     return run(config, directory)

@@ -31,7 +31,7 @@ from ponder.config.spine import GROUPS, OF_A_PROMPT, VARIANTS, Config, schemas, 
 
 TABLES = (".csv", ".jsonl", ".parquet")
 OUTPUTS = {"problems": TABLES, "export": TABLES, "compare": (*TABLES, ".md", ".html"),
-           "generate": TABLES}
+           "generate": TABLES, "lm_eval": (".json", *TABLES)}
 Required = tuple[str, set[str] | frozenset[str]]
 LARGEST = 10**18  # every whole number fits 64 bits, with room for arithmetic
 
@@ -111,6 +111,8 @@ def contradictions(config: Config) -> Iterator[str]:
     """Each combination of legal values that means nothing, as the line that says why."""
     if config.action in OF_A_PROMPT:
         yield from config.generate.contradictions(config)
+    elif config.action == "lm_eval":
+        yield from config.lm_eval.contradictions(config)
     elif config.action not in ("compare", "sweep"):  # which read runs, and nothing of a task
         yield from _of(config.task, config)
         if config.action == "problems":  # which asks the task alone
@@ -289,7 +291,7 @@ def _models_must_be_there(config: Config) -> Iterator[str]:
 def _files_must_fit(config: Config) -> Iterator[str]:
     ends = OUTPUTS.get(config.action, ("",))
     if not str(config.out or "").endswith(ends) and (
-            config.out or config.action not in ("compare", "generate")):
+            config.out or config.action not in ("compare", "generate", "lm_eval")):
         yield (f"out={shown(config.out)}: found no table to write; legal: out=<file> that ends in "
                f"{', '.join(ends)}")
     if not re.fullmatch(r"\w[\w.-]*", config.run_type):
