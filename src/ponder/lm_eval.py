@@ -2,8 +2,8 @@
 
     python -m ponder.lm_eval --model ponder --model_args checkpoint=star_runs/... --tasks arc_easy
 
-is `lm_eval` with the same arguments, and one model more: `ponder`. lm_eval has no way to find models
-of other packages by itself. In Python `import ponder.lm_eval` makes the model known to
+is `lm_eval` with the same arguments, and one model more: `ponder`. lm_eval has no way to find
+models of other packages by itself. In Python `import ponder.lm_eval` makes the model known to
 `lm_eval.simple_evaluate(model="ponder", ...)`. docs/lm_eval.md says how contexts are read.
 """
 

@@ -1,4 +1,4 @@
-"""Checkpoints in lm-evaluation-harness (Gao et al. 2021): its model `ponder`, and action=lm_eval."""
+"""Checkpoints in lm-evaluation-harness (Gao et al. 2021): the model `ponder`; action=lm_eval."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ponder.config.spine import Config
 from ponder.core import distributed
 from ponder.core.lazy_imports import library
 from ponder.core.math import GREEDY, Sampling
-from ponder.generation.scoring import OfQuestions, Score, Scorer, scorer_of
+from ponder.generation.scoring import Score, Scorer, scorer_of
 from ponder.tasks.base import write_table
 from ponder.tokenizers.vocabulary import TextVocabulary
 

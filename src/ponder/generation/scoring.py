@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import Any, cast
 
 import torch
-from torch import Tensor
 
 from ponder.config.errors import UserError
 from ponder.config.registry import TASKS
@@ -49,7 +48,7 @@ def scorer_of(config: Config) -> Scorer | OfQuestions:
         return ThinkingBeforeEach(config, model.generator)
     of_questions = "questions" in TASKS[config.task.name].offers
     own = {"own": True, "plain": False}.get(config.lm_eval.prompt, config.thinker.tokens > 0)
-    if not of_questions or not own and config.thinker.tokens == 0:
+    if not (of_questions and (own or config.thinker.tokens)):
         return Scorer(config, model.generator)
     return Thinking(config, model.generator, own)
 
