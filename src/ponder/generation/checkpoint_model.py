@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import tempfile
 from collections import defaultdict
@@ -209,14 +210,19 @@ class AnsweringModel(CheckpointModel):
     def _answer(self, question: str, answer: str, length: int) -> list[int]:
         """The tokens of an answer. Raises `UserError` for one that the task cannot write."""
         question, answer = question.strip(), answer.strip()
-        encode = getattr(self.task, "encode_problems", None)
-        if encode is not None:
-            return encode([Problem(question, answer)]).answer[0].tolist()
         words, pad = self.policy.vocabulary.words, self.policy.vocabulary.pad
-        if len(answer) > length or not all(symbol in words for symbol in answer):
-            raise UserError(f"answer {answer[:60]!r}: found no answer of task="
-                            f"{self.config.task.name}; legal: at most {length} of its symbols")
-        return [*map(words.index, answer), *[pad] * (length - len(answer))]
+        encode = getattr(self.task, "encode_problems", None)
+        with contextlib.suppress(ValueError, IndexError):
+            if encode is None:
+                tokens = [*map(words.index, answer)]
+            else:
+                tokens = encode([Problem(question, answer)]).answer[0].tolist()
+            said = self.policy.vocabulary.text(tokens).replace("#", "")
+            same = {said, said[::-1]} & {answer.zfill(len(said))}
+            if len(tokens) <= length and (same or not answer.isdecimal()):
+                return [*tokens, *[pad] * (length - len(tokens))]
+        raise UserError(f"answer {answer[:60]!r} to {question[:60]!r}: found no answer of task="
+                        f"{self.config.task.name}; legal: at most {length} of its tokens")
 
 
 class ChoosingModel(ContinuingModel):
