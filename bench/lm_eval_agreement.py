@@ -2,7 +2,7 @@
 docs/results.md.
 
     PONDER_DATA=<folder with qa/*.csv> python bench/lm_eval_agreement.py [--questions 200] \\
-        [--only texts,model] [--table]
+        [--only texts,model] [--ways cloze,letter] [--table]
 
 Needs `lm_eval` (pip install --no-deps lm_eval will do for the first table, the extra `lm-eval` for
 the second) and SmolLM2 in scratch/models.
@@ -235,14 +235,14 @@ def chosen_by(sums: list[list[float]], table: Path, unit: str) -> list[str]:
             for own, row in zip(sums, rows, strict=True)]
 
 
-def agreement(folder: Path, questions: int, tokens: int) -> Iterator[list[str]]:
-    """Rows of the second table."""
+def agreement(folder: Path, questions: int, tokens: int, ways: list[str]) -> Iterator[list[str]]:
+    """Rows of the second table about some ways of answering."""
     from lm_eval.models.huggingface import HFLM
 
     from ponder.lm_eval import PonderLM
 
     table = table_of("ARC-Easy", questions, folder / "arc.csv")
-    for way in ("cloze", "letter"):
+    for way in ways:
         name = harness_task(folder, table, way)
         for size in (0, tokens):
             lm = PonderLM(str(SMOLLM2), **{"task": "qa", "task.answer": way,
@@ -253,7 +253,7 @@ def agreement(folder: Path, questions: int, tokens: int) -> Iterator[list[str]]:
             yield ["our own", way, f"up to {size}" if size else "none",
                    f"`action=evaluate task.answer={way}`",
                    *_compared(ours, sums, table, units), "-"]
-    for way in ("letter", "cloze"):
+    for way in ways:
         name = harness_task(folder, table, way)
         plain = by_harness(PonderLM(str(SMOLLM2)), folder, name)
         theirs = by_harness(HFLM(str(SMOLLM2), device="cpu", batch_size=16, dtype="float32"),
@@ -296,6 +296,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--questions", type=int, default=200)
     parser.add_argument("--tokens", type=int, default=16, help="of a thought")
+    parser.add_argument("--ways", default="cloze,letter", help="of answering, for the second table")
     parser.add_argument("--only", default="texts,model", help="texts, model, or both")
     parser.add_argument("--table", action="store_true", help="write the table, compare nothing")
     arguments = parser.parse_args()
@@ -303,12 +304,13 @@ def main() -> None:
     FOUND.parent.mkdir(parents=True, exist_ok=True)
     if "model" in arguments.only:
         if not arguments.table:
-            rows = []
             with tempfile.TemporaryDirectory() as folder:
-                for row in agreement(Path(folder), arguments.questions, arguments.tokens):
-                    rows.append(row)
+                for row in agreement(Path(folder), arguments.questions, arguments.tokens,
+                                     arguments.ways.split(",")):
+                    rows = json.loads(FOUND_MODEL.read_text()) if FOUND_MODEL.is_file() else []
+                    rows = [other for other in rows if other[:3] != row[:3]]
                     print(" | ".join(row), flush=True)
-                    FOUND_MODEL.write_text(json.dumps(rows))
+                    FOUND_MODEL.write_text(json.dumps(sorted([*rows, row])))
         fill_model(page, FOUND_MODEL)
     if "texts" not in arguments.only:
         return

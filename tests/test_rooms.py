@@ -18,9 +18,9 @@ FILES = sorted(SOURCE.rglob("*.py"))
 ROOMS = ("cli", "sweeps", "reports", "generation", "training", "evaluation", "rollouts", "rewards",
          "strategies", "models", "tasks", "tokenizers", "core", "config")
 HOMES = {f"ponder.{name}": module for name, module in ponder._HOME.items()}
-DOOR = ("__init__", "__main__")  # the package itself, which may use all
+DOOR = ("__init__", "__main__", "lm_eval")  # the package itself, which may use all
 HEAVY = {"torch", "transformers", "pandas", "numpy", "peft", "accelerate", "datasets", "wandb",
-         "plotly", "rich", "safetensors", "pyarrow", "submitit", "optuna"}
+         "plotly", "matplotlib", "lm_eval", "rich", "safetensors", "pyarrow", "submitit", "optuna"}
 
 
 def part_of(file: Path) -> str:

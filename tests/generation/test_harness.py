@@ -37,8 +37,9 @@ def tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
                   ("blue", "green", "tall", "wide"))]
     kinds = {"choice": 'output_type: multiple_choice\ndoc_to_choice: "{{choices}}"\ndoc_to_target: '
                        "gold\nmetric_list:\n  - metric: acc\n  - metric: acc_norm\n",
-             "said": 'output_type: generate_until\ndoc_to_target: "{{answer}}"\ngeneration_kwargs:\n'
-                     '  until: ["\\n"]\n  max_gen_toks: 5\nmetric_list:\n  - metric: exact_match\n',
+             "said": 'output_type: generate_until\ndoc_to_target: "{{answer}}"\n'
+                     'generation_kwargs:\n  until: ["\\n"]\n  max_gen_toks: 5\n'
+                     "metric_list:\n  - metric: exact_match\n",
              "text": "output_type: loglikelihood_rolling\nmetric_list:\n"
                      "  - metric: byte_perplexity\n"}
     for about, rows, cue in (("sums", sums, ""), ("texts", texts, "\\nAnswer:")):
@@ -135,8 +136,13 @@ def test_a_toy_checkpoint_answers_tasks_of_lm_eval(tasks: Path, door: Door) -> N
         "about its questions")
     assert "error: prompt=Question: Which is blue?" in door(*words, "lm_eval.tasks=[texts_choice]"
                                                             )[2]
-    assert door(*words, "lm_eval.tasks=[sums_choise]")[2].splitlines()[-1].startswith(
-        "error: lm_eval.tasks: found 'sums_choise' (did you mean sums_choice?); legal: a name ")
+    manager = importlib.import_module("lm_eval.tasks").TaskManager(
+        include_path=str(tasks), include_defaults=False)  # reading lm_eval's own takes long
+    line = r"found 'sums_choise' \(did you mean sums_choice\?\); legal: a name that"
+    with pytest.raises(ponder.UserError, match=line):
+        importlib.import_module("ponder.generation.harness").named(manager, "sums_choise")
+    assert door(*words, "lm_eval.tasks=[gone.yaml]")[2].splitlines()[-1] == (
+        "error: lm_eval.tasks: found no file gone.yaml; legal: a YAML file of a task")
 
 
 @pytest.mark.slow
@@ -192,7 +198,7 @@ def test_thoughts_and_chat_templates_are_not_applied_twice(tmp_path: Path) -> No
     thinking = PonderLM(str(model), device="cpu", **{
         "task": "qa", "task.answer": "cloze", "thinker.tokens": 4})
     turns = [{"role": "user", "content": "Which is blue?"}]
-    with pytest.raises(UserError, match="found lm_eval.prompt=own, which puts the text of a task"):
+    with pytest.raises(UserError, match=r"found lm_eval.prompt=own, which puts the text of a task"):
         thinking.apply_chat_template(turns)
     with pytest.raises(UserError, match="which has no chat template; legal: without it"):
         PonderLM(str(model), device="cpu").apply_chat_template(turns)
