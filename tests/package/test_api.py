@@ -164,15 +164,16 @@ def test_a_run_is_shown_in_a_notebook(trained: ponder.Run, tmp_path: Path) -> No
         assert f">{name}</td><td>{value:.1%}</td>" in card
     gone = ponder.Run(tmp_path / "<b>")
     assert "&lt;b&gt;</b>: not done." in gone._repr_html_()
-    line, = trained.plot("loss").axes[0].lines
+    drawn, = trained.plot("loss").axes[0].lines
     losses = trained.metrics[["step", "loss"]].dropna()
-    assert [*line.get_xdata()] == [*losses["step"]] and [*line.get_ydata()] == [*losses["loss"]]
+    assert [*drawn.get_xdata()] == [*losses["step"]] and [*drawn.get_ydata()] == [*losses["loss"]]
     figure = trained.plot(label="one")
     assert trained.plot(axes=figure.axes[0], label="two") is figure
     assert [one.get_text() for one in figure.axes[0].get_legend().get_texts()] == ["one", "two"]
     heights = [bar.get_height() for bar in trained.plot_necessity().axes[0].patches]
     assert heights == [*trained.necessity.dropna()]
-    with pytest.raises(ponder.UserError, match=r"plot\('los'\): found no such metric; legal: accuracy, "):
+    line = r"plot\('los'\): found no such metric; legal: accuracy, "
+    with pytest.raises(ponder.UserError, match=line):
         trained.plot("los")
 
 

@@ -91,5 +91,5 @@ def test_a_notebook_shows_one_line_of_progress_below_what_stays(
     console.busy("more", False)
     console.close()
     assert capsys.readouterr().out == (
-        "\rstep 2/8  loss 1.000" + "\ra line".ljust(22) + "\ra note\n"
+        "\rstep 2/8  loss 1.000" + "\ra line".ljust(21) + "\ra note\n"
         "\rstep 8/8  loss 1.000  accuracy 0.5000\n" "\rmore\r    \r")
