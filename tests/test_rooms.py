@@ -18,9 +18,10 @@ FILES = sorted(SOURCE.rglob("*.py"))
 ROOMS = ("cli", "sweeps", "reports", "generation", "training", "evaluation", "rollouts", "rewards",
          "strategies", "models", "tasks", "tokenizers", "core", "config")
 HOMES = {f"ponder.{name}": module for name, module in ponder._HOME.items()}
-DOOR = ("__init__", "__main__")  # the package itself, which may use all
+DOOR = ("__init__", "__main__", "lm_eval")  # the package itself, which may use all
 HEAVY = {"torch", "transformers", "pandas", "numpy", "peft", "accelerate", "datasets", "wandb",
-         "rich", "safetensors", "pyarrow", "submitit", "optuna", "trackio", "mlflow"}
+         "matplotlib", "lm_eval", "rich", "safetensors", "pyarrow", "submitit", "optuna",
+         "trackio", "mlflow"}
 
 
 def part_of(file: Path) -> str:

@@ -174,6 +174,28 @@ def test_a_run_can_be_read(trained: ponder.Run) -> None:
 
 
 @pytest.mark.slow
+def test_a_run_is_shown_in_a_notebook(trained: ponder.Run, tmp_path: Path) -> None:
+    """The numbers of its card and of its figures are those of summary.json and metrics.jsonl."""
+    card = trained._repr_html_()
+    assert f"accuracy <b>{trained.summary['accuracy']:.1%}</b>" in card and "report.html" in card
+    assert trained.necessity["own"] == trained.summary["accuracy"]
+    for name, value in trained.necessity.items():
+        assert f">{name}</td><td>{value:.1%}</td>" in card
+    gone = ponder.Run(tmp_path / "<b>")
+    assert "&lt;b&gt;</b>: not done." in gone._repr_html_()
+    drawn, = trained.plot("loss").axes[0].lines
+    losses = trained.metrics[["step", "loss"]].dropna()
+    assert [*drawn.get_xdata()] == [*losses["step"]] and [*drawn.get_ydata()] == [*losses["loss"]]
+    figure = trained.plot(label="one")
+    assert trained.plot(axes=figure.axes[0], label="two") is figure
+    assert [one.get_text() for one in figure.axes[0].get_legend().get_texts()] == ["one", "two"]
+    heights = [bar.get_height() for bar in trained.plot_necessity().axes[0].patches]
+    assert heights == [*trained.necessity.dropna()]
+    line = r"plot\('los'\): found no such metric; legal: accuracy, "
+    with pytest.raises(ponder.UserError, match=line):
+        trained.plot("los")
+
+
 def test_a_checkpoint_is_evaluated(trained: ponder.Run) -> None:
     found = ponder.evaluate(trained.checkpoint)
     assert found.summary["accuracy"] == trained.summary["accuracy"]

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from ponder.config.errors import UserError, writing
 from ponder.core.types import Problems
-from ponder.training.console import Plain, Rich
+from ponder.training.console import Notebook, Plain, Rich
 from ponder.training.session import Session, guessing_accuracy
 from support.runs import config_of
 
@@ -75,3 +75,21 @@ def test_a_full_disk_is_one_line_that_names_the_file() -> None:
     with pytest.raises(UserError, match=r"^x/y\.csv: cannot be written \(No space left on dev"), \
             writing("x/y.csv"):
         raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_notebook_shows_one_line_of_progress_below_what_stays(
+        monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """What stays ends with a line break; the rest is replaced, and blanked where it was longer."""
+    times = iter([0.0, 2.0, 2.0, 2.5, 4.0, 4.0, 6.0, 8.0, 8.0])
+    monkeypatch.setattr("ponder.training.console.time.monotonic", lambda: next(times))
+    console = Notebook()
+    console.update(2, 8, {"loss": 1.0})
+    console.update(3, 8, {"loss": 1.0})  # too soon after the last one
+    console.busy("a line", False)
+    console.note("a note")
+    console.update(8, 8, {"accuracy": 0.5})
+    console.busy("more", False)
+    console.close()
+    assert capsys.readouterr().out == (
+        "\rstep 2/8  loss 1.000" + "\ra line".ljust(21) + "\ra note\n"
+        "\rstep 8/8  loss 1.000  accuracy 0.5000\n" "\rmore\r    \r")

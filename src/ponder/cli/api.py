@@ -31,6 +31,7 @@ from ponder.config.spine import CONF, Config, register
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
     from ponder.generation.checkpoint_model import CheckpointModel
 
@@ -53,6 +54,13 @@ class Run:
             return f"Run({self.directory}, not done)"
         accuracy = self.summary.get("accuracy")
         return f"Run({self.directory}{'' if accuracy is None else f', accuracy {accuracy:.4f}'})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of a run."""
+        from ponder.reports.notebook import card
+
+        done = (self.directory / "summary.json").is_file()
+        return card(self.directory, self.summary if done else None)
 
     @cached_property
     def summary(self) -> dict[str, Any]:
@@ -101,6 +109,30 @@ class Run:
             if frame[name].str.fullmatch(r"\d+").all():  # an id may be a word
                 frame[name] = pd.to_numeric(frame[name])
         return frame
+
+    @property
+    def necessity(self) -> pd.Series:
+        """Accuracy of the last evaluation with the thoughts as they are (own), shuffled between
+        questions, random, constant and dropped.
+        """
+        import pandas as pd
+
+        return pd.Series(self.summary.get("necessity") or {}, dtype=float, name="accuracy")
+
+    def plot(self, *names: str, axes: Any = None, label: str | None = None) -> Figure:
+        """The figure of metrics over steps, by default accuracy. axes: of matplotlib, to draw
+        several runs on; label: what the legend calls this one. Raises `UserError` for metrics that
+        there are not.
+        """
+        from ponder.reports.notebook import curves
+
+        return curves(self.metrics, names, axes, label)
+
+    def plot_necessity(self, axes: Any = None) -> Figure:
+        """The figure of `necessity`: do the answers need the thoughts?"""
+        from ponder.reports.notebook import bars
+
+        return bars(self.necessity.dropna().to_dict(), axes)
 
     @property
     def checkpoint(self) -> Path:

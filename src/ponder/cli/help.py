@@ -38,6 +38,7 @@ Examples
   python run.py action=generate model.name=<checkpoint> prompt="31+84="   what it thinks and says
   python run.py action=chat model.name=<checkpoint>        talk with it
   python run.py action=push model.name=<checkpoint> hub.repo=me/name   to the Hugging Face Hub
+  python run.py action=lm_eval model.name=<checkpoint> lm_eval.tasks=[arc_easy]   lm_eval's tasks
   python run.py action=compare 'runs=star_runs/train_*'    runs in one table, means over seeds
   python run.py action=browse                              one page over all runs: filter, sort
   python run.py -m hydra.launcher.partition=overcap seed=0,1,2   a sweep on Slurm
@@ -86,7 +87,7 @@ Made by `python -m ponder.cli.help`. A group is chosen as `group=name`; a key is
 def keys_page() -> str:
     """The whole page as Markdown."""
     parts = [KEYS_HEAD, "## The spine\n", table(Config, "")]
-    for key in ("thinker", "answerer", "engine", "generate", "hub", "sweep"):
+    for key in ("thinker", "answerer", "engine", "generate", "hub", "lm_eval", "sweep"):
         schema = type(getattr(Config(), key))
         parts += [f"## {key}\n", f"{schema.__doc__}\n", table(schema, f"{key}.")]
     for group in ("task", "model", "rollout", "strategy", "trainer", "logger"):

@@ -32,7 +32,7 @@ from ponder.config.errors import (
 )
 from ponder.config.inputs import SCRATCH
 from ponder.config.registry import TASKS
-from ponder.config.spine import CONF, OF_A_PROMPT, OF_THE_HUB, WORDS, register
+from ponder.config.spine import CONF, OF_A_MODEL, OF_A_PROMPT, OF_THE_HUB, WORDS, register
 from ponder.training.run_directory import (
     DIFF,
     JOB_LOG,
@@ -45,7 +45,7 @@ from ponder.training.run_directory import (
 from ponder.training.signals import GivenUp, guard
 
 # Actions that write no files of their own.
-WITHOUT_DIRECTORY = ("sweep", "browse", *OF_A_PROMPT, *OF_THE_HUB)
+WITHOUT_DIRECTORY = ("sweep", "browse", *OF_A_MODEL, *OF_THE_HUB)
 
 
 def as_utf8(word: str) -> str:
@@ -95,10 +95,12 @@ def _help(arguments: list[str]) -> int:
 
 def _has_no_directory(arguments: list[str]) -> bool:
     """Whether this call has no run directory. Raises `UserError` for a sweep of such calls."""
-    for action in (*OF_A_PROMPT, *OF_THE_HUB):
+    several = {"lm_eval": ", for several tasks lm_eval.tasks=[<name>,<name>]",
+               **dict.fromkeys(OF_A_PROMPT, ", for several texts generate.samples=<number>")}
+    for action in (*OF_A_MODEL, *OF_THE_HUB):
         if f"action={action}" in arguments and sweeps(arguments):
-            texts = ", for several texts generate.samples=<number>" * (action in OF_A_PROMPT)
-            raise UserError(f"action={action}: found -m; legal: one call at a time{texts}")
+            raise UserError(f"action={action}: found -m; legal: one call at a time"
+                            f"{several.get(action, '')}")
     return bool({f"action={name}" for name in WITHOUT_DIRECTORY} & set(arguments))
 
 
@@ -244,6 +246,10 @@ def _act(config: Any, directory: Path) -> float | None:
         from ponder.generation.terminal import run as run_terminal
 
         return run_terminal(config)
+    if config.action == "lm_eval":
+        from ponder.generation.harness import run as run_harness
+
+        return run_harness(config)
     from ponder.cli.actions import run
 
     return run(config, directory)

@@ -26,7 +26,7 @@ from ponder.config.errors import UserError, brief, closest
 from ponder.config.registry import DEFAULT_VARIANTS, discover, plugins_of
 from ponder.config.spine import (
     CONF,
-    OF_A_PROMPT,
+    OF_A_MODEL,
     OWN,
     WORDS,
     choices,
@@ -112,7 +112,7 @@ def _with_task(arguments: list[str]) -> list[str]:
     """
     pairs = [word.lstrip("+").partition("=") for word in arguments]
     keys = {key: value for key, _, value in pairs}
-    asked = keys.get("action") in ("evaluate", *OF_A_PROMPT)
+    asked = keys.get("action") in ("evaluate", *OF_A_MODEL)
     if not asked or {"task", "experiment"} & {*keys} or not any(
             key.startswith("task.") for key in keys):
         return arguments

@@ -40,7 +40,7 @@ from ponder.config.spine import (
 
 TABLES = (".csv", ".jsonl", ".parquet")
 OUTPUTS = {"problems": TABLES, "export": TABLES, "compare": (*TABLES, ".md", ".html"),
-           "browse": (".html",), "generate": TABLES}
+           "browse": (".html",), "generate": TABLES, "lm_eval": (".json", *TABLES)}
 OF_RUNS = ("compare", "browse", "sweep")  # actions that read runs, and nothing of a task
 Required = tuple[str, set[str] | frozenset[str]]
 LARGEST = 10**18  # every whole number fits 64 bits, with room for arithmetic
@@ -124,6 +124,8 @@ def contradictions(config: Config) -> Iterator[str]:
         yield from config.generate.contradictions(config)
     elif config.action in OF_THE_HUB:
         yield from config.hub.contradictions(config)
+    elif config.action == "lm_eval":
+        yield from config.lm_eval.contradictions(config)
     elif config.action not in OF_RUNS:
         yield from _of(config.task, config)
         if config.action == "problems":  # which asks the task alone
@@ -303,7 +305,7 @@ def _models_must_be_there(config: Config) -> Iterator[str]:
 def _files_must_fit(config: Config) -> Iterator[str]:
     ends = OUTPUTS.get(config.action, ("",))
     if not str(config.out or "").endswith(ends) and (
-            config.out or config.action not in ("compare", "browse", "generate")):
+            config.out or config.action not in ("compare", "browse", "generate", "lm_eval")):
         found = "no table to write" if TABLES[0] in ends else "another kind of file"
         yield (f"out={shown(config.out)}: found {found}; legal: out=<file> that ends in "
                f"{', '.join(ends)}")

@@ -9,12 +9,12 @@ from typing import Any
 
 from ponder.config.errors import UserError, brief
 from ponder.config.registry import TASKS, discover
-from ponder.config.spine import OF_A_PROMPT
+from ponder.config.spine import OF_A_MODEL
 
 SHAPE = {"d_model": "n_embd", "layers": "n_layer", "heads": "n_head",
          "tie_embeddings": "tie_word_embeddings"}  # key of the model -> in a config.json
 OF_THIS_CALL = ("action", "run_type", "out", "step", "logger", "scratch", "model.name",
-                "trainer.device", "trainer.threads", "generate")
+                "trainer.device", "trainer.threads", "generate", "lm_eval")
 
 
 def read(node: Any) -> Any:
@@ -25,7 +25,7 @@ def read(node: Any) -> Any:
 
     if node.model.name and node.model.kind == "transformer":
         _of_its_shape(node)
-    if node.action in ("evaluate", *OF_A_PROMPT) and node.model.name:
+    if node.action in ("evaluate", *OF_A_MODEL) and node.model.name:
         node = _with_checkpoint(node)
     config: Any = OmegaConf.to_object(node)
     check(config)
@@ -76,7 +76,7 @@ def _with_checkpoint(node: Any) -> Any:
     if merged is None:
         if "task.data" in typed:
             _ask_all(node, typed, None)
-        return foreign(node) if node.action in OF_A_PROMPT else node
+        return foreign(node) if node.action in OF_A_MODEL else node
     trained_on = OmegaConf.select(merged, "task.data")
     if {"task", "experiment"} & set(typed) and node.task.name != merged.task.name:
         merged.task = node.task
@@ -86,8 +86,8 @@ def _with_checkpoint(node: Any) -> Any:
         if not key.startswith("hydra."):
             OmegaConf.update(merged, key, OmegaConf.select(node, key))
     _ask_all(merged, typed, trained_on)
-    of_text = node.action in OF_A_PROMPT and bool(
-        {"text", "positions"} & TASKS[merged.task.name].offers)
+    of_text = node.action in OF_A_MODEL and (merged.model.kind == "hf" or bool(
+        {"text", "positions"} & TASKS[merged.task.name].offers))
     others = [name for word in typed_words() if word.startswith("variant=")
               for name in re.findall(r"[\w-]+", word)[1:] if name not in VARIANTS]
     if others:
@@ -113,9 +113,11 @@ def _ask_all(node: Any, typed: list[str], trained_on: str | None) -> None:
         node.task.held_out = 1.0
 
 
-def checkpoint_config(name: str, device: str = "auto") -> Any:
+def checkpoint_config(name: str, device: str = "auto",
+                      changes: dict[str, Any] | None = None) -> Any:
     """The configuration with which a checkpoint directory, or a model of Hugging Face, generates
-    and answers. Raises `UserError` where `name` is neither.
+    and answers. changes: values of other keys by name. Raises `UserError` where `name` is neither,
+    and for keys and values that are not legal.
     """
     from omegaconf import OmegaConf
 
@@ -128,7 +130,33 @@ def checkpoint_config(name: str, device: str = "auto") -> Any:
                            "rollout": {"kind": "sample"}, "strategy": {"name": "reinforce"}})
         merged = foreign(merged)
     merged.action, merged.model.name, merged.trainer.device = "chat", name, device
-    return OmegaConf.to_object(merged)
+    _change(merged, changes or {})
+    config = OmegaConf.to_object(merged)
+    if changes:
+        from ponder.config.checker import check_leaf, leaves
+
+        for key, value, about in leaves(config):
+            check_leaf(key, value, about)
+    return config
+
+
+def _change(node: Any, changes: dict[str, Any]) -> None:
+    """Set keys of a node: `task` first, whose value is a name. Raises `UserError`."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from ponder.config.spine import schemas
+
+    for key, value in sorted(changes.items()):  # `task` comes before `task.data`
+        try:
+            if key == "task":
+                node.task = OmegaConf.structured(schemas("task")[value])
+            else:
+                OmegaConf.select(node, key, throw_on_missing=True)
+                OmegaConf.update(node, key, value, merge=False)
+        except (OmegaConfBaseException, KeyError, ValueError) as error:
+            raise UserError(f"{key}={value}: cannot be set ({brief(error)}); legal: a key of "
+                            "docs/config.md with a value of its kind") from None
 
 
 def _of_checkpoint(path: Path) -> Any:

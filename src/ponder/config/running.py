@@ -6,6 +6,7 @@ import importlib.util
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ponder.config.errors import shown
@@ -285,6 +286,46 @@ class GenerateConfig:
             if not self.beams and value != plain:
                 yield (f"generate.{key}={value}: found generate.beams=0, so no beam search; legal: "
                        f"{plain}, or generate.beams=<number>")
+
+
+@dataclass
+class LmEvalConfig:
+    """Tasks of lm-evaluation-harness, and how a checkpoint is asked their questions."""
+
+    tasks: list[str] = option([], "names of tasks or groups of lm_eval, or YAML files of tasks")
+    include_path: str | None = option(None, "directory with more tasks (YAML files)")
+    limit: int | None = option(None, "so many questions of each task; null: all", low=1)
+    num_fewshot: int | None = option(None, "worked examples in front; null: as the task says",
+                                     low=0)
+    prompt: str = option("auto", "plain: the task's own text as it is; own: as a prompt that the "
+                         "checkpoint was trained on (task.preamble, the chat template, a thought, "
+                         "then the question again where task.answer=cloze); auto: own where there "
+                         "are thoughts", legal=("auto", "own", "plain"))
+    cue: str = option("Answer:", "own: the end of a task's text that asks for the answer; it "
+                      "stands behind the thought")
+
+    def contradictions(self, config: Config) -> Iterator[str]:
+        """Each combination of legal values that means nothing, as the line that says why."""
+        if importlib.util.find_spec("lm_eval") is None:
+            yield (f"action={config.action}: found no package lm_eval; legal: after pip install "
+                   "'ponder[lm-eval]'")
+        if config.model.name is None:
+            yield ("action=lm_eval: found model.name=null; legal: with "
+                   "model.name=<checkpoint directory, or name on the hub>")
+        if not self.tasks:
+            yield ("lm_eval.tasks=[]: found no task; legal: names of lm_eval, as in "
+                   "lm_eval.tasks=[arc_easy]")
+        if self.include_path is not None and not Path(self.include_path).is_dir():
+            yield (f"lm_eval.include_path={self.include_path}: found no such directory; legal: one "
+                   "with YAML files of tasks")
+        yield from self.prompts_need(config)
+
+    def prompts_need(self, config: Config) -> Iterator[str]:
+        """What a prompt of the checkpoint's own requires."""
+        task = TASKS[config.task.name]
+        if self.prompt == "own" and not {"questions", "hf_model"} <= task.offers | task.requires:
+            yield (f"lm_eval.prompt=own: found task={config.task.name}, which has no prompt in "
+                   "words; legal: plain, or task=qa, free")
 
 
 SAMPLERS = {"tpe": "TPESampler", "random": "RandomSampler", "gp": "GPSampler",

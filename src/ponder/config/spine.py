@@ -41,6 +41,7 @@ from ponder.config.registry import (
 from ponder.config.running import (
     GenerateConfig,
     HubConfig,
+    LmEvalConfig,
     LoggerConfig,
     StudyConfig,
     SweepConfig,
@@ -61,8 +62,9 @@ VARIANTS = ("think", "fixed", "blind", "super", "clean", "search")  # in the ord
 GROUPS = (("task", "name"), ("model", "kind"), ("rollout", "kind"), ("strategy", "name"))
 # keys that say what is done, where it goes and how it is called, and nothing of a result
 OF_THE_CALL = ("action", "run_type", "out", "runs", "step", "logger", "resume", "sweep", "prompt",
-               "generate", "hub", "scratch", "engine")
-OF_A_PROMPT = ("generate", "chat")  # actions that need a model and no task
+               "generate", "hub", "lm_eval", "scratch", "engine")
+OF_A_PROMPT = ("generate", "chat")  # actions that go on from a prompt
+OF_A_MODEL = (*OF_A_PROMPT, "lm_eval")  # actions that need a model and no task
 OF_THE_HUB = ("push", "pull")  # actions that copy a checkpoint and compute nothing
 
 
@@ -73,21 +75,22 @@ class Config:
     action: str = option("train", "what to do", legal=("train", "evaluate", "problems",
                                                          "export", "compare", "browse", "sweep",
                                                          *OF_THE_HUB,
-                                                         *OF_A_PROMPT))
+                                                         *OF_A_MODEL))
     seed: int = option(0, "of weights, questions and samples", low=0)
     run_type: str = option("train", "first part of the name of the run directory")
     resume: str = option("auto", "go on with the run that is in the run directory, or begin anew; "
                          "on the command line also a run directory, which is then gone on with "
                          "as it was begun", legal=("auto", "never"))
-    out: str | None = option(None, "problems, export, compare and generate: file to write (.csv, "
-                             ".jsonl, .parquet; compare also .md, .html); browse: its page "
-                             "(.html); push and pull: directory")
+    out: str | None = option(None, "problems, export, compare, generate and lm_eval: file to write "
+                             "(.csv, .jsonl, .parquet; compare also .md, .html; lm_eval also "
+                             ".json); browse: its page (.html); push and pull: directory")
     scratch: str = option("scratch", "directory of what is kept to save time: texts that "
                           "models have written, and encoded texts")
     prompt: str | None = option(None, "action=generate: the text that model.name goes on from, as "
                                 "it is typed")
     generate: GenerateConfig = field(default_factory=GenerateConfig)
     hub: HubConfig = field(default_factory=HubConfig)
+    lm_eval: LmEvalConfig = field(default_factory=LmEvalConfig)
     runs: Any = option(["star_runs"], "action=compare, browse: directories or globs; every run in "
                        "them, at any depth, is compared or listed")
     sweep: SweepConfig = field(default_factory=SweepConfig)

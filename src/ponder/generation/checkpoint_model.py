@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import tempfile
 from collections import defaultdict
@@ -18,7 +19,7 @@ from ponder.config.registry import TASKS
 from ponder.config.resolve import checkpoint_config
 from ponder.config.running import GenerateConfig
 from ponder.config.spine import Config, writes
-from ponder.core.types import Problems
+from ponder.core.types import Problem, Problems
 from ponder.generation.contexts import DecodingContext, ThinkingContext
 from ponder.generation.decoding import ordinary_text
 from ponder.generation.generators import (
@@ -97,15 +98,19 @@ def load_checkpoint(path: str | Path, device: str = "cpu") -> CheckpointModel:
 
     Raises `UserError` where there is none.
     """
-    config = checkpoint_config(str(path), device)
+    return model_of(checkpoint_config(str(path), device))
+
+
+def model_of(config: Config) -> CheckpointModel:
+    """The model that a configuration of a checkpoint names. Raises `UserError`."""
     task = TASKS[config.task.name].target
     hugging_face = config.model.kind == "hf"
     if "questions" not in task.offers or hugging_face != ("hf_model" in task.requires):
-        return _Continuing(config)
-    return _ChoosingOptions(config) if hugging_face else _Answering(config)
+        return ContinuingModel(config)
+    return ChoosingModel(config) if hugging_face else AnsweringModel(config)
 
 
-class _Continuing(CheckpointModel):
+class ContinuingModel(CheckpointModel):
     """A language model."""
 
     def __init__(self, config: Config) -> None:
@@ -120,7 +125,7 @@ class _Continuing(CheckpointModel):
         return [ordinary_text(generator.decoder(tokens).all(one.tokens)) for one in found]
 
 
-class _Answering(CheckpointModel):
+class AnsweringModel(CheckpointModel):
     """Thinker and answerer of a toy task."""
 
     def __init__(self, config: Config) -> None:
@@ -151,17 +156,7 @@ class _Answering(CheckpointModel):
     def _think(self, questions: list[str], tokens: torch.Tensor, answer_length: int) -> list[Reply]:
         """Replies to questions with tokens (P, Q), all of one length."""
         policy, vocabulary = self.policy, self.policy.vocabulary
-        empty = tokens.new_full((len(tokens), answer_length), vocabulary.pad)
-        problems = Problems(tokens, empty, None, vocabulary.pad,
-                            padded=bool((tokens == vocabulary.pad).any()))
-        problems = self.task.completed(problems)
-        if policy.thinks_in_vectors:
-            read, shown = vectors(cast(ContinuousPolicy, policy), problems)
-            thought_logprobs = torch.full((len(tokens),), math.nan)  # a vector has no probability
-        else:
-            rollouts = greedy(policy, problems)
-            read = shown = rollouts.thought
-            thought_logprobs = rollouts.logprobs.sum(1)
+        problems, read, shown, thought_logprobs = self._thoughts(tokens, answer_length)
         answers = policy.reply(problems, read)
         given = replace(problems, answer=answers, asked_answer=answers[:, None])
         logprob, _ = policy.answer(given, read)
@@ -172,8 +167,66 @@ class _Answering(CheckpointModel):
                       vocabulary.text(answer).replace("#", ""), thought_logprob, answer_logprob)
                 for question, thought, answer, thought_logprob, answer_logprob in columns]
 
+    def _thoughts(self, tokens: torch.Tensor, answer_length: int,
+                  ) -> tuple[Problems, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(the problems of questions (P, Q) without answers, their most likely thoughts as the
+        answerer reads them and as tokens, the log-probabilities (P,) of these).
+        """
+        policy, pad = self.policy, self.policy.vocabulary.pad
+        empty = tokens.new_full((len(tokens), answer_length), pad)
+        problems = self.task.completed(Problems(tokens, empty, None, pad,
+                                                padded=bool((tokens == pad).any())))
+        if policy.thinks_in_vectors:
+            none = torch.full((len(tokens),), math.nan)  # a vector has no probability
+            return problems, *vectors(cast(ContinuousPolicy, policy), problems), none
+        rollouts = greedy(policy, problems)
+        return problems, rollouts.thought, rollouts.thought, rollouts.logprobs.sum(1)
 
-class _ChoosingOptions(_Continuing):
+    @torch.inference_mode()
+    def likelihoods(self, pairs: list[tuple[str, str]]) -> list[tuple[float, bool, str]]:
+        """For each (question, answer) log p of the answer after the most likely thought in nats,
+        whether it is the most likely answer, and that thought. Raises `UserError` for a text that
+        is none of the task.
+        """
+        groups: dict[tuple[int, int], list[int]] = defaultdict(list)  # of equal shapes
+        asked = [self.task.encode_question(question) for question, _ in pairs]
+        answers = [self._answer(*pair, length) for pair, (_, length) in
+                   zip(pairs, asked, strict=True)]
+        for index, ((tokens, _), answer) in enumerate(zip(asked, answers, strict=True)):
+            groups[len(tokens), len(answer)].append(index)
+        found: dict[int, tuple[float, bool, str]] = {}
+        for indices in groups.values():
+            tokens, answer = (torch.tensor(rows, device=self.device) for rows in (
+                [asked[index][0] for index in indices], [answers[index] for index in indices]))
+            problems, read, shown, _ = self._thoughts(tokens, answer.shape[1])
+            given = replace(problems, answer=answer, asked_answer=answer[:, None])
+            logprob, right = self.policy.answer(given, read)
+            thoughts = [self.policy.vocabulary.text([token for token in row
+                                                     if token != self.policy.end])
+                        for row in shown.tolist()]
+            found |= zip(indices, zip(logprob.tolist(), (right >= 1).tolist(), thoughts,
+                                      strict=True), strict=True)
+        return [found[index] for index in range(len(pairs))]
+
+    def _answer(self, question: str, answer: str, length: int) -> list[int]:
+        """The tokens of an answer. Raises `UserError` for one that the task cannot write."""
+        question, answer = question.strip(), answer.strip()
+        words, pad = self.policy.vocabulary.words, self.policy.vocabulary.pad
+        encode = getattr(self.task, "encode_problems", None)
+        with contextlib.suppress(ValueError, IndexError):
+            if encode is None:
+                tokens = [*map(words.index, answer)]
+            else:
+                tokens = encode([Problem(question, answer)]).answer[0].tolist()
+            said = self.policy.vocabulary.text(tokens).replace("#", "")
+            same = {said, said[::-1]} & {answer.zfill(len(said))}
+            if len(tokens) <= length and (same or not answer.isdecimal()):
+                return [*tokens, *[pad] * (length - len(tokens))]
+        raise UserError(f"answer {answer[:60]!r} to {question[:60]!r}: found no answer of task="
+                        f"{self.config.task.name}; legal: at most {length} of its tokens")
+
+
+class ChoosingModel(ContinuingModel):
     """A language model that answers questions, multiple-choice or free ones, after a written
     rationale; it also continues texts.
     """

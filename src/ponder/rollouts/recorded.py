@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ponder.config.errors import UserError
 from ponder.config.inputs import check_models
 from ponder.config.registry import TASKS
-from ponder.config.spine import OF_A_PROMPT
+from ponder.config.spine import OF_A_MODEL
 from ponder.core.lazy_imports import Tensor, torch
 from ponder.core.math import Sampling
 from ponder.core.types import Problems, Rollouts
@@ -60,7 +60,7 @@ def check_files(config: Config) -> None:
     mistake in one is told before anything heavy is loaded. Raises `UserError`.
     """
     check_models(config)
-    if config.action not in OF_A_PROMPT:
+    if config.action not in OF_A_MODEL:
         thoughts = config.thinker.vocabulary if config.thinker.tokens else 0
         TASKS[config.task.name].target.check_files(config.task, thoughts)
     if config.action in ("train", "export"):

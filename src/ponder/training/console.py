@@ -47,6 +47,8 @@ def log_line(text: str) -> None:
 class Plain:
     """Prints a line for every evaluation, and at most one every ten seconds in between."""
 
+    every = 10.0
+
     def __init__(self) -> None:
         self.latest: dict[str, float] = {}
         self.last = time.monotonic()
@@ -59,6 +61,10 @@ class Plain:
     def _print(self, text: str) -> None:
         print(text, flush=True)
 
+    def _pass(self, text: str) -> None:
+        """Show a line that the next one replaces, where that can be done."""
+        self._print(text)
+
     def update(self, step: int, end: int | None, metrics: dict[str, float]) -> None:
         """Show the numbers of a step. end: the last step, None where it is not known yet."""
         self.latest.update(metrics)
@@ -68,15 +74,15 @@ class Plain:
         self._show_step(step, end, line, "accuracy" in metrics)
 
     def _show_step(self, step: int, end: int | None, line: str, evaluated: bool) -> None:
-        if evaluated or time.monotonic() - self.last > 10:
+        if evaluated or time.monotonic() - self.last > self.every:
             self.last = time.monotonic()
-            self._print(line)
+            (self._print if evaluated else self._pass)(line)
 
     def busy(self, line: str, over: bool) -> None:
         """Show the progress of work that takes no optimizer steps. over: it has ended."""
-        if time.monotonic() - self.last > 10:
+        if time.monotonic() - self.last > self.every:
             self.last = time.monotonic()
-            self._print(line)
+            self._pass(line)
 
     def samples(self, rows: list[str]) -> None:
         """Show a few rollouts."""
@@ -96,6 +102,27 @@ class Silent(Plain):
 
     def busy(self, line: str, over: bool) -> None:
         pass
+
+
+class Notebook(Plain):
+    """Prints a line for every evaluation, and below it one line that says how far the run is."""
+
+    every = 1.0
+    width = 0  # of the line that is to be replaced
+
+    def _print(self, text: str) -> None:
+        self._pass(text)
+        print(flush=True)
+        self.width = 0
+
+    def _pass(self, text: str) -> None:
+        print(f"\r{text.ljust(self.width)}", end="", flush=True)
+        self.width = len(text)
+
+    def close(self) -> None:
+        if self.width:
+            print(f"\r{' ' * self.width}", end="\r", flush=True)
+            self.width = 0
 
 
 class Rich(Plain):
@@ -154,7 +181,8 @@ def coloured(row: str) -> Text:
 
 
 def build_console(bar: bool = False) -> Plain:
-    """The live display on a terminal, plain lines elsewhere, nothing in processes but the main one.
+    """The live display on a terminal, a line that is replaced in a notebook, plain lines elsewhere,
+    nothing in processes but the main one.
 
     bar: there are optimizer steps to show.
     """
@@ -163,7 +191,7 @@ def build_console(bar: bool = False) -> Plain:
     console = Console()
     if console.is_terminal and sys.stdout.isatty():
         return Rich(console, bar)
-    return Plain()
+    return Notebook() if console.is_jupyter else Plain()
 
 
 class ProgressReporter(Listener):
