@@ -79,6 +79,7 @@ PARTICULAR = {"steps_parity_grow": ["thinker.vocabulary=4"],
               "steps_chain_grow": ["thinker.vocabulary=10"],
               "steps_chase_grow": ["thinker.vocabulary=16"],
               "steps_half_grow": ["thinker.asked=4"],
+              "steps_chase_super": ["trainer.lr=0.0005", "trainer.max_steps=1500"],
               "steps_graph_super": ["trainer.max_steps=2500"]}
 ASKED = (0, 1, 2, 11)  # questions about each thought of task=half, beside 4
 AUTOMATA = ((3, 0), (3, 1), (4, 0), (4, 1), (5, 0), (5, 1), (6, 0), (7, 0), (8, 0),
