@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup demo check test test-all docs cluster results vllm clean
+.PHONY: help setup demo check test test-push test-all docs cluster results vllm clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,10 @@ check: setup ## Within a minute: ruff, pyright, the fast unit tests
 test: setup ## Within twelve minutes: ruff, pyright, all tests but tests/slow and tests/cluster
 	$(BIN)/ruff check .
 	$(call beside,$(BIN)/pyright,$(WORKERS) --durations 10 --ignore tests/slow --ignore tests/cluster)
+
+test-push: setup ## What a push must pass: all tests but the nightly ones; a real Slurm
+	$(BIN)/ruff check .
+	$(call beside,$(BIN)/pyright && $(PYTEST) -m "not nightly" --durations 5 tests/cluster,$(WORKERS) -m "not nightly" --durations 20 --ignore tests/cluster)
 
 test-all: setup ## Everything: ruff, pyright, all tests; a real Slurm for tests/cluster
 	$(BIN)/ruff check .

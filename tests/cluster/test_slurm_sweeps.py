@@ -28,7 +28,7 @@ from support.sweeps import (
 
 LONG = ["trainer.max_steps=1200", "seed=3"]
 HELD = "+hydra.launcher.additional_parameters.hold=true"
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.nightly, pytest.mark.slow]
 __all__ = ["cluster"]
 
 

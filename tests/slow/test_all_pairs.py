@@ -26,6 +26,8 @@ from ponder.config.registry import STRATEGIES
 from ponder.config.spine import CONF, register, schemas
 from support.questions import file_of, save_language_model
 
+pytestmark = pytest.mark.nightly
+
 TASKS = {
     "add": ["task.max=10", "task.test_questions=8"],
     "addition": ["task.digits=2", "task.epoch_size=8", "task.test_questions=8",

@@ -23,6 +23,8 @@ from support.sweeps import (
     weights,
 )
 
+pytestmark = pytest.mark.nightly
+
 
 def test_a_sweep_on_this_machine_is_the_same_runs_at_once(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, "hydra/launcher=local", "hydra.launcher.cpus_per_task=1",

@@ -22,6 +22,8 @@ from ponder.training.trainer import Trainer
 from support.optimum import STRATEGIES, UNWHITENED, fit
 from support.small import generator
 
+pytestmark = pytest.mark.nightly
+
 
 def works(census: Census) -> bool:
     """Whether a run has found the optimum, and its value head what is worth how much."""

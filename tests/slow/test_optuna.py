@@ -22,6 +22,8 @@ from ponder.sweeps.optuna import Study, read_space
 from support.small import Door
 from support.sweeps import SMALL, clean
 
+pytestmark = pytest.mark.nightly
+
 needs_optuna = pytest.mark.skipif(importlib.util.find_spec("optuna") is None,
                                   reason="optuna is not installed: pip install -e .[optuna]")
 STUDY = ["-m", "hydra/sweeper=optuna", "hydra.sweep.dir=here"]

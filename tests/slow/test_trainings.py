@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from support.small import Door
+
+pytestmark = pytest.mark.nightly
 
 SMALL = ["experiment=star_addition", "task.digits=3", "task.worked=150", "task.epoch_size=2000",
          "task.test_questions=600", "trainer.rehearse=2000", "trainer.train_batch_size=32",

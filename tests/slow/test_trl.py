@@ -30,6 +30,8 @@ from ponder.training.checkpoint import save_pretrained
 from ponder.training.learner import Learner
 from support.small import generator, make_task
 
+pytestmark = pytest.mark.nightly
+
 trl = pytest.importorskip("trl", reason="trl is not installed (pip install '.[peers]')")
 PAIRS, TOKENS = 8, 4
 

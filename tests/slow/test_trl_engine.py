@@ -14,6 +14,8 @@ from ponder.training.trainer import Progress
 from support.questions import file_of, save_language_model
 from support.small import Door
 
+pytestmark = pytest.mark.nightly
+
 pytest.importorskip("trl", reason="trl is not installed (pip install '.[peers]')")
 PAIRS = 20
 TINY = ["task=qa", "variant=[think]", "rollout=sample", "reward=exact_match", "trainer=text",

