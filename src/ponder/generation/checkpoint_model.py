@@ -211,17 +211,17 @@ class AnsweringModel(CheckpointModel):
     def _answer(self, question: str, answer: str, length: int) -> list[int]:
         """The tokens of an answer. Raises `UserError` for one that the task cannot write."""
         question, answer = question.strip(), answer.strip()
-        words, pad = self.policy.vocabulary.words, self.policy.vocabulary.pad
+        vocabulary: Any = self.policy.vocabulary
         encode = getattr(self.task, "encode_problems", None)
         with contextlib.suppress(ValueError, IndexError):
             if encode is None:
-                tokens = [*map(words.index, answer)]
+                tokens = [*map(vocabulary.words.index, answer)]
             else:
                 tokens = encode([Problem(question, answer)]).answer[0].tolist()
-            said = self.policy.vocabulary.text(tokens).replace("#", "")
+            said = vocabulary.text(tokens).replace("#", "")
             same = {said, said[::-1]} & {answer.zfill(len(said))}
             if len(tokens) <= length and (same or not answer.isdecimal()):
-                return [*tokens, *[pad] * (length - len(tokens))]
+                return [*tokens, *[vocabulary.pad] * (length - len(tokens))]
         raise UserError(f"answer {answer[:60]!r} to {question[:60]!r}: found no answer of task="
                         f"{self.config.task.name}; legal: at most {length} of its tokens")
 

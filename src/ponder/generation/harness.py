@@ -19,7 +19,7 @@ from ponder.config.spine import Config
 from ponder.core import distributed
 from ponder.core.lazy_imports import library
 from ponder.core.math import GREEDY, Sampling
-from ponder.generation.scoring import Score, Scorer, scorer_of
+from ponder.generation.scoring import Progress, Score, Scorer, scorer_of
 from ponder.tasks.base import write_table
 from ponder.tokenizers.vocabulary import TextVocabulary
 
@@ -39,16 +39,8 @@ class PonderLM(LM):
     def __init__(self, checkpoint: str = "", device: str = "auto", config: Config | None = None,
                  **keys: Any) -> None:
         super().__init__()
-        if config is None:
-            if not checkpoint:
-                raise UserError("model_args: found no checkpoint; legal: checkpoint=<checkpoint "
-                                "directory, or name on the hub>")
-            changes = {key: value for key, value in keys.items() if key not in OF_LM_EVAL}
-            where = "cpu" if device == "cpu" else "auto"  # lm_eval says cuda:0 on every machine
-            config = checkpoint_config(str(checkpoint), where, changes)
-            for line in config.lm_eval.prompts_need(config):
-                raise UserError(line)
-        self.config, self.scorer = config, scorer_of(config)
+        self.config = config or _configured(checkpoint, device, keys)
+        self.scorer = scorer_of(self.config)
 
     # --- what lm_eval asks ----------------------------------------------------------------------
 
@@ -70,7 +62,7 @@ class PonderLM(LM):
                             "which knows no running text; legal: tasks with output_type "
                             "multiple_choice, loglikelihood or generate_until about its questions")
 
-        def rolling(texts: list[Any], done: Callable[[int], None]) -> list[float]:
+        def rolling(texts: list[Any], done: Progress) -> list[float]:
             start, rows, counts = scorer.opening("")[-1], [], []
             for text, in texts:
                 windows = [utils.make_disjoint_window(pair) for pair in
@@ -88,7 +80,7 @@ class PonderLM(LM):
         """How the checkpoint goes on from each context after a thought, which is not part of it."""
         normal = library("lm_eval.models.utils").normalize_gen_kwargs
 
-        def completed(pairs: list[Any], done: Callable[[int], None]) -> list[str]:
+        def completed(pairs: list[Any], done: Progress) -> list[str]:
             groups: dict[str, list[int]] = defaultdict(list)
             for index, (_, options) in enumerate(pairs):
                 groups[json.dumps(options, sort_keys=True)].append(index)
@@ -104,7 +96,7 @@ class PonderLM(LM):
         return self._each("completions", requests, disable_tqdm, completed)
 
     def _each(self, what: str, requests: list[Any], quiet: bool,
-              answer: Callable[[list[Any], Callable[[int], None]], list[Any]]) -> list[Any]:
+              answer: Callable[[list[Any], Progress], list[Any]]) -> list[Any]:
         """The answers to requests, under a bar that says how many there are."""
         with tqdm(total=len(requests), desc=what, disable=quiet or None, file=sys.stderr) as bar:
             found = answer([request.args for request in requests], bar.update)
@@ -148,6 +140,19 @@ class PonderLM(LM):
         return {"checkpoint": config.model.name, "task": config.task.name,
                 "thinker_tokens": config.thinker.tokens, "prompt": config.lm_eval.prompt,
                 "seed": config.seed}
+
+
+def _configured(checkpoint: str, device: str, keys: dict[str, Any]) -> Config:
+    """The configuration that the arguments of a model of lm_eval name. Raises `UserError`."""
+    if not checkpoint:
+        raise UserError("model_args: found no checkpoint; legal: checkpoint=<checkpoint directory, "
+                        "or name on the hub>")
+    changes = {key: value for key, value in keys.items() if key not in OF_LM_EVAL}
+    where = "cpu" if device == "cpu" else "auto"  # lm_eval says cuda:0 on every machine
+    config: Config = checkpoint_config(str(checkpoint), where, changes)
+    for line in config.lm_eval.prompts_need(config):
+        raise UserError(line)
+    return config
 
 
 def _sampling(options: dict[str, Any]) -> Sampling:

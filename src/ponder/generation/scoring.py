@@ -31,7 +31,7 @@ from ponder.tokenizers.vocabulary import TextVocabulary
 
 Pair = tuple[str, str]  # (context, what follows it)
 Score = tuple[float, bool]  # (log-probability in nats, whether it is what greedy decoding writes)
-Progress = Callable[[int], None]  # is told how many more are done
+Progress = Callable[[int], Any]  # is told how many more are done
 
 
 def ignored(done: int) -> None:
