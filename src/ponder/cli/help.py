@@ -37,7 +37,6 @@ Examples
   python run.py action=evaluate model.name=star_runs/<run>/checkpoint_<epoch>
   python run.py action=generate model.name=<checkpoint> prompt="31+84="   what it thinks and says
   python run.py action=chat model.name=<checkpoint>        talk with it
-  python run.py action=lm_eval model.name=<checkpoint> lm_eval.tasks=[arc_easy]   lm_eval's tasks
   python run.py action=compare 'runs=star_runs/train_*'    runs in one table, means over seeds
   python run.py -m hydra.launcher.partition=overcap seed=0,1,2   a sweep on Slurm
   python run.py -m hydra/launcher=local seed=0,1,2         several runs at once on this machine
