@@ -2,7 +2,7 @@
 docs/results.md.
 
     PONDER_DATA=<folder with qa/*.csv> python bench/lm_eval_agreement.py [--questions 200] \\
-        [--only texts,model] [--ways cloze,letter] [--table]
+        [--only texts,model,hf] [--ways cloze,letter] [--table]
 
 Needs `lm_eval` (pip install --no-deps lm_eval will do for the first table, the extra `lm-eval` for
 the second) and SmolLM2 in scratch/models.
@@ -236,9 +236,7 @@ def chosen_by(sums: list[list[float]], table: Path, unit: str) -> list[str]:
 
 
 def agreement(folder: Path, questions: int, tokens: int, ways: list[str]) -> Iterator[list[str]]:
-    """Rows of the second table about some ways of answering."""
-    from lm_eval.models.huggingface import HFLM
-
+    """Rows of the second table about some ways of answering, in the prompt of our own."""
     from ponder.lm_eval import PonderLM
 
     table = table_of("ARC-Easy", questions, folder / "arc.csv")
@@ -253,6 +251,15 @@ def agreement(folder: Path, questions: int, tokens: int, ways: list[str]) -> Ite
             yield ["our own", way, f"up to {size}" if size else "none",
                    f"`action=evaluate task.answer={way}`",
                    *_compared(ours, sums, table, units), "-"]
+
+
+def beside_hf(folder: Path, questions: int, ways: list[str]) -> Iterator[list[str]]:
+    """Its rows about the task's own text, which lm_eval's model `hf` is given, too."""
+    from lm_eval.models.huggingface import HFLM
+
+    from ponder.lm_eval import PonderLM
+
+    table = table_of("ARC-Easy", questions, folder / "arc.csv")
     for way in ways:
         name = harness_task(folder, table, way)
         plain = by_harness(PonderLM(str(SMOLLM2)), folder, name)
@@ -297,16 +304,20 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=200)
     parser.add_argument("--tokens", type=int, default=16, help="of a thought")
     parser.add_argument("--ways", default="cloze,letter", help="of answering, for the second table")
-    parser.add_argument("--only", default="texts,model", help="texts, model, or both")
+    parser.add_argument("--only", default="texts,model,hf", help="parts, separated by commas")
     parser.add_argument("--table", action="store_true", help="write the table, compare nothing")
     arguments = parser.parse_args()
     page = paths.ROOT / "docs" / "results.md"
     FOUND.parent.mkdir(parents=True, exist_ok=True)
-    if "model" in arguments.only:
+    ways = arguments.ways.split(",")
+    if {"model", "hf"} & {*arguments.only.split(",")}:
         if not arguments.table:
-            with tempfile.TemporaryDirectory() as folder:
-                for row in agreement(Path(folder), arguments.questions, arguments.tokens,
-                                     arguments.ways.split(",")):
+            with tempfile.TemporaryDirectory() as name:
+                folder, count = Path(name), arguments.questions
+                own = agreement(folder, count, arguments.tokens, ways)
+                both = {"model": own, "hf": beside_hf(folder, count, ways)}
+                for row in itertools.chain.from_iterable(
+                        both[part] for part in arguments.only.split(",") if part in both):
                     rows = json.loads(FOUND_MODEL.read_text()) if FOUND_MODEL.is_file() else []
                     rows = [other for other in rows if other[:3] != row[:3]]
                     print(" | ".join(row), flush=True)

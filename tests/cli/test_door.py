@@ -444,7 +444,7 @@ def test_help_names_every_group_choice_and_flag(door: Door) -> None:
         for name, about in options.items():
             assert about and re.search(rf"^ +{name} +{re.escape(about)}$", text, re.M), name
     assert set(choices("variant")) >= set(VARIANTS)
-    assert len(re.findall(r"^  python run\.py", text, re.M)) == 13
+    assert len(re.findall(r"^  python run\.py", text, re.M)) == 16
     assert door("-h") == door("task.max=10", "--help") == (0, text, "")
 
 

@@ -82,7 +82,7 @@ REFUSED = [
      f"legal: {FORMS}"),
     # words
     ("action=trian", "found 'trian' (did you mean train?); legal: train, evaluate, problems, "
-     "export, compare, browse, sweep, generate, chat"),
+     "export, compare, browse, sweep, push, pull, generate, chat, lm_eval"),
     ("answerer.sees=[qestion,thought]", "found 'qestion' (did you mean question?); legal: "
      "question, thought"),
     ("task.name=sub", "found 'sub'; legal: add"),

@@ -57,8 +57,10 @@ def test_a_notebook_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     shown = "".join(str(output.get("data", {}).get("text/html", "")) for output in outputs)
     said = "".join(output.text for output in outputs if output.output_type == "stream")
     assert said.count("\n") < 150 and "results: star_runs/" in said
-    assert "<table" in shown and not any(output.output_type == "error" for output in outputs)
+    assert not any(output.output_type == "error" for output in outputs)
     if "thoughts" in name or "star" in name:
         assert "report.html" in shown
     if "task" in name:
         assert "found 1; legal: at least 2" in said
+    else:
+        assert "<table" in shown

@@ -108,7 +108,7 @@ def test_a_run_leaves_the_promised_files_and_evaluates_to_the_same_accuracy(tmp_
     lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 10, 20, 20, 30, 30]
     assert (directory / "val_30/generated.csv").read_text().count("\n") == 1994
-    assert (directory / "report.html").stat().st_size > 1_000_000
+    assert (directory / "report.html").stat().st_size > 500_000
     assert list((directory / "tensorboard").iterdir())
     checkpoint = directory / "checkpoint_30"
     run(tmp_path / "..", "action=evaluate", f"model.name={checkpoint}",

@@ -134,7 +134,7 @@ def test_zero_internal_epochs_write_only(run: Door) -> None:
 def test_a_second_run_writes_nothing(run: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run()[0] == 0
     before = summary()["weights_sha256"]
-    monkeypatch.setattr("ponder.rollouts.written.Writer", None)
+    monkeypatch.setattr("ponder.rollouts.engines.Writer", None)
     code, _, err = run("resume=never")
     assert (code, err) == (0, "") and summary()["weights_sha256"] == before
 
@@ -151,7 +151,7 @@ def test_texts_of_the_cache_are_judged_as_they_are_asked_about_now(
         Path("questions.csv").write_text("\n".join(
             [rows[0], *(row.translate(str.maketrans("AB", "BA")) for row in rows[1:])]))
     with monkeypatch.context() as patch:
-        patch.setattr("ponder.rollouts.written.Writer", None)
+        patch.setattr("ponder.rollouts.engines.Writer", None)
         assert run(*words, "hydra.run.dir=now")[0] == 0
     shutil.rmtree("scratch/generated")
     assert run(*words, "hydra.run.dir=fresh")[0] == 0
