@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -227,3 +228,12 @@ def written(node: Any, key: str) -> str | None:
 
     content: Any = OmegaConf.to_container(OmegaConf.masked_copy(node, key), resolve=False)
     return content[key]
+
+
+def flattened(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """`task.max`, 100 and so on of a nested configuration."""
+    if isinstance(node, dict) and node:
+        for key, value in node.items():
+            yield from flattened(value, f"{prefix}{key}.")
+    else:
+        yield prefix.rstrip("."), node

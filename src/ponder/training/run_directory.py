@@ -30,7 +30,7 @@ from omegaconf import OmegaConf, open_dict, read_write
 from ponder.config.errors import UserError, replacing, unwritable
 from ponder.config.inputs import PROMPTS, changed
 from ponder.config.registry import TRACKERS, plugin_files
-from ponder.config.resolve import typed_words
+from ponder.config.resolve import flattened, typed_words
 from ponder.config.spine import INSTALLED, OF_THE_CALL, PACKAGE, TRACKER_ID, WORDS, restored
 
 LOCK = ".lock"  # in a run directory: which process works there, or was the last to
@@ -57,8 +57,8 @@ def same_run(saved: Path, config: dict[str, Any], inputs: dict[str, str],
     A key that is newer than the checkpoint counts as having had its default.
     """
     before = json.loads((saved / "ponder.json").read_text())["config"]
-    old, new = dict(_flat(before)), dict(_flat(config))
-    defaults = dict(_flat(_with_defaults(before)))
+    old, new = dict(flattened(before)), dict(flattened(config))
+    defaults = dict(flattened(_with_defaults(before)))
     old.update((key, defaults[key]) for key in defaults.keys() & new.keys() - old.keys())
     for key in sorted(old.keys() | new.keys()):
         if key.split(".")[0] in MAY_CHANGE or key in MAY_CHANGE:
@@ -94,14 +94,6 @@ def _with_defaults(config: dict[str, Any]) -> dict[str, Any]:
         return asdict(found)
     except Exception:
         return {}
-
-
-def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(node, dict) and node:
-        for key, value in node.items():
-            yield from _flat(value, f"{prefix}{key}.")
-    else:
-        yield prefix.rstrip("."), node
 
 
 def clear(directory: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ponder.config.registry import tracker
+from ponder.config.resolve import flattened
 from ponder.config.running import LoggerConfig
 from ponder.core.lazy_imports import library
 from ponder.training.trackers import Rows, TrackedRun
@@ -48,7 +49,7 @@ class MLflow:
                                          run_name=run.name(config)).info.run_id
         entities = library("mlflow.entities")
         self.Metric = entities.Metric
-        parameters = [entities.Param(key, str(value)) for key, value in _flat(run.config)]
+        parameters = [entities.Param(key, str(value)) for key, value in flattened(run.config)]
         for some in _parts(parameters, PARAMETERS):
             self.client.log_batch(self.id, params=some)
 
@@ -112,12 +113,3 @@ def _legal(name: str) -> str:
 def _parts(items: list[Any], size: int) -> Iterator[list[Any]]:
     """A list in parts of at most `size`."""
     return (items[start:start + size] for start in range(0, len(items), size))
-
-
-def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """`task.max`, 100 and so on of a nested configuration."""
-    if isinstance(node, dict) and node:
-        for key, value in node.items():
-            yield from _flat(value, f"{prefix}{key}.")
-    else:
-        yield prefix.rstrip("."), node
