@@ -65,7 +65,7 @@ def test_there_are_31_lines() -> None:
 CHAT = ("{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
         "{% if add_generation_prompt %}[assistant]{% endif %}")
 SMALL = ["task.data=questions.csv", "task.test_data=held_out.csv", "task.train_questions=6",
-         "task.test_questions=4", "thinker.tokens=4", "logger.mode=disabled", "trainer.max_steps=2",
+         "task.test_questions=4", "thinker.tokens=4", "trainer.max_steps=2",
          "trainer.threads=1"]
 
 
@@ -140,8 +140,8 @@ def test_every_line_runs(line: str, tiny: Path, door: Door,
     furnish(line, tiny)
     names: list[str] = []
     init = wandb.init
-    monkeypatch.setattr(wandb, "init", lambda **words: (names.append(words["name"]),
-                                                        init(**words))[1])
+    monkeypatch.setattr(wandb, "init", lambda **words: (
+        names.append(words["name"]), init(**{**words, "mode": "disabled"}))[1])
     words = [word for word in words_of(line) if not word.startswith("hydra.launcher.")]
     code, _, err = door(*words, *(["trainer.max_steps=2"] if line == DEFAULT else SMALL))
     assert code == 0, err
