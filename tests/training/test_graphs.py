@@ -209,6 +209,10 @@ def test_a_value_that_is_read_ends_the_replays() -> None:
         one.collector.reward = Reads()
     agree(trained(expected), trained(trainer))
     assert len(notes) == 1 and notes[0].startswith("trainer.graph: operations are started one by")
+    for one in (expected, trainer):  # a checkpoint goes on anywhere
+        (group,) = one.learner.state()["optimizer"]["param_groups"]
+        assert group["lr"] == one.learner.rate and not group["capturable"]
+        assert not isinstance(group["lr"], Tensor)
 
 
 def test_defaults_are_those_of_the_configuration() -> None:

@@ -246,8 +246,8 @@ class Learner:
         extras = full_state_dict(
             self.policy, lambda name: not name.startswith(("thinker.", "answerer.")))
         optimizer = self.optimizer.state_dict()
-        if self.graphs.on:
-            for group in optimizer["param_groups"]:
+        for group in optimizer.get("param_groups", []):
+            if isinstance(group["lr"], Tensor):  # of `_make_replayable`
                 group.update(lr=self.rate, capturable=False)
         return {"optimizer": full_tensors(optimizer), "strategy": self.strategy.state(),
                 "extras": extras}
